@@ -1,0 +1,206 @@
+"""Log-mels of all clips in one memory-mapped array.
+
+A clip is decoded and transformed once per audio configuration. Training and scoring then gather windows from a mapped
+array that the operating system pages in and out, so memory does not grow with the set.
+
+Conventions
+-----------
+frames : float16 (n_frames, n_channels, n_mels), dB; the clips of a subset one after the other, in the order of fname.
+index  : DataFrame, a row a clip: fname, part (which subset's array), first_frame, n_frames, floor_db (what padding is).
+A cache is named by the digest of the feature settings and of the content of every file (not its path or time stamp):
+outputs/cache/<settings>/<subset>-<content>/. It is filled beside its place and renamed when whole, so two builders at
+once are safe. A clip that cannot be decoded is left out and listed in `problems`.
+
+Used in: 01 to 08.
+"""
+
+import csv
+import json
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+from lib import audio, audit
+from lib.features import LogMel
+from lib.files import digest, whole_file, whole_folder
+
+__all__ = ["Cache", "build"]
+
+IN_FLIGHT = 64  # clips decoded ahead of the writer: bounds the memory, however long the set
+INDEX_COLUMNS = ["fname", "first_frame", "n_frames", "floor_db"]
+
+
+@dataclass(frozen=True)
+class Cache:
+    """The log-mels of some clips; see the module's conventions.
+
+    Attributes
+    ----------
+    logmel : the settings they were made with
+    parts : float16 tensors (n_frames, n_channels, n_mels), mapped from disk
+    index : DataFrame fname, part, first_frame, n_frames, floor_db
+    problems : DataFrame fname, subset, reason, usable: what could not be decoded
+    name : digest over settings and content
+    """
+
+    logmel: LogMel
+    parts: tuple[torch.Tensor, ...]
+    index: pd.DataFrame
+    problems: pd.DataFrame
+    name: str
+
+    @property
+    def n_channels(self) -> int:
+        return self.parts[0].shape[1]
+
+    def rows(self, fnames: pd.Series) -> pd.DataFrame:
+        """The index rows of `fnames`, in that order.
+
+        Raises
+        ------
+        KeyError
+            If a clip is not in the cache; the message names up to five.
+        """
+        missing = sorted(set(fnames) - set(self.index["fname"]))
+        if missing:
+            raise KeyError(f"{len(missing)} clips are not in the cache (build it with them): {missing[:5]}")
+        return self.index.set_index("fname").loc[list(fnames)].reset_index()
+
+    def statistics(self, fnames: pd.Series) -> tuple[list[float], list[float]]:
+        """Mean and standard deviation of the log-mels of the given clips, dB, per channel: pass the training clips."""
+        total, square, n = 0.0, 0.0, 0
+        for row in self.rows(fnames).itertuples():
+            frames = self.parts[row.part][row.first_frame : row.first_frame + row.n_frames].double()
+            total, square = total + frames.sum(dim=(0, 2)), square + frames.square().sum(dim=(0, 2))
+            n += frames.shape[0] * frames.shape[2]
+        mean = total / n
+        return mean.tolist(), (square / n - mean.square()).clamp_min(1e-6).sqrt().tolist()
+
+
+def build(clips: pd.DataFrame, logmel: LogMel, folder: Path, n_threads: int = 0) -> Cache:
+    """Open the cache of `clips`, making what is not there yet, in parallel and with a progress bar.
+
+    Parameters
+    ----------
+    clips : DataFrame with fname, path, subset
+    logmel : feature settings
+    folder : where caches lie (outputs/cache)
+    n_threads : 0 means one a core
+
+    Raises
+    ------
+    ValueError
+        If no clip at all can be used; the message shows the first reasons.
+    """
+    settings = {"made_by": "lib.cache 1", **logmel.settings()}
+    home = Path(folder) / f"logmel-{digest(settings)}"
+    parts, indexes, problems, names = [], [], [], []
+    for subset, rows in clips.sort_values("fname").groupby("subset", sort=True):
+        hashes = _content_hashes(rows["path"], Path(folder) / "hashes.csv")
+        content = digest(list(zip(rows["fname"], hashes, strict=True)))
+        place = home / f"{subset}-{content}"
+        if not place.is_dir():
+            with whole_folder(place) as partial:
+                _fill(partial, rows, logmel, settings, n_threads or os.cpu_count() or 1)
+        index = pd.read_csv(place / "index.csv", dtype={"fname": str})
+        problems += pd.read_csv(place / "problems.csv", dtype={"fname": str}).itertuples(index=False, name=None)
+        names.append(place.name)
+        if len(index):
+            index.insert(1, "part", len(parts))
+            parts.append(_map(place / "frames.f16", int(index["n_frames"].sum()), logmel))
+            indexes.append(index)
+    found = audit.table(problems)
+    if not parts:
+        reasons = (found["fname"] + ": " + found["reason"]).head(5).tolist()
+        raise ValueError(f"None of {len(clips)} clips can be used: {reasons}. Look at data.problems.")
+    return Cache(logmel, tuple(parts), pd.concat(indexes, ignore_index=True), found, digest(settings, names))
+
+
+def _fill(place: Path, clips: pd.DataFrame, logmel: LogMel, settings: dict, n_threads: int) -> None:
+    """Write frames.f16, index.csv, problems.csv and settings.json of one subset."""
+    index, problems, first_frame = [], [], 0
+    with open(place / "frames.f16", "wb") as frames, closing(_transformed(clips, logmel, n_threads)) as outcomes:
+        for row, outcome in outcomes:
+            if isinstance(outcome, audio.AudioError):
+                problems.append((row.fname, row.subset, str(outcome), False))
+                continue
+            frames.write(outcome.tobytes())
+            index.append([row.fname, first_frame, len(outcome), float(outcome.min())])
+            first_frame += len(outcome)
+    pd.DataFrame(index, columns=INDEX_COLUMNS).to_csv(place / "index.csv", index=False)
+    audit.table(problems).to_csv(place / "problems.csv", index=False)
+    (place / "settings.json").write_text(json.dumps(settings, indent=2) + "\n")
+
+
+def _transformed(clips: pd.DataFrame, logmel: LogMel, n_threads: int) -> Iterator[tuple]:
+    """(row, frames or AudioError) for every clip, in order; threads, since decoding and FFT release Python's lock."""
+
+    def work(row: object) -> np.ndarray | audio.AudioError:
+        try:
+            decibels = logmel(audio.read(row.path, logmel.sample_rate))
+        except audio.AudioError as error:
+            return error
+        return decibels.T.unsqueeze(1).half().numpy()  # (n_frames, 1, n_mels)
+
+    before = torch.get_num_threads()
+    try:
+        with (
+            ThreadPoolExecutor(n_threads, initializer=torch.set_num_threads, initargs=(1,)) as pool,
+            tqdm(total=len(clips), desc=f"log-mels, {clips['subset'].iloc[0]}", unit="clip", leave=False) as bar,
+        ):
+            table = clips.itertuples()
+            while rows := list(islice(table, IN_FLIGHT)):
+                for row, outcome in zip(rows, pool.map(work, rows), strict=True):
+                    yield row, outcome
+                    bar.update()
+    finally:
+        torch.set_num_threads(before)
+
+
+def _map(path: Path, n_frames: int, logmel: LogMel) -> torch.Tensor:
+    """The mapped frames; copy-on-write, so that nothing can change the file through the tensor."""
+    frames = np.memmap(path, dtype=np.float16, mode="c", shape=(n_frames, 1, logmel.n_mels))
+    return torch.from_numpy(frames)
+
+
+def _content_hashes(paths: pd.Series, memo: Path) -> list[str]:
+    """A hash of every file's bytes; a file whose size and time stamp are known from earlier is not read again."""
+    known = {}
+    if memo.is_file():
+        with open(memo, newline="", encoding="utf-8") as file:
+            known = {tuple(row[:3]): row[3] for row in csv.reader(file) if len(row) == 4}
+    keys = [_stamp(path) for path in paths]
+    todo = [(key, path) for key, path in zip(keys, paths, strict=True) if key not in known]
+    if todo:
+        with ThreadPoolExecutor() as pool:
+            hashes = pool.map(lambda item: _content_hash(item[1]), todo)
+            bar = tqdm(hashes, total=len(todo), desc="reading files", unit="clip", leave=False)
+            known.update({key: value for (key, _), value in zip(todo, bar, strict=True)})
+        with whole_file(memo) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([*key, value] for key, value in sorted(known.items()) if value.isalnum())
+    return [known[key] for key in keys]
+
+
+def _content_hash(path: str) -> str:
+    try:
+        return digest(audio.read_bytes(path))
+    except audio.AudioError as error:  # listed when it is decoded; not remembered, so that it is tried again
+        return str(error)
+
+
+def _stamp(path: str) -> tuple[str, str, str]:
+    """(path, size, time stamp) of a clip's file, or of the archive that holds it."""
+    archive, marker, _ = str(path).partition(".zip!")
+    file = Path(archive + ".zip") if marker else Path(path)
+    status = file.stat() if file.exists() else None
+    size, time_stamp = (status.st_size, status.st_mtime_ns) if status else (0, 0)
+    return str(Path(path).absolute()), str(size), str(time_stamp)

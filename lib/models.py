@@ -1,0 +1,173 @@
+"""A window model by name, its weights file, and its scores of windows.
+
+Conventions
+-----------
+input   : float32 (n, n_channels, n_mels, n_frames), dB, as `windows.batch` gives it.
+logits  : float32 (n, n_classes), classes in submission order; `activate` makes scores in [0, 1] of them.
+Normalisation, resizing and precision are inside the model, so that scoring cannot differ from training.
+A weights file is <name>.safetensors with <name>.json beside it: everything needed to rebuild the model. No pickle.
+
+Used in: 02 to 08.
+"""
+
+import difflib
+import json
+import platform
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import timm
+import torch
+from safetensors import torch as safetensors
+from torch import nn
+from tqdm import tqdm
+
+from lib import windows
+from lib.cache import Cache
+from lib.files import whole_file, write_json
+
+__all__ = ["Network", "WindowModel", "activate", "best_device", "load", "save", "score"]
+
+SCORING_BATCH = 128
+
+
+@dataclass(frozen=True)
+class Network:
+    """What is needed to build the network.
+
+    Parameters
+    ----------
+    arch : a timm model name, built from scratch (no pretrained weights, no download)
+    image_size : pixels a side that windows are resized to; 0 leaves frames x mels as they are
+    dropout : share of pooled features dropped before the last layer, [0, 1)
+    """
+
+    arch: str
+    image_size: int
+    dropout: float = 0.0
+
+    def settings(self) -> dict:
+        return asdict(self)
+
+
+class WindowModel(nn.Module):
+    """Normalise, resize, a timm network as `body`, dropout and a linear `head` in float32.
+
+    The head stays in float32 under bf16, since rounded logits tie and lwlrap counts ties as errors.
+
+    Raises
+    ------
+    ValueError
+        If timm has no network of that name; the message names the nearest ones.
+    """
+
+    def __init__(self, network: Network, n_classes: int, mean: list[float], std: list[float]) -> None:
+        super().__init__()
+        if network.arch not in timm.list_models():
+            near = difflib.get_close_matches(network.arch, timm.list_models(), n=5, cutoff=0)
+            raise ValueError(f"timm has no model {network.arch!r}; near it: {near}. See timm.list_models().")
+        self.network = network
+        self.body = timm.create_model(network.arch, pretrained=False, in_chans=len(mean), num_classes=0)
+        self.head = nn.Sequential(nn.Dropout(network.dropout), nn.Linear(self.body.head_hidden_size, n_classes))
+        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
+        self.precision = torch.float32
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = (x - self.mean) / self.std
+        if self.network.image_size:
+            x = nn.functional.interpolate(x, size=(self.network.image_size,) * 2, mode="bilinear", align_corners=False)
+        x = x.contiguous(memory_format=torch.channels_last)
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision == torch.bfloat16):
+            features = self.body(x)
+        with torch.autocast(x.device.type, enabled=False):
+            return self.head(features.float())
+
+    def prepare(self, device: str = "auto", precision: str = "auto") -> "WindowModel":
+        """Move to the device, in channels-last order, and choose bf16 where the machine computes in it."""
+        device = best_device() if device == "auto" else torch.device(device)
+        fast = _has_bfloat16(device) if precision == "auto" else precision == "bfloat16"
+        self.precision = torch.bfloat16 if fast else torch.float32
+        return self.to(device, memory_format=torch.channels_last)
+
+    def param_groups(self) -> list[list[nn.Parameter]]:
+        """First half of the body's layers, second half, head: the groups that a slice of learning rates reaches."""
+        own = nn.ParameterList(self.body.parameters(recurse=False))  # such as a transformer's positions
+        layers = [layer for layer in (own, *self.body.children()) if any(True for _ in layer.parameters())]
+        half = (len(layers) + 1) // 2
+        groups = (nn.ModuleList(layers[:half]), nn.ModuleList(layers[half:]), self.head)
+        return [list(group.parameters()) for group in groups]
+
+
+def activate(logits: np.ndarray, loss: str) -> np.ndarray:
+    """Scores in [0, 1], float64: each class on its own for `bce`, sharing 1 for `ce`. Shape (..., n_classes) stays."""
+    logits = np.asarray(logits, dtype=np.float64)
+    if loss == "bce":
+        return np.exp(-np.logaddexp(0, -logits))  # 1 / (1 + exp(-logits)), without overflow
+    shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return shifted / shifted.sum(axis=-1, keepdims=True)
+
+
+def score(
+    model: WindowModel, cache: Cache, table: pd.DataFrame, width: int, batch_size: int = SCORING_BATCH
+) -> np.ndarray:
+    """Logits of the windows of `table` (from `windows.rolling`), float32 (n_windows, n_classes), in its order."""
+    device, logits = next(model.parameters()).device, []
+    model.eval()
+    with torch.inference_mode():
+        for first in tqdm(range(0, len(table), batch_size), desc="scoring windows", unit="batch", leave=False):
+            rows = table.iloc[first : first + batch_size]
+            x = windows.batch(cache, rows, rows["start_frame"].to_numpy(copy=True), width)
+            logits.append(model(x.to(device)).float().cpu().numpy())
+    return np.concatenate(logits)
+
+
+def save(path: Path, model: WindowModel, sidecar: dict) -> None:
+    """Write `path` (.safetensors) and, last, the .json beside it.
+
+    `sidecar` holds classes, audio, windows, loss, unseen folds and hashes; the network and its normalisation are added.
+    """
+    path = Path(path)
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    path.with_suffix(".json").unlink(missing_ok=True)  # new weights never stand beside an old sidecar
+    with whole_file(path) as partial:
+        partial.write_bytes(safetensors.save(weights))
+    normalisation = {"mean": model.mean.flatten().tolist(), "std": model.std.flatten().tolist()}
+    write_json(
+        path.with_suffix(".json"), {**sidecar, "network": model.network.settings(), "normalisation": normalisation}
+    )
+
+
+def load(path: Path) -> tuple[WindowModel, dict]:
+    """The model of a weights file, on the CPU in float32 (`prepare` moves it), and its sidecar.
+
+    Raises
+    ------
+    FileNotFoundError
+        If weights or sidecar are not there; the message says which notebook writes them.
+    """
+    path = Path(path)
+    for file in (path, path.with_suffix(".json")):
+        if not file.is_file():
+            raise FileNotFoundError(f"{file} is not there: 04_kfold writes it when a fold is trained.")
+    sidecar = json.loads(path.with_suffix(".json").read_text())
+    mean, std = sidecar["normalisation"]["mean"], sidecar["normalisation"]["std"]
+    model = WindowModel(Network(**sidecar["network"]), len(sidecar["classes"]), mean, std)
+    model.load_state_dict(safetensors.load_file(path))
+    return model.eval(), sidecar
+
+
+def best_device() -> torch.device:
+    """The GPU where there is one, else the processor."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _has_bfloat16(device: torch.device) -> bool:
+    """Whether the device multiplies in bf16 itself (elsewhere bf16 is slower than float32)."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    cpuinfo = Path("/proc/cpuinfo")
+    flags = cpuinfo.read_text().split() if platform.system() == "Linux" and cpuinfo.is_file() else []
+    return "amx_bf16" in flags or "avx512_bf16" in flags
