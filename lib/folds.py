@@ -1,0 +1,306 @@
+"""Folds: which clips are held out together, and the check that no model is read on what it was made from.
+
+Groups, never clips, are dealt to folds, balanced over all labels; windows inherit the fold of their clip. A model is
+named by what it did not see: `without_2` saw every fold but 2, `without_2_4` neither 2 nor 4.
+
+Conventions
+-----------
+* A folds table has the columns `fname`, `group` (text) and `fold` (int, from 0), one row a clip, sorted by `fname`.
+* Only curated clips get folds. A noisy clip has none, but may share a group with a clip that has.
+* On disk it is CSV in exactly that form, so that one table has one digest.
+
+Used in: 02 to 07 (every notebook that trains or chooses), 08 (the names of the weights).
+"""
+
+import csv
+import io
+import os
+import re
+import uuid
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from iterstrat.ml_stratifiers import MultilabelStratifiedKFold
+from scipy.sparse import csr_array
+
+from lib import files
+
+__all__ = [
+    "LeakError",
+    "assert_no_leak",
+    "check_fold",
+    "digest",
+    "make",
+    "model_name",
+    "notes",
+    "read",
+    "settle",
+    "unseen",
+]
+
+
+class LeakError(AssertionError):
+    """A model was about to be read on clips that it, or a judge of its training windows, has seen."""
+
+
+def make(clips: pd.DataFrame, targets: np.ndarray, n_folds: int, seed: int) -> pd.DataFrame:
+    """Deal clips to folds: the published folds where every clip has one, else stratified over groups and labels.
+
+    The order of the clips makes no difference; `seed` breaks ties, and means nothing for published folds.
+
+    Parameters
+    ----------
+    clips : columns `fname`, `group` and, where folds are published, `fold`
+    targets : (n_clips, n_classes) of 0/1, in the order of `clips`
+
+    Returns
+    -------
+    Folds table (see Conventions); no fold is empty.
+
+    Raises
+    ------
+    ValueError
+        Fewer than 2 folds, fewer groups than folds, targets of another length, a clip listed twice; published folds
+        that aren't 0 to n_folds - 1, or that part a group.
+
+    Source: Sechidis et al. 2011, "On the stratification of multi-label data", applied to groups.
+    """
+    if n_folds < 2:
+        raise ValueError(f"n_folds={n_folds}: one fold is held out and the others train. Set n_folds to 2 or more.")
+    if len(targets) != len(clips):
+        raise ValueError(f"targets have {len(targets)} rows, clips {len(clips)}. Give one row a clip.")
+    if "fold" not in clips or clips["fold"].isna().any():
+        fold = _stratify(clips["group"].to_numpy(str), np.asarray(targets, bool), n_folds, seed)
+        return _table(clips, fold, "new folds")
+    table = _table(clips, clips["fold"].to_numpy(int), "published folds")
+    if (n_published := table["fold"].nunique()) != n_folds:
+        raise ValueError(f"n_folds={n_folds}, but these clips have {n_published} published folds. Set n_folds to that.")
+    return table
+
+
+def model_name(fold: int, holdout_fold: int = -1) -> str:
+    """`without_2`, or `without_2_4` for a pair model, the same either way round; ValueError if that names no model."""
+    if fold < 0 or fold == holdout_fold:
+        raise ValueError(f"fold={fold}, holdout_fold={holdout_fold} name no model. Give one fold, or two that differ.")
+    return "_".join(["without", *(str(f) for f in sorted([fold, holdout_fold]) if f >= 0)])
+
+
+def unseen(model_name: str) -> frozenset[int]:
+    """The folds that a model did not see, read from its name; ValueError for any other text."""
+    if not re.fullmatch(r"without_\d+(_\d+)?", model_name):
+        raise ValueError(f"{model_name!r} doesn't say what it did not see: expected without_2 or without_2_4.")
+    return frozenset(map(int, model_name.split("_")[1:]))
+
+
+def check_fold(fold: int, holdout_fold: int, n_folds: int) -> None:
+    """Raise ValueError unless each is -1 (pool all; hold out no second one) or 0 to n_folds - 1, and the two differ."""
+    for name, value in (("fold", fold), ("holdout_fold", holdout_fold)):
+        if value not in range(-1, n_folds):
+            raise ValueError(
+                f"{name}={value!r} is neither a fold, 0 to {n_folds - 1}, nor -1 (fold: pool all; holdout_fold: none). "
+                "Folds count from 0: published fold p is p - 1."
+            )
+    if fold == holdout_fold != -1:
+        raise ValueError(f"fold and holdout_fold are both {fold}. Leave holdout_fold at -1, or hold out another fold.")
+
+
+def notes(folds: pd.DataFrame, targets: np.ndarray, classes: Iterable[str]) -> list[str]:
+    """What these folds can't tell: a sentence for each class that a fold, or the training clips of a model, lack.
+
+    `targets` (n_clips, n_classes) are in the order of `folds`, sorted by `fname`; ValueError for another length.
+    """
+    if len(targets) != len(folds):
+        raise ValueError(f"targets have {len(targets)} rows, folds {len(folds)}. Give them in the order of the folds.")
+    sentences = []
+    for name, holds in zip(classes, np.asarray(targets, bool).T, strict=True):
+        counts = np.bincount(folds["fold"][holds], minlength=folds["fold"].max() + 1)
+        present, absent = np.flatnonzero(counts).tolist(), np.flatnonzero(counts == 0).tolist()
+        if not present:
+            sentences.append(f"{name}: no clip, so nothing learns or measures it. Add clips or drop the class.")
+        elif absent:
+            unheard = f"; {model_name(*present)} never hears it" if len(present) <= 2 else ""
+            sentences.append(
+                f"{name}: {counts.sum()} clips, none in folds {absent}, so nothing measures it there{unheard}. "
+                "Lower n_folds or add clips of other groups."
+            )
+    return sentences
+
+
+def assert_no_leak(
+    folds: pd.DataFrame,
+    train_fnames: Iterable[str],
+    held_out: Collection[int],
+    *,
+    groups: Mapping[str, str] | None = None,
+    judges: pd.DataFrame | None = None,
+) -> None:
+    """Refuse training clips that share a group, or a judge, with the folds that the model will be read on.
+
+    Parameters
+    ----------
+    train_fnames : clips that train the model, with or without a fold, repeated or not
+    held_out : folds that the model will be read on (none for a model of all data, which no fold may read)
+    groups : dict or Series, fname -> group, for the training clips that have no fold (noisy ones)
+    judges : kept windows, one row each: `fname`, and `judged_by`, the names of the models that judged it with blanks
+        between. Each must have seen neither a held-out fold nor the fold of the clip's own group. (A noisy clip has no
+        fold, so a name can't tell whether the judge was trained on it: train judges on curated clips.)
+
+    Raises
+    ------
+    LeakError
+        Names up to five clips, their groups and judges. A training clip of unknown group is refused as well.
+    ValueError
+        A fold in `held_out` that is not in the table, or a judge whose name doesn't say what it did not see.
+    """
+    held_out = {int(fold) for fold in held_out}
+    if unknown := held_out - set(folds["fold"]):
+        raise ValueError(f"held_out={sorted(held_out)}: the table has no fold {sorted(unknown)}. Count from 0.")
+    group_of = dict(groups if groups is not None else {}) | dict(zip(folds["fname"], folds["group"], strict=True))
+    fold_of = dict(zip(folds["group"], folds["fold"], strict=True))
+    held_groups = set(folds["group"][folds["fold"].isin(held_out)])
+    train = {fname: group_of.get(fname) for fname in train_fnames}
+    model = f"a model that is read on folds {sorted(held_out)}"
+    strangers = [fname for fname, group in train.items() if not isinstance(group, str)]
+    _refuse(strangers, f"Clips of unknown group train {model}. Pass their groups.", LeakError)
+    leaked = [f"{fname} (group {group})" for fname, group in train.items() if group in held_groups]
+    _refuse(leaked, f"Clips whose groups are held out train {model}. Leave them out of training.", LeakError)
+    if judges is None:
+        return
+    misjudged = []
+    for fname, judged_by in sorted(set(zip(judges["fname"], judges["judged_by"], strict=True)), key=str):
+        if fname in train:
+            must_not_have_seen = held_out | {fold_of[train[fname]]} if train[fname] in fold_of else held_out
+            names = str(judged_by).split()
+            if not names or any(not must_not_have_seen <= unseen(name) for name in names):
+                misjudged.append(f"{fname} (group {train[fname]}, judged by {judged_by})")
+    who = "Clips judged by models that saw held-out folds or their own group"
+    _refuse(misjudged, f"{who} train {model}. Keep windows by models that saw neither.", LeakError)
+
+
+def digest(folds: pd.DataFrame) -> str:
+    """12 hex digits of the table as it stands on disk: whatever the order of rows, whatever version of pandas."""
+    return files.digest(_text(folds).encode())
+
+
+def settle(path: str | Path, folds: pd.DataFrame) -> pd.DataFrame:
+    """Put the table at `path` unless one is there, and return what is there. Safe for several processes at once.
+
+    Raises
+    ------
+    ValueError
+        Another table is there; it is never overwritten.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
+    try:
+        partial.write_text(_text(folds), encoding="utf-8", newline="\n")
+        os.link(partial, path)  # unlike a rename, this fails where the name is taken
+    except FileExistsError:
+        pass
+    finally:
+        partial.unlink(missing_ok=True)
+    there = _parse(path, ["fname", "group", "fold"])
+    if (old := digest(there)) != (new := digest(folds)):
+        raise ValueError(
+            f"{path} holds folds {old}, but this run makes folds {new}: its clips, n_folds or seed differ. "
+            f"Take another name (-p run NAME), or those folds (-p folds_csv {path})."
+        )
+    return there
+
+
+def read(path: str | Path, clips: pd.DataFrame) -> pd.DataFrame:
+    """Folds that a user brings (`folds_csv`: columns `fname` and `fold`, from 0) for these clips, as a folds table.
+
+    Rows of other clips are passed over: the data in use may be a part. Groups are those of `clips`; a column `group` in
+    the file is passed over too (`groups.csv` beside the data is its place).
+
+    Raises
+    ------
+    ValueError
+        Columns are missing, a clip is missing or listed twice, folds aren't 0 to k - 1, a group stands in two.
+    """
+    table = _parse(path, ["fname", "fold"])
+    _refuse(table["fname"][table["fname"].duplicated()], f"{path}: clips are listed twice. Leave one row a clip.")
+    fold = clips["fname"].map(table.set_index("fname")["fold"])
+    _refuse(clips["fname"][fold.isna()], f"{path}: clips of the data set have no row. Add theirs.")
+    return _table(clips, fold.to_numpy(int), path)
+
+
+def _stratify(groups: np.ndarray, truth: np.ndarray, n_folds: int, seed: int) -> np.ndarray:
+    """Fold of each clip. Groups are dealt by the labels they hold, then moved one by one while that evens the folds."""
+    names, group = np.unique(groups, return_inverse=True)
+    if len(names) < n_folds:
+        raise ValueError(
+            f"{len(names)} groups can't fill n_folds={n_folds}, as a group is never split. "
+            f"Set n_folds to {len(names)} or less, or add clips of other groups."
+        )
+    counts = np.zeros((len(names), 1 + truth.shape[1]))  # of each group: clips, then clips of each class
+    np.add.at(counts, group, np.column_stack([np.ones(len(truth)), truth]))
+    holds = np.column_stack([counts[:, 1:] > 0, counts[:, 0] > 1])
+    fold = np.empty(len(names), int)
+    splitter = MultilabelStratifiedKFold(n_folds, shuffle=True, random_state=seed)
+    for number, (_, held_out) in enumerate(splitter.split(holds, holds)):
+        fold[held_out] = number
+    return _even_out(counts, fold, n_folds)[group]
+
+
+def _even_out(counts: np.ndarray, fold: np.ndarray, n_folds: int) -> np.ndarray:
+    """Make the most useful move of one group until none lowers the folds' squared relative deviations from even.
+
+    The library takes all groups for equally large; one Flickr user with 290 clips is not. Rare classes weigh as much as
+    common ones, the size of a fold as much as all classes. An empty fold always deserves a move.
+    """
+    even = counts.sum(0) / n_folds
+    weight = np.divide(1, even**2, out=np.zeros_like(even), where=even > 0)
+    weight[0] *= counts.shape[1]
+    load = np.stack([counts[fold == f].sum(0) for f in range(n_folds)])
+    sparse, every = csr_array(counts), np.arange(len(counts))  # a group holds few of the classes
+    own = sparse.power(2) @ weight
+    while True:
+        pull = sparse @ (weight * load).T
+        change = own[:, None] + pull - pull[every, fold][:, None]  # half the change in cost if a group moves to a fold
+        change = np.round(change, 10)  # alike on every machine
+        change[every, fold] = 0
+        moved, to = np.unravel_index(change.argmin(), change.shape)
+        if change[moved, to] >= 0:
+            return fold
+        load[fold[moved]] -= counts[moved]
+        load[to] += counts[moved]
+        fold[moved] = to
+
+
+def _table(clips: pd.DataFrame, fold: np.ndarray, source: object) -> pd.DataFrame:
+    """The folds table of the clips, checked."""
+    table = clips[["fname", "group"]].assign(fold=fold).sort_values("fname", ignore_index=True)
+    _refuse(table["fname"][table["fname"].duplicated()], f"{source}: clips are listed twice. Give each clip once.")
+    if (found := sorted(set(table["fold"].tolist()))) != list(range(len(found))):
+        raise ValueError(f"{source}: folds are {found}, expected 0 to k - 1 without a gap. Count them from 0.")
+    n_folds = table.groupby("group")["fold"].nunique()
+    _refuse(n_folds.index[n_folds > 1], f"{source}: groups stand in two folds. Put all clips of a group into one.")
+    return table
+
+
+def _text(folds: pd.DataFrame) -> str:
+    out = io.StringIO()
+    rows = sorted(zip(folds["fname"], folds["group"], map(int, folds["fold"]), strict=True))
+    csv.writer(out, lineterminator="\n").writerows([("fname", "group", "fold"), *rows])
+    return out.getvalue()
+
+
+def _parse(path: str | Path, columns: list[str]) -> pd.DataFrame:
+    table = pd.read_csv(path, dtype=str, keep_default_na=False)  # a group may be called "NA"
+    if missing := [column for column in columns if column not in table]:
+        raise ValueError(f"{path} lacks the columns {missing}, it has {list(table.columns)}. Expected {columns}.")
+    bad = table["fold"][~table["fold"].str.fullmatch(r"\d+")]
+    _refuse(bad.unique(), f"{path}: folds are not whole numbers from 0. Write 0 for the first, 1 for the second.")
+    return table[columns].astype({"fold": "int64"})
+
+
+def _refuse(names: Iterable[str], problem: str, error: type[Exception] = ValueError) -> None:
+    """Raise the error with up to five names, unless there are none."""
+    if len(names):
+        more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+        raise error(f"{problem} ({len(names)}: {', '.join(sorted(map(str, names))[:5])}{more})")

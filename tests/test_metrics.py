@@ -1,0 +1,310 @@
+"""Tests of lib.metrics: stored answers, the literal definition, scikit-learn, honest intervals, refusals."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from sklearn.metrics import label_ranking_average_precision_score
+
+from lib import metrics
+
+NAN = np.nan
+calm = settings(deadline=None)  # machines that others use too are slow at times
+
+
+def rows(text: str) -> np.ndarray:
+    """'100 001' -> [[1, 0, 0], [0, 0, 1]]."""
+    return np.array([[int(digit) for digit in row] for row in text.split()])
+
+
+# name: truth, scores, lwlrap, per class, weight (worked by hand)
+VECTORS = {
+    "A": (
+        rows("1000 1001 0000"),
+        [[0.3, 0.4, 0.2, 0.1], [0.1, 0.2, 0.3, 0.4], [0.4, 0.3, 0.2, 0.1]],
+        2 / 3,
+        [(1 / 2 + 1 / 2) / 2, NAN, NAN, 1],
+        [2 / 3, 0, 0, 1 / 3],
+    ),
+    "B": (rows("100 001"), [[0.75, 0.5, 1], [1, 0.2, 0.1]], 5 / 12, [1 / 2, NAN, 1 / 3], [1 / 2, 0, 1 / 2]),
+    "C": (
+        rows("1100 0010 0101"),
+        [[0.9, 0.1, 0.5, 0.3], [0.2, 0.8, 0.7, 0.1], [0.1, 0.4, 0.2, 0.3]],
+        0.8,
+        [1, (1 / 2 + 1) / 2, 1 / 2, 1],
+        [1 / 5, 2 / 5, 1 / 5, 1 / 5],
+    ),
+    "G": (rows("1110 0001"), [[0.9, 0.8, 0.7, 0.1]] * 2, 0.8125, [1, 1, 1, 1 / 4], [1 / 4] * 4),
+    "F": (rows("100 001"), np.full((2, 3), 0.5), 1 / 3, [1 / 3, NAN, 1 / 3], [1 / 2, 0, 1 / 2]),
+}
+
+
+@pytest.mark.parametrize("name", VECTORS)
+def test_stored_answers(name):
+    targets, scores, value, per_class, weight = VECTORS[name]
+    assert metrics.lwlrap(targets, scores) == pytest.approx(value, abs=1e-12)
+    found, found_weight = metrics.per_class_lwlrap(targets, scores)
+    np.testing.assert_allclose(found, per_class, atol=1e-12)  # equal nan at equal places
+    np.testing.assert_allclose(found_weight, weight, atol=1e-12)
+
+
+def test_class_macro_mean_and_plain_lrap_are_other_numbers():
+    targets, scores, value, *_ = VECTORS["C"]
+    assert np.nanmean(metrics.per_class_lwlrap(targets, scores)[0]) == pytest.approx(0.8125)
+    assert label_ranking_average_precision_score(targets, scores) == pytest.approx(0.75)
+    assert value == 0.8
+
+
+def test_mean_over_batches_is_another_number():
+    targets, scores, *_ = VECTORS["C"]
+    scores = np.array(scores)
+    batches = [metrics.lwlrap(targets[part], scores[part]) for part in (slice(0, 2), slice(2, 3))]
+    assert np.mean(batches) == pytest.approx(((1 + 1 / 2 + 1 / 2) / 3 + 1) / 2)  # 5/6, where pooled is 4/5
+    assert metrics.lwlrap(targets, scores) == pytest.approx(0.8)
+
+
+@st.composite
+def tables(draw):
+    """0/1 targets with at least one label and scores of few values, so that ties are common."""
+    shape = (draw(st.integers(1, 8)), draw(st.integers(2, 6)))
+    targets = draw(hnp.arrays(np.int64, shape, elements=st.integers(0, 1)))
+    targets[draw(st.integers(0, shape[0] - 1)), draw(st.integers(0, shape[1] - 1))] = 1
+    return targets, draw(hnp.arrays(np.float64, shape, elements=st.sampled_from([-2.0, 0.0, 0.1, 0.5, 3.0])))
+
+
+def literal(targets, scores):
+    """Clip by clip, class by class, as the definition says; ties to the worst rank."""
+    precisions, hits = [], []
+    for truth, score in zip(targets, scores, strict=True):
+        if truth.any():
+            for c in np.flatnonzero(truth):
+                above = [d for d in range(len(score)) if score[d] >= score[c]]
+                precisions.append(sum(truth[d] for d in above) / len(above))
+            hits.append(all(truth[d] for d in range(len(score)) if score[d] == max(score)))
+    return np.mean(precisions), np.mean(hits)
+
+
+@calm
+@given(tables())
+def test_fast_is_the_literal_definition(table):
+    value, hits = literal(*table)
+    assert metrics.lwlrap(*table) == pytest.approx(value, abs=1e-12)
+    assert metrics.hit_rate(*table) == pytest.approx(hits, abs=1e-12)
+
+
+@calm
+@given(tables())
+def test_equals_scikit_learn_weighted_by_number_of_labels(table):
+    targets, scores = table
+    expected = label_ranking_average_precision_score(targets, scores, sample_weight=targets.sum(1))
+    assert metrics.lwlrap(targets, scores) == pytest.approx(expected, abs=1e-12)
+
+
+@calm
+@given(tables(), st.randoms(use_true_random=False))
+def test_order_of_clips_and_scale_of_scores_make_no_difference(table, random):
+    targets, scores = table
+    order = random.sample(range(len(targets)), len(targets))
+    assert metrics.lwlrap(targets[order], 2 * scores[order] + 1) == pytest.approx(metrics.lwlrap(targets, scores))
+
+
+@calm
+@given(tables())
+def test_per_class_times_weight_is_the_whole(table):
+    per_class, weight = metrics.per_class_lwlrap(*table)
+    assert np.nansum(per_class * weight) == pytest.approx(metrics.lwlrap(*table))
+    assert weight.sum() == pytest.approx(1)
+    np.testing.assert_array_equal(np.isnan(per_class), table[0].sum(0) == 0)
+
+
+def test_chunks_give_the_same(monkeypatch):
+    rng = np.random.default_rng(0)
+    targets, scores = rng.random((50, 7)) < 0.3, rng.random((50, 7), dtype=np.float32)
+    whole = metrics.lwlrap(targets, scores)
+    monkeypatch.setattr(metrics, "CHUNK", 20)
+    assert metrics.lwlrap(targets, scores) == whole
+
+
+def test_a_tie_at_the_top_is_a_hit_only_if_all_of_it_is_true():
+    scores = [[0.9, 0.9, 0.1], [0.9, 0.9, 0.1], [0.9, 0.1, 0.1], [0.9, 0.1, 0.1]]
+    assert metrics.hit_rate(rows("110 100 100 000"), scores) == pytest.approx(2 / 3)  # hit, miss, hit, no label
+
+
+@pytest.mark.parametrize("bad", [NAN, np.inf, -np.inf])
+def test_scores_without_rank_are_refused(bad):
+    with pytest.raises(ValueError, match="row 1, column 0"):
+        metrics.lwlrap(rows("10 01"), [[0.5, 0.1], [bad, 0.2]])
+
+
+@pytest.mark.parametrize(
+    ("targets", "scores", "message"),
+    [
+        ([[0.6, 0.4]], [[1, 0]], "0.6.*[Mm]ixup"),
+        ([[NAN, 1]], [[1, 0]], "expected only 0 and 1"),
+        ([[2, 1]], [[1, 0]], "targets hold 2"),
+        ([[0, 0]], [[1, 0]], "none of the 1 rows has a label"),
+        ([[0, 1]], [[1, 0, 0]], r"\(1, 2\) and scores \(1, 3\)"),
+        ([0, 1], [1, 0], r"\(n_clips, n_classes\)"),
+    ],
+)
+def test_refusals_of_every_metric(targets, scores, message):
+    for metric in (metrics.lwlrap, metrics.per_class_lwlrap, metrics.hit_rate):
+        with pytest.raises(ValueError, match=message):
+            metric(targets, scores)
+
+
+def study(seed: int, n: int = 60, n_classes: int = 5, skill: float = 1.0, per_group: int = 1):
+    """One label a clip; scores whose noise is shared within a group; groups of `per_group` clips."""
+    rng = np.random.default_rng(seed)
+    group = np.arange(n) // per_group
+    labels = rng.integers(n_classes, size=group.max() + 1)[group]
+    targets = np.eye(n_classes, dtype=int)[labels]
+    noise = rng.normal(size=(group.max() + 1, n_classes))[group]
+    return targets, skill * targets + noise, group.astype(str)
+
+
+def test_bootstrap_of_two_groups_by_hand():
+    targets, scores = rows("10 10 10"), [[1, 0], [0, 1], [0, 1]]  # precisions 1, .5, .5; groups a, b, b
+    found = metrics.bootstrap(targets, scores, ["a", "b", "b"], n_resamples=4000)
+    assert found["lwlrap"] == pytest.approx(2 / 3)
+    assert (found["lwlrap_low"], found["lwlrap_high"]) == (0.5, 1)  # only b and b, only a and a: a quarter each
+    assert (found["hit_rate_low"], found["hit_rate_high"], found["n"]) == (0, 1, 3)
+
+
+def test_bootstrap_is_deterministic_holds_its_value_and_ignores_clips_without_label():
+    targets, scores, groups = study(0)
+    found = metrics.bootstrap(targets, scores, groups, seed=3)
+    assert list(found) == ["lwlrap", "lwlrap_low", "lwlrap_high", "hit_rate", "hit_rate_low", "hit_rate_high", "n"]
+    assert found["lwlrap_low"] < found["lwlrap"] < found["lwlrap_high"]
+    assert found["lwlrap"] == pytest.approx(metrics.lwlrap(targets, scores))
+    assert found["hit_rate"] == pytest.approx(metrics.hit_rate(targets, scores))
+    assert found["n"] == 60
+    unlabelled = np.zeros_like(targets[:5])
+    more = np.vstack([targets, unlabelled]), np.vstack([scores, scores[:5]]), [*groups, *"vwxyz"]
+    assert metrics.bootstrap(*more, seed=3) == found
+    assert metrics.bootstrap(targets, scores, groups, seed=4) != found
+
+
+def test_order_of_clips_makes_no_difference_to_the_intervals():
+    targets, scores, groups = study(1)
+    order = np.random.default_rng(0).permutation(len(targets))
+    found = metrics.bootstrap(targets[order], scores[order], groups[order])
+    assert found == pytest.approx(metrics.bootstrap(targets, scores, groups))
+
+
+def test_intervals_hold_the_truth_about_as_often_as_they_say():
+    truth = np.mean([metrics.lwlrap(*study(s, n=2000)[:2]) for s in range(20)])
+    held = 0
+    for s in range(200):
+        found = metrics.bootstrap(*study(1000 + s), n_resamples=300)
+        held += found["lwlrap_low"] <= truth <= found["lwlrap_high"]
+    assert 0.89 <= held / 200 <= 0.99
+
+
+def test_groups_that_repeat_widen_the_interval():
+    targets, scores, groups = study(2, n=200, per_group=5)  # five clips a group, all alike
+    alone = metrics.bootstrap(targets, scores, np.arange(200))
+    grouped = metrics.bootstrap(targets, scores, groups)
+    ratio = (grouped["lwlrap_high"] - grouped["lwlrap_low"]) / (alone["lwlrap_high"] - alone["lwlrap_low"])
+    assert ratio == pytest.approx(np.sqrt(5), rel=0.25)
+
+
+def test_paired_comparison_is_narrower_than_unpaired():
+    targets, base, groups = study(3)
+    other = base + np.random.default_rng(0).normal(scale=0.1, size=base.shape)
+    paired = metrics.compare(targets, base, other, groups)
+    one, two = (metrics.bootstrap(targets, s, groups) for s in (base, other))
+    unpaired = np.hypot(one["lwlrap_high"] - one["lwlrap_low"], two["lwlrap_high"] - two["lwlrap_low"])
+    assert paired["lwlrap_diff_high"] - paired["lwlrap_diff_low"] < 0.5 * unpaired
+    assert paired["lwlrap_diff"] == pytest.approx(two["lwlrap"] - one["lwlrap"])
+    assert paired["hit_rate_diff"] == pytest.approx(two["hit_rate"] - one["hit_rate"])
+    assert (paired["n"], paired["n_groups"], paired["n_seeds"]) == (60, 60, 1)
+
+
+def test_verdicts():
+    targets, base, groups = study(4, n=100)
+    better, worse = base + 3 * targets, base - 3 * targets
+    kept = metrics.compare(targets, base, better, groups)
+    assert kept["verdict"] == "kept"
+    assert 0 < kept["lwlrap_diff_low"] < kept["lwlrap_diff"] < kept["lwlrap_diff_high"]
+    assert kept["p"] == pytest.approx(2 / 2001)
+    assert kept["lwlrap_diff"] > kept["smallest_diff"] > 0
+    dropped = metrics.compare(targets, base, worse, groups)
+    assert (dropped["verdict"], dropped["p"]) == ("dropped", kept["p"])
+    same = metrics.compare(targets, base, base, groups)
+    assert (same["verdict"], same["p"], same["lwlrap_diff"], same["smallest_diff"]) == ("unclear", 1, 0, 0)
+
+
+def test_smallest_difference_shrinks_with_the_root_of_n():
+    def smallest(n):
+        targets, base, groups = study(5, n=n)
+        return metrics.compare(targets, base, study(6, n=n)[1] + targets, groups)["smallest_diff"]
+
+    assert smallest(100) / smallest(1600) == pytest.approx(4, rel=0.3)
+
+
+def test_seeds_that_disagree_widen_the_interval_and_equal_seeds_do_not():
+    targets, scores, groups = study(7, n=200)
+    rng = np.random.default_rng(0)
+    noisy = np.stack([scores + skill * targets + rng.normal(size=scores.shape) for skill in (-1, 0, 1)])
+    one = metrics.bootstrap(targets, scores, groups)
+    assert metrics.bootstrap(targets, np.stack([scores] * 3), groups)["lwlrap_low"] == pytest.approx(
+        one["lwlrap_low"], abs=0.01
+    )
+    several = metrics.bootstrap(targets, noisy, groups)
+    assert several["lwlrap"] == pytest.approx(np.mean([metrics.lwlrap(targets, s) for s in noisy]))
+    assert several["lwlrap_high"] - several["lwlrap_low"] > 1.5 * (one["lwlrap_high"] - one["lwlrap_low"])
+    assert several["n"] == 200
+
+
+def test_spread_between_seeds_is_not_understated():
+    """Groups all alike: the interval's variance must be that of a mean of three seeds, s^2 / 3, not 2/3 of it."""
+    truth = np.tile(rows("10"), (50, 1))
+    seeds = np.stack([np.tile(score, (50, 1)) for score in ([1, 0], [0, 1], [0, 1])])  # lwlrap 1, .5, .5
+    _, resampled = metrics._rates(metrics._group_sums(truth, [seeds], np.arange(50))[0], 20_000, 0)
+    assert resampled[:, 0, 0].var() == pytest.approx(np.var([1, 0.5, 0.5], ddof=1) / 3, rel=0.03)
+
+
+def test_comparison_of_seeds_is_paired_and_counts_them():
+    targets, scores, groups = study(8)
+    base = np.stack([scores, scores + targets, scores + 2 * targets])  # seeds differ much, the gain is alike in each
+    found = metrics.compare(targets, base, base + targets, groups)
+    assert (found["n_seeds"], found["verdict"]) == (3, "kept")
+    with pytest.raises(ValueError, match="number of seeds"):
+        metrics.compare(targets, base, base[:2], groups)
+
+
+def test_intervals_refuse_what_has_none():
+    targets, scores, groups = study(9)
+    with pytest.raises(ValueError, match="one group only"):
+        metrics.bootstrap(targets, scores, ["a"] * 60)
+    with pytest.raises(ValueError, match="59 groups for 60 rows"):
+        metrics.bootstrap(targets, scores, groups[1:])
+    with pytest.raises(ValueError, match="Mixup"):
+        metrics.compare(targets * 0.9, scores, scores, groups)
+    with pytest.raises(ValueError, match="differ"):
+        metrics.compare(targets, scores, scores[:, :4], groups)
+
+
+def test_holm_by_hand():
+    # sorted .01 x 4, .02 x 3, .03 x 2, .04 x 1, never falling
+    np.testing.assert_allclose(metrics.holm([0.04, 0.01, 0.03, 0.02]), [0.06, 0.04, 0.06, 0.06])
+    np.testing.assert_allclose(metrics.holm([0.6, 0.9]), [1, 1])
+    assert len(metrics.holm([])) == 0
+    with pytest.raises(ValueError, match=r"\[0, 1\]"):
+        metrics.holm([0.1, NAN])
+
+
+@calm
+@given(st.lists(st.floats(0, 1), max_size=8))
+def test_holm_keeps_order_and_never_lowers(p_values):
+    adjusted = metrics.holm(p_values)
+    assert (adjusted >= np.array(p_values)).all()
+    assert (np.diff(adjusted[np.argsort(p_values)]) >= 0).all()
+
+
+def test_prior_scores_are_the_class_frequencies():
+    scores = metrics.prior_scores(rows("100 110 000 100"), 2)
+    np.testing.assert_array_equal(scores, [[0.75, 0.25, 0]] * 2)
+    assert metrics.lwlrap(rows("100 010"), scores) == pytest.approx((1 + 1 / 2) / 2)
