@@ -1,0 +1,139 @@
+"""The keys of the workbook: every parameter that any notebook knows, with type, range and unit.
+
+papermill only logs a misspelt key and goes on with the default, and YAML reads `lr: 1e-3` as text. So every notebook
+has its parameters checked here before anything is read or written.
+
+Conventions
+-----------
+A parameters cell holds `name: type = literal  # help`, one a line; the help text is the one of `KEYS`.
+A parameter file (params/<profile>.yaml) is flat. A list may come as comma-separated text (`-p variants a,b`).
+
+Used in: `runs.start`, the pipeline, and the test that holds notebooks and profiles together.
+"""
+
+import difflib
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+__all__ = ["KEYS", "Key", "check", "load_profile"]
+
+
+@dataclass(frozen=True)
+class Key:
+    """One parameter: its type, what it means (with unit) and, for numbers, the closed range it must lie in."""
+
+    kind: type
+    help: str
+    low: float = -math.inf
+    high: float = math.inf
+    choices: tuple[str, ...] = ()
+    pattern: str = ""
+
+
+NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"  # names become folders
+
+KEYS = {
+    # what is run
+    "run": Key(str, "folder under outputs/", pattern=NAME),
+    "profile": Key(str, "name of the parameter file, params/<profile>.yaml"),
+    "overwrite": Key(bool, "True throws away what this variant holds and starts again"),
+    "seed": Key(int, "seed of weights and batches", 0, 2**31 - 1),
+    # data and folds
+    "data_dir": Key(str, "folder of the data set; demo: synthesise one"),
+    "esc10_only": Key(bool, "ESC-50: only the clips of ESC-10"),
+    "strict": Key(bool, "True stops at an unusable clip; False lists it and leaves it out"),
+    "n_folds": Key(int, "folds, where the set has no published ones", 2, 100),
+    "folds_csv": Key(str, "folds to use instead (fname,fold); empty: make them"),
+    # features
+    "sample_rate": Key(int, "Hz, clips are resampled to it", 1000, 192_000),
+    "n_fft": Key(int, "samples in the Hann window", 16, 65_536),
+    "hop_length": Key(int, "samples between frames", 1, 65_536),
+    "n_mels": Key(int, "mel bands", 8, 1024),
+    "fmin": Key(float, "Hz, lowest band edge", 0, 96_000),
+    # windows
+    "window_s": Key(float, "s, length of a window", 0.05, 120),
+    "hop_s": Key(float, "s, between starts of inference windows", 0.01, 120),
+    # 04: which model
+    "variant": Key(str, "name of training set x recipe; one configuration a name", pattern=NAME),
+    "fold": Key(int, "fold held out, from 0; -1 pools the folds that are done", -1, 99),
+    "holdout_fold": Key(int, "second fold held out (pair model); -1: none", -1, 99),
+    # network and training
+    "arch": Key(str, "timm model, from scratch"),
+    "image_size": Key(int, "pixels a side that windows are resized to; 0: as they are", 0, 1024),
+    "loss": Key(str, "bce: any labels; ce: one label a clip", choices=("bce", "ce")),
+    "epochs": Key(int, "passes over the training clips, one window each", 1, 100_000),
+    "batch_size": Key(int, "windows in a training batch", 2, 4096),
+    "lr": Key(float, "peak learning rate of the last layer", 1e-8, 10),
+    "lr_body": Key(float, "peak learning rate of the first layers; 0: as lr", 0, 10),
+    "mixup": Key(float, "alpha of mixup's Beta distribution; 0: off", 0, 10),
+    "mask_share": Key(float, "SpecAugment: widest mask, share of its axis; 0: off", 0, 0.9),
+}
+
+
+def check(values: Mapping[str, object]) -> dict[str, object]:
+    """The values in their right types.
+
+    Raises
+    ------
+    ValueError
+        An unknown key (with the nearest known one), a wrong type, or a value out of range.
+    """
+    return {name: _checked(name, value) for name, value in values.items()}
+
+
+def load_profile(path: Path) -> dict[str, object]:
+    """Read and check a parameter file.
+
+    Raises
+    ------
+    FileNotFoundError
+        With the profiles that there are.
+    ValueError
+        If it is not a flat mapping, or `check` refuses a value.
+    """
+    path = Path(path)
+    if not path.is_file():
+        there = sorted(p.stem for p in path.parent.glob("*.yaml"))
+        raise FileNotFoundError(f"There is no parameter file {path}. There are: {', '.join(there) or 'none'}.")
+    values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if not isinstance(values, dict | None):
+        raise ValueError(f"{path} must hold `key: value` lines, not a {type(values).__name__}.")
+    return check(values or {})
+
+
+def _checked(name: str, value: object) -> object:
+    if name not in KEYS:
+        near = difflib.get_close_matches(str(name), KEYS, n=1, cutoff=0.5)  # YAML reads `1:` and `on:` as no text
+        hint = f" Did you mean {near[0]!r}?" if near else f" Known are: {', '.join(sorted(KEYS))}."
+        raise ValueError(f"{name!r} is no parameter of this workbook.{hint}")
+    key = KEYS[name]
+    if key.kind is list and isinstance(value, (str, tuple)):
+        value = [item.strip() for item in value.split(",") if item.strip()] if isinstance(value, str) else list(value)
+    if key.kind is float and type(value) is int:
+        value = float(value)
+    if key.kind is str and type(value) in (int, float):
+        value = str(value)  # -p run 7
+    if type(value) is not key.kind:
+        raise ValueError(_wrong_type(name, value, key))
+    if key.kind in (int, float) and not key.low <= value <= key.high:
+        raise ValueError(f"{name}={value} is out of range: {key.low:g} to {key.high:g} is allowed ({key.help}).")
+    if key.choices and value not in key.choices:
+        raise ValueError(f"{name}={value!r} is not one of {', '.join(key.choices)} ({key.help}).")
+    if key.pattern and not re.fullmatch(key.pattern, value):
+        raise ValueError(f"{name}={value!r} must be letters, digits, '.', '_' and '-' ({key.help}).")
+    return value
+
+
+def _wrong_type(name: str, value: object, key: Key) -> str:
+    need = {bool: "True or False", int: "a whole number", float: "a number", str: "text", list: "a list"}[key.kind]
+    message = f"{name}={value!r} is a {type(value).__name__}, but {need} is needed ({key.help})."
+    if isinstance(value, str) and key.kind in (int, float):
+        return message + " YAML reads 1e-3 as text: write 1.0e-3."
+    if isinstance(value, str) and key.kind is bool:
+        return message + f" papermill's -p knows -p {name} True and -p {name} False."
+    return message

@@ -1,0 +1,252 @@
+"""Runs: checked parameters, seeds, the run folder and what is written there.
+
+Conventions
+-----------
+outputs/<run>/<notebook>/<part>/ holds one result. `result.json` is written last and whole: it alone means done.
+`manifest.json`, written just before, holds what may differ between two equal runs (commit, versions, seconds) and what
+was read. `configuration.json` beside the parts of a variant is what they share; a part of another one is refused.
+
+Used in: every notebook.
+"""
+
+import contextlib
+import json
+import os
+import platform
+import random
+import subprocess
+import tempfile
+import time
+from dataclasses import dataclass, field, fields
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+import lib
+from lib import demo, folds, parameters
+from lib.files import whole_file, write_json
+
+__all__ = ["ROOT", "Run", "seed_everything", "start"]
+
+CODE = Path(lib.__file__).resolve().parents[1]
+# A checkout has its outputs beside lib/; packed into a kernel there is no checkout, and the working folder serves.
+ROOT = CODE if (CODE / "pyproject.toml").is_file() else Path.cwd()
+# Where and which part, not what: these may differ between the parts of a variant.
+PLACE = ("run", "profile", "data_dir", "variant", "fold", "holdout_fold", "folds_csv", "overwrite", "strict")
+FOLDS_SEED = 42  # not `seed`: trainings with several seeds share their folds
+PACKAGES = ("fastai", "librosa", "numpy", "pandas", "safetensors", "scikit-learn", "timm", "torch")
+LITERAL = (bool, int, float, str, list, tuple, dict, type(None))
+
+
+@dataclass
+class Run:
+    """One execution of a notebook: parameters, folder, and what it writes."""
+
+    notebook: str
+    params: dict[str, object]
+    folder: Path
+    read: dict[str, object] = field(default_factory=dict)
+    started: float = field(default_factory=time.time)
+
+    @property
+    def home(self) -> Path:
+        """outputs/<run>"""
+        return ROOT / "outputs" / str(self.params["run"])
+
+    @property
+    def cache(self) -> Path:
+        """Where caches of all runs lie."""
+        return ROOT / "outputs" / "cache"
+
+    @property
+    def done(self) -> bool:
+        """Whether this part was finished before (a pooled one, with all its folds)."""
+        result = self.folder / "result.json"
+        return result.is_file() and json.loads(result.read_text())["metrics"].get("complete", True)
+
+    def pick(self, settings: type) -> object:
+        """A settings dataclass (`LogMel`, `Windows` ...) filled from the parameters of the same names."""
+        return settings(**{f.name: self.params[f.name] for f in fields(settings) if f.name in self.params})
+
+    def data_dir(self) -> Path:
+        """The data folder; `demo` is synthesised first, where it is not there yet.
+
+        Raises
+        ------
+        FileNotFoundError
+            If it is neither relative to the current folder nor to the workbook.
+        """
+        name = str(self.params["data_dir"])
+        if name == "demo":
+            return demo.make(ROOT / "outputs" / "demo-data")
+        return _existing(name, "data_dir")
+
+    def folds(self, clips: pd.DataFrame, targets: np.ndarray) -> pd.DataFrame:
+        """The folds of this run, for all its notebooks: outputs/<run>/folds.csv, made by whichever comes first.
+
+        Parameters
+        ----------
+        clips : the curated clips
+        targets : (n_clips, n_classes), in the order of clips
+        """
+        if self.params["folds_csv"]:
+            table = folds.read(_existing(str(self.params["folds_csv"]), "folds_csv"), clips)
+        else:
+            table = folds.make(clips, targets, self.params["n_folds"], FOLDS_SEED)
+        return folds.settle(self.home / "folds.csv", table)
+
+    def settle(self, **read: object) -> None:
+        """Fix the configuration of this variant: parameters and what was `read` (names of cache, folds ...).
+
+        Raises
+        ------
+        ValueError
+            If the variant was made with another configuration; the message names the keys and the ways out.
+        """
+        self.read = read
+        mine = {**{k: v for k, v in self.params.items() if k not in PLACE}, **read}
+        variant = self.folder.parent if "fold" in self.params else self.folder
+        path = variant / "configuration.json"
+        theirs = json.loads(path.read_text()) if path.is_file() else mine
+        differ = [k for k in sorted(mine.keys() | theirs.keys()) if mine.get(k) != theirs.get(k)]
+        if self.params["overwrite"]:
+            for made in [variant] if differ else [self.folder, variant / "pooled"]:
+                _throw_away(made)
+        elif differ:
+            changes = ", ".join(f"{k}: {theirs.get(k)!r} there, {mine.get(k)!r} now" for k in differ)
+            raise ValueError(
+                f"{variant} was made with another configuration ({changes}). Give this one a name of its own "
+                "(-p variant NAME or -p run NAME), or throw that one away with all its folds (-p overwrite True)."
+            )
+        write_json(path, mine)
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def save_table(self, name: str, table: pd.DataFrame) -> pd.DataFrame:
+        """Write a table as CSV into the run folder, and give it back to look at."""
+        with whole_file(self.folder / f"{name}.csv") as partial:
+            table.to_csv(partial, index=False)
+        return table
+
+    def save_figure(self, name: str, figure: object) -> object:
+        """Write a matplotlib figure as PNG into the run folder, and give it back to look at."""
+        with whole_file(self.folder / f"{name}.png") as partial:
+            figure.savefig(partial, format="png", dpi=110, bbox_inches="tight", metadata={"Software": None})
+        return figure
+
+    def finish(self, metrics: dict[str, float], verdict: str | None, says: str, **facts: object) -> str:
+        """Write manifest.json and, last, result.json; a part that was done before keeps its own.
+
+        Parameters
+        ----------
+        metrics : flat, plain numbers
+        verdict : kept, dropped, unclear, or measured where nothing is compared; None where nothing can be said yet
+        says : the conclusion, built from the measured values
+        facts : further entries of the manifest, such as the clips of the fit
+
+        Returns
+        -------
+        One line that tells where to look.
+        """
+        if not self.done:
+            manifest = {**_surroundings(), "seconds": round(time.time() - self.started, 1), "read": self.read, **facts}
+            write_json(self.folder / "manifest.json", manifest)
+            result = {"notebook": self.notebook, "parameters": self.params, **self.read}
+            numbers = {name: _plain(value) for name, value in metrics.items()}
+            write_json(self.folder / "result.json", {**result, "metrics": numbers, "verdict": verdict, "says": says})
+        for checkpoint in self.folder.glob("checkpoint.*"):
+            checkpoint.unlink()
+        return f"{self.notebook} is done: {os.path.relpath(self.folder)}"
+
+
+def start(namespace: dict[str, object], notebook: str) -> Run:
+    """Check the parameters in a notebook's namespace, seed everything, name the run folder. Writes nothing.
+
+    Every public plain value that stands in the namespace at the first call must be a parameter of the workbook, so that
+    `-p fodl 2` is refused. On a second call in one kernel the notebook's own variables are known and left alone.
+
+    Parameters
+    ----------
+    namespace : the notebook's globals()
+    notebook : its name, such as "04_kfold"
+
+    Raises
+    ------
+    ValueError
+        A parameter that is misspelt, of a wrong type or out of range; a fold and holdout_fold that name no model.
+    """
+    before = namespace.get("_started", {})  # `run = start(...)` has taken the name of a parameter
+    named = {
+        name: value
+        for name, value in namespace.items()
+        if isinstance(value, LITERAL) and not name.startswith(("_", "PAPERMILL_")) and name not in ("In", "Out")
+    }
+    params = parameters.check({k: v for k, v in named.items() if not before or k in parameters.KEYS})
+    params = namespace["_started"] = before | params
+    part = Path(notebook)
+    if "fold" in params:
+        which = params["fold"], params["holdout_fold"]
+        name = "pooled" if which == (-1, -1) else folds.model_name(*which)
+        part = part / str(params["variant"]) / name
+    seed_everything(params["seed"])
+    return Run(notebook, params, ROOT / "outputs" / str(params["run"]) / part)
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, numpy and torch, and ask torch for its deterministic algorithms."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+
+
+def _existing(name: str, key: str) -> Path:
+    """A path as typed: relative to the current folder or, failing that, to the workbook."""
+    for path in (Path(name).expanduser(), ROOT / name):
+        if path.exists():
+            return path.resolve()
+    raise FileNotFoundError(f"{key}={name!r} is neither in {Path.cwd()} nor in {ROOT}. Give its full path.")
+
+
+def _throw_away(folder: Path) -> None:
+    """Remove a folder; renamed first, so that a kill half-way leaves no result without what it stands for."""
+    if folder.is_dir():
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", suffix=".partial", dir=folder.parent) as aside:
+            folder.rename(Path(aside) / folder.name)
+
+
+def _surroundings() -> dict[str, object]:
+    """What may differ between two equal runs: code, versions, machine, time."""
+    versions = {"python": platform.python_version()}
+    for package in PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[package] = metadata.version(package)
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
+    return {
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "commit": _git("rev-parse", "HEAD"),
+        "dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "device": device,
+        "threads": torch.get_num_threads(),
+        "versions": versions,
+    }
+
+
+def _git(*words: str) -> str:
+    """What git answers, or nothing outside a checkout."""
+    with contextlib.suppress(OSError):
+        answer = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=False)
+        return answer.stdout.strip() if answer.returncode == 0 else ""
+    return ""
+
+
+def _plain(value: object) -> object:
+    """A number as JSON knows it; NaN and infinity become null."""
+    if isinstance(value, (bool, np.bool_)):
+        return bool(value)
+    if isinstance(value, (int, np.integer)):
+        return int(value)
+    number = float(value)
+    return number if np.isfinite(number) else None
