@@ -19,7 +19,6 @@ import json
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -128,8 +127,8 @@ def build(clips: pd.DataFrame, logmel: LogMel, folder: Path, n_threads: int = 0)
 def _fill(place: Path, clips: pd.DataFrame, logmel: LogMel, settings: dict, n_threads: int) -> None:
     """Write frames.f16, index.csv, problems.csv and settings.json of one subset."""
     index, problems, first_frame = [], [], 0
-    with open(place / "frames.f16", "wb") as frames, closing(_transformed(clips, logmel, n_threads)) as outcomes:
-        for row, outcome in outcomes:
+    with open(place / "frames.f16", "wb") as frames:
+        for row, outcome in _transformed(clips, logmel, n_threads):
             if isinstance(outcome, audio.AudioError):
                 problems.append((row.fname, row.subset, str(outcome), False))
                 continue

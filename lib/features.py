@@ -6,8 +6,8 @@ with torch alone, so that scoring needs neither librosa nor numba.
 Conventions
 -----------
 audio   : float array or tensor (n_samples,), mono, about [-1, 1], at `sample_rate` Hz.
-log-mel : float32 tensor (n_mels, n_frames), dB relative to full scale, no lower than `top_db` below the clip's maximum.
-frame t is centred on sample t * hop_length; n_frames = 1 + n_samples // hop_length.
+log-mel : float32 tensor (n_mels, n_frames), dB re 1 (librosa's ref), no lower than `top_db` below the clip's maximum.
+frame t is centred on sample t * hop_length; n_frames = 1 + n_samples // hop_length (n_fft even).
 
 Used in: 01 to 08, through `cache` and the sidecar of the weights.
 """

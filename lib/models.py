@@ -74,6 +74,7 @@ class WindowModel(nn.Module):
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
         self.precision = torch.float32
+        self.to(memory_format=torch.channels_last)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = (x - self.mean) / self.std
@@ -86,11 +87,11 @@ class WindowModel(nn.Module):
             return self.head(features.float())
 
     def prepare(self, device: str = "auto", precision: str = "auto") -> "WindowModel":
-        """Move to the device, in channels-last order, and choose bf16 where the machine computes in it."""
+        """Move to the device, and choose bf16 where the machine computes in it."""
         device = best_device() if device == "auto" else torch.device(device)
         fast = _has_bfloat16(device) if precision == "auto" else precision == "bfloat16"
         self.precision = torch.bfloat16 if fast else torch.float32
-        return self.to(device, memory_format=torch.channels_last)
+        return self.to(device)
 
     def param_groups(self) -> list[list[nn.Parameter]]:
         """First half of the body's layers, second half, head: the groups that a slice of learning rates reaches."""

@@ -1,4 +1,4 @@
-"""The repository holds together: one list of dependencies, a README that names what there is, nothing large or private."""
+"""The repository holds together: one list of dependencies, a README that names what there is, nothing large."""
 
 import re
 import subprocess

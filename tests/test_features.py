@@ -1,0 +1,147 @@
+"""Tests of lib.features: librosa's numbers on every kind of clip, and refusals."""
+
+import librosa
+import numpy as np
+import pytest
+import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from lib import audio
+from lib.features import LogMel, mel_filters
+
+pytestmark = pytest.mark.filterwarnings("ignore:n_fft=.* is too large:UserWarning")  # librosa, of short clips
+RNG = np.random.default_rng(0)
+SMALL = LogMel(8000, 256, 80, 16, 20)
+SETTINGS = {
+    "small machine": LogMel(22050, 1024, 441, 64, 20),
+    "winners": LogMel(44100, 2560, 690, 128, 20),
+    "narrow": LogMel(16000, 512, 160, 40, 60, 7800, top_db=60),
+    "wide range": LogMel(32000, 1024, 320, 64, 50, 14000, top_db=100),
+    "hop as long as n_fft, odd": LogMel(8000, 401, 401, 20, 0),
+}
+
+
+def oracle(x: np.ndarray, s: LogMel) -> np.ndarray:
+    """librosa in float64: its own float32 is off by 0.005 dB in the quiet bands of a pure tone."""
+    power = librosa.feature.melspectrogram(
+        y=np.asarray(x, np.float64), sr=s.sample_rate, n_fft=s.n_fft, hop_length=s.hop_length, n_mels=s.n_mels,
+        fmin=s.fmin, fmax=s.fmax or None, pad_mode="constant",
+    )  # fmt: skip
+    return librosa.power_to_db(power, top_db=s.top_db)
+
+
+def assert_equal_to_librosa(x: np.ndarray, s: LogMel) -> None:
+    found = s(x)
+    assert found.dtype == torch.float32 and found.shape[0] == s.n_mels
+    np.testing.assert_allclose(found.numpy(), oracle(x, s), atol=1e-3, rtol=0)
+
+
+def sounds(rate: int) -> dict[str, np.ndarray]:
+    t = np.arange(rate) / rate
+    tone = 0.5 * np.sin(2 * np.pi * 440 * t)
+    return {
+        "noise": RNG.normal(0, 0.1, rate),
+        "tone": tone,
+        "tone between bins": np.sin(2 * np.pi * 1234.5 * t),
+        "tone on a bin": np.sin(2 * np.pi * rate / 16 * t),
+        "chord, clipped": np.clip(tone + np.sin(2 * np.pi * 1234.5 * t), -1, 1),
+        "near-silence, then a tone": np.concatenate([RNG.normal(0, 1e-6, rate), tone]),
+        "one click": np.eye(1, rate, rate // 3)[0],
+        "quieter than the floor": RNG.normal(0, 1e-9, rate),
+        "10 ms": tone[: rate // 100],
+        "one sample": np.array([0.5]),
+    }
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_equal_to_librosa(name):
+    for sound in sounds(SETTINGS[name].sample_rate).values():
+        assert_equal_to_librosa(sound.astype(np.float32), SETTINGS[name])
+
+
+@pytest.mark.parametrize("name", ["small machine", "winners"])
+def test_equal_to_librosa_on_real_clips(shared_data, name):
+    for path in sorted((shared_data("esc10") / "audio").glob("*.ogg"))[::60]:
+        assert_equal_to_librosa(audio.read(path, SETTINGS[name].sample_rate), SETTINGS[name])
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    rate=st.sampled_from([8000, 16000, 22050, 44100]),
+    n_fft=st.integers(128, 1500),
+    overlap=st.floats(0, 0.95),
+    n_mels=st.integers(8, 32),
+    band=st.tuples(st.floats(0, 0.5), st.floats(0.3, 1)),
+    top_db=st.floats(10, 120),
+    n_samples=st.integers(1, 4000),
+    seed=st.integers(0, 1000),
+)
+def test_equal_to_librosa_for_any_settings(rate, n_fft, overlap, n_mels, band, top_db, n_samples, seed):
+    fmin, fmax = band[0] * rate / 2, band[1] * rate / 2
+    hop = max(1, round(n_fft * (1 - overlap)))
+    try:
+        logmel = LogMel(rate, n_fft, hop, n_mels, fmin, fmax, top_db)
+    except ValueError:
+        assume(False)
+    assume(n_samples + 2 * (n_fft // 2) >= n_fft)  # a single sample and an odd n_fft: not one frame
+    theirs = librosa.filters.mel(sr=rate, n_fft=n_fft, n_mels=n_mels, fmin=fmin, fmax=fmax)
+    np.testing.assert_allclose(mel_filters(logmel), theirs, atol=1e-7 * theirs.max(), rtol=1e-5)
+    assert_equal_to_librosa(np.random.default_rng(seed).normal(0, 0.1, n_samples), logmel)
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_filters_are_librosas(name):
+    s = SETTINGS[name]
+    theirs = librosa.filters.mel(sr=s.sample_rate, n_fft=s.n_fft, n_mels=s.n_mels, fmin=s.fmin, fmax=s.fmax or None)
+    assert mel_filters(s).dtype == np.float32
+    np.testing.assert_allclose(mel_filters(s), theirs, atol=1e-8, rtol=1e-5)
+
+
+def test_frame_t_is_centred_on_its_sample():
+    click = np.eye(1, 8000, 40 * 80)[0]
+    assert SMALL(click).max(dim=0).values.argmax() == 40
+    assert SMALL.frames_per_s == 100
+    assert [SMALL(np.ones(n)).shape[1] for n in (1, 79, 80, 8000)] == [1, 1, 2, 101]
+
+
+def test_dynamic_range_is_cut_at_top_db():
+    loud = np.r_[RNG.normal(0, 0.1, 4000), RNG.normal(0, 1e-7, 4000)]
+    for top_db in (20.0, 80.0):
+        decibels = LogMel(8000, 256, 80, 16, 20, top_db=top_db)(loud)
+        assert (decibels.max() - decibels.min()).item() == pytest.approx(top_db, abs=1e-4)
+
+
+def test_arrays_and_tensors_give_the_same_and_stay_as_they_are():
+    x = RNG.normal(0, 0.1, 1000).astype(np.float32)
+    before = x.copy()
+    assert torch.equal(SMALL(x), SMALL(torch.from_numpy(x)))
+    np.testing.assert_array_equal(x, before)
+
+
+def test_settings_make_the_same_one_again():
+    assert LogMel(**SMALL.settings()) == SMALL
+    assert SMALL.settings()["fmax"] == 0 and SMALL.top_hz == 4000
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"hop_length": 257}, r"hop_length=257 is longer than n_fft=256: samples would be skipped. Lower hop_length"),
+        ({"fmin": -1.0}, r"fmin=-1.0 and fmax=0.0 Hz must satisfy 0 <= fmin < fmax <= sample_rate / 2 = 4000 Hz"),
+        ({"fmin": 4000.0}, r"fmin=4000.0 and fmax=0.0 Hz must satisfy"),
+        ({"fmin": 500.0, "fmax": 400.0}, r"fmin=500.0 and fmax=400.0 Hz must satisfy"),
+        ({"fmax": 4001.0}, r"fmax=4001.0 Hz must satisfy .*fmax 0 means that limit"),
+        ({"fmin": float("nan")}, r"fmin=nan"),
+        ({"n_mels": 200}, r"\d+ of n_mels=200 bands are narrower than one of the n_fft=256 bins .*raise n_fft"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        LogMel(**{**SMALL.settings(), **change})
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (2, 800)])
+def test_audio_that_is_no_row_of_samples_is_refused(shape):
+    with pytest.raises(ValueError, match=r"audio of shape .*: expected \(n_samples,\) with at least one sample"):
+        SMALL(np.zeros(shape))

@@ -1,0 +1,243 @@
+"""Tests of lib.models: a model by name, its file, its scores; and what the whole tree must not do."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from lib import models, windows
+from lib.cache import Cache
+from lib.features import LogMel
+from lib.models import Network, WindowModel, activate
+
+ROOT = Path(__file__).parents[1]
+TINY = Network("test_resnet", image_size=0)
+CLASSES = ["Bark", "Meow", "Purr", "Hiss", "Chirp"]
+
+
+def make(network: Network = TINY, n_channels: int = 1, n_classes: int = 5) -> WindowModel:
+    """A model that has seen some batches, so that its batch norms are not the identity."""
+    torch.manual_seed(0)
+    model = WindowModel(network, n_classes, [-40.0 + i for i in range(n_channels)], [15.1] * n_channels)
+    with torch.no_grad():
+        model.train()(decibels(4, n_channels))
+    return model.eval()
+
+
+def decibels(n: int, n_channels: int = 1, n_mels: int = 32, n_frames: int = 40) -> torch.Tensor:
+    x = torch.randn(n, n_channels, n_mels, n_frames, generator=torch.Generator().manual_seed(n))
+    return x * 15 - 40
+
+
+@torch.inference_mode()
+def logits_of(model: WindowModel, x: torch.Tensor) -> torch.Tensor:
+    return model.eval()(x)
+
+
+# --- the network ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n_channels", [1, 3])
+def test_input_is_normalised_per_channel(n_channels):
+    model, x = make(n_channels=n_channels), decibels(3, n_channels)
+    found = logits_of(model, x)
+    assert found.shape == (3, 5) and found.dtype == torch.float32
+    normal = (x - torch.tensor([-40.0, -39, -38][:n_channels]).view(1, -1, 1, 1)) / torch.full((1, 1, 1, 1), 15.1)
+    with torch.inference_mode():
+        torch.testing.assert_close(found, model.head(model.body(normal)), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("image_size", "seen"), [(0, (32, 40)), (48, (48, 48))])
+def test_image_size(image_size, seen):
+    model, sizes = make(Network("test_resnet", image_size)), []
+    model.body.register_forward_pre_hook(lambda _, inputs: sizes.append(tuple(inputs[0].shape)))
+    logits_of(model, decibels(2))
+    assert sizes == [(2, 1, *seen)]
+
+
+@pytest.mark.parametrize("arch", ["test_resnet", "test_efficientnet", "test_vit", "mobilenetv3_small_050"])
+def test_param_groups_are_all_parameters_once(arch):
+    model = WindowModel(Network(arch, 0), 5, [0.0], [1.0])
+    groups = model.param_groups()
+    assert len(groups) == 3 and all(groups)
+    ids = [id(parameter) for group in groups for parameter in group]
+    assert len(set(ids)) == len(ids) and set(ids) == {id(parameter) for parameter in model.parameters()}
+    assert {id(parameter) for parameter in groups[2]} == {id(parameter) for parameter in model.head.parameters()}
+    first = next(iter(model.body.parameters()))
+    assert any(parameter is first for parameter in groups[0])
+
+
+def test_networks_whose_features_pass_a_further_layer():
+    assert logits_of(make(Network("mobilenetv3_small_050", 0)), decibels(1)).shape == (1, 5)
+
+
+def test_dropout_works_in_training_only():
+    model, x = make(Network("test_resnet", 0, dropout=0.9)), decibels(8)
+    assert torch.equal(logits_of(model, x), logits_of(model, x))
+    with torch.no_grad():
+        features = torch.ones(1, model.body.num_features)
+        assert len({tuple(model.train().head(features)[0].tolist()) for _ in range(5)}) > 1
+
+
+@pytest.mark.parametrize(("arch", "near"), [("renset18", "resnet18"), ("regnetx_02", "regnetx_002"), ("", "near it")])
+def test_an_unknown_network_is_refused_with_the_nearest(arch, near):
+    with pytest.raises(ValueError, match=rf"timm has no model '{arch}'; .*{near}.*timm.list_models"):
+        WindowModel(Network(arch, 0), 5, [0.0], [1.0])
+
+
+def test_the_head_stays_in_float32_under_bfloat16():
+    x = decibels(64)
+    full = logits_of(make(n_classes=80).prepare("cpu", "float32"), x)
+    model = make(n_classes=80).prepare("cpu", "bfloat16")
+    model.body.register_forward_hook(lambda _, inputs, output: dtypes.append(output.dtype))
+    dtypes = []
+    half = logits_of(model, x)
+    assert dtypes == [torch.bfloat16] and half.dtype == torch.float32
+    assert not torch.equal(half, full) and (half - full).abs().max() < 0.1 * full.abs().max()
+    ties = [int((rows.sort(dim=1).values.diff(dim=1) == 0).sum()) for rows in (half, half.bfloat16())]
+    assert ties[0] == 0 < ties[1]  # what a head in bf16 would do to the ranks
+
+
+@pytest.mark.parametrize(("precision", "expected"), [("float32", torch.float32), ("bfloat16", torch.bfloat16)])
+def test_precision_is_chosen(precision, expected):
+    assert make().prepare("cpu", precision).precision == expected
+    assert make().precision == torch.float32
+    assert make().prepare("cpu").precision in (torch.float32, torch.bfloat16)
+
+
+# --- scores --------------------------------------------------------------------------------------------------------
+
+
+def test_known_scores():
+    np.testing.assert_allclose(activate([[0, np.log(3), -np.log(3)]], "bce"), [[0.5, 0.75, 0.25]], rtol=1e-12)
+    np.testing.assert_allclose(activate([[0, np.log(3), np.log(4)]], "ce"), [[1 / 8, 3 / 8, 4 / 8]], rtol=1e-12)
+    assert activate(np.zeros((2, 3, 4), np.float32), "ce").shape == (2, 3, 4)
+    assert activate(np.zeros(4, np.float32), "bce").dtype == np.float64
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("loss", ["bce", "ce"])
+def test_extreme_logits_give_scores(loss):
+    scores = activate(np.array([[-1e4, 0, 1e4], [1e30, 1e30, -1e30]], np.float32), loss)
+    assert np.isfinite(scores).all() and (scores >= 0).all() and (scores <= 1).all()
+    assert scores[0, 2] == 1 and scores[0, 0] == 0
+
+
+def test_small_scores_keep_their_order():
+    logits = np.linspace(-600, 30, 2000)  # 1 - score has no room above 36
+    assert (np.diff(activate(logits, "bce")) > 0).all()
+
+
+def scene(lengths: tuple[int, ...]) -> tuple[Cache, pd.DataFrame, int]:
+    """A cache of noise, the table of its windows (with an index that means nothing), and their width."""
+    logmel = LogMel(8000, 256, 80, 32, 20)
+    index = pd.DataFrame({"fname": [f"{i}.wav" for i in range(len(lengths))], "part": 0, "n_frames": lengths})
+    index = index.assign(first_frame=index["n_frames"].cumsum() - index["n_frames"], floor_db=-80.0)
+    store = Cache(logmel, (decibels(1, sum(lengths), 1, 32)[0].half(),), index, pd.DataFrame(), "name")
+    cut = windows.Windows(0.4, 0.2)
+    table = windows.rolling(index, cut, logmel)
+    return store, table.set_axis(np.zeros(len(table))), cut.n_frames(logmel)
+
+
+def test_scores_equal_a_loop_over_windows():
+    store, table, width = scene((130, 20, 41))
+    model = make().train()
+    found = models.score(model, store, table, width, batch_size=3)
+    assert found.shape == (len(table), 5) and found.dtype == np.float32 and not model.training
+    for logits, row in zip(found, table.itertuples(), strict=True):
+        frames = [row.start_frame + t for t in range(width)]
+        picture = torch.full((1, 1, 32, width), -80.0)
+        for t, frame in enumerate(frames):
+            if 0 <= frame < row.n_frames:
+                picture[0, :, :, t] = store.parts[0][row.first_frame + frame].float()
+        np.testing.assert_allclose(logits, logits_of(model, picture)[0], atol=1e-5)
+
+
+# --- the file ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n_channels", [1, 3])
+def test_a_model_comes_back_to_the_last_bit(tmp_path, n_channels):
+    network, x = Network("test_resnet", 24, dropout=0.25), decibels(5, n_channels)
+    model = make(network, n_channels).prepare("cpu", "float32")
+    sidecar = {"classes": CLASSES, "audio": {"n_mels": 32}, "unseen_folds": [2]}
+    models.save(tmp_path / "part" / "weights.safetensors", model, sidecar)
+    assert sorted(p.name for p in (tmp_path / "part").iterdir()) == ["weights.json", "weights.safetensors"]
+    loaded, about = models.load(tmp_path / "part" / "weights.safetensors")
+    assert not loaded.training and loaded.precision == torch.float32 and loaded.network == network
+    assert about.items() >= sidecar.items()
+    assert torch.equal(logits_of(loaded, x), logits_of(model, x))
+    assert torch.equal(logits_of(loaded.prepare("cpu", "float32"), x), logits_of(model, x))
+    assert torch.equal(loaded.mean, model.mean) and torch.equal(loaded.std, model.std)
+
+
+def test_the_sidecar_is_written_last_and_never_stands_beside_other_weights(tmp_path, monkeypatch):
+    path = tmp_path / "weights.safetensors"
+    models.save(path, make(), {"classes": CLASSES})
+    monkeypatch.setattr(models, "write_json", None)  # the second save is cut off between its two files
+    with pytest.raises(TypeError):
+        models.save(path, make(Network("test_resnet", 24)), {"classes": CLASSES})
+    with pytest.raises(FileNotFoundError, match=r"weights.json is not there: 04_kfold writes it"):
+        models.load(path)
+
+
+@pytest.mark.parametrize("lost", ["weights.safetensors", "weights.json"])
+def test_a_missing_file_names_the_notebook_that_writes_it(tmp_path, lost):
+    models.save(tmp_path / "weights.safetensors", make(), {"classes": CLASSES})
+    (tmp_path / lost).unlink()
+    with pytest.raises(FileNotFoundError, match=rf"{lost} is not there: 04_kfold writes it when a fold is trained"):
+        models.load(tmp_path / "weights.safetensors")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+def test_a_full_disk(tmp_path, monkeypatch):
+    def full(path: Path, data: bytes) -> None:
+        with open("/dev/full", "wb") as file:
+            file.write(data)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="disk is full .*free some space"):
+        models.save(tmp_path / "weights.safetensors", make(), {"classes": CLASSES})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_sidecar_is_plain_json(tmp_path):
+    models.save(tmp_path / "w.safetensors", make(), {"classes": CLASSES, "unseen_folds": [np.int64(2)]})
+    sidecar = json.loads((tmp_path / "w.json").read_text())
+    assert sidecar["network"] == TINY.settings() and sidecar["unseen_folds"] == [2]
+    assert sidecar["normalisation"] == {"mean": [-40.0], "std": [pytest.approx(15.1)]}
+
+
+# --- the whole tree ------------------------------------------------------------------------------------------------
+
+
+def test_inference_imports_neither_fastai_nor_librosa():
+    code = """if True:
+        import sys
+        import lib.models, lib.cache, lib.windows, lib.features, lib.pooling, lib.audio
+        heavy = {"fastai", "librosa", "numba", "matplotlib", "seaborn", "sklearn", "papermill", "IPython"}
+        print(sorted(heavy & {name.split(".")[0] for name in sys.modules}))"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+RUNS_CODE = re.compile(  # reading such a file can run code that is hidden in it
+    r"\b(import|from)\s+(c?pickle|dill|cloudpickle|joblib|shelve|marshal)\b|_pickle\(|torch\.(load|save)\(|"
+    r"allow_pickle\s*=\s*True|yaml\.(unsafe_|full_)?load(_all)?\(|load_learner\(|learn\.(export|save|load)\("
+)
+
+
+def test_nothing_is_pickled():
+    files = [p for top in ("lib", "notebooks", "tests", "benchmarks") for p in (ROOT / top).rglob("*.*")]
+    files = [p for p in files if p.suffix in (".py", ".ipynb") and "checkpoint" not in p.parent.name]
+    assert len(files) > 20
+    found = [f"{p.relative_to(ROOT)}: {m.group()}" for p in files for m in RUNS_CODE.finditer(p.read_text("utf-8"))]
+    assert found == []
+    bad = ["import " + "pickle", "torch" + ".load(path)", "np.load(path, allow_pickle" + "=True)", "df.to_csv(path)"]
+    assert [bool(RUNS_CODE.search(text)) for text in bad] == [True, True, True, False]

@@ -1,0 +1,155 @@
+"""Tests of lib.windows: every frame is seen, starts lie where they may, a batch equals the literal loop."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lib.cache import Cache
+from lib.features import LogMel
+from lib.windows import Windows, batch, random_starts, rolling
+
+calm = settings(deadline=None, max_examples=60)
+LOGMEL = LogMel(8000, 256, 80, 8, 20)  # 100 frames a second
+
+
+def index_of(lengths: list[int], n_parts: int = 1) -> pd.DataFrame:
+    """Index rows of clips that are dealt to the parts in turn."""
+    part = np.arange(len(lengths)) % n_parts
+    table = pd.DataFrame({"fname": [f"{i:03d}.wav" for i in range(len(lengths))], "part": part, "n_frames": lengths})
+    table.insert(2, "first_frame", table.groupby("part")["n_frames"].cumsum() - table["n_frames"])
+    return table.assign(floor_db=-80.0 - np.arange(len(lengths)))
+
+
+def cache_of(index: pd.DataFrame, n_channels: int = 1) -> Cache:
+    """A cache of made-up frames; neighbours differ."""
+    parts, n = [], LOGMEL.n_mels * n_channels
+    for part, n_frames in index.groupby("part")["n_frames"].sum().items():
+        values = torch.arange(n_frames * n).half() / 8 - 100 * part
+        parts.append(values.view(n_frames, n_channels, LOGMEL.n_mels))
+    return Cache(LOGMEL, tuple(parts), index, pd.DataFrame(), "name")
+
+
+# --- where windows start -------------------------------------------------------------------------------------------
+
+
+def test_known_starts():
+    index = index_of([250, 100, 99, 96, 1, 101])
+    table = rolling(index, Windows(window_s=1.0, hop_s=0.5), LOGMEL)
+    starts = {fname: rows["start_frame"].tolist() for fname, rows in table.groupby("fname")}
+    assert list(starts.values()) == [[0, 50, 100, 150], [0], [0], [-2], [-49], [0, 1]]
+    assert table["window_start_s"].tolist()[:4] == [0, 0.5, 1, 1.5] and table.index.tolist() == list(range(10))
+    assert list(table.columns) == [*index.columns, "start_frame", "window_start_s"]
+
+
+@calm
+@given(st.lists(st.integers(1, 400), max_size=8), st.integers(1, 120), st.floats(0.01, 1))
+def test_every_frame_of_every_clip_is_covered(lengths, width, overlap):
+    cut = Windows(width / 100, max(1, int(width * overlap)) / 100)
+    index = index_of(lengths)
+    table = rolling(index, cut, LOGMEL)
+    assert cut.n_frames(LOGMEL) == width and cut.hop_frames(LOGMEL) <= width
+    assert table["fname"].drop_duplicates().tolist() == index["fname"].tolist()  # each clip, in order
+    assert not table[["fname", "window_start_s"]].duplicated().any()
+    for n_frames, (_, rows) in zip(lengths, table.groupby("fname"), strict=True):
+        starts = rows["start_frame"].to_numpy()
+        if n_frames <= width:
+            before, after = -starts[0], starts[0] + width - n_frames
+            assert len(starts) == 1 and 0 <= after - before <= 1  # in the middle
+            continue
+        seen = np.zeros(n_frames, bool)
+        for start in starts:
+            assert 0 <= start <= n_frames - width
+            seen[start : start + width] = True
+        assert seen.all() and (np.diff(starts) > 0).all() and (np.diff(starts) <= cut.hop_frames(LOGMEL)).all()
+
+
+def test_rows_are_repeated_whatever_their_index():
+    index = index_of([250, 30, 120]).set_axis([5, 5, 0])
+    cut = Windows(1.0, 0.5)
+    pd.testing.assert_frame_equal(rolling(index, cut, LOGMEL), rolling(index.reset_index(drop=True), cut, LOGMEL))
+    assert len(rolling(index.iloc[:0], cut, LOGMEL)) == 0
+
+
+@pytest.mark.parametrize(("n_frames", "low", "high"), [(15, 0, 5), (5, -5, 0), (10, 0, 0)])
+def test_random_starts_are_uniform_from_end_to_end(n_frames, low, high):
+    starts = random_starts(np.full(12_000, n_frames), 10, np.random.default_rng(0))
+    values, counts = np.unique(starts, return_counts=True)
+    assert values.tolist() == list(range(low, high + 1))
+    mean = 12_000 / len(values)
+    assert (abs(counts - mean) <= 4 * np.sqrt(mean)).all()
+
+
+@calm
+@given(st.lists(st.integers(1, 300), min_size=1, max_size=50), st.integers(1, 120), st.integers(0, 2**32 - 1))
+def test_random_starts_lie_where_they_may_and_follow_the_generator(lengths, width, seed):
+    slack = np.array(lengths) - width
+    starts = random_starts(lengths, width, np.random.default_rng(seed))
+    assert starts.dtype.kind == "i"
+    assert (starts >= np.minimum(slack, 0)).all() and (starts <= np.maximum(slack, 0)).all()
+    np.testing.assert_array_equal(starts, random_starts(np.array(lengths), width, np.random.default_rng(seed)))
+
+
+# --- batches -------------------------------------------------------------------------------------------------------
+
+
+def literal(cache: Cache, rows: pd.DataFrame, starts: np.ndarray, width: int) -> np.ndarray:
+    out = np.empty((len(rows), cache.n_channels, LOGMEL.n_mels, width), np.float32)
+    for i, row in enumerate(rows.itertuples()):
+        for t in range(width):
+            frame = starts[i] + t
+            inside = 0 <= frame < row.n_frames
+            out[i, :, :, t] = cache.parts[row.part][row.first_frame + frame].numpy() if inside else row.floor_db
+    return out
+
+
+@calm
+@given(st.data())
+def test_a_batch_equals_the_literal_loop(data):
+    n_parts = data.draw(st.integers(1, 3))
+    index = index_of(data.draw(st.lists(st.integers(1, 40), min_size=n_parts, max_size=6)), n_parts)
+    cache = cache_of(index, n_channels=data.draw(st.integers(1, 3)))
+    chosen = data.draw(st.lists(st.integers(0, len(index) - 1), max_size=8))  # in any order, some twice
+    starts = np.array(data.draw(st.lists(st.integers(-50, 50), min_size=len(chosen), max_size=len(chosen))), int)
+    width = data.draw(st.integers(1, 30))
+    found = batch(cache, index.iloc[chosen], starts, width)
+    assert found.dtype == torch.float32
+    np.testing.assert_array_equal(found.numpy(), literal(cache, index.iloc[chosen], starts, width))
+
+
+def test_padding_holds_the_floor_of_its_own_clip():
+    index = index_of([3, 4], n_parts=2)
+    x = batch(cache_of(index), index, np.array([-2, 0]), 6)
+    outside = torch.tensor([[1, 1, 0, 0, 0, 1], [0, 0, 0, 0, 1, 1]]).bool()
+    assert x[0, 0, 0, outside[0]].unique().tolist() == [-80] and x[1, 0, 0, outside[1]].unique().tolist() == [-81]
+    assert (x[0, 0, :, ~outside[0]] > -80).all()
+
+
+def test_no_rows_give_an_empty_batch():
+    index = index_of([3])
+    assert batch(cache_of(index), index.iloc[:0], np.zeros(0, int), 5).shape == (0, 1, 8, 5)
+
+
+# --- settings ------------------------------------------------------------------------------------------------------
+
+
+def test_lengths_in_frames():
+    cut = Windows(window_s=2.0, hop_s=0.128)
+    assert (cut.n_frames(LOGMEL), cut.hop_frames(LOGMEL)) == (200, 13)
+    assert (Windows(0.001, 0.001).n_frames(LOGMEL), Windows(0.001, 0.001).hop_frames(LOGMEL)) == (1, 1)
+    assert Windows(**cut.settings()) == cut
+
+
+@pytest.mark.parametrize(
+    ("window_s", "hop_s", "message"),
+    [
+        (1.0, 1.5, r"hop_s=1.5 is longer than window_s=1.0: windows would skip audio. Lower hop_s"),
+        (0.0, 0.0, r"window_s=0.0 and hop_s=0.0 must be above 0 s"),
+        (1.0, -0.5, r"window_s=1.0 and hop_s=-0.5 must be above 0 s"),
+    ],
+)
+def test_settings_that_lose_audio_are_refused(window_s, hop_s, message):
+    with pytest.raises(ValueError, match=message):
+        Windows(window_s, hop_s)
