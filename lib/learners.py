@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import safetensors.torch
 import torch
 from fastai.callback.core import Callback, CancelValidException
 from fastai.callback.mixup import MixUp
@@ -30,7 +31,6 @@ from fastai.learner import Learner
 from fastai.metrics import AccumMetric
 from fastai.optimizer import OptimWrapper
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import nn
 from tqdm import tqdm
 
@@ -45,7 +45,7 @@ __all__ = ["Recipe", "Scoring", "Training", "fit", "train_fold"]
 N_MASKS = 2  # SpecAugment masks along each axis
 WEIGHT_DECAY = 0.01
 VALIDATIONS = 20  # points of the learning curve
-CHECKPOINT_S = 30.0  # s between checkpoints: a killed training loses no more than that
+CHECKPOINT_S = 30.0  # s between checkpoints: a killed training loses that and an epoch at most
 LOSSES = {"bce": nn.BCEWithLogitsLoss, "ce": nn.CrossEntropyLoss}
 
 
@@ -260,11 +260,12 @@ class _Curve(Callback):
     def after_batch(self) -> None:
         if self.training:
             self.total, self.seen = self.total + self.loss_grad.detach() * len(self.x), self.seen + len(self.x)
+        else:
+            self._stop_if_diverged(float(self.loss))  # the last step of an epoch may be the one that goes astray
 
     def after_train(self) -> None:
         self.loss_now = float(self.total) / self.seen
-        if not np.isfinite(self.loss_now):
-            raise ValueError(f"The loss is {self.loss_now} in epoch {self.epoch}: training diverged. Lower lr.")
+        self._stop_if_diverged(self.loss_now)
 
     def before_validate(self) -> None:
         if (self.n_epoch - 1 - self.epoch) % self.every:
@@ -281,6 +282,10 @@ class _Curve(Callback):
 
     def after_fit(self) -> None:
         self.bar.close()
+
+    def _stop_if_diverged(self, loss: float) -> None:
+        if not np.isfinite(loss):
+            raise ValueError(f"The loss is {loss} in epoch {self.epoch}: training diverged. Lower lr.")
 
 
 class _Checkpoint(Callback):
@@ -303,7 +308,7 @@ class _Checkpoint(Callback):
         tensors |= {f"opt/{i}/{name}": t.contiguous() for i, values in state.items() for name, t in values.items()}
         about = {"configuration": self.configuration, "rows": json.dumps(self.curve.rows)}
         with whole_file(self.path) as partial:
-            save_file(tensors, partial, metadata=about)
+            partial.write_bytes(safetensors.torch.save(tensors, metadata=about))
         self.saved = time.monotonic()
 
     def restore(self, learn: Learner) -> int:
@@ -312,7 +317,7 @@ class _Checkpoint(Callback):
         learn.create_opt()
         if not self.path.is_file():
             return 0
-        with safe_open(self.path, "pt", device=str(learn.dls.device)) as file:
+        with safe_open(self.path, "pt", device=str(next(learn.model.parameters()).device)) as file:
             if file.metadata()["configuration"] != self.configuration:
                 return 0
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)

@@ -127,6 +127,8 @@ def read(part: Path, n_folds: int) -> Clips:
     ------
     FileNotFoundError
         If no fold is done; the message holds the command that trains one.
+    ValueError
+        If two parts score the same clip.
     """
     parts = [part]
     if part.name == "pooled":
@@ -136,12 +138,8 @@ def read(part: Path, n_folds: int) -> Clips:
         raise FileNotFoundError(
             f"No fold is done in {part.parent}. Train them first: papermill 04_kfold.ipynb out.ipynb -p fold 0"
         )
-    as_written = {
-        "dtype": {"fname": str, "group": str, "labels": str},
-        "keep_default_na": False,
-        "float_precision": "round_trip",
-    }
-    tables = [pd.read_csv(p / "clips.csv", **as_written) for p in done]
+    text = {"fname": str, "group": str, "labels": str}
+    tables = [pd.read_csv(p / "clips.csv", dtype=text, keep_default_na=False) for p in done]
     classes = list(tables[0].columns[len(COLUMNS) :])
     table = pd.concat([t.assign(model=p.name) for t, p in zip(tables, done, strict=True)], ignore_index=True)
     if table["fname"].duplicated().any():

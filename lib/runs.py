@@ -101,6 +101,8 @@ class Run:
     def settle(self, **read: object) -> None:
         """Fix the configuration of this variant: parameters and what was `read` (names of cache, folds ...).
 
+        With `overwrite`, this part and what was pooled are thrown away; all parts, where their configuration differs.
+
         Raises
         ------
         ValueError
