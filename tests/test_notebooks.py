@@ -1,0 +1,232 @@
+"""Tests of the shape of notebooks and parameter files: a notebook calls and looks, and runs as it lies."""
+
+import ast
+import re
+import statistics
+from pathlib import Path
+
+import nbformat
+import papermill
+import pytest
+
+from lib.parameters import KEYS, check, load_profile
+
+ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+PROFILES = sorted((ROOT / "params").glob("*.yaml"))
+SECTIONS = ["Load", "Experiment", "Look", "Check", "Conclusion", "Limits and next"]
+EVERY_PROFILE = ["demo", "esc10", "fsd-mini", "fsd2019", "fsd2019-writeup"]
+# what a line of the parameters cell looks like: name: type = literal  # help
+PARAMETER = re.compile(r"(?P<name>\w+): (?P<kind>\w+) = (?P<literal>.+?)  # (?P<help>.+)")
+
+each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+each_profile = pytest.mark.parametrize("path", PROFILES, ids=lambda path: path.stem)
+
+
+def read(path):
+    return nbformat.read(path, as_version=4)
+
+
+def code(path):
+    return [cell for cell in read(path).cells if cell.cell_type == "code"]
+
+
+def prose(path):
+    return [cell.source for cell in read(path).cells if cell.cell_type == "markdown"]
+
+
+def code_lines(source):
+    return [line for line in source.splitlines() if line.strip() and not line.strip().startswith("#")]
+
+
+def trees(path):
+    """The syntax of every code cell; what is no Python (a magic, a shell line) does not parse and fails the test."""
+    return [ast.parse(cell.source) for cell in code(path)]
+
+
+def nodes(path, *kinds):
+    return [node for tree in trees(path) for node in ast.walk(tree) if isinstance(node, kinds)]
+
+
+def declared(path):
+    """Parameters of a notebook: name -> (type, default, help)."""
+    found = [PARAMETER.fullmatch(line) for line in code(path)[0].source.splitlines()]
+    assert all(found), "every line of the parameters cell must be `name: type = literal  # help`"
+    return {m["name"]: (m["kind"], ast.literal_eval(m["literal"]), m["help"]) for m in found}
+
+
+def row(path, name):
+    """The text of a row of the table in the first cell."""
+    return re.search(rf"^\| \*\*{name}\*\* \| (.+) \|$", prose(path)[0], re.MULTILINE)[1]
+
+
+def quoted_files(text):
+    return re.findall(r"`([^`]*[./][^`]*)`", text)
+
+
+def test_there_are_notebooks_and_their_numbers_differ():
+    assert NOTEBOOKS
+    numbers = [path.name[:2] for path in NOTEBOOKS]
+    assert len(set(numbers)) == len(numbers)
+
+
+@each_notebook
+def test_the_file_is_valid_and_clean(path):
+    notebook = read(path)
+    nbformat.validate(notebook)
+    assert notebook.metadata.kernelspec.name == "python3"
+    assert "papermill" not in notebook.metadata
+    for cell in notebook.cells:
+        assert not set(cell.metadata) & {"papermill", "execution"}
+        assert cell.source.strip() == cell.source != ""
+        if cell.cell_type == "code":
+            assert cell.outputs == []
+            assert cell.execution_count is None
+
+
+@each_notebook
+def test_it_opens_with_a_question_and_what_it_takes(path):
+    first = prose(path)[0]
+    title = first.splitlines()[0]
+    assert title.startswith(f"# {path.name[:2]} · ")
+    assert title.endswith("?")
+    assert read(path).cells[0].source == first
+    for needed in (r"^\*\*Question\.\*\* \w", r"^\*\*Expectation\.\*\* \w"):
+        assert re.search(needed, first, re.MULTILINE), needed
+    for name in ("Reads", "Writes", "Cost"):
+        assert len(row(path, name)) > 10
+
+
+@each_notebook
+def test_sections_come_in_their_order_and_limits_last(path):
+    titles = re.findall(r"^## (.+)$", "\n\n".join(prose(path)), re.MULTILINE)
+    assert [title for title in titles if title in SECTIONS] == SECTIONS
+    assert titles[-1] == SECTIONS[-1]
+    assert read(path).cells[-1].cell_type == "markdown"
+
+
+@each_notebook
+def test_parameters_are_the_second_cell_and_nothing_else_is_tagged(path):
+    cells = read(path).cells
+    tagged = [i for i, cell in enumerate(cells) if cell.metadata.get("tags")]
+    assert tagged == [1]
+    assert cells[1].metadata.tags == ["parameters"]
+    assert cells[1].cell_type == "code"
+
+
+@each_notebook
+def test_parameters_are_those_of_the_workbook_as_it_describes_them(path):
+    parameters = declared(path)
+    assert len(parameters) == len(code(path)[0].source.splitlines())  # each once
+    assert {"run", "profile", "seed"} <= set(parameters)
+    for name, (kind, default, told) in parameters.items():
+        assert told == KEYS[name].help, name
+        assert kind == KEYS[name].kind.__name__, name
+        assert type(default) is KEYS[name].kind, name
+    defaults = {name: default for name, (_, default, _) in parameters.items()}
+    assert check(defaults) == defaults
+    seen = papermill.inspect_notebook(str(path))  # what `papermill --help-notebook` shows
+    assert {name: (p["inferred_type_name"], p["help"]) for name, p in seen.items()} == {
+        name: (kind, told) for name, (kind, _, told) in parameters.items()
+    }
+
+
+@each_notebook
+def test_imports_come_next_and_then_the_run_is_started(path):
+    imports, start = trees(path)[1:3]
+    assert all(isinstance(node, (ast.Import, ast.ImportFrom)) for node in imports.body)
+    assert len(nodes(path, ast.Import, ast.ImportFrom)) == len(imports.body)  # none later
+    assert code(path)[2].source == f'run = runs.start(globals(), "{path.stem}")'
+    assert "run.finish(" in code(path)[-1].source
+
+
+@each_notebook
+def test_it_calls_and_looks_and_the_library_computes(path):
+    assert not nodes(path, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    imported = nodes(path, ast.Import, ast.ImportFrom)
+    assert not [alias.name for node in imported for alias in node.names if alias.name == "*"]
+    modules = {getattr(node, "module", None) or node.names[0].name for node in imported}
+    assert not {module.split(".")[0] for module in modules} & {"fastai", "matplotlib", "seaborn", "soundfile", "timm"}
+    assert nodes(path, ast.Assert)  # what must be true of the data just loaded
+
+
+@each_notebook
+def test_no_magic_no_absolute_path_no_blanket_filter_no_dead_code(path):
+    trees(path)  # `!pip` and `%cd` are no Python
+    calls = {node.attr for node in nodes(path, ast.Attribute)} | {node.id for node in nodes(path, ast.Name)}
+    assert not calls & {"filterwarnings", "simplefilter", "get_ipython", "chdir", "exit", "quit", "system"}
+    texts = [node.value for node in nodes(path, ast.Constant) if isinstance(node.value, str)]
+    assert not [text for text in texts if re.match(r"/\w|~|[A-Za-z]:\\", text)]
+    for cell in code(path):
+        for comment in re.findall(r"^\s*# ?(.+)$", cell.source, re.MULTILINE):
+            assert not is_code(comment), f"commented-out code: {comment}"
+
+
+def is_code(text):
+    try:
+        body = ast.parse(text.strip()).body
+    except SyntaxError:
+        return False
+    return any(not (isinstance(node, ast.Expr) and isinstance(node.value, (ast.Name, ast.Constant))) for node in body)
+
+
+@each_notebook
+def test_cells_are_short_and_words_are_neither_few_nor_many(path):
+    lines = [len(code_lines(cell.source)) for cell in code(path)]
+    assert max(lines[1:]) <= 20  # the parameters cell has a line a knob
+    assert sum(lines) <= 120
+    assert statistics.median(lines) <= 4
+    words = len(" ".join(prose(path)).split())
+    assert 150 <= words <= 500
+
+
+@each_notebook
+def test_what_is_read_is_data_or_written_by_an_earlier_notebook(path):
+    earlier = [other for other in NOTEBOOKS if other.name[:2] < path.name[:2]]
+    for file in quoted_files(row(path, "Reads")):
+        if file == "outputs/<run>/folds.csv":  # made by whichever comes first
+            assert any(file in row(other, "Writes") for other in [*earlier, path])
+        elif file.startswith("outputs/"):
+            writers = [other for other in earlier if f"/{other.stem}/" in file]
+            assert writers, f"{file} is written by no earlier notebook"
+            assert Path(file).name in row(writers[0], "Writes") or file.endswith("/"), file
+
+
+@each_notebook
+def test_it_writes_into_its_own_folder(path):
+    places = [file for file in quoted_files(row(path, "Writes")) if file.startswith("outputs/")]
+    assert places
+    allowed = (f"outputs/<run>/{path.stem}/", "outputs/<run>/folds.csv", "outputs/journal.csv")
+    assert all(place.startswith(allowed) for place in places)
+
+
+def test_every_key_of_the_workbook_is_declared_by_a_notebook():
+    assert set(KEYS) == set().union(*map(declared, NOTEBOOKS))
+
+
+# profiles
+
+
+def test_the_profiles_are_there():
+    assert {path.stem for path in PROFILES} >= set(EVERY_PROFILE)
+
+
+@each_profile
+def test_a_profile_loads_names_itself_and_has_every_key_of_demo(path):
+    values = load_profile(path)
+    assert values["profile"] == path.stem
+    keys = re.findall(r"^(\w+):", path.read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(set(keys)) == len(keys)  # YAML takes the last of two in silence
+    assert set(keys) == set(load_profile(ROOT / "params" / "demo.yaml"))
+    assert set(keys) <= set().union(*map(declared, NOTEBOOKS))
+    assert not {"fold", "holdout_fold", "variant", "overwrite"} & set(keys)  # which part, not what: those are typed
+
+
+@each_notebook
+def test_the_defaults_are_the_demo_run(path):
+    demo = load_profile(ROOT / "params" / "demo.yaml")
+    defaults = {name: default for name, (_, default, _) in declared(path).items()}
+    assert {name: demo[name] for name in defaults if name in demo} == {
+        name: value for name, value in defaults.items() if name in demo
+    }
+    assert defaults["profile"] == defaults["run"] == "demo"

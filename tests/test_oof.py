@@ -1,0 +1,188 @@
+"""Tests of lib.oof: what is written is what is read, every clip once, and nothing of a clip's own fold in its prior."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lib import metrics, oof
+from lib.models import activate
+
+CLASSES = ["NA", "bark", "rain"]  # one is called as what pandas takes for nothing
+
+
+def clips_of(fold, n=3):
+    """n clips of a fold, each with its own label, in an order that is not that of their names."""
+    fnames = [f"f{fold}c{i}.wav" for i in reversed(range(n))]
+    labels = [(CLASSES[i % 3],) for i in reversed(range(n))]
+    return pd.DataFrame({"fname": fnames, "group": [f"g{fold}"] * n, "fold": fold, "labels": labels})
+
+
+def write_part(part, clips, seed=0, done=True, classes=CLASSES, loss="bce"):
+    """A part with two windows a clip; returns the logits."""
+    part.mkdir(parents=True)
+    windows = clips.loc[clips.index.repeat(2), ["fname", "fold"]].reset_index(drop=True)
+    windows["window_start_s"] = np.tile([0.0, 0.5], len(clips))
+    logits = np.random.default_rng(seed).normal(size=(len(windows), len(classes))).astype(np.float32)
+    oof.write(part, windows, logits, clips, classes, loss)
+    curve = pd.DataFrame(
+        {"epoch": [0, 1], "train_loss": [0.5, 0.25], "valid_loss": [np.nan, 0.5], "lwlrap": [np.nan, 1]}
+    )
+    curve.to_csv(part / "epochs.csv", index=False)
+    if done:
+        (part / "result.json").write_text("{}")
+    return logits
+
+
+def dealt(*tables):
+    table = pd.concat(tables).sort_values("fname", ignore_index=True)
+    return table[["fname", "group", "fold"]], oof.datasets.targets(table, CLASSES)
+
+
+def test_what_is_written_is_what_is_read(tmp_path):
+    part, clips = tmp_path / "without_0", clips_of(0)
+    logits = write_part(part, clips)
+    read = oof.read(part, 2)
+    assert read.table["fname"].tolist() == sorted(clips["fname"])
+    assert read.classes == CLASSES
+    assert read.missing == []
+    assert set(read.table["model"]) == {"without_0"}
+    both = read.table.merge(clips, on="fname", suffixes=("", "_given"))
+    for column in ("group", "fold", "labels"):
+        assert both[column].tolist() == both[f"{column}_given"].tolist()
+    scores = 1 / (1 + np.exp(-logits.astype(float)))
+    by_hand = {fname: scores[2 * i : 2 * i + 2].mean(0) for i, fname in enumerate(clips["fname"])}
+    np.testing.assert_allclose(read.scores, [by_hand[fname] for fname in read.table["fname"]], rtol=1e-12)
+    np.testing.assert_array_equal(read.targets, np.eye(3))
+    assert read.groups.tolist() == ["g0"] * 3
+    assert read.epochs["epoch"].tolist() == [0, 1]
+    assert np.isnan(read.epochs["lwlrap"][0])
+    assert sorted(path.name for path in part.iterdir()) == ["clips.csv", "epochs.csv", "oof_windows.npz", "result.json"]
+
+
+def test_scores_come_back_to_the_last_bit_or_nearly(tmp_path):
+    """Written as decimal text; pandas before 3 may lose a last bit."""
+    logits = write_part(tmp_path / "without_0", clips_of(0, n=300))
+    scores = activate(logits, "bce").reshape(300, 2, 3).sum(1) / 2
+    read = oof.read(tmp_path / "without_0", 2)
+    written = pd.DataFrame(scores, index=clips_of(0, n=300)["fname"]).loc[read.table["fname"]]
+    np.testing.assert_allclose(read.scores, written, rtol=3e-16)
+
+
+def test_ce_shares_one_among_the_classes(tmp_path):
+    write_part(tmp_path / "without_0", clips_of(0), loss="ce")
+    np.testing.assert_allclose(oof.read(tmp_path / "without_0", 2).scores.sum(1), 1)
+
+
+def test_window_logits_need_no_pickle_and_are_found_by_key(tmp_path):
+    part, clips = tmp_path / "without_1", clips_of(1)
+    logits = write_part(part, clips)
+    with np.load(part / "oof_windows.npz", allow_pickle=False) as arrays:
+        assert set(arrays) == {"fname", "window_start_s", "fold", "logits", "classes"}
+    windows = oof.read_windows(part)
+    assert windows["logits"].dtype == np.float32
+    np.testing.assert_array_equal(windows["logits"], logits)
+    assert windows["fname"].tolist() == np.repeat(clips["fname"], 2).tolist()
+    assert windows["window_start_s"].tolist() == [0.0, 0.5] * 3
+    assert windows["fold"].tolist() == [1] * 6
+    assert windows["classes"].tolist() == CLASSES
+
+
+def test_the_same_scores_are_the_same_bytes(tmp_path):
+    for name in ("a", "b"):
+        write_part(tmp_path / name / "without_0", clips_of(0))
+    for file in ("oof_windows.npz", "clips.csv"):
+        assert (tmp_path / "a/without_0" / file).read_bytes() == (tmp_path / "b/without_0" / file).read_bytes()
+
+
+def test_pooled_is_every_clip_of_the_folds_that_are_done(tmp_path):
+    for fold in (0, 2):
+        write_part(tmp_path / f"without_{fold}", clips_of(fold), seed=fold)
+    write_part(tmp_path / "without_1", clips_of(1), done=False)  # scored, but killed before its result
+    write_part(tmp_path / "without_0_2", pd.concat([clips_of(0), clips_of(2)], ignore_index=True))
+    pooled = oof.read(tmp_path / "pooled", 4)
+    assert pooled.missing == [1, 3]
+    assert pooled.table["fname"].tolist() == sorted([*clips_of(0)["fname"], *clips_of(2)["fname"]])
+    assert (pooled.table["model"] == "without_" + pooled.table["fold"].astype(str)).all()
+    for fold in (0, 2):
+        alone = oof.read(tmp_path / f"without_{fold}", 4)
+        np.testing.assert_array_equal(pooled.scores[pooled.table["fold"] == fold], alone.scores)
+    assert pooled.epochs.groupby("model").size().to_dict() == {"without_0": 2, "without_2": 2}
+
+
+def test_a_part_is_read_before_it_has_a_result(tmp_path):
+    write_part(tmp_path / "without_1", clips_of(1), done=False)  # as the notebook does, right after training
+    assert len(oof.read(tmp_path / "without_1", 4).table) == 3
+
+
+def test_a_pair_model_scores_both_folds_that_it_did_not_see(tmp_path):
+    write_part(tmp_path / "without_0_2", pd.concat([clips_of(0), clips_of(2)], ignore_index=True))
+    pair = oof.read(tmp_path / "without_0_2", 3)
+    assert sorted(set(pair.table["fold"])) == [0, 2]
+    assert pair.missing == []
+    folds_table, targets = dealt(clips_of(0), clips_of(1), clips_of(2).assign(labels=[("rain",)] * 3))
+    np.testing.assert_allclose(pair.prior(folds_table, targets), np.full((6, 3), 1 / 3))  # of fold 1 alone
+
+
+@pytest.mark.parametrize("part", ["pooled", "without_0", "without_0_1"])
+def test_nothing_done_is_answered_with_the_command(tmp_path, part):
+    with pytest.raises(FileNotFoundError, match=r"No fold is done .* papermill 04_kfold.ipynb out.ipynb -p fold 0"):
+        oof.read(tmp_path / part, 2)
+
+
+def test_clips_scored_twice_are_refused(tmp_path):
+    write_part(tmp_path / "without_0", clips_of(0))
+    write_part(tmp_path / "without_1", pd.concat([clips_of(1), clips_of(0)[:1]], ignore_index=True))
+    with pytest.raises(ValueError, match="clips are scored by more than one model"):
+        oof.read(tmp_path / "pooled", 2)
+
+
+def test_the_prior_of_a_clip_knows_nothing_of_its_own_fold(tmp_path):
+    """Planted: every fold holds one class alone. A prior that saw the clip's own fold would give it something."""
+    tables = [clips_of(fold).assign(labels=[(CLASSES[fold],)] * 3) for fold in range(3)]
+    for fold, clips in enumerate(tables):
+        write_part(tmp_path / f"without_{fold}", clips)
+    pooled = oof.read(tmp_path / "pooled", 3)
+    prior = pooled.prior(*dealt(*tables))
+    np.testing.assert_array_equal(prior, (1 - pooled.targets) / 2)  # the two classes of the other two folds, evenly
+    assert metrics.hit_rate(pooled.targets, prior) == 0
+
+
+def test_the_hardest_clips_come_first_and_ties_by_name():
+    table = pd.DataFrame(
+        {
+            "fname": ["a", "b", "c", "d"],
+            "labels": [("NA",), ("bark", "rain"), ("rain",), ("NA",)],
+            "NA": [0.5, 0.9, 0.1, 0.5],
+            "bark": [0.2, 0.25, 0.2, 0.2],
+            "rain": [0.1, 0.25, 1.0, 0.1],
+        }
+    )
+    hardest = oof.Clips(table, CLASSES, pd.DataFrame(), []).hardest(3)
+    assert hardest["fname"].tolist() == ["b", "a", "d"]
+    assert hardest["first"].tolist() == ["NA", "NA", "NA"]
+    np.testing.assert_allclose(hardest["loss"], np.round([np.log(4), np.log(2), np.log(2)], 3))
+    assert hardest["labels"].tolist() == [("bark", "rain"), ("NA",), ("NA",)]
+
+
+@pytest.mark.parametrize("name", ["rain, heavy", "fname", "group", "fold", "labels", "model"])
+def test_a_class_that_could_be_taken_for_something_else_is_refused_before_anything_is_written(tmp_path, name):
+    clips = clips_of(0).assign(labels=[(name,)] * 3)
+    with pytest.raises(ValueError, match=rf"Classes \['{name}'\] hold a comma or are called as a column"):
+        write_part(tmp_path / "without_0", clips, classes=["rain", name, "heavy"])
+    assert not list((tmp_path / "without_0").iterdir())
+
+
+@pytest.mark.parametrize("name", ["NaN", "null", "1e5", "007", "True", 'say "hi"', "Bark.1", " é ", "Frying_(food)"])
+def test_odd_names_of_classes_clips_and_groups_come_back_as_they_are(tmp_path, name):
+    classes = ["Bark", name]
+    clips = pd.DataFrame(
+        {"fname": [name, "z"], "group": [name, "NA"], "fold": 0, "labels": [(name, "Bark"), ("Bark",)]}
+    )
+    write_part(tmp_path / "without_0", clips, classes=classes)
+    read = oof.read(tmp_path / "without_0", 2)
+    assert read.classes == classes
+    assert read.table["fname"].tolist() == sorted([name, "z"])
+    row = read.table.set_index("fname").loc[name]
+    assert row["labels"] == (name, "Bark")
+    assert row["group"] == name
+    assert read.targets.sum() == 3

@@ -1,0 +1,155 @@
+"""Tests of lib.parameters: what papermill and YAML let through silently is refused, with the remedy."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lib import parameters
+from lib.parameters import KEYS, Key, check, load_profile
+
+
+def profile(folder, text):
+    path = folder / "mine.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_right_values_come_back_as_they_are():
+    values = {"run": "a.b-c_1", "overwrite": True, "seed": 0, "lr": 0.5, "fold": -1, "folds_csv": "", "loss": "ce"}
+    assert check(values) == values
+    assert check({}) == {}
+
+
+@pytest.mark.parametrize(("wrong", "near"), [("fodl", "fold"), ("epoch", "epochs"), ("learning_rate", "sample_rate")])
+def test_a_misspelt_key_names_the_nearest(wrong, near):
+    with pytest.raises(ValueError, match=rf"'{wrong}' is no parameter .* Did you mean '{near}'\?"):
+        check({"seed": 1, wrong: 2})
+
+
+def test_a_key_like_no_other_is_answered_with_the_list():
+    with pytest.raises(ValueError, match="'xyzzy' is no parameter .* Known are: arch, batch_size"):
+        check({"xyzzy": 1})
+
+
+def test_a_whole_number_serves_for_a_float_and_a_number_for_text():
+    lr = check({"lr": 1})["lr"]
+    assert lr == 1.0
+    assert type(lr) is float
+    assert check({"run": 7, "variant": 1.5}) == {"run": "7", "variant": "1.5"}  # -p run 7 arrives as a number
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("lr", "1e-3", r"lr='1e-3' is a str, but a number is needed .*write 1\.0e-3"),
+        ("seed", "12", "seed='12' is a str, but a whole number is needed"),
+        ("epochs", 2.0, "epochs=2.0 is a float, but a whole number is needed"),
+        ("epochs", True, "epochs=True is a bool, but a whole number is needed"),
+        ("lr", True, "lr=True is a bool, but a number is needed"),
+        ("overwrite", "true", "overwrite='true' is a str, but True or False is needed .*-p overwrite True"),
+        ("overwrite", "off", "overwrite='off' .*-p overwrite True and -p overwrite False"),
+        ("overwrite", 1, "overwrite=1 is a int, but True or False is needed"),
+        ("run", True, "run=True is a bool, but text is needed"),
+        ("run", None, "run=None is a NoneType, but text is needed"),
+        ("folds_csv", ["a"], "folds_csv=.* is a list, but text is needed"),
+    ],
+)
+def test_a_wrong_type_is_refused_with_the_remedy(name, value, message):
+    with pytest.raises(ValueError, match=message):
+        check({name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("fold", -2, r"fold=-2 is out of range: -1 to 99 is allowed \(fold held out"),
+        ("seed", -1, "seed=-1 is out of range"),
+        ("batch_size", 1, "batch_size=1 is out of range: 2 to 4096"),
+        ("mask_share", 0.91, "mask_share=0.91 is out of range: 0 to 0.9"),
+        ("lr", 0.0, "lr=0.0 is out of range"),
+        ("lr", math.nan, "lr=nan is out of range"),
+        ("lr", math.inf, "lr=inf is out of range"),
+        ("fmin", -math.inf, "fmin=-inf is out of range"),
+        ("loss", "mse", "loss='mse' is not one of bce, ce"),
+    ],
+)
+def test_what_is_out_of_range_is_refused_naming_the_range(name, value, message):
+    with pytest.raises(ValueError, match=message):
+        check({name: value})
+
+
+@pytest.mark.parametrize("name", ["run", "variant"])
+@pytest.mark.parametrize("value", ["../x", "a/b", "..", ".", "", "/tmp", "~", ".hidden", "a\n", "a b", "a\\b", "-x"])
+def test_a_name_that_would_leave_its_folder_is_refused(name, value):
+    with pytest.raises(ValueError, match="must be letters, digits"):
+        check({name: value})
+
+
+@given(st.text(max_size=8))
+def test_a_name_that_passes_is_one_plain_folder(name):
+    try:
+        check({"run": name})
+    except ValueError:
+        return
+    assert "/" not in name
+    assert not name.startswith(".")  # not ".", not "..", not hidden
+    assert name.isprintable()
+
+
+def test_a_list_may_come_as_text_with_commas(monkeypatch):
+    monkeypatch.setitem(KEYS, "variants", Key(list, "to compare"))
+    for value in ("a, b,", ["a", "b"], ("a", "b")):
+        assert check({"variants": value}) == {"variants": ["a", "b"]}
+    assert check({"variants": ""}) == {"variants": []}
+    with pytest.raises(ValueError, match="variants=3 is a int, but a list is needed"):
+        check({"variants": 3})
+
+
+def test_a_profile_is_read_and_checked(tmp_path):
+    path = profile(tmp_path, "# mine\nlr: 1.0e-3\nepochs: 5\nstrict: true\ndata_dir: déjà/vu\n")
+    assert load_profile(path) == {"lr": 0.001, "epochs": 5, "strict": True, "data_dir": "déjà/vu"}
+    assert load_profile(profile(tmp_path, "# nothing yet\n")) == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("lr: 1e-3", r"lr='1e-3' is a str.*write 1\.0e-3"),
+        ("lr: .nan", "lr=nan is out of range"),
+        ("lr: .inf", "lr=inf is out of range"),
+        ("fodl: 2", "Did you mean 'fold'"),
+        ("on: 2", "True is no parameter of this workbook"),
+        ("1: 2", "1 is no parameter of this workbook"),
+        ("train:\n  lr: 0.1", "'train' is no parameter"),
+        ("epochs: {a: 1}", "epochs={'a': 1} is a dict, but a whole number is needed"),
+        ("- lr\n- 1", "must hold `key: value` lines, not a list"),
+        ("[]", "must hold `key: value` lines, not a list"),
+        ("no", "must hold `key: value` lines, not a bool"),
+        ("just words", "must hold `key: value` lines, not a str"),
+    ],
+)
+def test_a_profile_that_says_something_else_is_refused(tmp_path, text, message):
+    with pytest.raises(ValueError, match=message):
+        load_profile(profile(tmp_path, text))
+
+
+def test_a_missing_profile_is_answered_with_those_that_there_are(tmp_path):
+    profile(tmp_path, "")
+    (tmp_path / "another.yaml").touch()
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(FileNotFoundError, match=r"no parameter file .*esc11\.yaml\. There are: another, mine\."):
+        load_profile(tmp_path / "esc11.yaml")
+    with pytest.raises(FileNotFoundError, match="There are: none"):
+        load_profile(tmp_path / "nowhere" / "esc11.yaml")
+
+
+def test_every_key_is_told_in_one_line_and_has_a_sensible_range():
+    for name, key in parameters.KEYS.items():
+        assert name.isidentifier()
+        assert key.kind in (bool, int, float, str, list), name
+        assert key.help.strip() == key.help and "\n" not in key.help and len(key.help) > 4, name
+        assert key.low < key.high, name
+        if key.kind in (int, float):
+            assert math.isfinite(key.low) and math.isfinite(key.high), f"{name}: infinity would pass"

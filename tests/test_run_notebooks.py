@@ -1,0 +1,253 @@
+"""Real runs: papermill starts a kernel for every notebook, from any folder, and what it leaves is what was promised.
+
+A chain is a sequence of runs and what must be true after each. Chains run two at a time, since a kernel needs some ten
+seconds to start. Runs are called test-<process>-... below outputs/ and removed at the end.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import psutil
+import pytest
+import soundfile
+from safetensors import safe_open
+
+from lib import folds, oof
+
+pytestmark = pytest.mark.notebooks
+
+ROOT = Path(__file__).resolve().parents[1]
+OUTPUTS = ROOT / "outputs"
+NAME = f"test-{os.getpid()}"
+PAPERMILL = Path(sys.executable).with_name("papermill")
+METRICS = {"lwlrap", "lwlrap_low", "lwlrap_high", "hit_rate", "hit_rate_low", "hit_rate_high", "n"}
+TABLES = {"clips.csv", "epochs.csv", "per_class.csv"}
+FIGURES = {"learning_curves.png", "per_class.png", "confusions.png", "hardest.png"}
+TRAINED = {"weights.safetensors", "weights.json", "oof_windows.npz"}
+REPORT = {"manifest.json", "result.json"}
+SECONDS = 400  # of one run, at most
+TINY = ["-p", "n_folds", "2", "-p", "epochs", "20", "-p", "batch_size", "8"]
+
+
+def command(folder, out, run, *options, **parameters):
+    """papermill with the notebook's path as a person in that folder would type it."""
+    notebook = ROOT / "notebooks" / "04_kfold.ipynb"
+    typed = notebook.relative_to(folder) if notebook.is_relative_to(folder) else notebook
+    given = [word for key, value in {"run": f"{NAME}-{run}", **parameters}.items() for word in ("-p", key, str(value))]
+    return [str(PAPERMILL), str(typed), str(out), *options, *given, "--no-progress-bar"]
+
+
+def papermill(folder, tmp, run, *options, **parameters):
+    """Run the notebook, started in `folder`; rc, and all that was printed."""
+    words = command(folder, tmp / "executed.ipynb", run, *options, **parameters)
+    ran = subprocess.run(words, cwd=folder, env=environment(), capture_output=True, text=True, timeout=SECONDS)
+    return ran.returncode, ran.stdout + ran.stderr
+
+
+def environment(**more):
+    return {**os.environ, "OMP_NUM_THREADS": "1", **more}
+
+
+def succeeds(*words, **parameters):
+    rc, printed = papermill(*words, **parameters)
+    assert rc == 0, printed[-3000:]
+
+
+def fails(*words, saying, **parameters):
+    rc, printed = papermill(*words, **parameters)
+    assert rc != 0
+    for text in saying:
+        assert text in printed, printed[-3000:]
+
+
+def part(run, name, variant="curated"):
+    return OUTPUTS / f"{NAME}-{run}" / "04_kfold" / variant / name
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def result(folder):
+    """result.json, after checking that it holds what the contract says."""
+    told = json.loads((folder / "result.json").read_text())
+    assert set(told) == {"notebook", "parameters", "data", "labels", "folds", "metrics", "verdict", "says"}
+    assert set(told["metrics"]) == METRICS | {"baseline_lwlrap", "complete"}
+    assert f"{told['metrics']['lwlrap']:.3f}" in told["says"]
+    return told
+
+
+def tiny_data(folder):
+    """24 clips of about a second in Kaggle's layout: noise, which is coloured, plain or humming."""
+    (folder / "train_curated").mkdir(parents=True)
+    rng, rows = np.random.default_rng(0), []
+    for i in range(24):
+        noise = 0.1 * rng.standard_normal(rng.integers(20_000, 30_000))
+        hum = 0.3 * np.sin(np.arange(len(noise)) * 0.1)
+        sound = [np.cumsum(noise) / 50, noise, noise / 50 + hum][i % 3]
+        name = f"{NAME}-{i:02}.wav"
+        soundfile.write(folder / "train_curated" / name, np.clip(sound, -1, 1), 22_050)
+        rows.append({"fname": name, "labels": ["brown", "white", "hum"][i % 3]})
+    pd.DataFrame(rows).to_csv(folder / "train_curated.csv", index=False)
+    pd.DataFrame(columns=["fname", "brown", "white", "hum"]).to_csv(folder / "sample_submission.csv", index=False)
+    return folder
+
+
+# chains
+
+
+def a_fold_of_the_demo_set(tmp, data):
+    """From the notebooks' folder, as the README says."""
+    succeeds(ROOT / "notebooks", tmp, "demo", fold=2, epochs=1)
+    folder = part("demo", "without_2")
+    assert set(contents(folder)) == TRAINED | TABLES | FIGURES | REPORT
+    assert {path.name for path in (OUTPUTS / f"{NAME}-demo").iterdir()} == {"04_kfold", "folds.csv"}
+    told = result(folder)
+    assert told["notebook"] == "04_kfold"
+    assert told["verdict"] == "measured"
+    assert told["parameters"]["fold"] == 2
+    assert told["parameters"]["epochs"] == 1
+    dealt = pd.read_csv(OUTPUTS / f"{NAME}-demo" / "folds.csv")
+    assert told["folds"] == folds.digest(dealt)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert sorted(manifest["clips"]["scored"]) == sorted(dealt.loc[dealt["fold"] == 2, "fname"])
+    assert sorted(manifest["clips"]["train"]) == sorted(dealt.loc[dealt["fold"] != 2, "fname"])
+    read = oof.read(folder, 5)
+    assert told["metrics"]["n"] == len(read.table) == (dealt["fold"] == 2).sum()
+
+
+def what_papermill_lets_through_is_refused(tmp, data):
+    """A misspelt name from the root, text for a number from elsewhere; neither leaves a trace."""
+    saying = ["'fodl' is no parameter of this workbook. Did you mean 'fold'?"]
+    fails(ROOT, tmp, "typo", fodl=2, saying=saying)
+    (tmp / "mine.yaml").write_text("lr: 1e-3\n")
+    fails(tmp, tmp, "text", "-f", "mine.yaml", saying=["lr='1e-3' is a str", "write 1.0e-3"])
+    assert not list(OUTPUTS.glob(f"{NAME}-t[ye]*"))
+
+
+def folds_one_by_one_and_then_pooled(tmp, data):
+    """From an unrelated folder, from the root, from the notebooks' folder."""
+    common = {"data_dir": data("tiny")}
+    succeeds(tmp, tmp, "pool", *TINY, **common, fold=0)
+    first = contents(part("pool", "without_0"))
+    succeeds(ROOT, tmp, "pool", *TINY, **common, fold=-1)
+    told = result(part("pool", "pooled"))
+    assert told["metrics"]["complete"] is False
+    assert told["verdict"] is None
+    assert told["metrics"]["n"] == 12
+    fails(tmp, tmp, "pool", *TINY, **common, fold=7, saying=["fold=7 is neither a fold, 0 to 1, nor -1"])
+    saying = ["n_mels: 64 there, 32 now", "-p run NAME", "-p overwrite True"]
+    fails(tmp, tmp, "pool", *TINY, **common, fold=1, n_mels=32, saying=saying)
+    succeeds(ROOT / "notebooks", tmp, "pool", *TINY, **common, fold=1)
+    succeeds(tmp, tmp, "pool", *TINY, **common, fold=-1)
+    told = result(part("pool", "pooled"))
+    assert told["metrics"]["complete"] is True
+    assert told["verdict"] == "measured"
+    assert told["metrics"]["n"] == 24
+    assert told["metrics"]["lwlrap"] > told["metrics"]["baseline_lwlrap"]
+    assert set(contents(part("pool", "pooled"))) == {"per_class.csv"} | FIGURES | REPORT
+    assert contents(part("pool", "without_0")) == first  # nothing that came later has touched it
+    assert {path.name for path in part("pool", "").iterdir()} == {
+        *("configuration.json", "without_0", "without_1", "pooled")
+    }
+
+
+def a_pair_model_is_the_same_either_way_round(tmp, data):
+    succeeds(tmp, tmp, "pair", data_dir=data("tiny"), n_folds=3, epochs=1, fold=0, holdout_fold=1)
+    made = contents(part("pair", "without_0_1"))
+    assert set(oof.read(part("pair", "without_0_1"), 3).table["fold"]) == {0, 1}
+    succeeds(tmp, tmp, "pair", data_dir=data("tiny"), n_folds=3, epochs=1, fold=1, holdout_fold=0)
+    assert contents(part("pair", "without_0_1")) == made  # loaded, not trained again
+    assert {path.name for path in part("pair", "").iterdir()} == {"configuration.json", "without_0_1"}
+
+
+def a_killed_kernel_is_started_again(tmp, data):
+    """kill -9 in the middle of training, then the same command: everything equals an undisturbed run."""
+    startup = tmp / "ipython" / "profile_default" / "startup"
+    startup.mkdir(parents=True)
+    (startup / "00.py").write_text("from lib import learners\nlearners.CHECKPOINT_S = 0\n")  # every epoch
+    words = command(tmp, tmp / "executed.ipynb", "killed", *TINY, data_dir=data("tiny"), fold=0)
+    ran = subprocess.Popen(
+        words,
+        cwd=tmp,
+        env=environment(IPYTHONDIR=str(tmp / "ipython")),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    checkpoint, until = part("killed", "without_0") / "checkpoint.safetensors", time.monotonic() + SECONDS
+    while not checkpoint.is_file():
+        assert ran.poll() is None and time.monotonic() < until, "it ended without a checkpoint"
+        time.sleep(0.02)
+    kernels = [child for child in psutil.Process(ran.pid).children() if "ipykernel_launcher" in child.cmdline()]
+    assert len(kernels) == 1
+    kernels[0].kill()
+    assert ran.wait(SECONDS) != 0
+    with safe_open(checkpoint, "pt") as file:
+        assert 0 < len(json.loads(file.metadata()["rows"])) < 20
+    assert not (checkpoint.parent / "result.json").exists()
+    succeeds(tmp, tmp, "killed", *TINY, data_dir=data("tiny"), fold=0)
+    succeeds(tmp, tmp, "whole", *TINY, data_dir=data("tiny"), fold=0)
+    killed, whole = contents(part("killed", "without_0")), contents(part("whole", "without_0"))
+    assert killed.keys() == whole.keys() == TRAINED | TABLES | FIGURES | REPORT
+    for name in killed.keys() - REPORT:
+        assert killed[name] == whole[name], name
+    told = [result(part(run, "without_0")) for run in ("killed", "whole")]
+    assert [t["parameters"].pop("run") for t in told] == [f"{NAME}-killed", f"{NAME}-whole"]
+    assert told[0] == told[1]
+
+
+def a_fold_of_esc10(tmp, data):
+    """Real audio, a real profile, two epochs; the published folds are kept."""
+    esc10 = data("esc10")
+    succeeds(ROOT, tmp, "esc10", "-f", "params/esc10.yaml", data_dir=esc10, fold=0, epochs=2)
+    told = result(part("esc10", "without_0"))
+    assert told["parameters"]["profile"] == "esc10"
+    assert told["parameters"]["arch"] == "resnet18d"
+    published = pd.read_csv(esc10 / "meta" / "esc50.csv")
+    scored = oof.read(part("esc10", "without_0"), 5).table
+    assert set(scored["fname"]) == set(published.loc[published["fold"] == 1, "filename"])
+    assert told["metrics"]["n"] == 80
+
+
+CHAINS = [
+    a_fold_of_esc10,
+    folds_one_by_one_and_then_pooled,
+    a_killed_kernel_is_started_again,
+    a_fold_of_the_demo_set,
+    a_pair_model_is_the_same_either_way_round,
+    what_papermill_lets_through_is_refused,
+]
+
+
+@pytest.fixture(scope="module")
+def started(request, tmp_path_factory, shared_data):
+    """The chains that were asked for, two at a time; each gets a folder, and a function that finds data by name."""
+    asked = [item.callspec.params["chain"] for item in request.session.items if item.originalname == "test_chain"]
+    tiny = tiny_data(tmp_path_factory.mktemp("data") / "tiny")
+
+    def data(name):
+        return tiny if name == "tiny" else shared_data(name)
+
+    with ThreadPoolExecutor(2) as pool:
+        yield {chain: pool.submit(chain, tmp_path_factory.mktemp(chain.__name__), data) for chain in asked}
+        pool.shutdown(cancel_futures=True)
+    for run in OUTPUTS.glob(f"{NAME}-*"):
+        shutil.rmtree(run)
+    for index in OUTPUTS.glob("cache/logmel-*/*/index.csv"):
+        if NAME in index.read_text():
+            shutil.rmtree(index.parent)
+            if not any(index.parent.parent.iterdir()):
+                index.parent.parent.rmdir()
+
+
+@pytest.mark.parametrize("chain", CHAINS, ids=lambda chain: chain.__name__)
+def test_chain(chain, started):
+    started[chain].result()

@@ -1,0 +1,358 @@
+"""Tests of lib.runs: what is refused, what a part's folder holds, and that `result.json` alone means done."""
+
+import json
+import os
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from matplotlib.figure import Figure
+
+from lib import files, runs
+
+FLAT = {"run": "r", "seed": 1, "overwrite": False, "lr": 0.1, "n_mels": 64, "data_dir": "demo", "folds_csv": ""}
+FOLD = {**FLAT, "variant": "curated", "fold": 0, "holdout_fold": -1, "n_folds": 2}
+CLIPS = pd.DataFrame({"fname": list("abcd"), "group": list("ppqq")})
+
+
+ROOT = runs.ROOT  # before a test moves it
+
+
+@pytest.fixture(autouse=True)
+def root(tmp_path, monkeypatch):
+    """The workbook is at tmp_path/book, the current folder elsewhere."""
+    monkeypatch.setattr(runs, "ROOT", tmp_path / "book")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    return tmp_path / "book"
+
+
+def start(**changes):
+    return runs.start({**FOLD, **changes}, "04_kfold")
+
+
+def finish(run, **changes):
+    said = {"metrics": {"lwlrap": 0.5, "complete": True}, "verdict": "measured", "says": "half"}
+    return run.finish(**{**said, **changes})
+
+
+def result(run):
+    return json.loads((run.folder / "result.json").read_text())
+
+
+def left_over(folder):
+    return [path for path in folder.rglob("*") if path.name.startswith(".") or path.suffix == ".partial"]
+
+
+# start
+
+
+def test_start_names_the_folder_of_the_part_and_writes_nothing(root):
+    home = root / "outputs" / "r"
+    assert runs.start(dict(FLAT), "01_eda").folder == home / "01_eda"
+    assert start().folder == home / "04_kfold" / "curated" / "without_0"
+    assert start(fold=-1).folder == home / "04_kfold" / "curated" / "pooled"
+    assert start(fold=4, holdout_fold=2).folder == start(fold=2, holdout_fold=4).folder
+    assert start(fold=4, holdout_fold=2).folder.name == "without_2_4"
+    assert start().home == home
+    assert start().cache == root / "outputs" / "cache"
+    assert not root.exists()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"fodl": 2}, "'fodl' is no parameter of this workbook. Did you mean 'fold'"),
+        ({"knobs": [1, 2]}, "'knobs' is no parameter"),
+        ({"note": None}, "'note' is no parameter"),
+        ({"lr": "1e-3"}, "write 1.0e-3"),
+        ({"run": "../x"}, "run='../x' must be letters"),
+        ({"fold": 2, "holdout_fold": 2}, "name no model. Give one fold, or two that differ"),
+        ({"fold": -1, "holdout_fold": 2}, "fold=-1, holdout_fold=2 name no model"),
+    ],
+)
+def test_the_first_start_refuses_what_is_no_parameter(wrong, message):
+    namespace = {**FOLD, **wrong}
+    for _ in range(2):  # a refused start is not a first start
+        with pytest.raises(ValueError, match=message):
+            runs.start(namespace, "04_kfold")
+
+
+def test_what_is_no_plain_value_or_not_the_persons_own_passes():
+    def helper():
+        return 1
+
+    namespace = {
+        **FOLD,
+        **{"pd": pd, "helper": helper, "Path": Path, "table": CLIPS, "array": np.zeros(2)},
+        **{"In": ["1"], "Out": {1: 2}, "_i1": "text", "__name__": "__main__", "_": 3},
+        **{"PAPERMILL_INPUT_PATH": "a.ipynb", "PAPERMILL_OUTPUT_PATH": "b.ipynb"},
+    }
+    assert runs.start(namespace, "04_kfold").params == FOLD
+
+
+def test_a_second_start_leaves_the_notebooks_own_variables_alone():
+    namespace = dict(FOLD)
+    namespace["run"] = runs.start(namespace, "04_kfold")  # as the notebook does
+    namespace.update(fit={}, says="text", baseline=0.1, hardest=[1])
+    again = runs.start(namespace, "04_kfold")  # the cell is run again
+    assert again.params == FOLD
+    namespace.update(run="other", fold=1)  # the parameters cell is run again, changed
+    again = runs.start(namespace, "04_kfold")
+    assert again.params == {**FOLD, "run": "other", "fold": 1}
+    with pytest.raises(ValueError, match="fold='1' is a str"):
+        runs.start({**namespace, "fold": "1"}, "04_kfold")
+
+
+def test_parameters_come_checked_and_in_their_types():
+    run = start(lr=1, run=7)
+    assert run.params["run"] == "7"
+    assert type(run.params["lr"]) is float
+
+
+def test_the_workbook_is_where_its_code_is():
+    assert Path(__file__).resolve().parents[1] == ROOT
+
+
+def test_start_seeds_everything():
+    def draws(seed):
+        start(seed=seed)
+        return random.random(), np.random.rand(), float(torch.rand(1))
+
+    first, again, other = draws(5), draws(5), draws(6)
+    assert first == again
+    assert all(a != b for a, b in zip(first, other, strict=True))
+    assert torch.are_deterministic_algorithms_enabled()
+
+
+def test_pick_takes_the_parameters_of_the_same_names():
+    @dataclass
+    class Settings:
+        n_mels: int
+        lr: float
+        fmax: float = 3.0
+
+    assert start().pick(Settings) == Settings(n_mels=64, lr=0.1, fmax=3.0)
+
+
+# what is read
+
+
+def test_demo_data_is_made_below_outputs(root, monkeypatch):
+    monkeypatch.setattr(runs.demo, "make", lambda folder: folder)
+    assert start().data_dir() == root / "outputs" / "demo-data"
+
+
+def test_data_dir_is_relative_to_the_current_folder_or_to_the_workbook(root, tmp_path):
+    run = start(data_dir="data/x")
+    with pytest.raises(FileNotFoundError, match=rf"data_dir='data/x' is neither in {Path.cwd()} nor in {root}"):
+        run.data_dir()
+    (root / "data" / "x").mkdir(parents=True)
+    assert run.data_dir() == root / "data" / "x"
+    (tmp_path / "elsewhere" / "data" / "x").mkdir(parents=True)
+    assert run.data_dir() == tmp_path / "elsewhere" / "data" / "x"  # as typed, where the person is
+    assert start(data_dir=str(root)).data_dir() == root
+
+
+def test_folds_are_made_once_and_kept(root):
+    targets = np.ones((4, 1))
+    made = start().folds(CLIPS, targets)
+    assert made.groupby("group")["fold"].nunique().tolist() == [1, 1]
+    pd.testing.assert_frame_equal(start(fold=1).folds(CLIPS, targets), made)
+    assert (root / "outputs" / "r" / "folds.csv").is_file()
+    with pytest.raises(ValueError, match=r"its clips, n_folds or seed differ.*-p run NAME"):
+        start().folds(CLIPS.assign(group=list("abcd")), targets)
+
+
+def test_a_folds_csv_is_used_instead_and_looked_for_in_both_places(root):
+    run = start(folds_csv="mine.csv")
+    with pytest.raises(FileNotFoundError, match=rf"folds_csv='mine.csv' is neither in .* nor in {root}"):
+        run.folds(CLIPS, np.ones((4, 1)))
+    root.mkdir()
+    (root / "mine.csv").write_text("fname,fold\na,1\nb,1\nc,0\nd,0\n")
+    assert run.folds(CLIPS, np.ones((4, 1)))["fold"].tolist() == [1, 1, 0, 0]
+
+
+# settle
+
+
+def test_the_same_configuration_settles_silently():
+    start().settle(data="d1")
+    finish(start())
+    again = start()
+    again.settle(data="d1")
+    assert again.done
+    start(fold=1).settle(data="d1")
+    start(fold=0, holdout_fold=1).settle(data="d1")
+    start(fold=-1, data_dir="moved", folds_csv="the/same.csv").settle(data="d1")  # where, not what
+
+
+@pytest.mark.parametrize(
+    ("changes", "read", "named"),
+    [
+        ({"lr": 0.2}, "d1", "(lr: 0.1 there, 0.2 now)"),
+        ({"lr": 0.2, "n_mels": 32, "fold": 1}, "d1", "(lr: 0.1 there, 0.2 now, n_mels: 64 there, 32 now)"),
+        ({}, "d2", "(data: 'd1' there, 'd2' now)"),
+        ({"epochs": 3}, "d1", "(epochs: None there, 3 now)"),
+    ],
+)
+def test_another_configuration_is_refused_with_keys_and_ways_out(changes, read, named):
+    run = start()
+    run.settle(data="d1")
+    finish(run)
+    before = (run.folder.parent / "configuration.json").read_bytes()
+    with pytest.raises(ValueError, match="-p variant NAME or -p run NAME.*-p overwrite True") as refused:
+        start(**changes).settle(data=read)
+    assert named in str(refused.value)
+    assert (run.folder.parent / "configuration.json").read_bytes() == before
+    assert run.done
+    start(**changes, variant="other").settle(data=read)
+    start(**changes, run="other").settle(data=read)
+
+
+def settled(**parts):
+    """Finished parts of one configuration."""
+    for which in parts.values():
+        run = start(**which)
+        run.settle(data="d1")
+        finish(run)
+    return {name: start(**which) for name, which in parts.items()}
+
+
+def test_overwriting_with_the_same_configuration_throws_away_this_part_and_what_was_pooled():
+    made = settled(first={"fold": 0}, second={"fold": 1}, pooled={"fold": -1}, pair={"fold": 0, "holdout_fold": 1})
+    start(overwrite=True).settle(data="d1")
+    assert [name for name, run in made.items() if run.done] == ["second", "pair"]
+    assert made["first"].folder.is_dir()
+    assert not left_over(made["first"].folder.parent)
+
+
+def test_overwriting_with_another_configuration_throws_away_the_variant_and_no_more():
+    made = settled(first={"fold": 0}, second={"fold": 1}, pooled={"fold": -1}, other={"variant": "other"})
+    start(overwrite=True, lr=0.2).settle(data="d1")
+    assert [name for name, run in made.items() if run.done] == ["other"]
+    start(lr=0.2).settle(data="d1")
+    assert not left_over(made["first"].folder.parent.parent)
+
+
+def test_a_notebook_without_variants_throws_away_its_own_folder_alone(root):
+    other = settled(other={})["other"]
+    eda = runs.start(dict(FLAT), "01_eda")
+    eda.settle(data="d1")
+    finish(eda)
+    changed = runs.start({**FLAT, "lr": 0.2}, "01_eda")
+    with pytest.raises(ValueError, match="01_eda was made with another configuration"):
+        changed.settle(data="d1")
+    runs.start({**FLAT, "lr": 0.2}, "06_other").settle(data="d1")  # another notebook is asked nothing
+    runs.start({**FLAT, "lr": 0.2, "overwrite": True}, "01_eda").settle(data="d1")
+    assert not eda.done
+    assert other.done
+
+
+def test_a_kill_while_throwing_away_leaves_nothing_that_looks_done(monkeypatch):
+    run = settled(first={})["first"]
+
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runs.tempfile.TemporaryDirectory, "__exit__", killed)
+    with pytest.raises(KeyboardInterrupt):
+        start(overwrite=True).settle(data="d1")
+    assert not run.done
+    assert not run.folder.exists()
+
+
+# what is written
+
+
+def test_tables_and_figures_come_back_to_be_looked_at():
+    run = start()
+    table = pd.DataFrame({"class": ["a,b", 'say "x"'], "n": [1, 2]})
+    assert run.save_table("per_class", table) is table
+    pd.testing.assert_frame_equal(pd.read_csv(run.folder / "per_class.csv"), table)
+    figure = Figure()
+    figure.subplots().plot([1, 2])
+    assert run.save_figure("curve", figure) is figure
+    first = (run.folder / "curve.png").read_bytes()
+    run.save_figure("curve", figure)
+    assert (run.folder / "curve.png").read_bytes() == first
+    assert first.startswith(b"\x89PNG")
+    assert not left_over(run.folder)
+
+
+def test_finish_writes_the_manifest_and_last_the_result(monkeypatch):
+    run = start()
+    run.settle(data="d1")
+    written, write = [], files.write_json
+
+    def killed_before_the_result(path, content):
+        written.append(path.name)
+        if path.name == "result.json":
+            raise KeyboardInterrupt
+        write(path, content)
+
+    monkeypatch.setattr(runs, "write_json", killed_before_the_result)
+    (run.folder / "checkpoint.safetensors").touch()
+    with pytest.raises(KeyboardInterrupt):
+        finish(run)
+    assert written == ["manifest.json", "result.json"]
+    assert not run.done
+    assert (run.folder / "checkpoint.safetensors").exists()  # what a second start goes on from
+    monkeypatch.setattr(runs, "write_json", write)
+    assert finish(run) == f"04_kfold is done: {os.path.relpath(run.folder)}"
+    assert run.done
+    assert sorted(path.name for path in run.folder.iterdir()) == ["manifest.json", "result.json"]
+
+
+def test_result_json_holds_what_the_contract_says():
+    run = start()
+    run.settle(data="d1", folds="f1")
+    numbers = {"lwlrap": np.float32(0.5), "n": np.int64(4), "complete": np.True_, "spread": np.nan, "low": -np.inf}
+    finish(run, metrics=numbers, verdict=None, clips={"train": ["a"], "scored": ["b"]})
+    assert result(run) == {
+        "notebook": "04_kfold",
+        "parameters": FOLD,
+        "data": "d1",
+        "folds": "f1",
+        "metrics": {"lwlrap": 0.5, "n": 4, "complete": True, "spread": None, "low": None},
+        "verdict": None,
+        "says": "half",
+    }
+    manifest = json.loads((run.folder / "manifest.json").read_text())
+    assert {"finished", "commit", "dirty", "device", "threads", "versions", "seconds", "read", "clips"} == set(manifest)
+    assert manifest["clips"] == {"train": ["a"], "scored": ["b"]}
+    assert manifest["read"] == {"data": "d1", "folds": "f1"}
+    assert {"python", "torch", "fastai", "numpy"} <= set(manifest["versions"])
+
+
+def test_two_equal_runs_have_equal_results_whatever_time_and_commit(monkeypatch):
+    run = settled(first={})["first"]
+    before = (run.folder / "result.json").read_bytes()
+    (run.folder / "result.json").unlink()
+    monkeypatch.setattr(runs, "_git", lambda *_: "another commit")
+    monkeypatch.setattr(runs.time, "time", lambda: 0.0)
+    settled(again={})
+    assert (run.folder / "result.json").read_bytes() == before
+    assert json.loads((run.folder / "manifest.json").read_text())["commit"] == "another commit"
+
+
+def test_a_finished_part_keeps_its_own_result():
+    run = start()
+    run.settle(data="d1")
+    finish(run)
+    before = {path.name: path.read_bytes() for path in run.folder.iterdir()}
+    finish(start(), metrics={"lwlrap": 0.9}, says="more")
+    assert {path.name: path.read_bytes() for path in run.folder.iterdir()} == before
+
+
+def test_a_pooled_part_with_missing_folds_is_not_done_and_is_written_again():
+    run = start(fold=-1)
+    finish(run, metrics={"complete": False}, verdict=None)
+    assert not run.done
+    finish(run)
+    assert run.done
+    assert result(run)["verdict"] == "measured"
