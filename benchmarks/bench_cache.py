@@ -17,10 +17,9 @@ import pandas as pd
 import soundfile
 import torch
 
-from lib import cache, features, learners
+from lib import batches, cache, features
 
 LOGMEL = features.LogMel(22_050, n_fft=1024, hop_length=441, n_mels=64, fmin=20.0)
-RECIPE = learners.Recipe("bce", epochs=1, batch_size=32, lr=1e-3, lr_body=0.0, mixup=0.0, mask_share=0.15)
 CLIP_S, RATE = 10.0, 44_100
 
 
@@ -73,7 +72,9 @@ def memory(n: int) -> None:
         store = cache.build(clips, LOGMEL, Path(folder) / "cache", n_threads=2)
         built = anonymous_mb()
         rows = store.rows(clips["fname"])
-        training = learners.Training(store, rows, np.ones((n, 10), np.float32), 100, RECIPE, seed=0)
+        training = batches.Training(
+            store, rows, np.ones((n, 10), np.float32), 100, batch_size=32, mask_share=0.15, seed=0
+        )
         peak = max(anonymous_mb() for _ in training)
         print(f"{max(built, peak) - before:.1f}")
 

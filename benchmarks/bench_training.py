@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from lib import cache, datasets, demo, features, learners, models, runs, windows
+from lib import batches, cache, datasets, demo, features, learners, models, runs, windows
 
 EPOCHS, ROUNDS, TARGET = 4, 5, 1.10
 NETWORK = models.Network("resnet18d", image_size=0)
@@ -25,17 +25,17 @@ def main() -> None:
     store = cache.build(data.clips.query("subset == 'curated'"), LOGMEL, runs.ROOT / "outputs" / "cache")
     clips = data.without(store.problems).clips.query("subset == 'curated'").reset_index(drop=True)
     rows, targets, width = store.rows(clips["fname"]), datasets.targets(clips, data.classes), CUT.n_frames(LOGMEL)
-    training = learners.Training(store, rows, targets, width, RECIPE, seed=0)
+    training = batches.Training(store, rows, targets, width, batch_size=32, mask_share=0.17, seed=0)
     one_window = windows.rolling(rows.head(1), CUT, LOGMEL).head(1)
-    validation = learners.Scoring(store, one_window, targets[:1], width)  # next to nothing: training is measured
-    batches, statistics_db = list(training), store.statistics(clips["fname"])
+    validation = batches.Scoring(store, one_window, targets[:1], width)  # next to nothing: training is measured
+    ready, statistics_db = list(training), store.statistics(clips["fname"])
 
     ratios, seconds = [], []
     for _ in range(ROUNDS):
-        bare = bare_loop(batches, statistics_db)
+        bare = bare_loop(ready, statistics_db)
         with tempfile.TemporaryDirectory() as folder:
             started = time.perf_counter()
-            learners.fit(NETWORK, training, validation, Path(folder) / "checkpoint.safetensors")
+            learners.fit(NETWORK, RECIPE, training, validation, Path(folder) / "checkpoint.safetensors")
             ours = (time.perf_counter() - started) / EPOCHS
         ratios.append(ours / bare)
         seconds.append(ours)
@@ -47,15 +47,15 @@ def main() -> None:
     print(f"target at most {TARGET}: {'held' if ratio <= TARGET else 'MISSED'}")
 
 
-def bare_loop(batches: list[tuple[torch.Tensor, torch.Tensor]], statistics_db: tuple) -> float:
+def bare_loop(ready: list[tuple[torch.Tensor, torch.Tensor]], statistics_db: tuple) -> float:
     """Seconds an epoch of forward, backward and step on batches that lie ready."""
     started = time.perf_counter()
-    model = models.WindowModel(NETWORK, batches[0][1].shape[1], *statistics_db).prepare()
+    model = models.WindowModel(NETWORK, ready[0][1].shape[1], *statistics_db).prepare()
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
     loss = torch.nn.BCEWithLogitsLoss()
     model.train()
     for _ in range(EPOCHS):
-        for x, y in batches:
+        for x, y in ready:
             loss(model(x), y).backward()
             optimiser.step()
             optimiser.zero_grad()

@@ -2,20 +2,17 @@
 
 Conventions
 -----------
-An epoch shows one random window of every training clip. Batches differ in size by at most one; none is dropped.
 Everything random in an epoch is drawn from (seed, epoch) alone. So the same seed gives the same weights to the last
 bit, and a training that was killed goes on from its checkpoint to the same weights.
-The last epoch is the result; no epoch is picked. Validation windows are never augmented.
+The last epoch is the result; no epoch is picked.
 
 Used in: 02, 03, 04, 07. The only module that imports fastai.
 """
 
 import functools
 import json
-import math
 import random
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -35,14 +32,13 @@ from torch import nn
 from tqdm import tqdm
 
 from lib import datasets, folds, metrics, oof, windows
-from lib.augment import spec_augment
+from lib.batches import Scoring, Training
 from lib.cache import Cache
 from lib.files import digest, whole_file
-from lib.models import SCORING_BATCH, Network, WindowModel, save, score
+from lib.models import Network, WindowModel, save, score
 
-__all__ = ["Recipe", "Scoring", "Training", "fit", "train_fold"]
+__all__ = ["Recipe", "fit", "train_fold"]
 
-N_MASKS = 2  # SpecAugment masks along each axis
 WEIGHT_DECAY = 0.01
 VALIDATIONS = 20  # points of the learning curve
 CHECKPOINT_S = 30.0  # s between checkpoints: a killed training loses that and an epoch at most
@@ -75,53 +71,9 @@ class Recipe:
         return asdict(self)
 
 
-class Training:
-    """Batches of one random window a clip, augmented; the same for the same (seed, epoch).
-
-    Parameters
-    ----------
-    rows : index rows of the training clips (`Cache.rows`)
-    targets : float32 (n_clips, n_classes), in the same order
-    """
-
-    def __init__(
-        self, cache: Cache, rows: pd.DataFrame, targets: np.ndarray, width: int, recipe: Recipe, seed: int
-    ) -> None:
-        self.cache, self.rows, self.targets, self.width = cache, rows, torch.from_numpy(targets), width
-        self.recipe, self.seed, self.epoch = recipe, seed, 0
-
-    def __len__(self) -> int:
-        return max(1, math.ceil(len(self.rows) / self.recipe.batch_size - 0.5))  # halves down: no batch of one
-
-    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        rng = np.random.default_rng([self.seed, self.epoch])
-        generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-        starts = windows.random_starts(self.rows["n_frames"].to_numpy(), self.width, rng)
-        for chosen in np.array_split(rng.permutation(len(self.rows)), len(self)):
-            x = windows.batch(self.cache, self.rows.iloc[chosen], starts[chosen], self.width)
-            if self.recipe.mask_share:
-                x = spec_augment(x, N_MASKS, self.recipe.mask_share, generator)
-            yield x, self.targets[chosen]
-
-
-class Scoring:
-    """Batches of inference windows (`windows.rolling`), in order, untouched."""
-
-    def __init__(self, cache: Cache, table: pd.DataFrame, targets: np.ndarray, width: int) -> None:
-        self.cache, self.table, self.targets, self.width = cache, table, torch.from_numpy(targets), width
-
-    def __len__(self) -> int:
-        return -(-len(self.table) // SCORING_BATCH)
-
-    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        for first in range(0, len(self.table), SCORING_BATCH):
-            rows = self.table.iloc[first : first + SCORING_BATCH]
-            x = windows.batch(self.cache, rows, rows["start_frame"].to_numpy(copy=True), self.width)
-            yield x, self.targets[first : first + SCORING_BATCH]
-
-
 def fit(
     network: Network,
+    recipe: Recipe,
     training: Training,
     validation: Scoring,
     checkpoint: Path,
@@ -144,14 +96,13 @@ def fit(
     ValueError
         Fewer than two training clips, targets that do not fit the loss, or a loss that is no number any more.
     """
-    recipe, seed = training.recipe, training.seed
-    _check(training)
-    torch.manual_seed(seed)
+    _check(training, recipe.loss)
+    torch.manual_seed(training.seed)
     mean, std = training.cache.statistics(training.rows["fname"])
     model = WindowModel(network, training.targets.shape[1], mean, std).prepare()
     curve = _Curve(recipe.epochs, label)
     clips = training.rows["fname"].tolist(), training.targets.numpy().tobytes()
-    mine = digest(network.settings(), recipe.settings(), seed, training.cache.name, training.width, *clips)
+    mine = digest(network.settings(), recipe.settings(), training.seed, training.cache.name, training.width, *clips)
     saver = _Checkpoint(checkpoint, mine, curve)
     learn = Learner(
         DataLoaders(training, validation, device=next(model.parameters()).device),
@@ -161,7 +112,7 @@ def fit(
         splitter=WindowModel.param_groups,
         wd=WEIGHT_DECAY,
         metrics=AccumMetric(metrics.lwlrap, flatten=False, to_np=True, invert_arg=True, name="lwlrap"),
-        cbs=[_Reseed(seed), curve, saver, *([MixUp(recipe.mixup)] if recipe.mixup else [])],
+        cbs=[_Reseed(training.seed), curve, saver, *([MixUp(recipe.mixup)] if recipe.mixup else [])],
     )
     with learn.no_bar(), learn.no_logging():
         lr = slice(recipe.lr_body, recipe.lr) if recipe.lr_body else recipe.lr
@@ -206,9 +157,17 @@ def train_fold(
     folds.assert_no_leak(fold_table, train["fname"], held_out)
     width = cut.n_frames(cache.logmel)
     table = windows.rolling(cache.rows(scored["fname"]), cut, cache.logmel).merge(scored, on="fname")
-    training = Training(cache, cache.rows(train["fname"]), datasets.targets(train, classes), width, recipe, seed)
+    training = Training(
+        cache,
+        cache.rows(train["fname"]),
+        datasets.targets(train, classes),
+        width,
+        batch_size=recipe.batch_size,
+        mask_share=recipe.mask_share,
+        seed=seed,
+    )
     validation = Scoring(cache, table, datasets.targets(table, classes), width)
-    model, epochs = fit(network, training, validation, part / "checkpoint.safetensors", part.name)
+    model, epochs = fit(network, recipe, training, validation, part / "checkpoint.safetensors", part.name)
     sidecar = {
         "classes": classes,
         "audio": cache.logmel.settings(),
@@ -336,11 +295,11 @@ class _Checkpoint(Callback):
         return self.first
 
 
-def _check(training: Training) -> None:
+def _check(training: Training, loss: str) -> None:
     """Refuse what cannot be trained, before anything is written."""
     if len(training.rows) < 2:
         raise ValueError(f"{len(training.rows)} training clips: at least 2 are needed. Look at data.problems.")
     labels = training.targets.sum(dim=1)
-    if training.recipe.loss == "ce" and not bool((labels == 1).all()):
+    if loss == "ce" and not bool((labels == 1).all()):
         n = int((labels != 1).sum())
         raise ValueError(f"loss='ce' needs one label a clip, but {n} training clips have more or none. Use loss='bce'.")

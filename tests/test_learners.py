@@ -9,10 +9,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from lib import datasets, folds, learners, metrics, models, oof, windows
+from lib import batches, datasets, folds, learners, metrics, models, oof, windows
+from lib.batches import Scoring, Training
 from lib.cache import Cache
 from lib.features import LogMel
-from lib.learners import Recipe, Scoring, Training
+from lib.learners import Recipe
 from lib.models import Network
 
 LOGMEL = LogMel(sample_rate=8000, n_fft=512, hop_length=80, n_mels=16, fmin=20)  # 100 frames a second
@@ -63,6 +64,12 @@ def counted():
     return make_cache(frames), np.eye(11, dtype=np.float32)
 
 
+def feed(cache, rows, targets, width, recipe, seed):
+    """Training batches as `train_fold` makes them."""
+    knobs = {"batch_size": recipe.batch_size, "mask_share": recipe.mask_share}
+    return Training(cache, rows, targets, width, seed=seed, **knobs)
+
+
 def fit(tones, checkpoint, *, seed=1, recipe=RECIPE, network=NETWORK, width=WIDTH, targets=None):
     """Train on folds 1 and 2, validate on fold 0."""
     cache, clips, dealt = tones
@@ -70,9 +77,9 @@ def fit(tones, checkpoint, *, seed=1, recipe=RECIPE, network=NETWORK, width=WIDT
     train, held = table[table["fold"] > 0], table[table["fold"] == 0]
     targets = datasets.targets(train, CLASSES) if targets is None else targets
     rolled = windows.rolling(cache.rows(held["fname"]), CUT, LOGMEL).merge(held, on="fname")
-    training = Training(cache, cache.rows(train["fname"]), targets, width, recipe, seed)
+    training = feed(cache, cache.rows(train["fname"]), targets, width, recipe, seed)
     validation = Scoring(cache, rolled, datasets.targets(rolled, CLASSES), width)
-    model, curve = learners.fit(network, training, validation, checkpoint)
+    model, curve = learners.fit(network, recipe, training, validation, checkpoint)
     return {name: tensor.clone() for name, tensor in model.state_dict().items()}, curve, model, validation
 
 
@@ -117,7 +124,7 @@ def test_every_clip_once_an_epoch_in_even_batches(counted, batch_size):
     cache, targets = counted
     for n in range(2, 12):
         rows = cache.rows([f"{i:02}.wav" for i in range(n)])
-        training = Training(cache, rows, targets[:n], 8, dataclasses.replace(PLAIN, batch_size=batch_size), 0)
+        training = feed(cache, rows, targets[:n], 8, dataclasses.replace(PLAIN, batch_size=batch_size), 0)
         batches = [x[:, 0, 0, 0].int().tolist() for x, _ in training]
         sizes = [len(batch) for batch in batches]
         assert len(batches) == len(training)
@@ -128,7 +135,7 @@ def test_every_clip_once_an_epoch_in_even_batches(counted, batch_size):
 
 def test_targets_are_those_of_the_clip_and_frames_are_whole_windows(counted):
     cache, targets = counted
-    training = Training(cache, cache.rows(cache.index["fname"]), targets, 8, PLAIN, 0)
+    training = feed(cache, cache.rows(cache.index["fname"]), targets, 8, PLAIN, 0)
     for x, y in training:
         assert x.shape[1:] == (1, 16, 8)
         assert (x[:, 0, 0] == y.argmax(1)[:, None]).all()
@@ -140,7 +147,7 @@ def test_windows_and_order_differ_between_epochs_and_seeds_and_return_with_them(
     cache, targets = counted
 
     def drawn(seed, epoch):
-        training = Training(cache, cache.rows(cache.index["fname"]), targets, 8, RECIPE, seed)
+        training = feed(cache, cache.rows(cache.index["fname"]), targets, 8, RECIPE, seed)
         training.epoch = epoch
         return torch.cat([x for x, _ in training])
 
@@ -152,7 +159,7 @@ def test_windows_and_order_differ_between_epochs_and_seeds_and_return_with_them(
 
 def test_windows_start_anywhere_in_the_clip(counted):
     cache, targets = counted
-    training = Training(cache, cache.rows(cache.index["fname"]), targets, 36, PLAIN, 0)
+    training = feed(cache, cache.rows(cache.index["fname"]), targets, 36, PLAIN, 0)
     starts = set()
     for training.epoch in range(10):
         starts.update(start for x, _ in training for start in x[:, 0, 1, 0].int().tolist())
@@ -164,9 +171,10 @@ def test_every_epoch_of_a_training_sees_other_windows(counted, tmp_path, monkeyp
     seen, forward = [], models.WindowModel.forward
     monkeypatch.setattr(models.WindowModel, "forward", lambda self, x: (seen.append(x.clone()), forward(self, x))[1])
     rows = cache.rows(cache.index["fname"])
-    training = Training(cache, rows, targets, WIDTH, dataclasses.replace(PLAIN, epochs=3, batch_size=11), 0)
+    recipe = dataclasses.replace(PLAIN, epochs=3, batch_size=11)
+    training = feed(cache, rows, targets, WIDTH, recipe, 0)
     scoring = Scoring(cache, windows.rolling(rows, CUT, LOGMEL)[:11], targets, WIDTH)
-    learners.fit(NETWORK, training, scoring, tmp_path / "checkpoint")
+    learners.fit(NETWORK, recipe, training, scoring, tmp_path / "checkpoint")
     starts = [tuple(x[x[:, 0, 0, 0].argsort(), 0, 1, 0].tolist()) for x in seen[0::2]]  # by clip
     assert len(set(starts)) == 3
 
@@ -175,7 +183,7 @@ def test_training_windows_are_masked_and_inference_windows_are_exact(counted):
     cache, targets = counted
     masked = dataclasses.replace(PLAIN, mask_share=0.9)
     rows = cache.rows(cache.index["fname"])
-    assert any((x[:, 0, 1].diff() != 1).any() for x, _ in Training(cache, rows, targets, 8, masked, 0))
+    assert any((x[:, 0, 1].diff() != 1).any() for x, _ in feed(cache, rows, targets, 8, masked, 0))
     cut = windows.Windows(window_s=0.08, hop_s=0.04)
     rolled = windows.rolling(rows, cut, LOGMEL)
     scoring = Scoring(cache, rolled, targets[rolled["fname"].str[:2].astype(int)], 8)
@@ -283,7 +291,7 @@ def test_checkpoints_are_spaced_and_the_last_epoch_has_one(tones, tmp_path, monk
 
 def test_the_curve_is_computed_over_all_windows_at_once(tones, tmp_path, monkeypatch):
     """Batches of 4: a mean over batches would be another number."""
-    monkeypatch.setattr(learners, "SCORING_BATCH", 4)
+    monkeypatch.setattr(batches, "SCORING_BATCH", 4)
     _, curve, model, validation = fit(tones, tmp_path / "checkpoint")
     assert len(validation) > 3
     logits = models.score(model, validation.cache, validation.table, WIDTH, batch_size=4)
@@ -355,7 +363,7 @@ def test_mixup_mixes_windows_and_targets_alike_in_training_only(counted, tmp_pat
     cut = windows.Windows(0.32, 0.32)
     rolled = windows.rolling(rows, cut, LOGMEL)
     scoring = Scoring(cache, rolled, targets[rolled["fname"].str[:2].astype(int)], WIDTH)
-    learners.fit(NETWORK, Training(cache, rows, targets, WIDTH, recipe, 0), scoring, tmp_path / "checkpoint")
+    learners.fit(NETWORK, recipe, feed(cache, rows, targets, WIDTH, recipe, 0), scoring, tmp_path / "checkpoint")
     trained, validated = seen[0::2], seen[1::2]
     assert len(trained) == len(validated) == 2
     for x, y in trained:
@@ -380,7 +388,7 @@ def test_without_mixup_targets_are_whole(counted, tmp_path, monkeypatch):
     rows = cache.rows(cache.index["fname"])
     rolled = windows.rolling(rows, CUT, LOGMEL)
     scoring = Scoring(cache, rolled, targets[rolled["fname"].str[:2].astype(int)], WIDTH)
-    learners.fit(NETWORK, Training(cache, rows, targets, WIDTH, PLAIN, 0), scoring, tmp_path / "checkpoint")
+    learners.fit(NETWORK, PLAIN, feed(cache, rows, targets, WIDTH, PLAIN, 0), scoring, tmp_path / "checkpoint")
     assert set(torch.cat(seen).flatten().tolist()) == {0.0, 1.0}
 
 
@@ -394,9 +402,9 @@ def test_what_cannot_be_trained_is_refused_before_anything_is_written(tones, cou
     with pytest.raises(ValueError, match="loss='ce' needs one label a clip, but 12 training clips .* loss='bce'"):
         fit(tones, tmp_path / "checkpoint", recipe=dataclasses.replace(RECIPE, loss="ce"), targets=two_labels)
     cache, targets = counted
-    alone = Training(cache, cache.rows(["00.wav"]), targets[:1], 8, RECIPE, 0)
+    alone = feed(cache, cache.rows(["00.wav"]), targets[:1], 8, RECIPE, 0)
     with pytest.raises(ValueError, match="1 training clips: at least 2 are needed"):
-        learners.fit(NETWORK, alone, None, tmp_path / "checkpoint")
+        learners.fit(NETWORK, RECIPE, alone, None, tmp_path / "checkpoint")
     assert not list(tmp_path.iterdir())
 
 
