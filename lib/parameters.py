@@ -36,10 +36,11 @@ class Key:
 
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"  # names become folders
+TAKEN = r"(?!(cache|demo-data|findings)$)"
 
 KEYS = {
     # what is run
-    "run": Key(str, "folder under outputs/", pattern=NAME),
+    "run": Key(str, "folder under outputs/, but cache, demo-data and findings are taken", pattern=TAKEN + NAME),
     "profile": Key(str, "name of the parameter file, params/<profile>.yaml"),
     "overwrite": Key(bool, "True throws away what this variant holds and starts again"),
     "seed": Key(int, "seed of weights and batches", 0, 2**31 - 1),
@@ -58,6 +59,8 @@ KEYS = {
     # windows
     "window_s": Key(float, "s, length of a window", 0.05, 120),
     "hop_s": Key(float, "s, between starts of inference windows", 0.01, 120),
+    # 01: what is in a clip
+    "silence_db": Key(float, "dB below a clip's peak; what stays below is silence", 1, 120),
     # 04: which model
     "variant": Key(str, "name of training set x recipe; one configuration a name", pattern=NAME),
     "fold": Key(int, "fold held out, from 0; -1 pools the folds that are done", -1, 99),

@@ -87,6 +87,13 @@ def test_a_name_that_would_leave_its_folder_is_refused(name, value):
         check({name: value})
 
 
+@pytest.mark.parametrize("name", ["cache", "demo-data", "findings"])
+def test_a_run_cannot_take_the_folder_of_something_else(name):
+    with pytest.raises(ValueError, match=f"run='{name}' must be .* demo-data and findings are taken"):
+        check({"run": name})
+    assert check({"run": f"{name}-2"}) == {"run": f"{name}-2"}
+
+
 @given(st.text(max_size=8))
 def test_a_name_that_passes_is_one_plain_folder(name):
     try:
