@@ -167,7 +167,8 @@ def start(namespace: dict[str, object], notebook: str) -> Run:
     """Check the parameters in a notebook's namespace, seed everything, name the run folder. Writes nothing.
 
     Every public plain value that stands in the namespace at the first call must be a parameter of the workbook, so that
-    `-p fodl 2` is refused. On a second call in one kernel the notebook's own variables are known and left alone.
+    `-p fodl 2` is refused. On a second call in one kernel the notebook's own variables are known and left alone. What
+    counts is what the parameters cell declares (`name: type = literal`).
 
     Parameters
     ----------
@@ -186,6 +187,8 @@ def start(namespace: dict[str, object], notebook: str) -> Run:
         if isinstance(value, LITERAL) and not name.startswith(("_", "PAPERMILL_")) and name not in ("In", "Out")
     }
     params = parameters.check({k: v for k, v in named.items() if not before or k in parameters.KEYS})
+    declared = namespace.get("__annotations__") or params  # a profile also holds keys of other notebooks: passed over
+    params = {name: value for name, value in params.items() if name in declared}
     params = namespace["_started"] = before | params
     part = Path(notebook)
     if "fold" in params:

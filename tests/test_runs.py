@@ -118,6 +118,13 @@ def test_the_workbook_is_where_its_code_is():
     assert Path(__file__).resolve().parents[1] == ROOT
 
 
+def test_keys_that_only_other_notebooks_declare_are_checked_and_passed_over():
+    declared = {"__annotations__": {name: str for name in FLAT}}
+    assert runs.start({**FLAT, **declared, "epochs": 3}, "01_eda").params == FLAT
+    with pytest.raises(ValueError, match="epochs='3' is a str"):
+        runs.start({**FLAT, **declared, "epochs": "3"}, "01_eda")
+
+
 def test_start_seeds_everything():
     def draws(seed):
         start(seed=seed)
