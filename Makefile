@@ -10,7 +10,7 @@ PROFILE ?= demo
 FOLDS ?= 0 1 2 3 4
 PART := outputs/$(RUN)/04_kfold/curated
 DATA_DIR := $(if $(DATA),-p data_dir $(DATA))
-PAPERMILL = $(BIN)/papermill --no-progress-bar -f params/$(PROFILE).yaml -p run $(RUN) $(DATA_DIR)
+PAPERMILL = $(BIN)/papermill --no-progress-bar --log-output -f params/$(PROFILE).yaml -p run $(RUN) $(DATA_DIR)
 # Two trainings side by side, a core each: faster than one on both, and the same numbers on any machine with two.
 JOBS ?= 2
 ONE_CORE := OMP_NUM_THREADS=1
@@ -23,6 +23,8 @@ help: ## this list
 setup: .venv/made ## make the virtual environment .venv with the tested versions
 
 .venv/made: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' \
+		|| { echo "Python 3.11, 3.12 or 3.13 is needed, $(PYTHON) is another: make setup PYTHON=python3.12"; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,pipeline]'
@@ -44,7 +46,7 @@ kfold: setup ## train FOLDS of RUN with PROFILE on DATA=folder, then pool them
 
 $(PART)/without_%/result.json: | setup
 	@mkdir -p $(@D)
-	@echo "fold $*: training, log in $(@D)/log.txt"
+	@echo "fold $*: training (progress: tail -f $(@D)/log.txt)"
 	@$(ONE_CORE) $(PAPERMILL) -p fold $* notebooks/04_kfold.ipynb $(@D)/executed.ipynb 2> $(@D)/log.txt \
 		|| { echo "04_kfold failed on fold $*:"; tail -n 20 $(@D)/log.txt; exit 1; }
 	@$(BIN)/python -c 'import json; print("fold $*:", json.load(open("$@"))["says"])'
