@@ -18,7 +18,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import safetensors.torch
 import torch
 from fastai.callback.core import Callback, CancelValidException
 from fastai.callback.mixup import MixUp
@@ -28,6 +27,7 @@ from fastai.learner import Learner
 from fastai.metrics import AccumMetric
 from fastai.optimizer import OptimWrapper
 from safetensors import safe_open
+from safetensors import torch as safetensors
 from torch import nn
 from tqdm import tqdm
 
@@ -267,7 +267,7 @@ class _Checkpoint(Callback):
         tensors |= {f"opt/{i}/{name}": t.contiguous() for i, values in state.items() for name, t in values.items()}
         about = {"configuration": self.configuration, "rows": json.dumps(self.curve.rows)}
         with whole_file(self.path) as partial:
-            partial.write_bytes(safetensors.torch.save(tensors, metadata=about))
+            partial.write_bytes(safetensors.save(tensors, metadata=about))
         self.saved = time.monotonic()
 
     def restore(self, learn: Learner) -> int:
