@@ -32,7 +32,7 @@ from lib import audio, audit
 from lib.features import LogMel
 from lib.files import digest, whole_file, whole_folder
 
-__all__ = ["Cache", "build"]
+__all__ = ["Cache", "build", "content_hashes"]
 
 IN_FLIGHT = 64  # clips decoded ahead of the writer: bounds the memory, however long the set
 INDEX_COLUMNS = ["fname", "first_frame", "n_frames", "floor_db"]
@@ -104,7 +104,7 @@ def build(clips: pd.DataFrame, logmel: LogMel, folder: Path, n_threads: int = 0)
     home = Path(folder) / f"logmel-{digest(settings)}"
     parts, indexes, problems, names = [], [], [], []
     for subset, rows in clips.sort_values("fname").groupby("subset", sort=True):
-        hashes = _content_hashes(rows["path"], Path(folder) / "hashes.csv")
+        hashes = content_hashes(rows["path"], Path(folder) / "hashes.csv")
         content = digest(list(zip(rows["fname"], hashes, strict=True)))
         place = home / f"{subset}-{content}"
         if not place.is_dir():
@@ -171,7 +171,7 @@ def _map(path: Path, n_frames: int, logmel: LogMel) -> torch.Tensor:
     return torch.from_numpy(frames)
 
 
-def _content_hashes(paths: pd.Series, memo: Path) -> list[str]:
+def content_hashes(paths: pd.Series, memo: Path) -> list[str]:
     """A hash of every file's bytes; a file whose size and time stamp are known from earlier is not read again."""
     known = {}
     if memo.is_file():

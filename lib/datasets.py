@@ -31,7 +31,7 @@ import pandas as pd
 
 from lib import audit
 
-__all__ = ["Dataset", "load", "targets"]
+__all__ = ["Dataset", "has_audio", "load", "targets"]
 
 
 class _Part(NamedTuple):
@@ -144,6 +144,13 @@ def load(root: str | Path, *, with_audio: bool = True, strict: bool = False, esc
         data = replace(data, clips=inspected).without(problems)
     _check_enough(data, strict)
     return data
+
+
+def has_audio(root: str | Path) -> bool:
+    """Whether a data set has a folder or archive of audio beside its tables; raises as `load` does on other folders."""
+    root = Path(root).expanduser()
+    parts = _LAYOUTS[_recognised(root)[0]][1].values()
+    return any((root / f"{part.audio}.zip").is_file() or any((root / part.audio).glob("*.*")) for part in parts)
 
 
 def targets(clips: pd.DataFrame, classes: tuple[str, ...]) -> np.ndarray:
