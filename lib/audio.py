@@ -134,6 +134,8 @@ def read(path: str | Path, sample_rate: int) -> np.ndarray:
 
 def _mono(channels: np.ndarray) -> np.ndarray:
     """Mean of (n_samples, n_channels), or the loudest channel where the mean cancels."""
+    if channels.shape[1] == 1:
+        return channels[:, 0]
     samples = channels.mean(axis=1)
     loudness = np.sqrt(np.square(channels).mean(axis=0))
     if np.sqrt(np.square(samples).mean()) < CANCELLED * loudness.max():

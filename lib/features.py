@@ -95,10 +95,9 @@ class LogMel:
         audio = torch.as_tensor(audio, dtype=torch.float64)  # in float32 a pure tone's quiet bands are off by 0.005 dB
         if audio.ndim != 1 or not len(audio):
             raise ValueError(f"audio of shape {tuple(audio.shape)}: expected (n_samples,) with at least one sample.")
-        spectrum = torch.stft(
-            audio, self.n_fft, self.hop_length, window=_hann(self.n_fft), pad_mode="constant", return_complex=True
-        )
-        power = (spectrum.real.square() + spectrum.imag.square()).float()  # (n_fft / 2 + 1, n_frames)
+        padded = torch.nn.functional.pad(audio, (self.n_fft // 2, self.n_fft // 2))
+        spectrum = torch.fft.rfft(padded.unfold(0, self.n_fft, self.hop_length) * _hann(self.n_fft))
+        power = (spectrum.real.square() + spectrum.imag.square()).float().T  # (n_fft / 2 + 1, n_frames)
         decibels = 10 * torch.log10((_filters(self) @ power).clamp_min(AMIN))
         return decibels.clamp_min(decibels.max() - self.top_db)
 
