@@ -9,6 +9,7 @@ The last epoch is the result; no epoch is picked.
 Used in: 02, 03, 04, 07. The only module that imports fastai.
 """
 
+import contextlib
 import functools
 import json
 import random
@@ -114,7 +115,7 @@ def fit(
         metrics=AccumMetric(metrics.lwlrap, flatten=False, to_np=True, invert_arg=True, name="lwlrap"),
         cbs=[_Reseed(training.seed), curve, saver, *([MixUp(recipe.mixup)] if recipe.mixup else [])],
     )
-    with learn.no_bar(), learn.no_logging():
+    with learn.no_bar(), learn.no_logging(), contextlib.closing(curve):
         lr = slice(recipe.lr_body, recipe.lr) if recipe.lr_body else recipe.lr
         learn.fit_one_cycle(recipe.epochs, lr, start_epoch=saver.restore(learn))
     return model, pd.DataFrame(curve.rows, columns=_Curve.COLUMNS)
@@ -208,7 +209,7 @@ class _Curve(Callback):
     COLUMNS = ("epoch", "lr", "train_loss", "valid_loss", "lwlrap")
 
     def __init__(self, epochs: int, label: str) -> None:
-        self.every, self.label, self.rows = max(1, epochs // VALIDATIONS), label, []
+        self.every, self.label, self.rows, self.bar = max(1, epochs // VALIDATIONS), label, [], None
 
     def before_fit(self) -> None:
         self.bar = tqdm(total=self.n_epoch, initial=len(self.rows), desc=self.label or "training", unit="epoch")
@@ -239,8 +240,10 @@ class _Curve(Callback):
         self.bar.set_postfix(loss=f"{self.loss_now:.3f}")
         self.bar.update()
 
-    def after_fit(self) -> None:
-        self.bar.close()
+    def close(self) -> None:
+        """Leave no open bar behind, whether the training ended well or not."""
+        if self.bar is not None:
+            self.bar.close()
 
     def _stop_if_diverged(self, loss: float) -> None:
         if not np.isfinite(loss):
