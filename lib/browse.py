@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from lib import audio
 from lib.cache import Cache
 from lib.explore import NO_AUDIO, blank
-from lib.plots import listen
+from lib.plots import draw_logmel, listen
 
 __all__ = ["Browser", "caption", "clips_of", "page"]
 
@@ -40,7 +40,6 @@ def page(store: Cache | None, clips: pd.DataFrame, title: str) -> Figure:
     """Wave and log-mel of a few clips, one below the other."""
     if store is None or clips.empty:
         return blank(f"{NO_AUDIO}: clips can't be shown" if store is None else f"{title}: there are none")
-    rate = store.logmel.frames_per_s
     size = (12, 0.5 + 1.3 * len(clips))
     figure, rows = plt.subplots(len(clips), 2, figsize=size, layout="constrained", squeeze=False)
     table = zip(rows, clips.itertuples(), store.rows(clips["fname"]).itertuples(), strict=True)
@@ -53,12 +52,7 @@ def page(store: Cache | None, clips: pd.DataFrame, title: str) -> Figure:
         peak = float(np.abs(samples).max())
         left.set(xlim=(0, clip.duration_s), ylim=(-1.05 * peak, 1.05 * peak), ylabel="amplitude")
         left.set_title(caption(clip), fontsize="x-small", loc="left")
-        frames = store.parts[at.part][at.first_frame : at.first_frame + at.n_frames, 0].float().numpy().T
-        extent = (0, at.n_frames / rate, 0, len(frames))
-        mesh = right.imshow(frames, origin="lower", aspect="auto", cmap="magma", extent=extent)
-        right.set_ylabel("mel band")
-        right.grid(visible=False)
-        figure.colorbar(mesh, ax=right, label="dB", pad=0.01)
+        draw_logmel(right, store, at)
     for axes in rows[-1]:
         axes.set_xlabel("time (s)")
     figure.suptitle(title)

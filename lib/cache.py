@@ -74,11 +74,15 @@ class Cache:
             raise KeyError(f"{len(missing)} clips are not in the cache (build it with them): {missing[:5]}")
         return self.index.set_index("fname").loc[list(fnames)].reset_index()
 
+    def frames(self, clip: object) -> torch.Tensor:
+        """The frames of one clip (a row of the index), float16 (n_frames, n_channels, n_mels), dB."""
+        return self.parts[clip.part][clip.first_frame : clip.first_frame + clip.n_frames]
+
     def statistics(self, fnames: pd.Series) -> tuple[list[float], list[float]]:
         """Mean and standard deviation of the log-mels of the given clips, dB, per channel: pass the training clips."""
         total, square, n = 0.0, 0.0, 0
         for row in self.rows(fnames).itertuples():
-            frames = self.parts[row.part][row.first_frame : row.first_frame + row.n_frames].double()
+            frames = self.frames(row).double()
             total, square = total + frames.sum(dim=(0, 2)), square + frames.square().sum(dim=(0, 2))
             n += frames.shape[0] * frames.shape[2]
         mean = total / n

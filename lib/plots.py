@@ -18,12 +18,13 @@ import pandas as pd
 import seaborn as sns
 import soundfile
 from IPython.display import HTML
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lib import audio
 from lib.cache import Cache
 
-__all__ = ["confusions", "gallery", "learning_curves", "listen", "per_class"]
+__all__ = ["confusions", "draw_logmel", "gallery", "learning_curves", "listen", "per_class"]
 
 PLAYER_RATE = 22_050  # Hz: small enough to lie inside a notebook
 PLAYER_S = 12.0  # s of a long clip that a player holds
@@ -110,19 +111,22 @@ def gallery(cache: Cache, fnames: list[str], captions: list[str]) -> Figure:
     cache : holds the clips
     captions : title of each
     """
-    rate = cache.logmel.frames_per_s
     figure, rows = plt.subplots(len(fnames), 1, figsize=(10, 1.9 * len(fnames)), layout="constrained", squeeze=False)
     for axes, clip, caption in zip(rows[:, 0], cache.rows(fnames).itertuples(), captions, strict=True):
-        frames = cache.parts[clip.part][clip.first_frame : clip.first_frame + clip.n_frames, 0].float().numpy()
-        mesh = axes.imshow(
-            frames.T, origin="lower", aspect="auto", cmap="magma", extent=(0, clip.n_frames / rate, 0, frames.shape[1])
-        )
+        draw_logmel(axes, cache, clip)
         axes.set_title(caption, loc="left", fontsize="small")
-        axes.set_ylabel("mel band")
-        axes.grid(visible=False)
-        figure.colorbar(mesh, ax=axes, label="dB", pad=0.01)
     rows[-1, 0].set_xlabel("time (s)")
     return figure
+
+
+def draw_logmel(axes: Axes, cache: Cache, clip: object) -> None:
+    """The log-mel of a clip (a row of `Cache.index`) into axes, with its scale of dB beside them."""
+    frames = cache.frames(clip)[:, 0].float().numpy().T
+    extent = (0, clip.n_frames / cache.logmel.frames_per_s, 0, len(frames))
+    mesh = axes.imshow(frames, origin="lower", aspect="auto", cmap="magma", extent=extent)
+    axes.set_ylabel("mel band")
+    axes.grid(visible=False)
+    axes.figure.colorbar(mesh, ax=axes, label="dB", pad=0.01)
 
 
 def listen(paths: list[str], captions: list[str]) -> HTML:

@@ -168,7 +168,7 @@ def spectra(store: Cache, fnames: pd.Series) -> np.ndarray:
     """Long-term average log-mel spectrum of each clip: mean power over its frames, float32 (n_clips, n_mels), dB."""
     result = np.zeros((len(fnames), store.logmel.n_mels), np.float32)
     for i, clip in enumerate(store.rows(fnames).itertuples()):
-        frames = store.parts[clip.part][clip.first_frame : clip.first_frame + clip.n_frames, 0].double()
+        frames = store.frames(clip)[:, 0].double()
         result[i] = 10 * (10 ** (frames / 10)).mean(dim=0).log10()
     return result
 
