@@ -52,7 +52,7 @@ def main() -> None:
     clips = data.without(store.problems).clips.query("subset == 'curated'").reset_index(drop=True)
     rows, targets, width = store.rows(clips["fname"]), datasets.targets(clips, data.classes), CUT.n_frames(LOGMEL)
     training = Timed(store, rows, targets, width, batch_size=32, mask_share=0.17, seed=0)
-    scored = windows.rolling(rows.head(1), CUT, LOGMEL)
+    scored = windows.rolling(store, rows.head(1), CUT)
     validation = batches.Scoring(store, scored, targets[[0] * len(scored)], width)
     ready, level = list(training), store.statistics(clips["fname"])
     for arch in NETWORKS:

@@ -1,12 +1,14 @@
-"""Log-mels of all clips in one memory-mapped array.
+"""Log-mels (and their other channels) of all clips in one memory-mapped array.
 
 A clip is decoded and transformed once per audio configuration. Training and scoring then gather windows from a mapped
 array that the operating system pages in and out, so memory does not grow with the set.
 
 Conventions
 -----------
-frames : float16 (n_frames, n_channels, n_mels), dB; the clips of a subset one after the other, in the order of fname.
-index  : DataFrame, a row a clip: fname, part (which subset's array), first_frame, n_frames, floor_db (what padding is).
+frames : float16 (n_frames, n_channels, n_mels), units as in `features`; the clips of a subset one after the other, in
+  the order of fname.
+index  : DataFrame, a row a clip: fname, part (which subset's array), first_frame, n_frames, floor_db (the minimum of
+  its channels in dB: what these are padded with; without any such channel, of all).
 A cache is named by the digest of the feature settings and of the content of every file (not its path or time stamp):
 outputs/cache/<settings>/<subset>-<content>/. It is filled beside its place and renamed when whole, so two builders at
 once are safe. A clip that cannot be decoded is left out and listed in `problems`.
@@ -16,6 +18,7 @@ Used in: 01 to 08.
 
 import csv
 import json
+import math
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -75,16 +78,22 @@ class Cache:
         return self.index.set_index("fname").loc[list(fnames)].reset_index()
 
     def frames(self, clip: object) -> torch.Tensor:
-        """The frames of one clip (a row of the index), float16 (n_frames, n_channels, n_mels), dB."""
+        """The frames of one clip (a row of the index), float16 (n_frames, n_channels, n_mels)."""
         return self.parts[clip.part][clip.first_frame : clip.first_frame + clip.n_frames]
 
-    def statistics(self, fnames: pd.Series) -> tuple[list[float], list[float]]:
-        """Mean and standard deviation of the log-mels of the given clips, dB, per channel: pass the training clips."""
+    def statistics(self, fnames: pd.Series, per_band: bool = False) -> tuple[list, list]:
+        """Mean and standard deviation of the frames of the given clips: pass the training clips.
+
+        Returns
+        -------
+        mean, std : a number a channel; with `per_band` a list a channel, (n_channels, n_mels). std is never 0
+        """
+        axes = (0,) if per_band else (0, 2)
         total, square, n = 0.0, 0.0, 0
         for row in self.rows(fnames).itertuples():
             frames = self.frames(row).double()
-            total, square = total + frames.sum(dim=(0, 2)), square + frames.square().sum(dim=(0, 2))
-            n += frames.shape[0] * frames.shape[2]
+            total, square = total + frames.sum(dim=axes), square + frames.square().sum(dim=axes)
+            n += math.prod(frames.shape[axis] for axis in axes)
         mean = total / n
         return mean.tolist(), (square / n - mean.square()).clamp_min(1e-6).sqrt().tolist()
 
@@ -131,13 +140,14 @@ def build(clips: pd.DataFrame, logmel: LogMel, folder: Path, n_threads: int = 0)
 def _fill(place: Path, clips: pd.DataFrame, logmel: LogMel, settings: dict, n_threads: int) -> None:
     """Write frames.f16, index.csv, problems.csv and settings.json of one subset."""
     index, problems, first_frame = [], [], 0
+    floored = [i for i, in_db in enumerate(logmel.in_db) if in_db] or range(logmel.n_channels)
     with open(place / "frames.f16", "wb") as frames:
         for row, outcome in _transformed(clips, logmel, n_threads):
             if isinstance(outcome, audio.AudioError):
                 problems.append((row.fname, row.subset, str(outcome), False))
                 continue
             frames.write(outcome.tobytes())
-            index.append([row.fname, first_frame, len(outcome), float(outcome.min())])
+            index.append([row.fname, first_frame, len(outcome), float(outcome[:, floored].min())])
             first_frame += len(outcome)
     pd.DataFrame(index, columns=INDEX_COLUMNS).to_csv(place / "index.csv", index=False)
     audit.table(problems).to_csv(place / "problems.csv", index=False)
@@ -149,10 +159,10 @@ def _transformed(clips: pd.DataFrame, logmel: LogMel, n_threads: int) -> Iterato
 
     def work(row: object) -> np.ndarray | audio.AudioError:
         try:
-            decibels = logmel(audio.read(row.path, logmel.sample_rate))
+            channels = logmel(audio.read(row.path, logmel.sample_rate))
         except audio.AudioError as error:
             return error
-        return decibels.T.unsqueeze(1).half().numpy()  # (n_frames, 1, n_mels)
+        return channels.permute(2, 0, 1).half().numpy()  # (n_frames, n_channels, n_mels)
 
     before = torch.get_num_threads()
     try:
@@ -171,7 +181,7 @@ def _transformed(clips: pd.DataFrame, logmel: LogMel, n_threads: int) -> Iterato
 
 def _map(path: Path, n_frames: int, logmel: LogMel) -> torch.Tensor:
     """The mapped frames; copy-on-write, so that nothing can change the file through the tensor."""
-    frames = np.memmap(path, dtype=np.float16, mode="c", shape=(n_frames, 1, logmel.n_mels))
+    frames = np.memmap(path, dtype=np.float16, mode="c", shape=(n_frames, logmel.n_channels, logmel.n_mels))
     return torch.from_numpy(frames)
 
 

@@ -1,31 +1,45 @@
-"""Log-mel spectrograms on tensors.
+"""Log-mel spectrograms and their companions (deltas, phase, PCEN), as channels of one tensor.
 
-The same numbers as librosa's `melspectrogram` followed by `power_to_db` (librosa is the oracle in the tests), computed
-with torch alone, so that scoring needs neither librosa nor numba.
+The same numbers as librosa's `melspectrogram` followed by `power_to_db`, and as its `delta` and `pcen` (librosa is the
+oracle in the tests), computed without librosa and numba, so that scoring needs neither.
 
 Conventions
 -----------
 audio   : float array or tensor (n_samples,), mono, about [-1, 1], at `sample_rate` Hz.
-log-mel : float32 tensor (n_mels, n_frames), dB re 1 (librosa's ref), no lower than `top_db` below the clip's maximum.
+spectrum: complex128 tensor (n_fft // 2 + 1, n_frames).
+channel : float32 tensor (n_mels, n_frames); `CHANNELS` holds the functions (settings, spectrum) -> channel by name:
+  logmel       : dB re 1 (librosa's ref), no lower than `top_db` below the clip's maximum
+  logmel_<n>   : the same with n_fft=n, such as logmel_512; same hop, centred on the same samples
+  delta        : dB a frame, slope of the log-mel over 9 frames
+  acceleration : dB a frame squared, its second derivative over 9 frames
+  phase        : bins of n_fft, how far the frequencies lie from the centres of the bins they are found in
+  pcen         : per-channel energy normalisation, no unit, 0 and up
 frame t is centred on sample t * hop_length; n_frames = 1 + n_samples // hop_length (n_fft even).
 
 Used in: 01 to 08, through `cache` and the sidecar of the weights.
 """
 
-from dataclasses import asdict, dataclass
-from functools import lru_cache
+import math
+import re
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache, partial
 
 import numpy as np
 import torch
+from scipy.signal import lfilter
 
-__all__ = ["LogMel", "mel_filters"]
+__all__ = ["CHANNELS", "LogMel", "mel_filters"]
 
 AMIN = 1.0e-10  # librosa's floor on power before the logarithm: -100 dB
+DELTA_FRAMES = 9  # librosa's default
+PCEN_SCALE = 2.0**31  # librosa's advice for audio in [-1, 1]: its PCEN constants expect 32-bit integers
+PCEN_TIME_S, PCEN_GAIN, PCEN_BIAS, PCEN_POWER, PCEN_EPS = 0.4, 0.98, 2.0, 0.5, 1.0e-6  # librosa's defaults
 
 
 @dataclass(frozen=True)
 class LogMel:
-    """The settings of a log-mel spectrogram; calling it computes one. Terms and defaults of the formula are librosa's.
+    """The settings of a log-mel spectrogram; calling it computes one. Terms and defaults of the formulas are librosa's.
 
     Parameters
     ----------
@@ -35,11 +49,12 @@ class LogMel:
     n_mels : number of mel bands
     fmin, fmax : Hz, edges of the mel bands; fmax 0 means half the sample rate
     top_db : dB below the clip's maximum at which values are cut off
+    channels : one to three names, see the module's conventions; a list becomes a tuple
 
     Raises
     ------
     ValueError
-        If the settings contradict each other; the message names them.
+        If the settings contradict each other or a channel is unknown; the message names them.
     """
 
     sample_rate: int
@@ -49,8 +64,12 @@ class LogMel:
     fmin: float
     fmax: float = 0.0
     top_db: float = 80.0
+    channels: tuple[str, ...] = ("logmel",)
 
     def __post_init__(self) -> None:
+        if isinstance(self.channels, str) or not 1 <= len(self.channels) <= 3:
+            raise ValueError(f"channels={self.channels!r} must be a list of one to three names.")
+        object.__setattr__(self, "channels", tuple(self.channels))
         if self.hop_length > self.n_fft:
             raise ValueError(
                 f"hop_length={self.hop_length} is longer than n_fft={self.n_fft}: samples would be skipped. "
@@ -67,6 +86,17 @@ class LogMel:
                 f"{empty} of n_mels={self.n_mels} bands are narrower than one of the n_fft={self.n_fft} bins and would "
                 "always be silent. Lower n_mels or raise n_fft."
             )
+        for name in self.channels:
+            _channel(self, name)
+
+    @property
+    def n_channels(self) -> int:
+        return len(self.channels)
+
+    @property
+    def in_db(self) -> tuple[bool, ...]:
+        """Which channels are in dB: only these know a gain or a floor."""
+        return tuple(name.startswith("logmel") for name in self.channels)
 
     @property
     def top_hz(self) -> float:
@@ -77,29 +107,98 @@ class LogMel:
         return self.sample_rate / self.hop_length
 
     def settings(self) -> dict:
-        """The settings as a flat dict, for a sidecar or a hash."""
-        return asdict(self)
+        """The settings as a dict that JSON gives back unchanged, for a sidecar or a hash."""
+        return {**asdict(self), "channels": list(self.channels)}
 
     def __call__(self, audio: np.ndarray | torch.Tensor) -> torch.Tensor:
-        """Log-mel of one clip, (n_samples,) -> (n_mels, n_frames) float32.
+        """The channels of one clip, (n_samples,) -> (n_channels, n_mels, n_frames) float32; one STFT for each n_fft.
 
         Raises
         ------
         ValueError
             If `audio` is not one-dimensional or has no sample.
-
-        Source
-        ------
-        Slaney's mel scale and area normalisation; 10 log10(power), as in librosa 0.11.
         """
         audio = torch.as_tensor(audio, dtype=torch.float64)  # in float32 a pure tone's quiet bands are off by 0.005 dB
         if audio.ndim != 1 or not len(audio):
             raise ValueError(f"audio of shape {tuple(audio.shape)}: expected (n_samples,) with at least one sample.")
-        padded = torch.nn.functional.pad(audio, (self.n_fft // 2, self.n_fft // 2))
-        spectrum = torch.fft.rfft(padded.unfold(0, self.n_fft, self.hop_length) * _hann(self.n_fft))
-        power = (spectrum.real.square() + spectrum.imag.square()).float().T  # (n_fft / 2 + 1, n_frames)
-        decibels = 10 * torch.log10((_filters(self) @ power).clamp_min(AMIN))
-        return decibels.clamp_min(decibels.max() - self.top_db)
+        made_by = [_channel(self, name) for name in self.channels]
+        spectra = {n_fft: _spectrum(audio, n_fft, self.hop_length) for n_fft in {s.n_fft for _, s in made_by}}
+        return torch.stack([function(settings, spectra[settings.n_fft]) for function, settings in made_by])
+
+
+def log_mel(settings: LogMel, spectrum: torch.Tensor) -> torch.Tensor:
+    """Mel power in dB, cut off `top_db` below the clip's maximum.
+
+    Source
+    ------
+    Slaney's mel scale and area normalisation; 10 log10(power), as in librosa 0.11.
+    """
+    decibels = 10 * torch.log10((_filters(settings) @ _power(spectrum)).clamp_min(AMIN))
+    return decibels.clamp_min(decibels.max() - settings.top_db)
+
+
+def derivative(settings: LogMel, spectrum: torch.Tensor, order: int) -> torch.Tensor:
+    """Derivative of the log-mel along time: that of the polynomial of degree `order` through 9 frames, at their middle.
+
+    The first and last four frames repeat the nearest value, which is that of librosa's mode `interp` too. A clip of
+    fewer frames has one value a band, fitted to all it has; 0 where these are too few for the degree.
+
+    Source
+    ------
+    Savitzky and Golay 1964; librosa 0.11 `feature.delta`.
+    """
+    decibels = log_mel(settings, spectrum)
+    width = min(DELTA_FRAMES, decibels.shape[1])
+    if width <= order:
+        return torch.zeros_like(decibels)
+    at = np.arange(width) - (width - 1) / 2
+    weights = math.factorial(order) * np.linalg.pinv(np.vander(at, order + 1, increasing=True))[order]
+    slopes = torch.nn.functional.conv1d(decibels[:, None], torch.from_numpy(weights).float()[None, None])[:, 0]
+    return torch.nn.functional.pad(slopes, ((width - 1) // 2, width // 2), mode="replicate")
+
+
+def phase(settings: LogMel, spectrum: torch.Tensor) -> torch.Tensor:
+    """Instantaneous frequency less that of the bin, in bins (of sample_rate / n_fft Hz), power-weighted mean of a band.
+
+    The phase advance of a bin since the frame before, less the advance of a tone in the middle of the bin, wrapped to
+    [-pi, pi]: a tone between two bins shows its offset from each. Offsets beyond n_fft / (2 hop_length) bins are
+    ambiguous and wrap. 0 in frame 0 and where there is no sound.
+
+    Source
+    ------
+    Flanagan and Golden 1966, Phase vocoder.
+    """
+    turn_a_bin = 2 * torch.pi * settings.hop_length / settings.n_fft
+    expected = torch.exp(-1j * turn_a_bin * torch.arange(len(spectrum), dtype=torch.float64))[:, None]
+    advance = torch.angle(spectrum[:, 1:] * spectrum[:, :-1].conj() * expected)
+    offset = torch.nn.functional.pad(advance / turn_a_bin, (1, 0)).float()
+    filters, power = _filters(settings), _power(spectrum)
+    return (filters @ (power * offset)) / (filters @ power).clamp_min(AMIN)
+
+
+def pcen(settings: LogMel, spectrum: torch.Tensor) -> torch.Tensor:
+    """Mel magnitude over its own recent past (a first-order low-pass of 0.4 s), as the root of a range-limited ratio.
+
+    Source
+    ------
+    Wang et al. 2017, Trainable frontend; librosa 0.11 `pcen` with its defaults, scaled by 2 ** 31 as it advises.
+    """
+    magnitude = PCEN_SCALE * (_filters(settings) @ spectrum.abs().float())
+    frames = PCEN_TIME_S * settings.frames_per_s
+    b = (math.sqrt(1 + 4 * frames**2) - 1) / (2 * frames**2)
+    start = np.full((len(magnitude), 1), 1 - b)  # librosa's: as if the past had been 1
+    past = torch.from_numpy(lfilter([b], [1, b - 1], magnitude.double().numpy(), zi=start)[0])
+    gain = torch.exp(-PCEN_GAIN * (math.log(PCEN_EPS) + torch.log1p(past / PCEN_EPS))).float()
+    return PCEN_BIAS**PCEN_POWER * torch.expm1(PCEN_POWER * torch.log1p(magnitude * gain / PCEN_BIAS))
+
+
+CHANNELS = {
+    "logmel": log_mel,
+    "delta": partial(derivative, order=1),
+    "acceleration": partial(derivative, order=2),
+    "phase": phase,
+    "pcen": pcen,
+}
 
 
 def mel_filters(settings: LogMel) -> np.ndarray:
@@ -128,6 +227,31 @@ def _hz_to_mel(hz: float) -> float:
 
 def _mel_to_hz(mel: np.ndarray) -> np.ndarray:
     return np.where(mel < BREAK_MEL, mel * HZ_PER_MEL, BREAK_HZ * np.exp(LOG_STEP * (mel - BREAK_MEL)))
+
+
+@lru_cache(maxsize=32)
+def _channel(settings: LogMel, name: str) -> tuple[Callable, LogMel]:
+    """The function behind a channel's name, and the settings for it: logmel_<n> has its own n_fft."""
+    if name in CHANNELS:
+        return CHANNELS[name], settings
+    if not (match := re.fullmatch(r"logmel_([1-9]\d*)", str(name))):
+        raise ValueError(f"channels has an unknown name {name!r}. There are: {', '.join(CHANNELS)}, logmel_<n_fft>.")
+    n_fft = int(match[1])
+    if (n_fft - settings.n_fft) % 2:
+        raise ValueError(
+            f"channel {name!r} beside n_fft={settings.n_fft}: one is odd and one even, so they can differ by a frame. "
+            "Take two even numbers."
+        )
+    return log_mel, replace(settings, n_fft=n_fft, channels=("logmel",))
+
+
+def _spectrum(audio: torch.Tensor, n_fft: int, hop_length: int) -> torch.Tensor:
+    padded = torch.nn.functional.pad(audio, (n_fft // 2, n_fft // 2))
+    return torch.fft.rfft(padded.unfold(0, n_fft, hop_length) * _hann(n_fft)).T
+
+
+def _power(spectrum: torch.Tensor) -> torch.Tensor:
+    return (spectrum.real.square() + spectrum.imag.square()).float()
 
 
 @lru_cache(maxsize=8)

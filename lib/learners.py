@@ -6,58 +6,100 @@ Everything random in an epoch is drawn from (seed, epoch) alone. So the same see
 bit, and a training that was killed goes on from its checkpoint to the same weights.
 The last epoch is the result; no epoch is picked.
 
-Used in: 02, 03, 04, 07. The only module that imports fastai.
+Used in: 02, 03, 04, 07. Only this module and its `callbacks` import fastai.
 """
 
 import contextlib
 import functools
-import json
-import random
-import time
+import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from fastai.callback.core import Callback, CancelValidException
-from fastai.callback.mixup import MixUp
-from fastai.callback.schedule import ParamScheduler  # noqa: F401  (adds fit_one_cycle to Learner)
+from fastai.callback.core import Callback
+from fastai.callback.schedule import ParamScheduler  # noqa: F401  (adds fit_one_cycle and others to Learner)
 from fastai.data.core import DataLoaders
-from fastai.learner import Learner
+from fastai.learner import Learner, SkipToEpoch
 from fastai.metrics import AccumMetric
 from fastai.optimizer import OptimWrapper
-from safetensors import safe_open
-from safetensors import torch as safetensors
 from torch import nn
-from tqdm import tqdm
 
 from lib import datasets, folds, metrics, oof, windows
-from lib.batches import Scoring, Training
+from lib.augment import AUGMENTATIONS
+from lib.batches import BALANCES, Scoring, Training
 from lib.cache import Cache
+from lib.callbacks import MIXES, Checkpoint, Curve, Diverged, ImageSize, Reseed, image_sizes, mixing
 from lib.files import digest, whole_file
 from lib.models import Network, WindowModel, save, score
 
-__all__ = ["Recipe", "fit", "train_fold"]
+__all__ = ["Diverged", "Recipe", "find_lr", "fit", "groups", "train_fold", "training_batches"]
 
 WEIGHT_DECAY = 0.01
-VALIDATIONS = 20  # points of the learning curve
-CHECKPOINT_S = 30.0  # s between checkpoints: a killed training loses that and an epoch at most
-LOSSES = {"bce": nn.BCEWithLogitsLoss, "ce": nn.CrossEntropyLoss}
+Q = 0.7  # of the generalised cross entropy
+
+
+class KnownBCE(nn.Module):
+    """Binary cross entropy of logits, (n, n_classes), the mean over the targets that are known (not NaN)."""
+
+    def forward(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        if not targets.isnan().any():
+            return nn.functional.binary_cross_entropy_with_logits(logits, targets)
+        return _mean_of_known(
+            nn.functional.binary_cross_entropy_with_logits(logits, targets.nan_to_num(), reduction="none"), targets
+        )
+
+
+class GeneralisedCE(nn.Module):
+    """Generalised cross entropy, (1 - p ** Q) / Q with p the probability of the given label, per class by a sigmoid.
+
+    Between cross entropy (Q -> 0) and the absolute error (Q = 1), which forgives wrong labels. The mean over the known
+    targets; those between 0 and 1 weigh the loss of either label.
+
+    Source
+    ------
+    Zhang and Sabuncu 2018, Generalized Cross Entropy Loss, there with a softmax.
+    """
+
+    def forward(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        heard, silent = ((1 - (Q * nn.functional.logsigmoid(z)).exp()) / Q for z in (logits, -logits))
+        return _mean_of_known(torch.lerp(silent, heard, targets.nan_to_num()), targets)
+
+
+def _mean_of_known(losses: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    known = ~targets.isnan()
+    return (losses * known).sum() / known.sum().clamp_min(1)
+
+
+LOSSES = {"bce": KnownBCE, "ce": nn.CrossEntropyLoss, "lq": GeneralisedCE}
+SCHEDULES = {"one_cycle": Learner.fit_one_cycle, "flat": Learner.fit, "flat_cosine": Learner.fit_flat_cos}
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to train; one-cycle schedule, AdamW.
+    """How to train, by AdamW.
 
     Parameters
     ----------
-    loss : bce (multi-hot targets) or ce (targets that sum to 1)
-    epochs : passes over the training clips
+    loss : bce (multi-hot targets), ce (targets that sum to 1) or lq (as bce, but forgiving wrong labels)
+    epochs : as many windows each as there are training clips
     batch_size : windows
     lr, lr_body : peak learning rate of the head and of the first layers (0: as lr), geometric between them
-    mixup : alpha of the Beta distribution; 0: off
+    mixup : alpha of the Beta distribution by which two windows are mixed; 0: no mixing at all
     mask_share : widest SpecAugment mask as a share of its axis; 0: off
+    schedule : one_cycle, flat, or flat_cosine (flat for 3/4 of the training, then down) of the learning rate
+    mix : how windows are mixed, see `callbacks.mixing`
+    augment : names in `augment.AUGMENTATIONS`, done in this order; the masks come last
+    balance : which clips an epoch shows, see `batches.Training`
+    progressive : image sizes before the network's image_size, see `callbacks.image_sizes`
+    trim_train_db : dB below a clip's loudest frame; training windows leave out what is quieter at its ends; 0: off
+
+    Raises
+    ------
+    ValueError
+        If a choice is unknown, or contradicts another one.
     """
 
     loss: str
@@ -67,6 +109,29 @@ class Recipe:
     lr_body: float
     mixup: float
     mask_share: float
+    schedule: str = "one_cycle"
+    mix: str = "mixup"
+    augment: Sequence[str] = ()
+    balance: str = "clip"
+    progressive: Sequence[int] = ()
+    trim_train_db: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("augment", "progressive"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        choices = {"loss": LOSSES, "schedule": SCHEDULES, "mix": MIXES, "balance": BALANCES}
+        for name, known in choices.items():
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name}={getattr(self, name)!r} is unknown. Known are: {', '.join(known)}.")
+        if unknown := [name for name in self.augment if name not in AUGMENTATIONS]:
+            raise ValueError(f"augment: {unknown} are unknown. Known are: {', '.join(AUGMENTATIONS)}.")
+        if self.balance == "augment" and not self.mask_share:
+            raise ValueError("balance='augment' widens the masks, but mask_share=0.0 has none. Set it above 0.")
+
+    @property
+    def peak(self) -> float | slice:
+        """The learning rates as fastai takes them."""
+        return slice(self.lr_body, self.lr) if self.lr_body else self.lr
 
     def settings(self) -> dict:
         return asdict(self)
@@ -90,39 +155,37 @@ def fit(
     Returns
     -------
     The trained model, and a table with a row an epoch: epoch, lr, train_loss, valid_loss, lwlrap (over the windows of
-    `validation`, about 20 points; NaN between).
+    `validation`, about 20 points; NaN between). Its attrs hold images_per_s: training windows over the seconds of
+    training batches.
 
     Raises
     ------
     ValueError
-        Fewer than two training clips, targets that do not fit the loss, or a loss that is no number any more.
+        Fewer than two training clips, targets that do not fit the loss, or picture sizes that cannot be.
+    Diverged
+        A loss that is no number any more.
     """
     _check(training, recipe.loss)
-    torch.manual_seed(training.seed)
-    mean, std = training.cache.statistics(training.rows["fname"])
-    model = WindowModel(network, training.targets.shape[1], mean, std).prepare()
-    curve = _Curve(recipe.epochs, label)
-    clips = training.rows["fname"].tolist(), training.targets.numpy().tobytes()
+    sizes = image_sizes(recipe.epochs, recipe.progressive, network.image_size)
+    model = _model(network, training)
+    curve = Curve(recipe.epochs, label)
+    rows = training.rows[["first_frame", "n_frames"]].to_numpy(np.int64).tobytes()
+    clips = training.rows["fname"].tolist(), rows, training.targets.numpy().tobytes()
     mine = digest(network.settings(), recipe.settings(), training.seed, training.cache.name, training.width, *clips)
-    saver = _Checkpoint(checkpoint, mine, curve)
-    learn = Learner(
-        DataLoaders(training, validation, device=next(model.parameters()).device),
-        model,
-        loss_func=LOSSES[recipe.loss](),
-        opt_func=functools.partial(OptimWrapper, opt=functools.partial(torch.optim.AdamW, fused=True)),
-        splitter=WindowModel.param_groups,
-        wd=WEIGHT_DECAY,
-        metrics=AccumMetric(metrics.lwlrap, flatten=False, to_np=True, invert_arg=True, name="lwlrap"),
-        cbs=[_Reseed(training.seed), curve, saver, *([MixUp(recipe.mixup)] if recipe.mixup else [])],
-    )
+    saver = Checkpoint(checkpoint, mine, curve)
+    cbs = [*_drawing(recipe, training), curve, saver, ImageSize(sizes)]
+    learn = _learner(model, recipe, (training, validation), cbs)
     with learn.no_bar(), learn.no_logging(), contextlib.closing(curve):
-        lr = slice(recipe.lr_body, recipe.lr) if recipe.lr_body else recipe.lr
-        learn.fit_one_cycle(recipe.epochs, lr, start_epoch=saver.restore(learn))
-    return model, pd.DataFrame(curve.rows, columns=_Curve.COLUMNS)
+        first = SkipToEpoch(saver.restore(learn))  # fit_flat_cos takes a start_epoch, but forgets it
+        SCHEDULES[recipe.schedule](learn, recipe.epochs, recipe.peak, cbs=first)
+    epochs = pd.DataFrame(curve.rows, columns=Curve.COLUMNS)
+    epochs.attrs["images_per_s"] = curve.images_per_s
+    return model, epochs
 
 
 def train_fold(
     part: Path,
+    model: str,
     cache: Cache,
     clips: pd.DataFrame,
     classes: list[str],
@@ -131,44 +194,43 @@ def train_fold(
     cut: windows.Windows,
     recipe: Recipe,
     seed: int,
-) -> dict[str, list[str]]:
-    """Train the model that `part` names (without_2, without_2_4) and score the clips that it did not see.
+    *,
+    keep_weights: bool = True,
+) -> dict:
+    """Train a model and score the clips that it did not see.
 
     Writes weights.safetensors, weights.json, oof_windows.npz, clips.csv and epochs.csv into `part`.
 
     Parameters
     ----------
-    part : folder, called as `folds.model_name` calls the model
+    part : folder
+    model : what it does not see, as `folds.model_name` says it: without_2, without_2_4
     cache, clips : log-mels and table (fname, group, labels) of the curated clips
     fold_table : fname, group, fold
     cut : length and hop of the windows
+    keep_weights : False writes neither weights file, for experiments of many trainings
 
     Returns
     -------
-    {"train": fnames, "scored": fnames}: the clips of the fit, for the manifest
+    {"train": fnames, "scored": fnames, "images_per_s": float}: the clips of the fit, and how many training windows it
+    took a second (NaN if all came from a checkpoint), for the manifest
 
     Raises
     ------
     LeakError
         If a training clip shares a group with a held-out fold.
+    ValueError, Diverged
+        As `fit`.
     """
-    held_out = folds.unseen(part.name)
+    held_out = folds.unseen(model)
     dealt = fold_table.merge(clips[["fname", "labels"]], on="fname", validate="one_to_one")
     train, scored = dealt[~dealt["fold"].isin(held_out)], dealt[dealt["fold"].isin(held_out)]
     folds.assert_no_leak(fold_table, train["fname"], held_out)
     width = cut.n_frames(cache.logmel)
-    table = windows.rolling(cache.rows(scored["fname"]), cut, cache.logmel).merge(scored, on="fname")
-    training = Training(
-        cache,
-        cache.rows(train["fname"]),
-        datasets.targets(train, classes),
-        width,
-        batch_size=recipe.batch_size,
-        mask_share=recipe.mask_share,
-        seed=seed,
-    )
+    table = windows.rolling(cache, cache.rows(scored["fname"]), cut).merge(scored, on="fname")
+    training = training_batches(cache, train, classes, cut, recipe, seed)
     validation = Scoring(cache, table, datasets.targets(table, classes), width)
-    model, epochs = fit(network, recipe, training, validation, part / "checkpoint.safetensors", part.name)
+    trained, epochs = fit(network, recipe, training, validation, part / "checkpoint.safetensors", model)
     sidecar = {
         "classes": classes,
         "audio": cache.logmel.settings(),
@@ -177,131 +239,114 @@ def train_fold(
         "seed": seed,
         "unseen_folds": sorted(held_out),
         "folds": folds.digest(fold_table),
-        "precision": str(model.precision).removeprefix("torch."),
+        "precision": str(trained.precision).removeprefix("torch."),
     }
-    save(part / "weights.safetensors", model, sidecar)
-    oof.write(part, table, score(model, cache, table, width), scored, classes, recipe.loss)
+    if keep_weights:
+        save(part / "weights.safetensors", trained, sidecar)
+    oof.write(part, table, score(trained, cache, table, width), scored, classes, recipe.loss)
     with whole_file(part / "epochs.csv") as partial:
         epochs.to_csv(partial, index=False)
-    return {"train": train["fname"].tolist(), "scored": scored["fname"].tolist()}
+    clips_of_fit = {"train": train["fname"].tolist(), "scored": scored["fname"].tolist()}
+    return {**clips_of_fit, "images_per_s": epochs.attrs["images_per_s"]}
 
 
-class _Reseed(Callback):
-    """Draw everything random in an epoch from (seed, epoch), so that a resumed training cannot tell the difference."""
-
-    order = -20
-
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
-
-    def before_epoch(self) -> None:
-        state = int(np.random.default_rng([self.seed, self.epoch, 1]).integers(2**31))
-        random.seed(state)
-        np.random.seed(state)
-        torch.manual_seed(state)
-        self.dls.train.epoch = self.epoch
-
-
-class _Curve(Callback):
-    """A row an epoch and a progress bar; validates at about VALIDATIONS epochs, the last one among them."""
-
-    order = 55  # after the Recorder
-    COLUMNS = ("epoch", "lr", "train_loss", "valid_loss", "lwlrap")
-
-    def __init__(self, epochs: int, label: str) -> None:
-        self.every, self.label, self.rows, self.bar = max(1, epochs // VALIDATIONS), label, [], None
-
-    def before_fit(self) -> None:
-        self.bar = tqdm(total=self.n_epoch, initial=len(self.rows), desc=self.label or "training", unit="epoch")
-
-    def before_train(self) -> None:
-        self.total, self.seen, self.validated = 0.0, 0, False
-
-    def after_batch(self) -> None:
-        if self.training:
-            self.total, self.seen = self.total + self.loss_grad.detach() * len(self.x), self.seen + len(self.x)
-        else:
-            self._stop_if_diverged(float(self.loss))  # the last step of an epoch may be the one that goes astray
-
-    def after_train(self) -> None:
-        self.loss_now = float(self.total) / self.seen
-        self._stop_if_diverged(self.loss_now)
-
-    def before_validate(self) -> None:
-        if (self.n_epoch - 1 - self.epoch) % self.every:
-            raise CancelValidException
-        self.validated = True
-
-    def after_epoch(self) -> None:
-        if len(self.rows) > self.epoch:
-            return  # an epoch that the checkpoint already had
-        scores = [float(v) for v in self.recorder.log[2:4]] if self.validated else [np.nan, np.nan]
-        self.rows.append([self.epoch, float(self.opt.hypers[-1]["lr"]), self.loss_now, *scores])
-        self.bar.set_postfix(loss=f"{self.loss_now:.3f}")
-        self.bar.update()
-
-    def close(self) -> None:
-        """Leave no open bar behind, whether the training ended well or not."""
-        if self.bar is not None:
-            self.bar.close()
-
-    def _stop_if_diverged(self, loss: float) -> None:
-        if not np.isfinite(loss):
-            raise ValueError(f"The loss is {loss} in epoch {self.epoch}: training diverged. Lower lr.")
+def training_batches(
+    cache: Cache, clips: pd.DataFrame, classes: list[str], cut: windows.Windows, recipe: Recipe, seed: int
+) -> Training:
+    """The training batches of a recipe. `clips` (fname, labels) are those to train on."""
+    return Training(
+        cache,
+        windows.trim(cache, cache.rows(clips["fname"]), recipe.trim_train_db),
+        datasets.targets(clips, classes),
+        cut.n_frames(cache.logmel),
+        batch_size=recipe.batch_size,
+        mask_share=recipe.mask_share,
+        seed=seed,
+        augment=recipe.augment,
+        balance=recipe.balance,
+    )
 
 
-class _Checkpoint(Callback):
-    """Weights, optimiser and curve in one safetensors file, written whole every CHECKPOINT_S seconds."""
+def find_lr(network: Network, recipe: Recipe, training: Training) -> pd.DataFrame:
+    """How the loss goes while the learning rate grows, a batch a step, from 1e-7 until it diverges or reaches 10.
 
-    order = 60
+    Mixing and augmentation are those of the recipe; its learning rates and schedule play no part, and all layers have
+    the same one. The model is thrown away.
 
-    def __init__(self, path: Path, configuration: str, curve: _Curve) -> None:
-        self.path, self.configuration, self.curve = Path(path), configuration, curve
+    Returns
+    -------
+    A row a step: lr, loss (smoothed). Its attrs hold `suggested`, the lr of fastai's valley: the middle of the
+    longest stretch in which the loss falls.
 
-    def before_fit(self) -> None:
-        self.saved = time.monotonic()
+    Raises
+    ------
+    ValueError
+        Fewer than two training clips, or targets that do not fit the loss.
+    """
+    _check(training, recipe.loss)
+    with tempfile.TemporaryDirectory() as folder:  # fastai keeps the first weights in a file, to go back to them
+        learn = _learner(_model(network, training), recipe, (training, training), _drawing(recipe, training), folder)
+        with learn.no_bar():
+            suggested = learn.lr_find(show_plot=False).valley
+    table = pd.DataFrame({"lr": learn.recorder.lrs, "loss": [float(loss) for loss in learn.recorder.losses]})
+    table.attrs["suggested"] = suggested
+    return table
 
-    def after_epoch(self) -> None:
-        last = self.epoch == self.n_epoch - 1
-        if self.epoch < self.first or not (last or time.monotonic() - self.saved >= CHECKPOINT_S):
-            return
-        tensors = {f"model/{name}": tensor.contiguous() for name, tensor in self.model.state_dict().items()}
-        state = self.opt.opt.state_dict()["state"]
-        tensors |= {f"opt/{i}/{name}": t.contiguous() for i, values in state.items() for name, t in values.items()}
-        about = {"configuration": self.configuration, "rows": json.dumps(self.curve.rows)}
-        with whole_file(self.path) as partial:
-            partial.write_bytes(safetensors.save(tensors, metadata=about))
-        self.saved = time.monotonic()
 
-    def restore(self, learn: Learner) -> int:
-        """Load the checkpoint, if it is of this configuration; the epoch to go on with."""
-        self.first = 0
-        learn.create_opt()
-        if not self.path.is_file():
-            return 0
-        with safe_open(self.path, "pt", device=str(next(learn.model.parameters()).device)) as file:
-            if file.metadata()["configuration"] != self.configuration:
-                return 0
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-            self.curve.rows = json.loads(file.metadata()["rows"])
-        learn.model.load_state_dict({k.removeprefix("model/"): v for k, v in tensors.items() if k.startswith("model/")})
-        optimiser = learn.opt.opt
-        places = [place for group in optimiser.param_groups for place in group["params"]]
-        state: dict[int, dict] = {i: {} for i in range(len(places))}
-        for name, tensor in tensors.items():
-            if name.startswith("opt/"):
-                i, key = name.split("/")[1:]
-                place = places[int(i)]  # moments lie in memory as their weights do: the fused optimiser counts on it
-                state[int(i)][key] = torch.empty_like(place).copy_(tensor) if tensor.shape == place.shape else tensor
-        optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
-        self.first = len(self.curve.rows)
-        return self.first
+def groups(model: WindowModel, recipe: Recipe) -> pd.DataFrame:
+    """The parameter groups of the optimiser that trains `model`: a row each, from the first layers to the head.
+
+    Returns
+    -------
+    group (1, 2, ...), first_layer, last_layer (their names), n_parameters, lr (peak): slice(lr_body, lr) gives lr_body
+    to the first group, lr to the last, and the geometric mean to the one between
+    """
+    learn = _learner(model, recipe)
+    learn.create_opt()
+    learn.opt.set_hyper("lr", recipe.peak)
+    names = {id(parameter): name.rpartition(".")[0] or name for name, parameter in model.named_parameters()}
+    rows = [
+        [names[id(group[0])], names[id(group[-1])], sum(parameter.numel() for parameter in group), float(hyper["lr"])]
+        for group, hyper in zip(learn.opt.param_lists, learn.opt.hypers, strict=True)
+    ]
+    table = pd.DataFrame(rows, columns=["first_layer", "last_layer", "n_parameters", "lr"])
+    table.insert(0, "group", range(1, len(rows) + 1))
+    return table
+
+
+def _model(network: Network, training: Training) -> WindowModel:
+    """A new model, drawn from the seed of `training`."""
+    torch.manual_seed(training.seed)
+    mean, std = training.cache.statistics(training.fnames, per_band=network.normalise == "band")
+    return WindowModel(network, training.targets.shape[1], mean, std).prepare()
+
+
+def _drawing(recipe: Recipe, training: Training) -> list[Callback]:
+    """The callbacks that draw, and the one that seeds them."""
+    return [Reseed(training.seed), *mixing(recipe.mix, recipe.mixup, recipe.loss, training.cache.logmel.in_db)]
+
+
+def _learner(
+    model: WindowModel, recipe: Recipe, feeds: Sequence = (), cbs: Sequence[Callback] = (), folder: str = "."
+) -> Learner:
+    """A learner with the recipe's loss; `feeds` are training and validation batches, `folder` is for fastai's files."""
+    return Learner(
+        DataLoaders(*feeds, device=next(model.parameters()).device),
+        model,
+        loss_func=LOSSES[recipe.loss](),
+        opt_func=functools.partial(OptimWrapper, opt=functools.partial(torch.optim.AdamW, fused=True)),
+        splitter=WindowModel.param_groups,
+        wd=WEIGHT_DECAY,
+        metrics=AccumMetric(metrics.lwlrap, flatten=False, to_np=True, invert_arg=True, name="lwlrap"),
+        cbs=list(cbs),
+        path=folder,
+    )
 
 
 def _check(training: Training, loss: str) -> None:
     """Refuse what cannot be trained, before anything is written."""
-    if len(training.rows) < 2:
-        raise ValueError(f"{len(training.rows)} training clips: at least 2 are needed. Look at data.problems.")
+    if len(training.fnames) < 2:
+        raise ValueError(f"{len(training.fnames)} training clips: at least 2 are needed. Look at data.problems.")
     labels = training.targets.sum(dim=1)
     if loss == "ce" and not bool((labels == 1).all()):
         n = int((labels != 1).sum())

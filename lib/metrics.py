@@ -13,7 +13,7 @@ Conventions
 * `groups` (n,) names what is never split: a group is resampled whole, because its clips resemble each other.
 * `bootstrap` and `compare` also take scores (n_seeds, n, n_classes) of the same clips: the value is the seeds' mean.
 
-Used in: every notebook that states a score (02 to 07); 09_journal (`holm`).
+Used in: every notebook that states a score (02 to 07).
 """
 
 import numpy as np
@@ -22,6 +22,8 @@ __all__ = [
     "bootstrap",
     "clip_losses",
     "compare",
+    "compare_all",
+    "compare_classes",
     "confusions",
     "hit_rate",
     "holm",
@@ -153,16 +155,18 @@ def compare(
     *,
     n_resamples: int = 2000,
     seed: int = 0,
+    level: float = 0.95,
 ) -> dict[str, float | int | str]:
     """Is `other` better than `base`? Paired: both are read on the same resamples, drawn as in `bootstrap`.
 
     With one seed a side the verdict is about these two models; about two recipes it wants three seeds or more.
+    `level` is that of the intervals, and so of the verdict, in (0, 1).
 
     Returns
     -------
     dict
         lwlrap_diff, lwlrap_diff_low, lwlrap_diff_high, hit_rate_diff, hit_rate_diff_low, hit_rate_diff_high:
-            other - base, with 95 % intervals
+            other - base, with intervals at `level`
         n, n_groups, n_seeds: clips with a label, their groups, seeds a side
         smallest_diff: the smallest difference in lwlrap that this many clips could have shown: 2.8 bootstrap standard
             errors, which is 80 % power at 5 % two-sided
@@ -182,7 +186,7 @@ def compare(
     sums, n = _group_sums(targets, [base, other], groups)
     values, resampled = _rates(sums, n_resamples, seed)
     diffs = resampled[:, 1] - resampled[:, 0]
-    found = _intervals("_diff", values[1] - values[0], diffs)
+    found = _intervals("_diff", values[1] - values[0], diffs, level)
     low, high = found["lwlrap_diff_low"], found["lwlrap_diff_high"]
     against = min((diffs[:, 0] <= 0).sum(), (diffs[:, 0] >= 0).sum())
     return found | {
@@ -193,6 +197,76 @@ def compare(
         "p": float(min(1, 2 * (1 + against) / (1 + n_resamples))),
         "verdict": "kept" if low > 0 else "dropped" if high < 0 else "unclear",
     }
+
+
+def compare_all(
+    targets: np.ndarray, base: np.ndarray, others: dict[str, np.ndarray], groups: np.ndarray, *, seed: int = 0
+) -> list[dict[str, float | int | str]]:
+    """One table of comparisons against the same base, corrected by Holm; rows in the order of `others`.
+
+    Returns
+    -------
+    As `compare`, a dict for each, with `variant` (its name) and `p_holm` added. Intervals are widened to the level at
+    which Holm's procedure tests that row (1 - .05 / m for the smallest p, ..., .95 for the largest), and the verdict is
+    of these: kept or dropped hold at 5 % for the whole table.
+    """
+    many = 1000 * max(2, len(others))  # enough that a tail of .025 / m holds some 25 resamples
+    first = {name: compare(targets, base, other, groups, n_resamples=many, seed=seed) for name, other in others.items()}
+    p = np.array([row["p"] for row in first.values()])
+    adjusted, rank = holm(p), np.argsort(np.argsort(p, kind="stable"), kind="stable")
+    rows = []
+    for i, (name, other) in enumerate(others.items()):
+        level = 1 - 0.05 / (len(others) - rank[i])
+        row = compare(targets, base, other, groups, n_resamples=many, seed=seed, level=level)
+        verdict = row["verdict"] if adjusted[i] < 0.05 else "unclear"
+        rows.append({"variant": name, **row, "p_holm": float(adjusted[i]), "verdict": verdict})
+    return rows
+
+
+def compare_classes(
+    targets: np.ndarray,
+    base: np.ndarray,
+    other: np.ndarray,
+    groups: np.ndarray,
+    x: np.ndarray,
+    *,
+    n_resamples: int = 2000,
+    seed: int = 0,
+) -> tuple[dict[str, np.ndarray], dict[str, float]]:
+    """Whom does `other` help? Differences in per-class lwlrap, and their slope over a property `x` of the classes.
+
+    Parameters
+    ----------
+    base, other : (n, n_classes) or (n_seeds, n, n_classes), paired and resampled as in `compare`
+    x : (n_classes,), such as log2 of the seconds of audio; classes that never occur are left out of the slope
+
+    Returns
+    -------
+    Arrays (n_classes,): n (clips with the label), base, other, diff, diff_low, diff_high (95 %; nan where n is 0; each
+    class on its own, uncorrected)
+    slope, slope_low, slope_high : least squares, difference in lwlrap for one more unit of x, each class once;
+        nan where x is the same for all
+    """
+    truth, _, labelled = validate(targets, base if np.ndim(base) == 2 else base[0])
+    names, group = np.unique(np.asarray(groups, str)[labelled], return_inverse=True)
+    sides = [np.asarray(side) if np.ndim(side) == 3 else np.asarray(side)[None] for side in (base, other)]
+    n_classes, sums = truth.shape[1], []
+    for scores_of_sides in zip(*sides, strict=True):
+        columns = [_by_group_and_class(group, len(names), truth, None)]
+        columns += [_by_group_and_class(group, len(names), truth, validate(targets, s)[1]) for s in scores_of_sides]
+        sums.append(np.concatenate(columns, axis=1))
+    totals = _resample(np.stack(sums), n_resamples, seed).reshape(-1, 3, n_classes)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        rates = totals[:, 1:] / totals[:, :1]
+        diffs = rates[:, 1] - rates[:, 0]
+    there = totals[0, 0] > 0
+    low, high = np.full((2, n_classes), np.nan)
+    low[there], high[there] = np.nanquantile(diffs[1:, there], [0.025, 0.975], axis=0)
+    slopes = _slopes(np.asarray(x, float)[there], diffs[:, there])
+    slope_low, slope_high = [np.nan] * 2 if np.isnan(slopes).all() else np.nanquantile(slopes[1:], [0.025, 0.975])
+    table = {"n": totals[0, 0].astype(int), "base": rates[0, 0], "other": rates[0, 1]}
+    table |= {"diff": diffs[0], "diff_low": low, "diff_high": high}
+    return table, {"slope": float(slopes[0]), "slope_low": float(slope_low), "slope_high": float(slope_high)}
 
 
 def holm(p_values: np.ndarray) -> np.ndarray:
@@ -255,6 +329,13 @@ def _group_sums(targets: np.ndarray, sides: list[np.ndarray], groups: np.ndarray
 
 def _rates(sums: np.ndarray, n_resamples: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """lwlrap and hit rate of all clips, (n_sides, 2), and of the resamples, (n_resamples, n_sides, 2)."""
+    totals = _resample(sums, n_resamples, seed)
+    rates = totals[:, 2:].reshape(len(totals), -1, 2) / totals[:, None, :2]
+    return rates[0], rates[1:]
+
+
+def _resample(sums: np.ndarray, n_resamples: int, seed: int) -> np.ndarray:
+    """Sums over groups, mean over seeds: of all in the first row, then of each resample, (1 + n_resamples, n_sums)."""
     rng = np.random.default_rng(seed)
     n_seeds, n_groups, _ = sums.shape
     n_drawn = max(1, n_seeds - 1)
@@ -265,14 +346,30 @@ def _rates(sums: np.ndarray, n_resamples: int, seed: int) -> tuple[np.ndarray, n
         drawn = rng.integers(n_groups, size=(n, n_groups)) + n_groups * np.arange(n)[:, None]
         times_drawn = np.bincount(drawn.ravel(), minlength=n * n_groups).reshape(n, n_groups)
         totals.extend((np.tensordot(times_drawn, sums, (1, 1)) * shares[:, :, None]).sum(1))
-    totals = np.array(totals)
-    rates = totals[:, 2:].reshape(len(totals), -1, 2) / totals[:, None, :2]
-    return rates[0], rates[1:]
+    return np.array(totals)
 
 
-def _intervals(suffix: str, values: np.ndarray, resampled: np.ndarray) -> dict[str, float]:
+def _by_group_and_class(group: np.ndarray, n_groups: int, truth: np.ndarray, scores: np.ndarray | None) -> np.ndarray:
+    """Sums of precisions, or without scores the numbers of labels, (n_groups, n_classes)."""
+    rows, columns, weights = *truth.nonzero(), None
+    if scores is not None:
+        rows, columns, weights = _precisions(truth, scores)
+    place = group[rows] * truth.shape[1] + columns
+    return np.bincount(place, weights, n_groups * truth.shape[1]).reshape(n_groups, -1)
+
+
+def _slopes(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Least-squares slope of each row of y over x; nan in y (a class that a resample lacks) is left out of its row."""
+    there = ~np.isnan(y)
+    at = np.where(there, x, np.nan)
+    at = at - np.nanmean(at, axis=1, keepdims=True)
+    spread = np.nansum(at**2, axis=1)
+    return np.divide(np.nansum(at * y, axis=1), spread, out=np.full(len(y), np.nan), where=spread > 0)
+
+
+def _intervals(suffix: str, values: np.ndarray, resampled: np.ndarray, level: float = 0.95) -> dict[str, float]:
     """Value, low and high of both metrics as flat keys."""
-    low, high = np.percentile(resampled, [2.5, 97.5], axis=0)
+    low, high = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2], axis=0)
     found = {}
     for i, name in enumerate(("lwlrap", "hit_rate")):
         key = name + suffix

@@ -2,7 +2,7 @@
 
 Conventions
 -----------
-input   : float32 (n, n_channels, n_mels, n_frames), dB, as `windows.batch` gives it.
+input   : float32 (n, n_channels, n_mels, n_frames), units as in `features`, as `windows.batch` gives it.
 logits  : float32 (n, n_classes), classes in submission order; `activate` makes scores in [0, 1] of them.
 Normalisation, resizing and precision are inside the model, so that scoring cannot differ from training.
 A weights file is <name>.safetensors with <name>.json beside it: everything needed to rebuild the model. No pickle.
@@ -31,6 +31,8 @@ from lib.files import whole_file, write_json
 __all__ = ["Network", "WindowModel", "activate", "best_device", "load", "save", "score"]
 
 SCORING_BATCH = 128
+NORMALISE = ("set", "band", "window")
+STD_FLOOR = 1.0e-3  # of a window that is all the same, such as silence; that of `Cache.statistics` too
 
 
 @dataclass(frozen=True)
@@ -42,11 +44,23 @@ class Network:
     arch : a timm model name, built from scratch (no pretrained weights, no download)
     image_size : pixels a side that windows are resized to; 0 leaves frames x mels as they are
     dropout : share of pooled features dropped before the last layer, [0, 1)
+    normalise : what windows are centred and scaled by. set: mean and std a channel, of the training clips; band: a
+        channel and mel band, of the training clips; window: a channel of the window itself, padding included
+
+    Raises
+    ------
+    ValueError
+        If normalise is none of these.
     """
 
     arch: str
     image_size: int
     dropout: float = 0.0
+    normalise: str = "set"
+
+    def __post_init__(self) -> None:
+        if self.normalise not in NORMALISE:
+            raise ValueError(f"normalise={self.normalise!r} is unknown. There are: {', '.join(NORMALISE)}.")
 
     def settings(self) -> dict:
         return asdict(self)
@@ -57,34 +71,56 @@ class WindowModel(nn.Module):
 
     The head stays in float32 under bf16, since rounded logits tie and lwlrap counts ties as errors.
 
+    Parameters
+    ----------
+    mean, std : from `Cache.statistics`: a number a channel, or for normalise `band` a list a channel,
+        (n_channels, n_mels); normalise `window` takes from them only how many channels there are
+
+    Attributes
+    ----------
+    image_size : pixels a side, at first the network's; may be changed between batches of a training, and is saved
+
     Raises
     ------
     ValueError
-        If timm has no network of that name; the message names the nearest ones.
+        If timm has no network of that name (the message names the nearest ones), or mean and std do not fit normalise.
     """
 
-    def __init__(self, network: Network, n_classes: int, mean: list[float], std: list[float]) -> None:
+    def __init__(self, network: Network, n_classes: int, mean: list, std: list) -> None:
         super().__init__()
         if network.arch not in timm.list_models():
             near = difflib.get_close_matches(network.arch, timm.list_models(), n=5, cutoff=0)
             raise ValueError(f"timm has no model {network.arch!r}; near it: {near}. See timm.list_models().")
-        self.network = network
+        self.network, self.image_size = network, network.image_size
         self.body = timm.create_model(network.arch, pretrained=False, in_chans=len(mean), num_classes=0)
         self.head = nn.Sequential(nn.Dropout(network.dropout), nn.Linear(self.body.head_hidden_size, n_classes))
-        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("mean", torch.tensor(mean), persistent=False)
+        self.register_buffer("std", torch.tensor(std), persistent=False)
+        per_band = network.normalise == "band"
+        if not self.mean.ndim == self.std.ndim == 1 + per_band:
+            raise ValueError(
+                f"mean and std of shapes {tuple(self.mean.shape)} and {tuple(self.std.shape)} do not fit "
+                f"normalise={network.normalise!r}. Take Cache.statistics(fnames, per_band={per_band})."
+            )
         self.precision = torch.float32
         self.to(memory_format=torch.channels_last)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = (x - self.mean) / self.std
-        if self.network.image_size:
-            x = nn.functional.interpolate(x, size=(self.network.image_size,) * 2, mode="bilinear", align_corners=False)
+        x = self._normalised(x)
+        if self.image_size:
+            x = nn.functional.interpolate(x, size=(self.image_size,) * 2, mode="bilinear", align_corners=False)
         x = x.contiguous(memory_format=torch.channels_last)
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision == torch.bfloat16):
             features = self.body(x)
         with torch.autocast(x.device.type, enabled=False):
             return self.head(features.float())
+
+    def _normalised(self, x: torch.Tensor) -> torch.Tensor:
+        if self.network.normalise == "window":
+            std, mean = torch.std_mean(x, dim=(2, 3), correction=0, keepdim=True)
+            return (x - mean) / std.clamp_min(STD_FLOOR)
+        shape = (1, len(self.mean), -1, 1)  # one band, or all
+        return (x - self.mean.view(shape)) / self.std.view(shape)
 
     def prepare(self, device: str = "auto", precision: str = "auto") -> "WindowModel":
         """Move to the device, and choose bf16 where the machine computes in it."""
@@ -135,10 +171,9 @@ def save(path: Path, model: WindowModel, sidecar: dict) -> None:
     path.with_suffix(".json").unlink(missing_ok=True)  # new weights never stand beside an old sidecar
     with whole_file(path) as partial:
         partial.write_bytes(safetensors.save(weights))
-    normalisation = {"mean": model.mean.flatten().tolist(), "std": model.std.flatten().tolist()}
-    write_json(
-        path.with_suffix(".json"), {**sidecar, "network": model.network.settings(), "normalisation": normalisation}
-    )
+    normalisation = {"mean": model.mean.tolist(), "std": model.std.tolist()}
+    network = {**model.network.settings(), "image_size": model.image_size}
+    write_json(path.with_suffix(".json"), {**sidecar, "network": network, "normalisation": normalisation})
 
 
 def load(path: Path) -> tuple[WindowModel, dict]:

@@ -15,7 +15,7 @@ import difflib
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import yaml
@@ -25,7 +25,10 @@ __all__ = ["KEYS", "Key", "check", "load_profile"]
 
 @dataclass(frozen=True)
 class Key:
-    """One parameter: its type, what it means (with unit) and, for numbers, the closed range it must lie in."""
+    """One parameter: its type, what it means (with unit) and, for numbers, the closed range it must lie in.
+
+    Range, choices and pattern of a list are those of its items, which are of the type `items`.
+    """
 
     kind: type
     help: str
@@ -33,6 +36,7 @@ class Key:
     high: float = math.inf
     choices: tuple[str, ...] = ()
     pattern: str = ""
+    items: type = str
 
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"  # names become folders
@@ -56,9 +60,23 @@ KEYS = {
     "hop_length": Key(int, "samples between frames", 1, 65_536),
     "n_mels": Key(int, "mel bands", 8, 1024),
     "fmin": Key(float, "Hz, lowest band edge", 0, 96_000),
+    "channels": Key(list, "one to three pictures of the sound: logmel, logmel_2048, delta, acceleration, phase, pcen"),
     # windows
     "window_s": Key(float, "s, length of a window", 0.05, 120),
     "hop_s": Key(float, "s, between starts of inference windows", 0.01, 120),
+    "trim_train_db": Key(
+        float, "dB below the loudest frame; clips are cut to what is louder, in training; 0: off", 0, 120
+    ),
+    "trim_inference_db": Key(float, "the same at inference", 0, 120),
+    # 02, 03: experiments
+    "variants": Key(list, "names in the table of the experiment; empty: all", pattern=NAME),
+    "folds": Key(list, "folds held out, one training each; empty: all", 0, 99, items=int),
+    "seeds": Key(
+        list, "seeds of weights and batches, one training each; a verdict wants three", 0, 2**31 - 1, items=int
+    ),
+    "trial_epochs": Key(
+        int, "passes over the training clips in each training, at the base's size of pictures", 1, 100_000
+    ),
     # 01: what is in a clip
     "silence_db": Key(float, "dB below a clip's peak; what stays below is silence", 1, 120),
     # 04: which model
@@ -68,13 +86,23 @@ KEYS = {
     # network and training
     "arch": Key(str, "timm model, from scratch"),
     "image_size": Key(int, "pixels a side that windows are resized to; 0: as they are", 0, 1024),
-    "loss": Key(str, "bce: any labels; ce: one label a clip", choices=("bce", "ce")),
+    "normalise": Key(str, "by mean and std of: set (training clips), band (each mel band of them), window (itself)"),
+    "loss": Key(
+        str, "bce: any labels; ce: one label a clip; lq: bce's noise-robust rival", choices=("bce", "ce", "lq")
+    ),
     "epochs": Key(int, "passes over the training clips, one window each", 1, 100_000),
     "batch_size": Key(int, "windows in a training batch", 2, 4096),
     "lr": Key(float, "peak learning rate of the last layer", 1e-8, 10),
     "lr_body": Key(float, "peak learning rate of the first layers; 0: as lr", 0, 10),
-    "mixup": Key(float, "alpha of mixup's Beta distribution; 0: off", 0, 10),
+    "schedule": Key(str, "of the learning rate: one_cycle, flat, flat_cosine"),
+    "progressive": Key(list, "image sizes before image_size, equal compute each; empty: none", 16, 1024, items=int),
+    "mixup": Key(float, "alpha of mixup's Beta distribution; 0: no mixing", 0, 10),
+    "mix": Key(str, "how two windows are mixed: mixup, mixup_or, mixup_power, cutmix, overlay"),
     "mask_share": Key(float, "SpecAugment: widest mask, share of its axis; 0: off", 0, 0.9),
+    "augment": Key(list, "changes to training windows, in order: gain, shift_wrap, shift_pad, equaliser, stretch"),
+    "balance": Key(
+        str, "an epoch's windows: clip (one each), seconds, effective, augment (wider masks for rare audio)"
+    ),
 }
 
 
@@ -115,8 +143,20 @@ def _checked(name: str, value: object) -> object:
         hint = f" Did you mean {near[0]!r}?" if near else f" Known are: {', '.join(sorted(KEYS))}."
         raise ValueError(f"{name!r} is no parameter of this workbook.{hint}")
     key = KEYS[name]
-    if key.kind is list and isinstance(value, (str, tuple)):
-        value = [item.strip() for item in value.split(",") if item.strip()] if isinstance(value, str) else list(value)
+    if key.kind is list:
+        return [_checked_value(name, item, replace(key, kind=key.items)) for item in _listed(value, key.items)]
+    return _checked_value(name, value, key)
+
+
+def _listed(value: object, kind: type) -> list:
+    """A list as typed: YAML's, comma-separated text, or one item alone (`-p folds 2`)."""
+    if isinstance(value, str):
+        items = [item.strip() for item in value.split(",") if item.strip()]
+        return [int(item) if kind is int and item.isdecimal() else item for item in items]
+    return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+def _checked_value(name: str, value: object, key: Key) -> object:
     if key.kind is float and type(value) is int:
         value = float(value)
     if key.kind is str and type(value) in (int, float):
@@ -133,7 +173,7 @@ def _checked(name: str, value: object) -> object:
 
 
 def _wrong_type(name: str, value: object, key: Key) -> str:
-    need = {bool: "True or False", int: "a whole number", float: "a number", str: "text", list: "a list"}[key.kind]
+    need = {bool: "True or False", int: "a whole number", float: "a number", str: "text"}[key.kind]
     message = f"{name}={value!r} is a {type(value).__name__}, but {need} is needed ({key.help})."
     if isinstance(value, str) and key.kind in (int, float):
         return message + " YAML reads 1e-3 as text: write 1.0e-3."

@@ -24,7 +24,19 @@ from matplotlib.figure import Figure
 from lib import audio
 from lib.cache import Cache
 
-__all__ = ["confusions", "draw_logmel", "gallery", "learning_curves", "listen", "per_class"]
+__all__ = [
+    "class_differences",
+    "confusions",
+    "convergence",
+    "differences",
+    "draw_logmel",
+    "gallery",
+    "learning_curves",
+    "listen",
+    "lr_search",
+    "per_class",
+    "pictures",
+]
 
 PLAYER_RATE = 22_050  # Hz: small enough to lie inside a notebook
 PLAYER_S = 12.0  # s of a long clip that a player holds
@@ -100,6 +112,128 @@ def confusions(counts: np.ndarray, classes: list[str], n_shown: int = 12) -> Fig
         ylabel="label of the clip",
         title=f"Most confused: {classes[row]} taken for {classes[column]}, {counts[row, column]} clips",
     )
+    return figure
+
+
+VERDICT_COLOURS = {"kept": "C2", "dropped": "C3", "unclear": "C7", "screened": "C0"}
+
+
+def differences(table: pd.DataFrame) -> Figure:
+    """Each variant's difference in lwlrap to the base, with its interval; the colour is the verdict.
+
+    Parameters
+    ----------
+    table : variant, lwlrap_diff, lwlrap_diff_low, lwlrap_diff_high, verdict, n (from `experiments.Trials.table`)
+    """
+    table = table.dropna(subset="lwlrap_diff").sort_values("lwlrap_diff", ascending=False)
+    figure, axes = plt.subplots(figsize=(8, 1.2 + 0.3 * len(table)), layout="constrained")
+    axes.axvline(0, color="0.3", lw=1)
+    for y, row in enumerate(table.itertuples()):
+        colour = VERDICT_COLOURS[row.verdict]
+        axes.plot([row.lwlrap_diff_low, row.lwlrap_diff_high], [y, y], color=colour, lw=2)
+        axes.plot(row.lwlrap_diff, y, "o", color=colour)
+    labels = table["variant"].str.replace("_", " ") + "  " + table["verdict"]
+    axes.set_yticks(np.arange(len(table)), labels)
+    axes.invert_yaxis()
+    axes.grid(visible=False, axis="y")
+    kept = int((table["verdict"] == "kept").sum())
+    decided = "no verdict: a screening" if (table["verdict"] == "screened").all() else f"{kept} better than chance"
+    axes.set(
+        xlabel=f"difference in lwlrap to the base (interval corrected by Holm; {int(table['n'].iloc[0])} clips)",
+        title=f"{len(table)} variants against the base: {decided}",
+    )
+    return figure
+
+
+def convergence(curves: pd.DataFrame) -> Figure:
+    """Held-out lwlrap over the course of the training, a line a variant (mean over folds and seeds).
+
+    Parameters
+    ----------
+    curves : variant, model, epoch, lwlrap (NaN where it was not measured)
+    """
+    figure, axes = plt.subplots(figsize=(10, 4.6), layout="constrained")
+    curves = curves.dropna(subset="lwlrap")
+    order = curves.groupby("variant", sort=False)["lwlrap"].last()
+    for i, name in enumerate(order.sort_values(ascending=False).index):
+        mine = curves[curves["variant"] == name].groupby("epoch")["lwlrap"].mean()
+        share = 100 * (mine.index + 1) / (mine.index.max() + 1)
+        style = {"color": "black", "lw": 2.5} if name == "base" else {"color": f"C{i % 10}", "lw": 1.2}
+        axes.plot(share, mine, ls=["-", "--", ":"][i // 10 % 3], label=name.replace("_", " "), **style)
+    axes.set(
+        xlabel="share of the training (%; equal compute for all)",
+        ylabel="lwlrap of held-out windows",
+        title="How fast each variant learns; the legend is in the order of where they end",
+    )
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize="x-small")
+    return figure
+
+
+def class_differences(table: pd.DataFrame) -> Figure:
+    """Whom does a variant help: each class's difference in lwlrap against its seconds of audio, a row a variant.
+
+    Parameters
+    ----------
+    table : variant, class, seconds, diff, diff_low, diff_high (from `experiments.Trials.by_class`)
+    """
+    names = table["variant"].unique()
+    size = (9, 2.9 * len(names))
+    figure, rows = plt.subplots(len(names), 1, figsize=size, layout="constrained", squeeze=False, sharex=True)
+    for axes, name in zip(rows[:, 0], names, strict=True):
+        mine = table[table["variant"] == name].dropna(subset="diff")
+        axes.axhline(0, color="0.3", lw=1)
+        axes.vlines(mine["seconds"], mine["diff_low"], mine["diff_high"], color="C0", lw=1.5, alpha=0.6)
+        axes.plot(mine["seconds"], mine["diff"], "o", color="C0")
+        for _, row in mine.iterrows() if len(mine) <= 20 else []:
+            place = row["seconds"], row["diff_high"]
+            axes.annotate(row["class"], place, fontsize="x-small", rotation=35, ha="left", va="bottom")
+        axes.set(
+            xscale="log", ylabel="difference in lwlrap", title=f"{name.replace('_', ' ')} against the base, by class"
+        )
+        axes.margins(y=0.25)
+    rows[-1, 0].set_xlabel("seconds of training audio in the class (log; bars: 95 % intervals, each class on its own)")
+    return figure
+
+
+def lr_search(found: pd.DataFrame, suggested: float) -> Figure:
+    """Loss while the learning rate grows from batch to batch.
+
+    Parameters
+    ----------
+    found : lr, loss (from `learners.find_lr`)
+    suggested : learning rate to mark
+    """
+    figure, axes = plt.subplots(figsize=(7, 3), layout="constrained")
+    axes.plot(found["lr"], found["loss"])
+    axes.axvline(suggested, color="C1", ls="--")
+    axes.set(
+        xscale="log",
+        xlabel="learning rate",
+        ylabel="training loss (nats)",
+        title=f"The loss falls steadily up to a learning rate of about {suggested:.1g} (dashed)",
+    )
+    return figure
+
+
+def pictures(shown: dict[str, np.ndarray], duration_s: float) -> Figure:
+    """Several pictures of one clip side by side, each with its own scale.
+
+    Parameters
+    ----------
+    shown : name -> (n_mels, n_frames)
+    duration_s : of the clip
+    """
+    n_rows = -(-len(shown) // 2)
+    figure, rows = plt.subplots(n_rows, 2, figsize=(11, 2.1 * n_rows), layout="constrained", squeeze=False)
+    for axes in rows.ravel()[len(shown) :]:
+        axes.set_visible(False)
+    for axes, (name, picture) in zip(rows.ravel(), shown.items(), strict=False):
+        mesh = axes.imshow(
+            picture, origin="lower", aspect="auto", cmap="magma", extent=(0, duration_s, 0, len(picture))
+        )
+        axes.set(title=name, ylabel="mel band", xlabel="time (s)")
+        axes.grid(visible=False)
+        figure.colorbar(mesh, ax=axes, pad=0.01)
     return figure
 
 

@@ -17,7 +17,7 @@ import random
 import subprocess
 import tempfile
 import time
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from importlib import metadata
 from pathlib import Path
 
@@ -35,7 +35,10 @@ CODE = Path(lib.__file__).resolve().parents[1]
 # A checkout has its outputs beside lib/; packed into a kernel there is no checkout, and the working folder serves.
 ROOT = CODE if (CODE / "pyproject.toml").is_file() else Path.cwd()
 # Where and which part, not what: these may differ between the parts of a variant.
-PLACE = ("run", "profile", "data_dir", "variant", "fold", "holdout_fold", "folds_csv", "overwrite", "strict")
+PLACE = (
+    *("run", "profile", "data_dir", "folds_csv", "overwrite", "strict"),
+    *("variant", "fold", "holdout_fold", "variants", "folds", "seeds"),
+)
 FOLDS_SEED = 42  # not `seed`: trainings with several seeds share their folds
 PACKAGES = ("fastai", "librosa", "numpy", "pandas", "safetensors", "scikit-learn", "timm", "torch")
 LITERAL = (bool, int, float, str, list, tuple, dict, type(None))
@@ -43,11 +46,18 @@ LITERAL = (bool, int, float, str, list, tuple, dict, type(None))
 
 @dataclass
 class Run:
-    """One execution of a notebook: parameters, folder, and what it writes."""
+    """One execution of a notebook: parameters, folder, and what it writes.
+
+    Attributes
+    ----------
+    folder : where this part is written
+    variant : the folder whose parts share one configuration; `folder` itself or above it
+    """
 
     notebook: str
     params: dict[str, object]
     folder: Path
+    variant: Path
     read: dict[str, object] = field(default_factory=dict)
     started: float = field(default_factory=time.time)
 
@@ -98,6 +108,25 @@ class Run:
             table = folds.make(clips, targets, self.params["n_folds"], FOLDS_SEED)
         return folds.settle(self.home / "folds.csv", table)
 
+    def trial(self, variant: str, model: str, seed: int, **changes: object) -> "Run":
+        """One training of an experiment: a run of its own in <notebook>/<variant>/<model>/seed_<seed>.
+
+        Parameters
+        ----------
+        variant : name in the table of the experiment
+        model : named by what it does not see, such as without_2
+        changes : parameters that differ from those of this run
+        """
+        variant_folder = self.folder / variant
+        return replace(
+            self,
+            params={**self.params, **changes, "seed": seed},
+            folder=variant_folder / model / f"seed_{seed}",
+            variant=variant_folder,
+            read={},
+            started=time.time(),
+        )
+
     def settle(self, **read: object) -> None:
         """Fix the configuration of this variant: parameters and what was `read` (names of cache, folds ...).
 
@@ -109,18 +138,18 @@ class Run:
             If the variant was made with another configuration; the message names the keys and the ways out.
         """
         self.read = read
-        mine = {**{k: v for k, v in self.params.items() if k not in PLACE}, **read}
-        variant = self.folder.parent if "fold" in self.params else self.folder
-        path = variant / "configuration.json"
+        place = (*PLACE, "seed") if "seeds" in self.params else PLACE
+        mine = {**{k: v for k, v in self.params.items() if k not in place}, **read}
+        path = self.variant / "configuration.json"
         theirs = json.loads(path.read_text()) if path.is_file() else mine
         differ = [k for k in sorted(mine.keys() | theirs.keys()) if mine.get(k) != theirs.get(k)]
         if self.params["overwrite"]:
-            for made in [variant] if differ else [self.folder, variant / "pooled"]:
+            for made in [self.variant] if differ else [self.folder, self.variant / "pooled"]:
                 _throw_away(made)
         elif differ:
             changes = ", ".join(f"{k}: {theirs.get(k)!r} there, {mine.get(k)!r} now" for k in differ)
             raise ValueError(
-                f"{variant} was made with another configuration ({changes}). Give this one a name of its own "
+                f"{self.variant} was made with another configuration ({changes}). Give this one a name of its own "
                 "(-p variant NAME or -p run NAME), or throw that one away with all its folds (-p overwrite True)."
             )
         write_json(path, mine)
@@ -138,7 +167,9 @@ class Run:
             figure.savefig(partial, format="png", dpi=110, bbox_inches="tight", metadata={"Software": None})
         return figure
 
-    def finish(self, metrics: dict[str, float], verdict: str | None, says: str, **facts: object) -> str:
+    def finish(
+        self, metrics: dict[str, float], verdict: str | None, says: str, *, again: bool = False, **facts: object
+    ) -> str:
         """Write manifest.json and, last, result.json; a part that was done before keeps its own.
 
         Parameters
@@ -146,13 +177,14 @@ class Run:
         metrics : flat, plain numbers
         verdict : kept, dropped, unclear, or measured where nothing is compared; None where nothing can be said yet
         says : the conclusion, built from the measured values
+        again : write even so; for a table of other results, which may have become more
         facts : further entries of the manifest, such as the clips of the fit
 
         Returns
         -------
         One line that tells where to look.
         """
-        if not self.done:
+        if again or not self.done:
             manifest = {**_surroundings(), "seconds": round(time.time() - self.started, 1), "read": self.read, **facts}
             write_json(self.folder / "manifest.json", manifest)
             result = {"notebook": self.notebook, "parameters": self.params, **self.read}
@@ -190,13 +222,13 @@ def start(namespace: dict[str, object], notebook: str) -> Run:
     declared = namespace.get("__annotations__") or params  # a profile also holds keys of other notebooks: passed over
     params = {name: value for name, value in params.items() if name in declared}
     params = namespace["_started"] = before | params
-    part = Path(notebook)
+    folder = variant = ROOT / "outputs" / str(params["run"]) / notebook
     if "fold" in params:
         which = params["fold"], params["holdout_fold"]
-        name = "pooled" if which == (-1, -1) else folds.model_name(*which)
-        part = part / str(params["variant"]) / name
+        variant = folder / str(params["variant"])
+        folder = variant / ("pooled" if which == (-1, -1) else folds.model_name(*which))
     seed_everything(params["seed"])
-    return Run(notebook, params, ROOT / "outputs" / str(params["run"]) / part)
+    return Run(notebook, params, folder, variant)
 
 
 def seed_everything(seed: int) -> None:

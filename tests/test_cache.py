@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -62,9 +63,34 @@ def test_frames_are_the_log_mels_of_the_clips(clips, home):
     store = cache.build(clips, SMALL, home)
     for clip in clips.itertuples():
         found, expected = frames_of(store, clip.fname), SMALL(audio.read(clip.path, 8000))
-        assert found.dtype == torch.float16 and found.shape == (expected.shape[1], 1, 16)
-        torch.testing.assert_close(found[:, 0].T.float(), expected, atol=0.05, rtol=0)
+        assert found.dtype == torch.float16 and found.shape == (expected.shape[2], 1, 16)
+        torch.testing.assert_close(found[:, 0].T.float(), expected[0], atol=0.05, rtol=0)
         assert store.index.set_index("fname").loc[clip.fname, "floor_db"] == found.min()
+
+
+@pytest.mark.parametrize(
+    ("channels", "floored"),
+    [
+        (("delta", "logmel", "logmel_512"), [1, 2]),  # in dB
+        (("phase", "logmel"), [1]),
+        (("phase", "pcen"), [0, 1]),  # none is in dB
+    ],
+)
+def test_frames_hold_any_channels_and_their_floor(clips, home, channels, floored):
+    logmel = replace(SMALL, channels=channels)
+    store = cache.build(clips, logmel, home)
+    assert store.n_channels == len(channels)
+    for clip in clips.itertuples():
+        found, expected = frames_of(store, clip.fname), logmel(audio.read(clip.path, 8000))
+        torch.testing.assert_close(found.permute(1, 2, 0), expected.half(), atol=0, rtol=0)
+        assert store.index.set_index("fname").loc[clip.fname, "floor_db"] == found[:, floored].min()
+
+
+def test_the_floor_of_a_clip_is_in_db_even_where_another_channel_lies_below_it(make_clips, home):
+    loud = make_clips({"a.wav": 0.9 * np.sin(2 * np.pi * 1000 * np.arange(4000) / 8000)})
+    store = cache.build(loud, replace(SMALL, top_db=5.0, channels=("delta", "logmel")), home)
+    delta, decibels = frames_of(store, "a.wav").unbind(dim=1)
+    assert store.index["floor_db"].tolist() == [decibels.min()] and decibels.min() > 0 > delta.min()
 
 
 def test_the_index_adds_up(clips, home):
@@ -85,7 +111,7 @@ def test_several_subsets_are_several_parts(make_clips, home):
     assert store.index["part"].tolist() == [0, 0, 1, 1, 2, 2]
     assert store.index["first_frame"].tolist() == [0, 7] * 3
     for clip in pd.concat(sets).itertuples():
-        expected = SMALL(audio.read(clip.path, 8000))
+        expected = SMALL(audio.read(clip.path, 8000))[0]
         torch.testing.assert_close(frames_of(store, clip.fname)[:, 0].T.float(), expected, atol=0.05, rtol=0)
 
 
@@ -113,6 +139,17 @@ def test_statistics_are_per_channel():
     mean, std = cache.Cache(SMALL, (frames,), index, pd.DataFrame(), "").statistics(pd.Series(["a"]))
     assert mean == [2, 5]
     assert std == pytest.approx([1, 1e-3])  # never 0: one divides by it
+
+
+def test_statistics_per_band_are_numpys(clips, home):
+    store = cache.build(clips, replace(SMALL, channels=("logmel", "delta")), home)
+    values = np.concatenate([frames_of(store, fname).double().numpy() for fname in ("b.wav", "a.wav")])
+    mean, std = store.statistics(pd.Series(["a.wav", "b.wav"]), per_band=True)
+    assert np.shape(mean) == np.shape(std) == (2, 16) and isinstance(mean[0], list)
+    np.testing.assert_allclose(mean, values.mean(axis=0), rtol=1e-10)
+    np.testing.assert_allclose(std, values.std(axis=0), rtol=1e-8)
+    whole = store.statistics(pd.Series(["a.wav", "b.wav"]))
+    np.testing.assert_allclose(np.mean(mean, axis=1), whole[0], rtol=1e-10)  # bands are of the same size
 
 
 def test_rows_come_in_the_order_that_is_asked_for(clips, home):
@@ -156,7 +193,8 @@ def test_files_are_not_read_again(clips, home, monkeypatch):
 
 def test_other_bytes_other_settings_or_other_names_make_another_one(clips, home, n_fills):
     names = [cache.build(clips, SMALL, home).name]
-    for change in ({"n_mels": 15}, {"hop_length": 81}, {"fmin": 21.0}, {"top_db": 70.0}, {"sample_rate": 8001}):
+    changes = [{"n_mels": 15}, {"hop_length": 81}, {"fmin": 21.0}, {"top_db": 70.0}, {"sample_rate": 8001}]
+    for change in (*changes, {"channels": ["pcen"]}):
         names.append(cache.build(clips, LogMel(**{**SMALL.settings(), **change}), home).name)
     names.append(cache.build(clips.iloc[:3], SMALL, home).name)
     names.append(cache.build(clips.assign(fname=["x.wav", *clips["fname"][1:]]), SMALL, home).name)

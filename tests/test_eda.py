@@ -79,7 +79,8 @@ def test_windows_are_those_that_rolling_makes(durations, window_s, share):
     cut = Windows(window_s, window_s * share)
     clips = table_of(*[(str(i), "curated", ("x",), duration) for i, duration in enumerate(durations)])
     index = clips[["fname"]].assign(n_frames=[1 + round(d * RATE) // LOGMEL.hop_length for d in durations])
-    assert balance.by_class(clips, ("x",), cut, LOGMEL)["windows"].tolist() == [len(rolling(index, cut, LOGMEL))]
+    store = cache.Cache(LOGMEL, (), index, pd.DataFrame(), "")
+    assert balance.by_class(clips, ("x",), cut, LOGMEL)["windows"].tolist() == [len(rolling(store, index, cut))]
 
 
 def test_imbalance_names_the_pair_and_all_three_ratios(counted):

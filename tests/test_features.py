@@ -1,4 +1,7 @@
-"""Tests of lib.features: librosa's numbers on every kind of clip, and refusals."""
+"""Tests of lib.features: librosa's numbers on every kind of clip, known phases, and refusals."""
+
+import json
+from dataclasses import replace
 
 import librosa
 import numpy as np
@@ -8,7 +11,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from lib import audio
-from lib.features import LogMel, mel_filters
+from lib.features import CHANNELS, LogMel, mel_filters
 
 pytestmark = pytest.mark.filterwarnings("ignore:n_fft=.* is too large:UserWarning")  # librosa, of short clips
 RNG = np.random.default_rng(0)
@@ -33,8 +36,8 @@ def oracle(x: np.ndarray, s: LogMel) -> np.ndarray:
 
 def assert_equal_to_librosa(x: np.ndarray, s: LogMel) -> None:
     found = s(x)
-    assert found.dtype == torch.float32 and found.shape[0] == s.n_mels
-    np.testing.assert_allclose(found.numpy(), oracle(x, s), atol=1e-3, rtol=0)
+    assert found.dtype == torch.float32 and found.shape[:2] == (1, s.n_mels)
+    np.testing.assert_allclose(found[0].numpy(), oracle(x, s), atol=1e-3, rtol=0)
 
 
 def sounds(rate: int) -> dict[str, np.ndarray]:
@@ -52,6 +55,10 @@ def sounds(rate: int) -> dict[str, np.ndarray]:
         "10 ms": tone[: rate // 100],
         "one sample": np.array([0.5]),
     }
+
+
+def with_channels(*names: str, settings: LogMel = SMALL) -> LogMel:
+    return replace(settings, channels=names)
 
 
 @pytest.mark.parametrize("name", SETTINGS)
@@ -100,9 +107,9 @@ def test_filters_are_librosas(name):
 
 def test_frame_t_is_centred_on_its_sample():
     click = np.eye(1, 8000, 40 * 80)[0]
-    assert SMALL(click).max(dim=0).values.argmax() == 40
+    assert SMALL(click)[0].max(dim=0).values.argmax() == 40
     assert SMALL.frames_per_s == 100
-    assert [SMALL(np.ones(n)).shape[1] for n in (1, 79, 80, 8000)] == [1, 1, 2, 101]
+    assert [SMALL(np.ones(n)).shape[2] for n in (1, 79, 80, 8000)] == [1, 1, 2, 101]
 
 
 def test_dynamic_range_is_cut_at_top_db():
@@ -119,8 +126,122 @@ def test_arrays_and_tensors_give_the_same_and_stay_as_they_are():
     np.testing.assert_array_equal(x, before)
 
 
+# --- channels ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize(("channel", "order"), [("delta", 1), ("acceleration", 2)])
+def test_derivatives_are_librosas(name, channel, order):
+    """Within 0.001 dB a frame: the log-mels themselves are that close."""
+    s = SETTINGS[name]
+    for sound in sounds(s.sample_rate).values():
+        found = with_channels(channel, settings=s)(sound)[0]
+        decibels = oracle(sound, s)
+        assert found.shape == decibels.shape
+        if decibels.shape[1] >= 9:
+            np.testing.assert_allclose(found, librosa.feature.delta(decibels, width=9, order=order), atol=1e-3, rtol=0)
+
+
+def test_a_clip_of_few_frames_has_the_derivatives_of_all_it_has():
+    for n_frames in range(1, 12):
+        sound = RNG.normal(0, 0.1, 80 * n_frames - 1)
+        delta, acceleration = with_channels("delta", "acceleration")(sound)
+        decibels = oracle(sound, SMALL)
+        assert delta.shape == acceleration.shape == decibels.shape == (16, n_frames)
+        first = decibels[:, :9].T
+        for order, found in ((1, delta), (2, acceleration)):
+            expected = order * np.polyfit(range(len(first)), first, order)[0] if len(first) > order else np.zeros(16)
+            np.testing.assert_allclose(found[:, 0], expected, atol=1e-3)
+
+
+def librosas_pcen(x: np.ndarray, s: LogMel) -> np.ndarray:
+    magnitude = librosa.feature.melspectrogram(
+        y=np.asarray(x, np.float64), sr=s.sample_rate, n_fft=s.n_fft, hop_length=s.hop_length, n_mels=s.n_mels,
+        fmin=s.fmin, fmax=s.fmax or None, pad_mode="constant", power=1,
+    )  # fmt: skip
+    return librosa.pcen(magnitude * 2**31, sr=s.sample_rate, hop_length=s.hop_length)
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_pcen_is_librosas(name):
+    """Within 0.01 %, and 1e-5 where it is near 0."""
+    for sound in [*sounds(SETTINGS[name].sample_rate).values(), np.zeros(3000)]:
+        found = with_channels("pcen", settings=SETTINGS[name])(sound)[0]
+        np.testing.assert_allclose(found, librosas_pcen(sound, SETTINGS[name]), rtol=1e-4, atol=1e-5)
+
+
+BIN_A_BAND = LogMel(8000, 256, 80, 31, 0, 1000, channels=("phase",))  # band m holds bin m + 1 alone, 31.25 Hz each
+
+
+@pytest.mark.parametrize("offset", [-0.5, -0.2, 0.0, 0.3, 0.5])
+def test_a_tone_between_bins_shows_its_offset_from_each(offset):
+    tone = 0.5 * np.sin(2 * np.pi * (20 + offset) * 31.25 * np.arange(8000) / 8000 + 1)
+    (found,) = BIN_A_BAND(tone)
+    assert (found[:, 0] == 0).all()
+    steady = found[:, 5:-5]  # frames that do not reach into the padding
+    for band, expected in ((18, offset + 1), (19, offset), (20, offset - 1)):
+        np.testing.assert_allclose(steady[band], expected, atol=1e-3)
+    assert found.abs().max() <= 256 / (2 * 80) + 1e-3
+
+
+def test_the_offset_of_a_tone_beyond_the_range_wraps():
+    tone = np.sin(2 * np.pi * 20.3 * 31.25 * np.arange(8000) / 8000)
+    assert BIN_A_BAND(tone)[0, 21, 50].item() == pytest.approx(-1.7 + 256 / 80, abs=0.01)
+
+
+def test_phase_is_the_power_weighted_mean_of_unwrapped_advances():
+    s = with_channels("phase", settings=SETTINGS["narrow"])
+    sound = RNG.normal(0, 0.1, 4000)
+    spectrum = librosa.stft(sound, n_fft=s.n_fft, hop_length=s.hop_length, pad_mode="constant")
+    turn = 2 * np.pi * s.hop_length / s.n_fft
+    advance = np.diff(np.angle(spectrum), axis=1) - turn * np.arange(len(spectrum))[:, None]
+    offset = (np.mod(advance + np.pi, 2 * np.pi) - np.pi) / turn
+    weights = mel_filters(s)[:, :, None] * np.abs(spectrum[:, 1:]) ** 2
+    expected = (weights * offset).sum(axis=1) / weights.sum(axis=1)
+    np.testing.assert_allclose(s(sound)[0, :, 1:], expected, atol=1e-3)
+
+
+def test_silence_and_single_samples_give_numbers():
+    for sound in (np.zeros(1000), np.array([0.5]), np.r_[np.zeros(800), 0.1 * np.ones(80), np.zeros(800)]):
+        for names in (("delta", "acceleration", "phase"), ("logmel", "pcen", "logmel_512")):
+            assert with_channels(*names)(sound).isfinite().all()
+    assert with_channels("delta", "phase", "pcen")(np.zeros(1000)).abs().max() < 1e-6
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    names=st.lists(st.sampled_from([*CHANNELS, "logmel_128", "logmel_512", "logmel_1024"]), min_size=1, max_size=3),
+    n_samples=st.integers(1, 2000),
+    seed=st.integers(0, 1000),
+)
+def test_each_channel_is_what_it_is_alone(names, n_samples, seed):
+    sound = np.random.default_rng(seed).normal(0, 0.1, n_samples)
+    logmel = LogMel(8000, 256, 80, 12, 20, channels=names)
+    found = logmel(sound)
+    assert found.dtype == torch.float32 and found.shape == (logmel.n_channels, 12, 1 + n_samples // 80)
+    assert logmel.channels == tuple(names) and logmel.in_db == tuple(name[:6] == "logmel" for name in names)
+    for channel, name in zip(found, names, strict=True):
+        n_fft = int(name[7:] or 256) if name.startswith("logmel") else 256
+        alone = LogMel(8000, n_fft, 80, 12, 20, channels=("logmel" if "_" in name else name,))
+        assert torch.equal(channel, alone(sound)[0])
+
+
+def test_one_transform_for_each_n_fft(monkeypatch):
+    lengths, rfft = [], torch.fft.rfft
+    monkeypatch.setattr(torch.fft, "rfft", lambda frames: (lengths.append(frames.shape[1]), rfft(frames))[1])
+    with_channels("delta", "phase", "pcen")(np.ones(900))
+    assert lengths == [256]
+    with_channels("logmel", "logmel_512", "pcen")(np.ones(900))
+    assert sorted(lengths) == [256, 256, 512]
+
+
+# --- settings ------------------------------------------------------------------------------------------------------
+
+
 def test_settings_make_the_same_one_again():
-    assert LogMel(**SMALL.settings()) == SMALL
+    for logmel in (SMALL, with_channels("logmel", "logmel_512", "pcen")):
+        assert LogMel(**json.loads(json.dumps(logmel.settings()))) == logmel
+        assert json.loads(json.dumps(logmel.settings())) == logmel.settings()
     assert SMALL.settings()["fmax"] == 0 and SMALL.top_hz == 4000
 
 
@@ -133,6 +254,14 @@ def test_settings_make_the_same_one_again():
         ({"fmin": 500.0, "fmax": 400.0}, r"fmin=500.0 and fmax=400.0 Hz must satisfy"),
         ({"fmax": 4001.0}, r"fmax=4001.0 Hz must satisfy .*fmax 0 means that limit"),
         ({"fmin": float("nan")}, r"fmin=nan"),
+        ({"channels": []}, r"channels=\[\] must be a list of one to three names"),
+        ({"channels": ["logmel"] * 4}, r"must be a list of one to three names"),
+        ({"channels": "logmel"}, r"channels='logmel' must be a list"),
+        ({"channels": ["mfcc"]}, r"unknown name 'mfcc'. There are: logmel, delta, .*pcen, logmel_<n_fft>"),
+        ({"channels": ["logmel_0512"]}, r"unknown name 'logmel_0512'"),
+        ({"channels": ["logmel", "logmel_511"]}, r"'logmel_511' beside n_fft=256: one is odd and one even"),
+        ({"channels": ["logmel_64"]}, r"hop_length=80 is longer than n_fft=64"),
+        ({"channels": ["logmel_128"], "n_mels": 80}, r"of n_mels=80 bands are narrower than one of the n_fft=128 bins"),
         ({"n_mels": 200}, r"\d+ of n_mels=200 bands are narrower than one of the n_fft=256 bins .*raise n_fft"),
     ],
 )

@@ -24,7 +24,10 @@ CLASSES = ["Bark", "Meow", "Purr", "Hiss", "Chirp"]
 def make(network: Network = TINY, n_channels: int = 1, n_classes: int = 5) -> WindowModel:
     """A model that has seen some batches, so that its batch norms are not the identity."""
     torch.manual_seed(0)
-    model = WindowModel(network, n_classes, [-40.0 + i for i in range(n_channels)], [15.1] * n_channels)
+    mean, std = [-40.0 + i for i in range(n_channels)], [15.1] * n_channels
+    if network.normalise == "band":
+        mean, std = [[m + k / 7 for k in range(32)] for m in mean], [[s] * 32 for s in std]
+    model = WindowModel(network, n_classes, mean, std)
     with torch.no_grad():
         model.train()(decibels(4, n_channels))
     return model.eval()
@@ -59,6 +62,57 @@ def test_image_size(image_size, seen):
     model.body.register_forward_pre_hook(lambda _, inputs: sizes.append(tuple(inputs[0].shape)))
     logits_of(model, decibels(2))
     assert sizes == [(2, 1, *seen)]
+
+
+def test_image_size_may_change_while_training(tmp_path):
+    model, sizes = make(Network("test_resnet", 48)), []
+    model.body.register_forward_pre_hook(lambda _, inputs: sizes.append(tuple(inputs[0].shape[2:])))
+    assert model.image_size == 48
+    for model.image_size in (24, 32, 0):
+        logits_of(model, decibels(2))
+    assert sizes == [(24, 24), (32, 32), (32, 40)]
+    model.image_size = 32
+    models.save(tmp_path / "weights.safetensors", model, {"classes": CLASSES})
+    assert models.load(tmp_path / "weights.safetensors")[0].image_size == 32  # scoring sees what training saw last
+
+
+def seen_by_the_body(model: WindowModel, x: torch.Tensor) -> torch.Tensor:
+    seen = []
+    model.body.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].clone()))
+    logits_of(model, x)
+    return seen[0]
+
+
+def test_normalised_by_band():
+    x = decibels(3, 2)
+    mean, std = -40 + torch.arange(64.0).view(2, 32), 10 + torch.arange(64.0).view(2, 32)
+    model = WindowModel(Network("test_resnet", 0, normalise="band"), 5, mean.tolist(), std.tolist())
+    expected = (x - mean[None, :, :, None]) / std[None, :, :, None]
+    torch.testing.assert_close(seen_by_the_body(model, x), expected, atol=1e-6, rtol=1e-6)
+    assert next(model.body.parameters()).shape[1] == 2
+
+
+def test_normalised_by_window():
+    x = decibels(4, 2)
+    x[0], x[1, 1] = x[0] * 9 + 500, -80.0  # louder than the others; one silent channel
+    model = WindowModel(Network("test_resnet", 0, normalise="window"), 5, [0.0] * 2, [1.0] * 2)
+    seen = seen_by_the_body(model, x)
+    expected = (x.numpy() - x.numpy().mean((2, 3), keepdims=True)) / x.numpy().std((2, 3), keepdims=True).clip(1e-3)
+    np.testing.assert_allclose(seen.numpy(), expected, atol=1e-4)
+    assert (seen[1, 1] == 0).all() and logits_of(model, x).isfinite().all()
+    torch.testing.assert_close(logits_of(model, x * 2 - 7)[[0, 2, 3]], logits_of(model, x)[[0, 2, 3]])
+
+
+def test_an_unknown_normalisation_is_refused():
+    with pytest.raises(ValueError, match=r"normalise='batch' is unknown. There are: set, band, window"):
+        Network("test_resnet", 0, normalise="batch")
+
+
+@pytest.mark.parametrize(("normalise", "level"), [("set", [[0.0] * 32]), ("band", [0.0]), ("window", [[0.0] * 32])])
+def test_statistics_that_do_not_fit_the_normalisation_are_refused(normalise, level):
+    match = rf"do not fit normalise='{normalise}'. Take Cache.statistics\(fnames, per_band={normalise == 'band'}\)"
+    with pytest.raises(ValueError, match=match):
+        WindowModel(Network("test_resnet", 0, normalise=normalise), 5, level, level)
 
 
 @pytest.mark.parametrize("arch", ["test_resnet", "test_efficientnet", "test_vit", "mobilenetv3_small_050"])
@@ -141,7 +195,7 @@ def scene(lengths: tuple[int, ...]) -> tuple[Cache, pd.DataFrame, int]:
     index = index.assign(first_frame=index["n_frames"].cumsum() - index["n_frames"], floor_db=-80.0)
     store = Cache(logmel, (decibels(1, sum(lengths), 1, 32)[0].half(),), index, pd.DataFrame(), "name")
     cut = windows.Windows(0.4, 0.2)
-    table = windows.rolling(index, cut, logmel)
+    table = windows.rolling(store, index, cut)
     return store, table.set_axis(np.zeros(len(table))), cut.n_frames(logmel)
 
 
@@ -163,8 +217,9 @@ def test_scores_equal_a_loop_over_windows():
 
 
 @pytest.mark.parametrize("n_channels", [1, 3])
-def test_a_model_comes_back_to_the_last_bit(tmp_path, n_channels):
-    network, x = Network("test_resnet", 24, dropout=0.25), decibels(5, n_channels)
+@pytest.mark.parametrize("normalise", models.NORMALISE)
+def test_a_model_comes_back_to_the_last_bit(tmp_path, n_channels, normalise):
+    network, x = Network("test_resnet", 24, dropout=0.25, normalise=normalise), decibels(5, n_channels)
     model = make(network, n_channels).prepare("cpu", "float32")
     sidecar = {"classes": CLASSES, "audio": {"n_mels": 32}, "unseen_folds": [2]}
     models.save(tmp_path / "part" / "weights.safetensors", model, sidecar)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lib import parameters
-from lib.parameters import KEYS, Key, check, load_profile
+from lib.parameters import check, load_profile
 
 
 def profile(folder, text):
@@ -29,7 +29,7 @@ def test_a_misspelt_key_names_the_nearest(wrong, near):
 
 
 def test_a_key_like_no_other_is_answered_with_the_list():
-    with pytest.raises(ValueError, match="'xyzzy' is no parameter .* Known are: arch, batch_size"):
+    with pytest.raises(ValueError, match="'xyzzy' is no parameter .* Known are: arch, augment"):
         check({"xyzzy": 1})
 
 
@@ -72,7 +72,7 @@ def test_a_wrong_type_is_refused_with_the_remedy(name, value, message):
         ("lr", math.nan, "lr=nan is out of range"),
         ("lr", math.inf, "lr=inf is out of range"),
         ("fmin", -math.inf, "fmin=-inf is out of range"),
-        ("loss", "mse", "loss='mse' is not one of bce, ce"),
+        ("loss", "mse", "loss='mse' is not one of bce, ce, lq"),
     ],
 )
 def test_what_is_out_of_range_is_refused_naming_the_range(name, value, message):
@@ -105,13 +105,28 @@ def test_a_name_that_passes_is_one_plain_folder(name):
     assert name.isprintable()
 
 
-def test_a_list_may_come_as_text_with_commas(monkeypatch):
-    monkeypatch.setitem(KEYS, "variants", Key(list, "to compare"))
+def test_a_list_may_come_as_text_with_commas_or_as_one_item():
     for value in ("a, b,", ["a", "b"], ("a", "b")):
         assert check({"variants": value}) == {"variants": ["a", "b"]}
     assert check({"variants": ""}) == {"variants": []}
-    with pytest.raises(ValueError, match="variants=3 is a int, but a list is needed"):
-        check({"variants": 3})
+    for value in ("1, 2", [1, 2]):
+        assert check({"folds": value}) == {"folds": [1, 2]}
+    assert check({"folds": 2, "variants": 7}) == {"folds": [2], "variants": ["7"]}  # -p folds 2
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("folds", "0,two", "folds='two' is a str, but a whole number is needed"),
+        ("folds", [0, 1.5], "folds=1.5 is a float, but a whole number is needed"),
+        ("seeds", None, "seeds=None is a NoneType, but a whole number is needed"),
+        ("folds", [0, -1], "folds=-1 is out of range: 0 to 99"),
+        ("variants", "base, ../x", r"variants='\.\./x' must be letters, digits"),
+    ],
+)
+def test_an_item_of_a_list_is_checked_like_a_value(name, value, message):
+    with pytest.raises(ValueError, match=message):
+        check({name: value})
 
 
 def test_a_profile_is_read_and_checked(tmp_path):

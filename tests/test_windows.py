@@ -1,4 +1,6 @@
-"""Tests of lib.windows: every frame is seen, starts lie where they may, a batch equals the literal loop."""
+"""Tests of lib.windows: every frame is seen, silence is cut where it is, a batch equals the literal loop."""
+
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 
 from lib.cache import Cache
 from lib.features import LogMel
-from lib.windows import Windows, batch, random_starts, rolling
+from lib.windows import Windows, batch, random_starts, rolling, trim
 
 calm = settings(deadline=None, max_examples=60)
 LOGMEL = LogMel(8000, 256, 80, 8, 20)  # 100 frames a second
@@ -23,13 +25,23 @@ def index_of(lengths: list[int], n_parts: int = 1) -> pd.DataFrame:
     return table.assign(floor_db=-80.0 - np.arange(len(lengths)))
 
 
-def cache_of(index: pd.DataFrame, n_channels: int = 1) -> Cache:
+def cache_of(index: pd.DataFrame, channels: tuple[str, ...] = ("logmel",)) -> Cache:
     """A cache of made-up frames; neighbours differ."""
+    n_channels = len(channels)
     parts, n = [], LOGMEL.n_mels * n_channels
     for part, n_frames in index.groupby("part")["n_frames"].sum().items():
         values = torch.arange(n_frames * n).half() / 8 - 100 * part
         parts.append(values.view(n_frames, n_channels, LOGMEL.n_mels))
-    return Cache(LOGMEL, tuple(parts), index, pd.DataFrame(), "name")
+    return Cache(replace(LOGMEL, channels=channels), tuple(parts), index, pd.DataFrame(), "name")
+
+
+def scene(*levels: list[float], channels: tuple[str, ...] = ("logmel",)) -> Cache:
+    """A cache of clips whose frames are as loud as given, dB, in one band, and 20 dB below in the others."""
+    index = index_of([len(clip) for clip in levels]).assign(floor_db=-80.0)
+    frames = torch.full((sum(index["n_frames"]), len(channels), LOGMEL.n_mels), 90.0).half()
+    frames[:, 0] = torch.tensor(np.concatenate(levels))[:, None].half() - 20
+    frames[:, 0, 3] += 20
+    return Cache(replace(LOGMEL, channels=channels), (frames,), index, pd.DataFrame(), "name")
 
 
 # --- where windows start -------------------------------------------------------------------------------------------
@@ -37,11 +49,11 @@ def cache_of(index: pd.DataFrame, n_channels: int = 1) -> Cache:
 
 def test_known_starts():
     index = index_of([250, 100, 99, 96, 1, 101])
-    table = rolling(index, Windows(window_s=1.0, hop_s=0.5), LOGMEL)
+    table = rolling(cache_of(index), index, Windows(window_s=1.0, hop_s=0.5))
     starts = {fname: rows["start_frame"].tolist() for fname, rows in table.groupby("fname")}
     assert list(starts.values()) == [[0, 50, 100, 150], [0], [0], [-2], [-49], [0, 1]]
     assert table["window_start_s"].tolist()[:4] == [0, 0.5, 1, 1.5] and table.index.tolist() == list(range(10))
-    assert list(table.columns) == [*index.columns, "start_frame", "window_start_s"]
+    assert list(table.columns) == [*index.columns, "offset_frames", "start_frame", "window_start_s"]
 
 
 @calm
@@ -49,7 +61,7 @@ def test_known_starts():
 def test_every_frame_of_every_clip_is_covered(lengths, width, overlap):
     cut = Windows(width / 100, max(1, int(width * overlap)) / 100)
     index = index_of(lengths)
-    table = rolling(index, cut, LOGMEL)
+    table = rolling(cache_of(index), index, cut)
     assert cut.n_frames(LOGMEL) == width and cut.hop_frames(LOGMEL) <= width
     assert table["fname"].drop_duplicates().tolist() == index["fname"].tolist()  # each clip, in order
     assert not table[["fname", "window_start_s"]].duplicated().any()
@@ -68,9 +80,11 @@ def test_every_frame_of_every_clip_is_covered(lengths, width, overlap):
 
 def test_rows_are_repeated_whatever_their_index():
     index = index_of([250, 30, 120]).set_axis([5, 5, 0])
-    cut = Windows(1.0, 0.5)
-    pd.testing.assert_frame_equal(rolling(index, cut, LOGMEL), rolling(index.reset_index(drop=True), cut, LOGMEL))
-    assert len(rolling(index.iloc[:0], cut, LOGMEL)) == 0
+    store = cache_of(index)
+    for cut in (Windows(1.0, 0.5), Windows(1.0, 0.5, trim_inference_db=1.0)):
+        table = rolling(store, index, cut)
+        pd.testing.assert_frame_equal(table, rolling(store, index.reset_index(drop=True), cut))
+        assert len(rolling(store, index.iloc[:0], cut)) == 0 < len(table)
 
 
 @pytest.mark.parametrize(("n_frames", "low", "high"), [(15, 0, 5), (5, -5, 0), (10, 0, 0)])
@@ -92,6 +106,63 @@ def test_random_starts_lie_where_they_may_and_follow_the_generator(lengths, widt
     np.testing.assert_array_equal(starts, random_starts(np.array(lengths), width, np.random.default_rng(seed)))
 
 
+# --- silence -------------------------------------------------------------------------------------------------------
+
+
+def test_trim_keeps_from_the_first_to_the_last_loud_frame():
+    store = scene([-60, -30, -70, -31, -10, -80], [-20] * 3, [-80, -90, -5], [-7])
+    found = trim(store, store.index, 21.0)
+    assert found["offset_frames"].tolist() == [1, 0, 2, 0]  # a quiet frame between loud ones stays
+    assert found["n_frames"].tolist() == [4, 3, 1, 1]
+    assert found["first_frame"].tolist() == [1, 6, 11, 12]
+    assert trim(store, store.index, 20.0)["n_frames"].tolist() == [4, 3, 1, 1]  # the limit counts as loud
+    assert trim(store, store.index, 19.0)["n_frames"].tolist() == [1, 3, 1, 1]
+    off = trim(store, store.index, 0.0)
+    pd.testing.assert_frame_equal(off.drop(columns="offset_frames"), store.index)
+    assert (off["offset_frames"] == 0).all()
+
+
+@calm
+@given(st.lists(st.lists(st.integers(-80, 0), min_size=1, max_size=30), min_size=1, max_size=5), st.floats(0.01, 90))
+def test_trim_cuts_only_quiet_ends(levels, trim_db):
+    store = scene(*levels)
+    for clip, row in zip(levels, trim(store, store.index, trim_db).itertuples(), strict=True):
+        end = row.offset_frames + row.n_frames
+        limit = max(clip) - trim_db
+        assert row.n_frames >= 1 and clip[row.offset_frames] >= limit and clip[end - 1] >= limit
+        assert all(level < limit for level in clip[: row.offset_frames] + clip[end:])
+
+
+def test_windows_of_trimmed_clips_know_where_they_are_in_the_whole_clip():
+    store = scene([-80] * 30 + [-10] * 50 + [-80] * 40, [-10] * 20)
+    table = rolling(store, store.index, Windows(0.2, 0.2, trim_inference_db=40.0))
+    assert table["start_frame"].tolist() == [0, 20, 30, 0]
+    assert table["window_start_s"].tolist() == [0.3, 0.5, 0.6, 0]
+    assert table["n_frames"].tolist() == [50, 50, 50, 20]
+    x = batch(store, table, table["start_frame"].to_numpy(copy=True), 20)
+    assert (x[:, 0, 3] == -10).all()
+    (long,) = rolling(store, store.index[:1], Windows(0.54, 0.2, 40.0)).itertuples()  # longer than what is left
+    assert long.start_frame == -2 and long.window_start_s == 0.28
+
+
+def test_trim_asks_channel_0_alone_and_in_db():
+    store = scene([-80, -10, -80], channels=("logmel", "pcen"))
+    assert trim(store, store.index, 5.0)["n_frames"].tolist() == [1]
+    store = scene([-80, -10, -80], channels=("pcen", "logmel"))
+    with pytest.raises(ValueError, match=r"trim_db=5.0 needs channel 0 in dB, but it is 'pcen'. Put logmel first"):
+        trim(store, store.index, 5.0)
+    assert trim(store, store.index, 0.0)["n_frames"].tolist() == [3]
+
+
+@pytest.mark.parametrize("value", [-1.0, float("nan")])
+def test_a_trim_that_is_no_distance_is_refused(value):
+    store = scene([-80, -10])
+    with pytest.raises(ValueError, match=r"trim_db=.* must be 0 \(off\) or above"):
+        trim(store, store.index, value)
+    with pytest.raises(ValueError, match=r"trim_inference_db=.* must be 0 \(off\) or above"):
+        Windows(1.0, 0.5, value)
+
+
 # --- batches -------------------------------------------------------------------------------------------------------
 
 
@@ -101,7 +172,9 @@ def literal(cache: Cache, rows: pd.DataFrame, starts: np.ndarray, width: int) ->
         for t in range(width):
             frame = starts[i] + t
             inside = 0 <= frame < row.n_frames
-            out[i, :, :, t] = cache.parts[row.part][row.first_frame + frame].numpy() if inside else row.floor_db
+            for c, name in enumerate(cache.logmel.channels):
+                padding = row.floor_db if name.startswith("logmel") else 0
+                out[i, c, :, t] = cache.parts[row.part][row.first_frame + frame, c].numpy() if inside else padding
     return out
 
 
@@ -110,7 +183,8 @@ def literal(cache: Cache, rows: pd.DataFrame, starts: np.ndarray, width: int) ->
 def test_a_batch_equals_the_literal_loop(data):
     n_parts = data.draw(st.integers(1, 3))
     index = index_of(data.draw(st.lists(st.integers(1, 40), min_size=n_parts, max_size=6)), n_parts)
-    cache = cache_of(index, n_channels=data.draw(st.integers(1, 3)))
+    names = st.sampled_from(["logmel", "delta", "phase", "pcen", "logmel_512"])
+    cache = cache_of(index, tuple(data.draw(st.lists(names, min_size=1, max_size=3))))
     chosen = data.draw(st.lists(st.integers(0, len(index) - 1), max_size=8))  # in any order, some twice
     starts = np.array(data.draw(st.lists(st.integers(-50, 50), min_size=len(chosen), max_size=len(chosen))), int)
     width = data.draw(st.integers(1, 30))
@@ -125,6 +199,12 @@ def test_padding_holds_the_floor_of_its_own_clip():
     outside = torch.tensor([[1, 1, 0, 0, 0, 1], [0, 0, 0, 0, 1, 1]]).bool()
     assert x[0, 0, 0, outside[0]].unique().tolist() == [-80] and x[1, 0, 0, outside[1]].unique().tolist() == [-81]
     assert (x[0, 0, :, ~outside[0]] > -80).all()
+
+
+def test_channels_that_are_not_in_db_are_padded_with_0():
+    index = index_of([1])
+    x = batch(cache_of(index, ("delta", "logmel", "pcen")), index, np.array([-1]), 3)
+    assert x[0, :, :, 0].unique(dim=1).T.tolist() == x[0, :, :, 2].unique(dim=1).T.tolist() == [[0, -80, 0]]
 
 
 def test_no_rows_give_an_empty_batch():

@@ -1,0 +1,456 @@
+"""Experiments: one base recipe, one thing changed at a time, on the same clips, folds and seeds.
+
+Conventions
+-----------
+A table maps the name of a variant to the parameters that it changes; `base` changes none. A trial is one training of a
+variant, for one fold and one seed; it is a result of its own in <notebook>/<variant>/without_<fold>/seed_<seed>, so
+what is done is never done again.
+Equal compute: the epochs of a trial are `trial_epochs` of the base, scaled by the pixels of a training picture.
+Comparisons are paired over clips, groups and seeds, on pooled out-of-fold scores of the last epoch, corrected by Holm.
+
+Used in: 02, 03.
+"""
+
+import json
+import time
+from dataclasses import dataclass
+from functools import cache as remember
+
+import numpy as np
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+from lib import audio, augment, datasets, files, folds, learners, metrics, oof, windows
+from lib import cache as caches
+from lib.features import LogMel
+from lib.models import Network, WindowModel
+from lib.runs import Run
+from lib.windows import Windows
+
+__all__ = [
+    "Trials",
+    "augmentation",
+    "augmented",
+    "chosen",
+    "costs",
+    "features",
+    "find_lr",
+    "image_pixels",
+    "learning_rates",
+    "pictures",
+    "train",
+]
+
+MIN_SEEDS = 3  # fewer tell of models, not of recipes: no verdict
+SILENCE_DB = 40.0  # dB below the loudest frame: what the trimming variants cut
+BALANCING = ("by_seconds", "by_effective_number", "augment_rare")  # asked class by class
+
+Table = dict[str, dict[str, object]]
+
+
+def features(base: dict[str, object]) -> Table:
+    """The variants of 02: which picture of the sound?
+
+    Parameters
+    ----------
+    base : the parameters that the variants start from; a variant that would change nothing is left out
+    """
+    n_fft, n_mels = base["n_fft"], base["n_mels"]
+    table = {
+        "base": {},
+        "delta": {"channels": ["logmel", "delta", "acceleration"]},
+        "several_n_fft": {"channels": ["logmel", f"logmel_{n_fft // 2}", f"logmel_{2 * n_fft}"]},
+        "phase": {"channels": ["logmel", "delta", "phase"]},
+        "pcen": {"channels": ["pcen"]},
+        "half_mels": {"n_mels": n_mels // 2},
+        "double_mels": {"n_mels": 2 * n_mels},
+        **{f"window_{s}s": {"window_s": float(s), "hop_s": min(base["hop_s"], s / 2)} for s in (1, 2, 4)},
+        "trim_train": {"trim_train_db": SILENCE_DB},
+        "trim_inference": {"trim_inference_db": SILENCE_DB},
+        "trim_both": {"trim_train_db": SILENCE_DB, "trim_inference_db": SILENCE_DB},
+        "normalise_band": {"normalise": "band"},
+        "normalise_window": {"normalise": "window"},
+    }
+    return _changing(table, base)
+
+
+def augmentation(base: dict[str, object]) -> Table:
+    """The variants of 03: which augmentation, sampling, picture size and learning rate?"""
+    table = {
+        "base": {},
+        # SpecAugment
+        "no_masks": {"mask_share": 0.0},
+        "wide_masks": {"mask_share": 0.33},
+        # two clips at once
+        "no_mixup": {"mixup": 0.0},
+        "mixup_alpha_1": {"mixup": 1.0},
+        "mixup_or": {"mix": "mixup_or"},
+        "mixup_power": {"mix": "mixup_power"},
+        "cutmix": {"mix": "cutmix"},
+        "overlay": {"mix": "overlay"},
+        # another recording of the same sound
+        **{name: {"augment": [name]} for name in ("gain", "shift_wrap", "shift_pad", "equaliser", "stretch")},
+        "recording": {"augment": ["equaliser", "gain", "stretch"]},
+        # seconds of audio per class
+        "by_seconds": {"balance": "seconds"},
+        "by_effective_number": {"balance": "effective"},
+        "augment_rare": {"balance": "augment"},
+        # size of the picture
+        "fixed_224": {"image_size": 224},
+        "progressive_224": {"image_size": 224, "progressive": [64, 128]},
+        # learning rate: slices as fastai writes them, first layers to last
+        "slice_reversed": {"lr_body": 0.1, "lr": 0.01},
+        "slice": {"lr_body": 0.01, "lr": 0.1},
+        "flat": {"schedule": "flat"},
+        "flat_cosine": {"schedule": "flat_cosine"},
+    }
+    return _changing(table, base)
+
+
+def chosen(table: Table, names: list[str]) -> Table:
+    """The named rows of a table, in its order; no names: all.
+
+    Raises
+    ------
+    ValueError
+        If there is no variant of that name; the message lists those that there are.
+    """
+    unknown = [name for name in names if name not in table]
+    if unknown:
+        raise ValueError(f"variants={unknown} are not in the table of this experiment: {', '.join(table)}.")
+    return {name: changes for name, changes in table.items() if not names or name in names}
+
+
+@dataclass(frozen=True)
+class Trials:
+    """What the trials of an experiment found on the clips of its folds.
+
+    Attributes
+    ----------
+    clips : fname, group, fold, labels (tuples): the clips that every trial scored
+    classes : in submission order
+    scores : variant -> float64 (n_seeds, n_clips, n_classes), in the order of clips
+    done : a row a trial: variant, fold, seed, epochs, seconds, images_per_s, problem (why it has no scores, or "")
+    curves : variant, model (fold and seed), epoch, lr, train_loss, valid_loss, lwlrap
+    n_folds : folds of the whole set; a verdict wants all of them
+    """
+
+    clips: pd.DataFrame
+    classes: list[str]
+    scores: dict[str, np.ndarray]
+    done: pd.DataFrame
+    curves: pd.DataFrame
+    n_folds: int
+
+    @property
+    def targets(self) -> np.ndarray:
+        """0/1 float32 (n_clips, n_classes)"""
+        return datasets.targets(self.clips, self.classes)
+
+    @property
+    def groups(self) -> np.ndarray:
+        return self.clips["group"].to_numpy(str)
+
+    @property
+    def decides(self) -> bool:
+        """Whether there is enough for verdicts: a base and another variant, all folds, three seeds."""
+        return (
+            len(self.scores) > 1
+            and "base" in self.scores
+            and self.done["fold"].nunique() == self.n_folds
+            and self.done["seed"].nunique() >= MIN_SEEDS
+        )
+
+    def table(self) -> pd.DataFrame:
+        """A row a variant, base first, then from best to worst: its scores with 95 % intervals, and its difference to
+        the base (pairs over clips and seeds; intervals, p and verdict corrected by Holm over this table).
+
+        Without enough folds and seeds for verdicts the column says "screened"; "failed" where a training diverged.
+        """
+        targets, groups = self.targets, self.groups
+        rows = [
+            {"variant": name, "n_seeds": len(scores), **metrics.bootstrap(targets, scores, groups)}
+            for name, scores in self.scores.items()
+        ]
+        found = pd.DataFrame(rows, columns=None if rows else ["variant"])
+        others = {name: scores for name, scores in self.scores.items() if name != "base"}
+        if "base" in self.scores and others:
+            pairs = pd.DataFrame(metrics.compare_all(targets, self.scores["base"], others, groups))
+            if not self.decides:
+                pairs["verdict"] = "screened"
+            found = found.merge(pairs.drop(columns=["n", "n_seeds"]), on="variant", how="left")
+            found = found.sort_values("lwlrap_diff", ascending=False, na_position="first")
+        failed = self.done.loc[self.done["problem"] != "", "variant"].drop_duplicates()
+        lost = pd.DataFrame({"variant": failed, "verdict": "failed"})
+        epochs = self.done.drop_duplicates("variant")[["variant", "epochs"]]
+        return pd.concat([found, lost], ignore_index=True).merge(epochs, on="variant")
+
+    def speed(self) -> pd.DataFrame:
+        """variant, seconds (of a trial, with scoring), images_per_s (training windows): medians over its trials."""
+        return self.done.groupby("variant", sort=False)[["seconds", "images_per_s"]].median().round(1).reset_index()
+
+    def by_class(self, seconds: pd.Series) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Whom do the variants that balance seconds help?
+
+        Parameters
+        ----------
+        seconds : s of training audio, index the classes
+
+        Returns
+        -------
+        A row a variant and class, from little audio to much: variant, class, seconds, n, base, other, diff, diff_low,
+        diff_high (95 %, each class on its own). And a row a variant: slope, slope_low, slope_high: how much the
+        difference grows with twice the seconds.
+        """
+        amount = seconds.reindex(self.classes).to_numpy(float)
+        tables, slopes = [], []
+        for name in BALANCING:
+            if name in self.scores and "base" in self.scores:
+                sides = self.scores["base"], self.scores[name]
+                doublings = np.log2(np.maximum(amount, 1e-3))
+                found, slope = metrics.compare_classes(self.targets, *sides, self.groups, doublings)
+                table = pd.DataFrame({"variant": name, "class": self.classes, "seconds": amount.round(1), **found})
+                tables.append(table.sort_values("seconds", ignore_index=True))
+                slopes.append({"variant": name, **slope})
+        empty = pd.DataFrame(columns=["variant"])
+        return pd.concat(tables, ignore_index=True) if tables else empty, pd.DataFrame(slopes)
+
+    def baseline(self, dealt: pd.DataFrame, curated: pd.DataFrame) -> float:
+        """lwlrap of the dumb rival: every clip gets the class frequencies of the clips outside its fold."""
+        targets = datasets.targets(curated, self.classes)
+        fold = dealt.set_index("fname").loc[curated["fname"], "fold"].to_numpy()
+        priors = {f: metrics.prior_scores(targets[fold != f], 1)[0] for f in np.unique(fold)}
+        return metrics.lwlrap(self.targets, np.stack([priors[f] for f in self.clips["fold"]]))
+
+    def found(self, table: pd.DataFrame) -> dict[str, float]:
+        """For `result.json`: the base's scores, and the difference of every variant to it."""
+        keys = ["lwlrap", "lwlrap_low", "lwlrap_high", "hit_rate", "hit_rate_low", "hit_rate_high", "n"]
+        scores = table.set_index("variant")
+        found = dict(scores.loc["base", keys]) if "base" in self.scores else {}
+        for name in scores.index.drop("base", errors="ignore") if "lwlrap_diff" in scores else []:
+            found |= {
+                f"{name}_{key}": scores.loc[name, key] for key in ("lwlrap_diff", "lwlrap_diff_low", "lwlrap_diff_high")
+            }
+        return found
+
+    def verdict(self, table: pd.DataFrame) -> str | None:
+        """kept if a variant is; dropped if all are; else unclear. None while there is not enough for verdicts."""
+        if not self.decides:
+            return None
+        verdicts = set(table["verdict"].dropna())
+        return "kept" if "kept" in verdicts else "dropped" if verdicts == {"dropped"} else "unclear"
+
+    def says(self, table: pd.DataFrame) -> str:
+        """The conclusion in sentences, from the measured values of `table`."""
+        told = []
+        for row in table.dropna(subset=["lwlrap_diff"]).itertuples() if "lwlrap_diff" in table else []:
+            change = f"{row.lwlrap_diff:+.3f} ({row.lwlrap_diff_low:+.3f} to {row.lwlrap_diff_high:+.3f})"
+            told.append(f"{row.variant} {change}: {row.verdict}")
+        head = f"Difference in lwlrap to the base on {len(self.clips)} clips, {self.done['seed'].nunique()} seed(s), "
+        head += f"{self.done['fold'].nunique()} of {self.n_folds} folds. "
+        if not told:
+            return head + "Nothing to compare: this takes the base and another variant."
+        limits = table["smallest_diff"].dropna()
+        tail = f". Smallest difference that this could have shown: {limits.min():.3f} to {limits.max():.3f}."
+        return head + "; ".join(told) + tail + ("" if self.decides else " A screening: no verdict is drawn from it.")
+
+
+def train(run: Run, table: Table, curated: pd.DataFrame, classes: list[str], dealt: pd.DataFrame) -> Trials:
+    """Train what is not done yet of variants x folds x seeds, and read all of it.
+
+    Parameters
+    ----------
+    run : its parameters are the base's; `folds` and `seeds` among them say which trials
+    table : the variants (`chosen`)
+    curated : table of the clips (fname, path, subset, labels, group)
+    dealt : fname, group, fold
+
+    Raises
+    ------
+    ValueError
+        If a fold is asked for that there is not, or a variant's folder holds another configuration.
+    """
+    n_folds = dealt["fold"].nunique()
+    asked = run.params["folds"] or list(range(n_folds))
+    for fold in asked:
+        folds.check_fold(fold, -1, n_folds)
+    labels = files.digest(classes, datasets.targets(curated, classes).tobytes())
+    store = remember(lambda logmel: caches.build(curated, logmel, run.cache))
+    trials = [(name, fold, seed) for name in table for fold in asked for seed in run.params["seeds"]]
+    for name, fold, seed in tqdm(trials, desc="trials", unit="training"):
+        changes = {**table[name], "epochs": _epochs(run.params, table[name])}
+        trial = run.trial(name, folds.model_name(fold), seed, **changes)
+        frames = store(trial.pick(LogMel))
+        trial.settle(data=frames.name, labels=labels, folds=folds.digest(dealt))
+        if not trial.done:
+            _train(trial, folds.model_name(fold), frames, curated, classes, dealt)
+    return _read(run, trials, list(classes), n_folds)
+
+
+def image_pixels(params: dict[str, object]) -> float:
+    """Pixels of a training picture under these parameters; with progressive resizing, of its mean epoch."""
+    if params["image_size"]:
+        sizes = np.array([*params["progressive"], params["image_size"]], float)
+        return float(len(sizes) / (1 / sizes**2).sum())  # equal compute at each size: epochs go with 1 / size^2
+    return params["n_mels"] * params["window_s"] * params["sample_rate"] / params["hop_length"]
+
+
+def costs(table: Table, run: Run, clips: pd.DataFrame) -> pd.DataFrame:
+    """What the picture of each variant costs: compute, times the base's in the same run, and bytes cached per second.
+
+    Parameters
+    ----------
+    clips : a few clips to compute on, with `path`
+
+    Returns
+    -------
+    variant, times_base (processor time, ratio), bytes_per_s (of audio), pixels (of a training picture)
+    """
+    heard = [audio.read(path, run.params["sample_rate"]) for path in clips["path"]]
+    rows, timed = [], {}
+    for name, changes in {"base": {}, **table}.items():
+        trial = run.trial(name, "", 0, **changes)
+        logmel = trial.pick(LogMel)
+        if logmel not in timed:
+            timed[logmel] = min(_seconds(logmel, heard) for _ in range(3))
+        size = logmel.n_channels * logmel.n_mels * 2 * logmel.frames_per_s
+        rows.append([name, timed[logmel], round(size), round(image_pixels(trial.params))])
+    found = pd.DataFrame(rows, columns=["variant", "times_base", "bytes_per_s", "pixels"])
+    found["times_base"] = (found["times_base"] / found["times_base"].iloc[0]).round(2)
+    return found.drop_duplicates("variant", ignore_index=True)
+
+
+def pictures(samples: np.ndarray, run: Run) -> dict[str, np.ndarray]:
+    """Every channel that the variants of 02 use, of one clip: name -> (n_mels, n_frames)."""
+    used = [changes["channels"] for changes in features(run.params).values() if "channels" in changes]
+    names = dict.fromkeys(name for channels in (run.params["channels"], *used) for name in channels)
+    return {name: run.trial(name, "", 0, channels=[name]).pick(LogMel)(samples)[0].numpy() for name in names}
+
+
+def augmented(store: caches.Cache, fnames: list[str], run: Run) -> dict[str, np.ndarray]:
+    """What training sees of a clip's loudest window: as it is, changed in every way of 03, and mixed with one of another clip.
+
+    Parameters
+    ----------
+    fnames : two clips
+
+    Returns
+    -------
+    name -> (n_mels, n_frames) of the first channel, dB
+    """
+    rows, width = store.rows(fnames), run.pick(Windows).n_frames(store.logmel)
+    loudest = [int(store.frames(row)[:, 0].float().mean(dim=1).argmax()) for row in rows.itertuples()]
+    slack = rows["n_frames"].to_numpy() - width
+    starts = np.clip(np.array(loudest) - width // 3, np.minimum(slack, 0), np.maximum(slack, 0))
+    x = windows.batch(store, rows, starts, width)
+    in_db, generator = store.logmel.in_db, torch.Generator().manual_seed(run.params["seed"])
+    shown = {"as it is": x[0], "another clip": x[1]}
+    shown |= {name: change(x, in_db, generator)[0] for name, change in augment.AUGMENTATIONS.items()}
+    shown["masks"] = augment.spec_augment(x, 2, run.params["mask_share"] or 0.15, generator)[0]
+    powers = augment.to_power(x, in_db).mean(dim=0, keepdim=True)
+    shown["mixup, half and half"] = x.mean(dim=0)
+    shown["mixup of powers"] = augment.from_power(powers, in_db)[0]
+    shown["overlay"] = augment.add_powers(x[:1], x[1:], in_db)[0]
+    return {name: picture[0].numpy() for name, picture in shown.items()}
+
+
+def learning_rates(table: Table, run: Run) -> pd.DataFrame:
+    """Which layers are in which parameter group, and the peak learning rate that each gets, as the optimiser holds it.
+
+    Returns
+    -------
+    A row a group: group, first_layer, last_layer, n_parameters, then a column of learning rates for the base and each
+    variant of `table` that changes them
+    """
+    found = pd.DataFrame()
+    for name, changes in {"base": {}, **table}.items():
+        if name == "base" or {"lr", "lr_body"} & set(changes):
+            trial = run.trial(name, "", 0, **changes, epochs=1)
+            model = WindowModel(trial.pick(Network), 2, [0.0], [1.0])
+            groups = learners.groups(model, trial.pick(learners.Recipe))
+            found = groups.drop(columns="lr") if found.empty else found
+            found[name] = groups["lr"]
+    return found
+
+
+def find_lr(
+    run: Run, store: caches.Cache, curated: pd.DataFrame, classes: list[str], dealt: pd.DataFrame
+) -> pd.DataFrame:
+    """The loss of the base over a growing learning rate, on the clips outside the first asked fold; see `learners`."""
+    trial = run.trial("base", "", run.params["seed"], epochs=1)
+    first = (run.params["folds"] or [0])[0]
+    train_clips = curated[dealt["fold"].to_numpy() != first]
+    cut, recipe = trial.pick(Windows), trial.pick(learners.Recipe)
+    training = learners.training_batches(store, train_clips, classes, cut, recipe, run.params["seed"])
+    return learners.find_lr(trial.pick(Network), recipe, training)
+
+
+def _changing(table: Table, base: dict[str, object]) -> Table:
+    """Without the variants whose changes the base has already."""
+    return {
+        name: changes
+        for name, changes in table.items()
+        if name == "base" or any(base[key] != value for key, value in changes.items())
+    }
+
+
+def _epochs(base: dict[str, object], changes: dict[str, object]) -> int:
+    ratio = image_pixels(base) / image_pixels({**base, **changes})
+    return max(1 + len(changes.get("progressive", [])), round(base["trial_epochs"] * ratio))
+
+
+def _train(
+    trial: Run, model: str, frames: caches.Cache, curated: pd.DataFrame, classes: list[str], dealt: pd.DataFrame
+) -> None:
+    """One training; a loss that diverges is a result too."""
+    network, cut, recipe = trial.pick(Network), trial.pick(Windows), trial.pick(learners.Recipe)
+    seed = trial.params["seed"]
+    try:
+        fit = learners.train_fold(
+            trial.folder, model, frames, curated, classes, dealt, network, cut, recipe, seed, keep_weights=False
+        )
+    except learners.Diverged as error:
+        trial.finish({}, "failed", str(error))
+        return
+    read = oof.read(trial.folder, 1)
+    found = metrics.bootstrap(read.targets, read.scores, read.groups)
+    says = f"lwlrap {found['lwlrap']:.3f} on {found['n']} clips."
+    speed = fit.pop("images_per_s")
+    trial.finish(found, "measured", says, images_per_s=speed, clips=fit)
+
+
+def _read(run: Run, trials: list[tuple], classes: list[str], n_folds: int) -> Trials:
+    """Scores, costs and curves of trials that are done."""
+    done, curves, tables = [], [], []
+    for name, fold, seed in trials:
+        trial = run.trial(name, folds.model_name(fold), seed)
+        result = json.loads((trial.folder / "result.json").read_text())
+        manifest = json.loads((trial.folder / "manifest.json").read_text())
+        problem = result["says"] if result["verdict"] == "failed" else ""
+        speed = manifest.get("images_per_s", np.nan)
+        done.append([name, fold, seed, result["parameters"]["epochs"], manifest["seconds"], speed, problem])
+        if not problem:
+            part = oof.read(trial.folder, n_folds)
+            curves.append(part.epochs.assign(variant=name, model=f"without_{fold} seed_{seed}"))
+            tables.append(part.table.assign(variant=name, seed=seed))
+    columns = ["variant", "fold", "seed", "epochs", "seconds", "images_per_s", "problem"]
+    found = pd.DataFrame(done, columns=columns)
+    lost = set(found.loc[found["problem"] != "", "variant"])
+    rows = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=["variant", "seed"])
+    scores = {}
+    for name in found["variant"].unique():
+        if name not in lost:
+            mine = rows[rows["variant"] == name].sort_values(["seed", "fname"])
+            scores[name] = mine[classes].to_numpy(float).reshape(mine["seed"].nunique(), -1, len(classes))
+    clips = rows.drop_duplicates("fname").sort_values("fname", ignore_index=True)
+    clips = clips.reindex(columns=["fname", "group", "fold", "labels"])
+    epochs = pd.concat(curves, ignore_index=True) if curves else pd.DataFrame(columns=["variant", "model"])
+    return Trials(clips, classes, scores, found, epochs, n_folds)
+
+
+def _seconds(logmel: LogMel, heard: list[np.ndarray]) -> float:
+    started = time.process_time()
+    for samples in heard:
+        logmel(samples)
+    return time.process_time() - started
