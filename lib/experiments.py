@@ -329,7 +329,7 @@ def pictures(samples: np.ndarray, run: Run) -> dict[str, np.ndarray]:
 
 
 def augmented(store: caches.Cache, fnames: list[str], run: Run) -> dict[str, np.ndarray]:
-    """What training sees of a clip's loudest window: as it is, changed in every way of 03, and mixed with one of another clip.
+    """What training sees of a clip's loudest window: as it is, changed in every way of 03, and mixed with another one.
 
     Parameters
     ----------
@@ -437,7 +437,7 @@ def _read(run: Run, trials: list[tuple], classes: list[str], n_folds: int) -> Tr
     columns = ["variant", "fold", "seed", "epochs", "seconds", "images_per_s", "problem"]
     found = pd.DataFrame(done, columns=columns)
     lost = set(found.loc[found["problem"] != "", "variant"])
-    rows = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=["variant", "seed"])
+    rows = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=["variant", "seed", "fname"])
     scores = {}
     for name in found["variant"].unique():
         if name not in lost:

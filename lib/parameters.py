@@ -95,7 +95,7 @@ KEYS = {
     "lr": Key(float, "peak learning rate of the last layer", 1e-8, 10),
     "lr_body": Key(float, "peak learning rate of the first layers; 0: as lr", 0, 10),
     "schedule": Key(str, "of the learning rate: one_cycle, flat, flat_cosine"),
-    "progressive": Key(list, "image sizes before image_size, equal compute each; empty: none", 16, 1024, items=int),
+    "progressive": Key(list, "image sizes before image_size, equal compute each; empty: none", 32, 1024, items=int),
     "mixup": Key(float, "alpha of mixup's Beta distribution; 0: no mixing", 0, 10),
     "mix": Key(str, "how two windows are mixed: mixup, mixup_or, mixup_power, cutmix, overlay"),
     "mask_share": Key(float, "SpecAugment: widest mask, share of its axis; 0: off", 0, 0.9),

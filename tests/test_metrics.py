@@ -308,3 +308,56 @@ def test_prior_scores_are_the_class_frequencies():
     scores = metrics.prior_scores(rows("100 110 000 100"), 2)
     np.testing.assert_array_equal(scores, [[0.75, 0.25, 0]] * 2)
     assert metrics.lwlrap(rows("100 010"), scores) == pytest.approx((1 + 1 / 2) / 2)
+
+
+def test_a_table_of_comparisons_is_corrected_by_holm():
+    targets, scores, groups = study(10)
+    rng = np.random.default_rng(0)
+    others = {f"chance {i}": scores + rng.normal(0, 0.3, scores.shape) for i in range(4)} | {"better": scores + targets}
+    found = {row["variant"]: row for row in metrics.compare_all(targets, scores, others, groups)}
+    assert list(found) == list(others)
+    p = np.array([row["p"] for row in found.values()])
+    np.testing.assert_allclose([row["p_holm"] for row in found.values()], metrics.holm(p))
+    assert found["better"]["verdict"] == "kept" and found["better"]["p_holm"] < 0.05
+    alone = metrics.compare(targets, scores, others["better"], groups, n_resamples=5000)
+    assert found["better"]["lwlrap_diff"] == alone["lwlrap_diff"]
+    assert found["better"]["lwlrap_diff_low"] < alone["lwlrap_diff_low"]  # .99 instead of .95: the smallest of five
+    largest = max(found.values(), key=lambda row: row["p"])  # tested at .95
+    again = metrics.compare(targets, scores, others[largest["variant"]], groups, n_resamples=5000)
+    assert largest["lwlrap_diff_low"] == again["lwlrap_diff_low"]
+
+
+def test_a_table_of_chance_seldom_finds_something():
+    kept = 0
+    for seed in range(20):
+        targets, scores, groups = study(100 + seed)
+        rng = np.random.default_rng(seed)
+        others = {str(i): scores + rng.normal(0, 0.5, scores.shape) for i in range(6)}
+        base = scores + rng.normal(0, 0.5, scores.shape)
+        kept += any(row["verdict"] != "unclear" for row in metrics.compare_all(targets, base, others, groups))
+    assert kept <= 4  # 5 % of 20 tables, and chance
+
+
+def test_classes_are_compared_one_by_one():
+    targets, scores, groups = study(11)
+    better = scores + targets * (np.arange(targets.shape[1]) == 2)  # helps class 2 and no other
+    seconds = np.arange(targets.shape[1], dtype=float)
+    table, slope = metrics.compare_classes(targets, scores, better, groups, seconds)
+    for side, values in (("base", scores), ("other", better)):
+        np.testing.assert_allclose(table[side], metrics.per_class_lwlrap(targets, values)[0])
+    np.testing.assert_array_equal(table["n"], targets.sum(0))
+    assert table["diff_low"][2] > 0
+    assert (table["diff_low"] <= table["diff"]).all() and (table["diff"] <= table["diff_high"]).all()
+    assert slope["slope"] == pytest.approx(np.polyfit(seconds, table["diff"], 1)[0])
+    assert slope["slope_low"] <= slope["slope"] <= slope["slope_high"]
+    seeds, same = metrics.compare_classes(targets, np.stack([scores] * 3), np.stack([better] * 3), groups, seconds)
+    np.testing.assert_allclose(seeds["diff"], table["diff"])
+    assert np.isnan(metrics.compare_classes(targets, scores, better, groups, np.ones_like(seconds))[1]["slope"])
+
+
+def test_a_class_that_never_occurs_has_no_difference():
+    targets, scores, groups = study(12)
+    targets[:, 1] = 0
+    table, slope = metrics.compare_classes(targets, scores, -scores, groups, np.arange(targets.shape[1], dtype=float))
+    assert np.isnan([table[k][1] for k in ("base", "other", "diff", "diff_low", "diff_high")]).all()
+    assert table["n"][1] == 0 and np.isfinite(slope["slope"])

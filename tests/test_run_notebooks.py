@@ -37,9 +37,9 @@ SECONDS = 400  # of one run, at most
 TINY = ["-p", "n_folds", "2", "-p", "epochs", "20", "-p", "batch_size", "8"]
 
 
-def command(folder, out, run, *options, **parameters):
+def command(folder, out, run, *options, notebook="04_kfold", **parameters):
     """papermill with the notebook's path as a person in that folder would type it."""
-    notebook = ROOT / "notebooks" / "04_kfold.ipynb"
+    notebook = ROOT / "notebooks" / f"{notebook}.ipynb"
     typed = notebook.relative_to(folder) if notebook.is_relative_to(folder) else notebook
     given = [word for key, value in {"run": f"{NAME}-{run}", **parameters}.items() for word in ("-p", key, str(value))]
     return [str(PAPERMILL), str(typed), str(out), *options, *given, "--no-progress-bar"]
@@ -173,7 +173,7 @@ def a_killed_kernel_is_started_again(tmp, data):
     """kill -9 in the middle of training, then the same command: everything equals an undisturbed run."""
     startup = tmp / "ipython" / "profile_default" / "startup"
     startup.mkdir(parents=True)
-    (startup / "00.py").write_text("from lib import learners\nlearners.CHECKPOINT_S = 0\n")  # every epoch
+    (startup / "00.py").write_text("from lib import callbacks\ncallbacks.CHECKPOINT_S = 0\n")  # every epoch
     words = command(tmp, tmp / "executed.ipynb", "killed", *TINY, data_dir=data("tiny"), fold=0)
     ran = subprocess.Popen(
         words,
@@ -204,6 +204,52 @@ def a_killed_kernel_is_started_again(tmp, data):
     assert told[0] == told[1]
 
 
+def an_experiment_goes_on_where_it_was_left(tmp, data):
+    """Fanned out, put together, one trial lost and made again, and another base refused."""
+    tiny = ["-p", "n_folds", "2", "-p", "trial_epochs", "2", "-p", "batch_size", "8", "-p", "data_dir", data("tiny")]
+    words = [str(word) for word in tiny]
+    home = OUTPUTS / f"{NAME}-trials" / "02_features"
+    succeeds(tmp, tmp, "trials", *words, notebook="02_features", variants="delta", folds=1)
+    assert {path.parent.relative_to(home).as_posix() for path in home.rglob("result.json")} == {
+        "delta/without_1/seed_2019"  # nothing to compare: no result of the notebook
+    }
+    succeeds(tmp, tmp, "trials", *words, notebook="02_features")
+    told = json.loads((home / "result.json").read_text())
+    assert set(told["metrics"]) == METRICS | {f"delta_lwlrap_diff{end}" for end in ("", "_low", "_high")}
+    assert told["verdict"] is None and "no verdict" in told["says"]  # one seed
+    comparison = pd.read_csv(home / "comparison.csv").set_index("variant")
+    assert list(comparison.index) == ["base", "delta"] and (comparison["n"] == 24).all()
+    trials = sorted(path.parent for path in home.glob("*/*/*/result.json"))
+    assert [t.relative_to(home).as_posix() for t in trials] == [
+        f"{variant}/without_{fold}/seed_2019" for variant in ("base", "delta") for fold in (0, 1)
+    ]
+    made = {trial: contents(trial) for trial in trials}
+    assert not any(path.suffix == ".safetensors" for path in home.rglob("*"))
+    (trials[2] / "result.json").unlink()  # as a kill would leave it
+    succeeds(tmp, tmp, "trials", *words, notebook="02_features")
+    for trial in trials:
+        for name, content in contents(trial).items():
+            assert content == made[trial][name] or (trial == trials[2] and name == "manifest.json"), (trial, name)
+    saying = ["lr: 0.005 there, 0.01 now", "-p run NAME"]
+    fails(tmp, tmp, "trials", *words, notebook="02_features", lr=0.01, saying=saying)
+    saying = ["variants=['detla'] are not in the table of this experiment: base, delta"]
+    fails(tmp, tmp, "trials", *words, notebook="02_features", variants="base,detla", saying=saying)
+
+
+def augmentation_is_compared_on_the_demo_set(tmp, data):
+    """As it lies, but for the epochs; every figure and table is there."""
+    succeeds(ROOT / "notebooks", tmp, "augment", notebook="03_augmentation", trial_epochs=1)
+    home = OUTPUTS / f"{NAME}-augment" / "03_augmentation"
+    assert {path.name for path in home.iterdir()} == {
+        *("base", "no_mixup", "comparison.csv", "costs.csv", "by_class.csv", "manifest.json", "result.json"),
+        *("augmented.png", "lr_search.png", "differences.png", "convergence.png"),
+    }
+    told = json.loads((home / "result.json").read_text())
+    assert told["metrics"]["n"] == len(pd.read_csv(home / "base" / "without_0" / "seed_2019" / "clips.csv")) + len(
+        pd.read_csv(home / "base" / "without_1" / "seed_2019" / "clips.csv")
+    )
+
+
 def a_fold_of_esc10(tmp, data):
     """Real audio, a real profile, two epochs; the published folds are kept."""
     esc10 = data("esc10")
@@ -222,6 +268,8 @@ CHAINS = [
     a_fold_of_esc10,
     folds_one_by_one_and_then_pooled,
     a_killed_kernel_is_started_again,
+    an_experiment_goes_on_where_it_was_left,
+    augmentation_is_compared_on_the_demo_set,
     a_fold_of_the_demo_set,
     a_pair_model_is_the_same_either_way_round,
     what_papermill_lets_through_is_refused,

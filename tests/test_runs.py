@@ -363,3 +363,33 @@ def test_a_pooled_part_with_missing_folds_is_not_done_and_is_written_again():
     finish(run)
     assert run.done
     assert result(run)["verdict"] == "measured"
+
+
+# trials
+
+
+def test_a_trial_is_a_part_of_its_variant(root):
+    run = runs.start({**FLAT, "seeds": [1, 2], "variants": ["base"], "folds": [0]}, "02_features")
+    one = run.trial("delta", "without_0", 1, lr=0.5)
+    assert one.folder == root / "outputs" / "r" / "02_features" / "delta" / "without_0" / "seed_1"
+    assert (one.params["lr"], one.params["seed"]) == (0.5, 1)
+    assert (run.params["lr"], run.folder.name) == (0.1, "02_features")  # the run itself stays as it was
+    one.settle(data="d")
+    finish(one)
+    assert one.done and not run.trial("delta", "without_0", 2, lr=0.5).done
+    run.trial("delta", "without_0", 2, lr=0.5).settle(data="d")  # another seed, another fold: the same configuration
+    run.trial("delta", "without_1", 1, lr=0.5).settle(data="d")
+    run.trial("base", "without_0", 1).settle(data="d")  # another variant: a configuration of its own
+    with pytest.raises(ValueError, match="delta was made with another configuration .lr: 0.5 there, 0.1 now"):
+        run.trial("delta", "without_0", 1).settle(data="d")
+    with pytest.raises(ValueError, match="data: 'd' there, 'e' now"):
+        run.trial("delta", "without_0", 1, lr=0.5).settle(data="e")
+
+
+def test_a_table_of_results_is_written_again(root):
+    run = runs.start({**FLAT, "seeds": [1]}, "02_features")
+    finish(run)
+    finish(run, says="more")
+    assert result(run)["says"] == "half"
+    finish(run, says="more", again=True)
+    assert result(run)["says"] == "more"
