@@ -154,8 +154,8 @@ def convergence(curves: pd.DataFrame) -> Figure:
     """
     figure, axes = plt.subplots(figsize=(10, 4.6), layout="constrained")
     curves = curves.dropna(subset="lwlrap")
-    order = curves.groupby("variant", sort=False)["lwlrap"].last()
-    for i, name in enumerate(order.sort_values(ascending=False).index):
+    ends = curves.groupby(["variant", "model"])["lwlrap"].last().groupby("variant").mean()
+    for i, name in enumerate(ends.sort_values(ascending=False).index):
         mine = curves[curves["variant"] == name].groupby("epoch")["lwlrap"].mean()
         share = 100 * (mine.index + 1) / (mine.index.max() + 1)
         style = {"color": "black", "lw": 2.5} if name == "base" else {"color": f"C{i % 10}", "lw": 1.2}
@@ -210,7 +210,8 @@ def lr_search(found: pd.DataFrame, suggested: float) -> Figure:
         xscale="log",
         xlabel="learning rate",
         ylabel="training loss (nats)",
-        title=f"The loss falls steadily up to a learning rate of about {suggested:.1g} (dashed)",
+        ylim=(0, 1.5 * found["loss"].iloc[0]),
+        title=f"Where the loss falls best: a learning rate of about {suggested:.1g} (dashed)",
     )
     return figure
 

@@ -1,20 +1,25 @@
 """Tests of lib.learners: equal runs are equal to the last bit, killed or not; held-out clips teach nothing."""
 
 import dataclasses
+import os
 from contextlib import contextmanager
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from lib import batches, datasets, folds, learners, metrics, models, oof, windows
-from lib.batches import Scoring, Training
+from lib import batches, callbacks, datasets, folds, learners, metrics, models, oof, windows
+from lib.augment import AUGMENTATIONS
+from lib.batches import BALANCES, Scoring, Training
 from lib.cache import Cache
+from lib.callbacks import MIXES, image_sizes
 from lib.features import LogMel
-from lib.learners import Recipe
-from lib.models import Network
+from lib.learners import LOSSES, SCHEDULES, Recipe
+from lib.models import NORMALISE, Network
 
 LOGMEL = LogMel(sample_rate=8000, n_fft=512, hop_length=80, n_mels=16, fmin=20)  # 100 frames a second
 CUT = windows.Windows(window_s=0.32, hop_s=0.16)
@@ -64,20 +69,29 @@ def counted():
     return make_cache(frames), np.eye(11, dtype=np.float32)
 
 
+@pytest.fixture(scope="module")
+def solid():
+    """11 clips of 40 frames that hold nothing but their own level, 0 to 10 dB; each has its own class."""
+    return make_cache([np.full((40, 16), k) for k in range(11)]), np.eye(11, dtype=np.float32)
+
+
 def feed(cache, rows, targets, width, recipe, seed):
     """Training batches as `train_fold` makes them."""
-    knobs = {"batch_size": recipe.batch_size, "mask_share": recipe.mask_share}
+    names = ("batch_size", "mask_share", "augment", "balance")
+    knobs = {name: getattr(recipe, name) for name in names}
     return Training(cache, rows, targets, width, seed=seed, **knobs)
 
 
-def fit(tones, checkpoint, *, seed=1, recipe=RECIPE, network=NETWORK, width=WIDTH, targets=None):
+def fit(
+    tones, checkpoint, *, seed=1, recipe=RECIPE, network=NETWORK, width=WIDTH, targets=None, rows=lambda rows: rows
+):
     """Train on folds 1 and 2, validate on fold 0."""
     cache, clips, dealt = tones
     table = clips.merge(dealt, on="fname")
     train, held = table[table["fold"] > 0], table[table["fold"] == 0]
     targets = datasets.targets(train, CLASSES) if targets is None else targets
-    rolled = windows.rolling(cache.rows(held["fname"]), CUT, LOGMEL).merge(held, on="fname")
-    training = feed(cache, cache.rows(train["fname"]), targets, width, recipe, seed)
+    rolled = windows.rolling(cache, cache.rows(held["fname"]), CUT).merge(held, on="fname")
+    training = feed(cache, rows(cache.rows(train["fname"])), targets, width, recipe, seed)
     validation = Scoring(cache, rolled, datasets.targets(rolled, CLASSES), width)
     model, curve = learners.fit(network, recipe, training, validation, checkpoint)
     return {name: tensor.clone() for name, tensor in model.state_dict().items()}, curve, model, validation
@@ -95,15 +109,15 @@ def undisturbed(tones, tmp_path_factory):
 
 def raise_after(monkeypatch, epochs):
     """Checkpoint every epoch, and die right after that of the last of `epochs`."""
-    save = learners._Checkpoint.after_epoch
+    save = callbacks.Checkpoint.after_epoch
 
     def killed(self):
         save(self)
         if self.epoch == epochs - 1:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(learners, "CHECKPOINT_S", 0)
-    monkeypatch.setattr(learners._Checkpoint, "after_epoch", killed)
+    monkeypatch.setattr(callbacks, "CHECKPOINT_S", 0)
+    monkeypatch.setattr(callbacks.Checkpoint, "after_epoch", killed)
 
 
 @pytest.fixture(scope="module")
@@ -173,7 +187,7 @@ def test_every_epoch_of_a_training_sees_other_windows(counted, tmp_path, monkeyp
     rows = cache.rows(cache.index["fname"])
     recipe = dataclasses.replace(PLAIN, epochs=3, batch_size=11)
     training = feed(cache, rows, targets, WIDTH, recipe, 0)
-    scoring = Scoring(cache, windows.rolling(rows, CUT, LOGMEL)[:11], targets, WIDTH)
+    scoring = Scoring(cache, windows.rolling(cache, rows, CUT)[:11], targets, WIDTH)
     learners.fit(NETWORK, recipe, training, scoring, tmp_path / "checkpoint")
     starts = [tuple(x[x[:, 0, 0, 0].argsort(), 0, 1, 0].tolist()) for x in seen[0::2]]  # by clip
     assert len(set(starts)) == 3
@@ -185,7 +199,7 @@ def test_training_windows_are_masked_and_inference_windows_are_exact(counted):
     rows = cache.rows(cache.index["fname"])
     assert any((x[:, 0, 1].diff() != 1).any() for x, _ in feed(cache, rows, targets, 8, masked, 0))
     cut = windows.Windows(window_s=0.08, hop_s=0.04)
-    rolled = windows.rolling(rows, cut, LOGMEL)
+    rolled = windows.rolling(cache, rows, cut)
     scoring = Scoring(cache, rolled, targets[rolled["fname"].str[:2].astype(int)], 8)
     x, y = (torch.cat(parts) for parts in zip(*scoring, strict=True))
     assert len(x) == len(rolled) == 11 * 9
@@ -240,7 +254,7 @@ def test_a_training_killed_after_its_last_epoch_is_only_read(tones, undisturbed,
     pd.testing.assert_frame_equal(curve, undisturbed[1], check_exact=True)
 
 
-@pytest.mark.parametrize("changed", ["seed", "recipe", "network", "width", "targets"])
+@pytest.mark.parametrize("changed", ["seed", "recipe", "network", "width", "targets", "rows"])
 def test_a_checkpoint_of_another_configuration_is_not_gone_on_from(tones, checkpoint_of_2, tmp_path, steps, changed):
     other = {
         "seed": 2,
@@ -248,6 +262,7 @@ def test_a_checkpoint_of_another_configuration_is_not_gone_on_from(tones, checkp
         "network": dataclasses.replace(NETWORK, dropout=0.0),
         "width": 40,
         "targets": np.eye(3, dtype=np.float32)[np.arange(12)[::-1] % 3],
+        "rows": lambda rows: rows.assign(n_frames=rows["n_frames"] - 1),
     }
     (tmp_path / "checkpoint").write_bytes(checkpoint_of_2.read_bytes())
     _, curve, _, _ = fit(tones, tmp_path / "checkpoint", **{changed: other[changed]})
@@ -256,7 +271,7 @@ def test_a_checkpoint_of_another_configuration_is_not_gone_on_from(tones, checkp
 
 
 def test_a_kill_while_a_checkpoint_is_written_leaves_the_one_before(tones, undisturbed, tmp_path, monkeypatch):
-    whole_file, written = learners.whole_file, []
+    whole_file, written = callbacks.whole_file, []
 
     @contextmanager
     def killed(path):
@@ -268,8 +283,8 @@ def test_a_kill_while_a_checkpoint_is_written_leaves_the_one_before(tones, undis
         written.append(path)
 
     with monkeypatch.context() as patched:
-        patched.setattr(learners, "CHECKPOINT_S", 0)
-        patched.setattr(learners, "whole_file", killed)
+        patched.setattr(callbacks, "CHECKPOINT_S", 0)
+        patched.setattr(callbacks, "whole_file", killed)
         with pytest.raises(KeyboardInterrupt):
             fit(tones, tmp_path / "checkpoint")
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
@@ -278,8 +293,8 @@ def test_a_kill_while_a_checkpoint_is_written_leaves_the_one_before(tones, undis
 
 
 def test_checkpoints_are_spaced_and_the_last_epoch_has_one(tones, tmp_path, monkeypatch):
-    whole_file, written = learners.whole_file, []
-    monkeypatch.setattr(learners, "whole_file", lambda path: (written.append(path), whole_file(path))[1])
+    whole_file, written = callbacks.whole_file, []
+    monkeypatch.setattr(callbacks, "whole_file", lambda path: (written.append(path), whole_file(path))[1])
     weights, _, _, _ = fit(tones, tmp_path / "checkpoint")
     assert len(written) == 1  # 30 s have not passed
     kept = {k.removeprefix("model/"): v for k, v in load_file(tmp_path / "checkpoint").items() if "model/" in k}
@@ -305,7 +320,7 @@ def test_the_curve_is_computed_over_all_windows_at_once(tones, tmp_path, monkeyp
 
 
 def test_the_curve_has_a_row_an_epoch_and_about_as_many_points_as_asked(tones, tmp_path, monkeypatch):
-    monkeypatch.setattr(learners, "VALIDATIONS", 2)
+    monkeypatch.setattr(callbacks, "VALIDATIONS", 2)
     _, curve, _, _ = fit(tones, tmp_path / "checkpoint", recipe=dataclasses.replace(RECIPE, epochs=5))
     assert list(curve.columns) == ["epoch", "lr", "train_loss", "valid_loss", "lwlrap"]
     assert curve["epoch"].tolist() == [0, 1, 2, 3, 4]
@@ -319,14 +334,14 @@ def test_the_curve_has_a_row_an_epoch_and_about_as_many_points_as_asked(tones, t
 
 @pytest.mark.parametrize("lr_body", [0.0, 0.0001, 0.1])
 def test_learning_rates_lie_between_that_of_the_body_and_that_of_the_head(tones, tmp_path, monkeypatch, lr_body):
-    rates, after_batch = [], learners._Curve.after_batch
+    rates, after_batch = [], callbacks.Curve.after_batch
 
     def spy(self):
         if self.training:
             rates.append([group["lr"] for group in self.opt.hypers])
         after_batch(self)
 
-    monkeypatch.setattr(learners._Curve, "after_batch", spy)
+    monkeypatch.setattr(callbacks.Curve, "after_batch", spy)
     fit(tones, tmp_path / "checkpoint", recipe=dataclasses.replace(RECIPE, lr=0.01, lr_body=lr_body))
     rates = np.array(rates)
     assert rates.shape == (12, 3)
@@ -361,7 +376,7 @@ def test_mixup_mixes_windows_and_targets_alike_in_training_only(counted, tmp_pat
 
     monkeypatch.setitem(learners.LOSSES, loss, Spy)
     cut = windows.Windows(0.32, 0.32)
-    rolled = windows.rolling(rows, cut, LOGMEL)
+    rolled = windows.rolling(cache, rows, cut)
     scoring = Scoring(cache, rolled, targets[rolled["fname"].str[:2].astype(int)], WIDTH)
     learners.fit(NETWORK, recipe, feed(cache, rows, targets, WIDTH, recipe, 0), scoring, tmp_path / "checkpoint")
     trained, validated = seen[0::2], seen[1::2]
@@ -386,14 +401,14 @@ def test_without_mixup_targets_are_whole(counted, tmp_path, monkeypatch):
 
     monkeypatch.setitem(learners.LOSSES, "bce", Spy)
     rows = cache.rows(cache.index["fname"])
-    rolled = windows.rolling(rows, CUT, LOGMEL)
+    rolled = windows.rolling(cache, rows, CUT)
     scoring = Scoring(cache, rolled, targets[rolled["fname"].str[:2].astype(int)], WIDTH)
     learners.fit(NETWORK, PLAIN, feed(cache, rows, targets, WIDTH, PLAIN, 0), scoring, tmp_path / "checkpoint")
     assert set(torch.cat(seen).flatten().tolist()) == {0.0, 1.0}
 
 
 def test_a_training_that_diverges_is_refused_with_the_remedy(tones, tmp_path):
-    with pytest.raises(ValueError, match="training diverged. Lower lr"):
+    with pytest.raises(learners.Diverged, match="training diverged. Lower lr"):
         fit(tones, tmp_path / "checkpoint", recipe=dataclasses.replace(RECIPE, lr=1e3, epochs=10))
 
 
@@ -408,14 +423,372 @@ def test_what_cannot_be_trained_is_refused_before_anything_is_written(tones, cou
     assert not list(tmp_path.iterdir())
 
 
+# choices of the recipe
+
+
+def test_lists_become_tuples_and_the_defaults_are_off():
+    recipe = dataclasses.replace(RECIPE, augment=["gain", "stretch"], progressive=[8, 16])
+    assert (recipe.augment, recipe.progressive) == (("gain", "stretch"), (8, 16))
+    off = {"schedule": "one_cycle", "mix": "mixup", "augment": (), "balance": "clip", "progressive": ()}
+    assert RECIPE.settings().items() >= {**off, "trim_train_db": 0.0}.items()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"loss": "mse"}, "loss='mse' is unknown. Known are: bce, ce, lq"),
+        ({"schedule": "step"}, "schedule='step' is unknown. Known are: one_cycle, flat, flat_cosine"),
+        ({"mix": "cutout"}, "mix='cutout' is unknown. Known are: mixup, mixup_or, mixup_power, cutmix, overlay"),
+        ({"balance": "even"}, "balance='even' is unknown. Known are: clip, seconds, effective, augment"),
+        ({"augment": ["gain", "echo"]}, r"augment: \['echo'\] are unknown. Known are: gain, shift_wrap"),
+        ({"balance": "augment", "mask_share": 0.0}, "balance='augment' widens the masks, but mask_share=0.0 has none"),
+    ],
+)
+def test_unknown_choices_are_refused_with_the_known_ones(changes, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(RECIPE, **changes)
+
+
+CHOICES = [
+    *({"schedule": name} for name in SCHEDULES),
+    *({"mix": name, "loss": loss} for name in MIXES for loss in LOSSES),
+    *({"augment": (name,)} for name in AUGMENTATIONS),
+    *({"balance": name} for name in BALANCES),
+    {"trim_train_db": 20.0},
+]
+EVERYTHING = dataclasses.replace(RECIPE, mix="overlay", augment=tuple(AUGMENTATIONS), balance="effective")
+
+
+@pytest.mark.parametrize("choice", CHOICES, ids=lambda choice: "-".join(map(str, choice.values())))
+def test_a_step_of_every_choice_reaches_every_parameter(tones, tmp_path, monkeypatch, choice):
+    """Gradients are finite, and none is lost on the way; validation sees windows as they are."""
+    recipe, n_steps, validated = dataclasses.replace(RECIPE, epochs=2, batch_size=16, **choice), [], []
+    forward = models.WindowModel.forward
+
+    def before_step(self):
+        n_steps.append(1)
+        assert self.x.shape[1:] == (1, 16, WIDTH) and self.pred.shape == self.y.shape
+        assert self.y.min() >= 0 and self.y.max() <= 1
+        assert recipe.loss != "ce" or torch.allclose(self.y.sum(1), torch.ones(len(self.y)))
+        for name, parameter in self.model.named_parameters():
+            assert parameter.grad.isfinite().all(), name
+            assert len(n_steps) == 1 or parameter.grad.any(), name  # timm's residual branches start at 0
+
+    def keep(self, x):
+        if not self.training:
+            validated.append(x.clone())
+        return forward(self, x)
+
+    monkeypatch.setattr(callbacks.Curve, "before_step", before_step, raising=False)
+    monkeypatch.setattr(models.WindowModel, "forward", keep)
+    _, _, _, validation = fit(tones, tmp_path / "checkpoint", recipe=recipe)
+    assert len(n_steps) == 2
+    assert torch.equal(torch.cat(validated), torch.cat([x for x, _ in validation] * 2))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [*({"schedule": name} for name in SCHEDULES), {"progressive": (24, 28)}, {"everything": True}],
+    ids=lambda changes: str(next(iter(changes.values()))),
+)
+def test_every_choice_goes_on_to_the_same_weights(tones, tmp_path, monkeypatch, changes):
+    network = dataclasses.replace(NETWORK, image_size=32 if "progressive" in changes else 0)
+    recipe = EVERYTHING if "everything" in changes else dataclasses.replace(RECIPE, **changes)
+    recipe = dataclasses.replace(recipe, epochs=5, lr_body=0.001)
+    whole, curve, _, _ = fit(tones, tmp_path / "whole", recipe=recipe, network=network)
+    for epochs in (2, 4):
+        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+            raise_after(patched, epochs)
+            fit(tones, tmp_path / "killed", recipe=recipe, network=network)
+    weights, again, _, _ = fit(tones, tmp_path / "killed", recipe=recipe, network=network)
+    assert same(weights, whole)
+    pd.testing.assert_frame_equal(again, curve, check_exact=True)
+
+
+def rates_of(tones, path, monkeypatch, **changes):
+    rates, after_batch = [], callbacks.Curve.after_batch
+
+    def spy(self):
+        if self.training:
+            rates.append(self.opt.hypers[-1]["lr"])
+        after_batch(self)
+
+    monkeypatch.setattr(callbacks.Curve, "after_batch", spy)
+    fit(tones, path, recipe=dataclasses.replace(RECIPE, epochs=8, **changes))
+    return np.array(rates)
+
+
+def test_flat_is_flat_and_flat_cosine_falls_in_its_last_quarter(tones, tmp_path, monkeypatch):
+    np.testing.assert_allclose(rates_of(tones, tmp_path / "a", monkeypatch, schedule="flat"), 0.01)
+    rates = rates_of(tones, tmp_path / "b", monkeypatch, schedule="flat_cosine")
+    np.testing.assert_allclose(rates[:18], 0.01)
+    assert (np.diff(rates[18:]) < 0).all() and rates[-1] < 0.001
+
+
+@pytest.mark.parametrize("normalise", NORMALISE)
+def test_windows_are_normalised_as_the_network_says(tones, tmp_path, normalise):
+    recipe, network = dataclasses.replace(PLAIN, epochs=1), dataclasses.replace(NETWORK, normalise=normalise)
+    model = fit(tones, tmp_path / "checkpoint", recipe=recipe, network=network)[2]
+    cache, _, dealt = tones
+    mean, _ = cache.statistics(dealt["fname"][dealt["fold"] > 0], per_band=normalise == "band")
+    torch.testing.assert_close(model.mean, torch.tensor(mean))
+
+
+# sizes of pictures
+
+
+def test_image_sizes_by_hand():
+    assert image_sizes(3, (), 0) == [0, 0, 0]
+    assert image_sizes(3, (), 64) == [64, 64, 64]
+    assert image_sizes(5, (32,), 64) == [32] * 4 + [64]  # an epoch costs a quarter
+    assert image_sizes(42, (16, 32), 64) == [16] * 32 + [32] * 8 + [64] * 2
+    assert image_sizes(3, (16, 32), 64) == [16, 32, 64]
+    assert image_sizes(5, (128, 64), 16) == [128, 64, 16, 16, 16]  # first sizes keep their one epoch
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.lists(st.integers(16, 300), min_size=1, max_size=5, unique=True), st.integers(0, 60))
+def test_sizes_come_in_turn_and_cost_alike(sizes, more):
+    epochs = len(sizes) + more
+    every = image_sizes(epochs, sizes[:-1], sizes[-1])
+    assert len(every) == epochs and list(dict.fromkeys(every)) == sizes
+    counts, share = np.array([every.count(size) for size in sizes]), 1 / np.array(sizes) ** 2
+    ideal = epochs * share / share.sum()
+    if (ideal > 1.5).all():
+        assert (abs(counts - ideal) <= 1).all()
+
+
+def test_progressive_training_ends_at_the_networks_size(tones, tmp_path, monkeypatch):
+    seen, forward = [], models.WindowModel.forward
+
+    def spy(self, x):
+        seen.append((self.training, self.image_size))
+        return forward(self, x)
+
+    monkeypatch.setattr(models.WindowModel, "forward", spy)
+    recipe = dataclasses.replace(PLAIN, progressive=(20,), epochs=5)
+    network = dataclasses.replace(NETWORK, image_size=40)
+    model = fit(tones, tmp_path / "checkpoint", recipe=recipe, network=network)[2]
+    trained, validated = ([size for training, size in seen if training is now] for now in (True, False))
+    assert trained == [20] * 12 + [40] * 3
+    assert list(dict.fromkeys(validated)) == [20, 40]  # with the size of the epoch
+    assert model.image_size == 40
+
+
+@pytest.mark.parametrize(
+    ("image_size", "epochs", "message"),
+    [(0, 4, r"progressive=\(8, 12\) leads up to image_size, but that is 0"), (16, 2, "epochs=2 is fewer than the 3")],
+)
+def test_sizes_that_cannot_be_are_refused(tones, tmp_path, image_size, epochs, message):
+    recipe = dataclasses.replace(PLAIN, progressive=(8, 12), epochs=epochs)
+    with pytest.raises(ValueError, match=message):
+        fit(tones, tmp_path / "checkpoint", recipe=recipe, network=dataclasses.replace(NETWORK, image_size=image_size))
+    assert not list(tmp_path.iterdir())
+
+
+# mixing
+
+
+def mixed(cache, targets, monkeypatch, folder, **changes):
+    """(x, y) of the training batches of 6 epochs, as network and loss get them."""
+    recipe = dataclasses.replace(PLAIN, **{"mixup": 0.4, "epochs": 6, "batch_size": 11, **changes})
+    rows, seen, forward = cache.rows(cache.index["fname"]), [], models.WindowModel.forward
+
+    class Spy(learners.LOSSES[recipe.loss]):
+        def forward(self, logits, y):
+            seen[-1].append(y)
+            return super().forward(logits, y)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(models.WindowModel, "forward", lambda self, x: (seen.append([x]), forward(self, x))[1])
+        patched.setitem(learners.LOSSES, recipe.loss, Spy)
+        scoring = Scoring(cache, windows.rolling(cache, rows, CUT)[:11], np.nan_to_num(targets), WIDTH)
+        learners.fit(NETWORK, recipe, feed(cache, rows, targets, WIDTH, recipe, 0), scoring, folder / "checkpoint")
+    trained, validated = seen[0::2], seen[1::2]
+    assert len(trained) == len(validated) == 6
+    assert all(set(y.flatten().tolist()) == set(np.nan_to_num(targets).flatten()) for _, y in validated)
+    return tuple(torch.cat(parts) for parts in zip(*trained, strict=True))
+
+
+LEVELS = torch.arange(11.0)  # dB, of the clips of `solid`
+
+
+def partners(y):
+    """The classes of each row, int (n, 2), and their labels; rows with one class alone are left out."""
+    two = (y > 0).sum(1) == 2
+    places = y[two].topk(2).indices
+    return two, places, y[two].gather(1, places)
+
+
+def test_mixup_or_mixes_the_picture_and_keeps_all_labels(solid, tmp_path, monkeypatch):
+    x, y = mixed(*solid, monkeypatch, tmp_path / "or", mix="mixup_or")
+    plain, weights = mixed(*solid, monkeypatch, tmp_path / "mixup", mix="mixup")
+    assert torch.equal(x, plain)  # the same picture
+    assert torch.equal(y, (weights > 0).float())
+    assert ((y > 0).sum(1) == 2).any()
+    assert torch.equal(mixed(*solid, monkeypatch, tmp_path / "lq", mix="mixup_or", loss="lq")[1], y)
+    shared = mixed(*solid, monkeypatch, tmp_path / "ce", mix="mixup_or", loss="ce")[1]
+    torch.testing.assert_close(shared, y / y.sum(1, keepdim=True))
+
+
+def test_mixup_power_is_the_level_of_the_mean_power(solid, tmp_path, monkeypatch):
+    x, y = mixed(*solid, monkeypatch, tmp_path, mix="mixup_power")
+    torch.testing.assert_close(y.sum(1), torch.ones(len(y)))
+    expected = 10 * torch.log10(y @ 10 ** (LEVELS / 10))
+    torch.testing.assert_close(x, expected.view(-1, 1, 1, 1).expand_as(x), atol=1e-3, rtol=0)
+    assert ((x[:, 0, 0, 0] - y @ LEVELS) > 0.01).any()  # no mean of decibels
+
+
+def test_cutmix_labels_by_area(solid, tmp_path, monkeypatch):
+    x, y = mixed(*solid, monkeypatch, tmp_path, mix="cutmix", mixup=1.0)
+    area = (x[:, 0, :, :, None] == LEVELS).float().mean(dim=(1, 2))
+    torch.testing.assert_close(area, y)
+    two, _, labels = partners(y)
+    assert two.sum() > 20 and (labels.min() > 0)
+
+
+@pytest.mark.parametrize("loss", ["bce", "ce"])
+def test_overlay_holds_both_sounds_whole_in_half_of_the_windows(solid, counted, tmp_path, monkeypatch, loss):
+    x, y = mixed(*solid, monkeypatch, tmp_path / "a", mix="overlay", loss=loss, epochs=6)
+    two, places, labels = partners(y)
+    assert 0.3 < two.float().mean() < 0.6  # a half, less those whose partner is themselves
+    assert (labels == (0.5 if loss == "ce" else 1)).all() and (y[~two].sum(1) == 1).all()
+    assert (x == x[:, :, :1, :1]).all()
+    power, one, other = 10 ** (x[two, 0, 0, 0] / 10), *(10 ** (LEVELS[places] / 10)).T
+    gains = torch.stack([10 * torch.log10((power - a).clamp_min(1e-9) / b) for a, b in ((one, other), (other, one))])
+    assert ((gains.abs() < 6.01).any(dim=0)).all()  # one of them as it was, the other changed by up to 6 dB
+    assert (gains.abs().amin(dim=0) > 0.5).float().mean() > 0.5
+    whole = x[~two, 0, 0, 0] - y[~two] @ LEVELS
+    assert (whole >= -1e-5).all() and (whole == 0).float().mean() > 0.6
+    frames, labels = mixed(*counted, monkeypatch, tmp_path / "b", mix="overlay", loss=loss)
+    alone = (labels > 0).sum(1) == 1
+    steps = frames[~alone][:, 0, 1].diff(dim=1)
+    assert len({tuple(row.tolist()) for row in steps.round(decimals=3)}) > 10  # partners enter at any frame
+
+
+def test_mixing_is_off_at_0(solid, tmp_path, monkeypatch):
+    for mix in MIXES:
+        x, y = mixed(*solid, monkeypatch, tmp_path / mix, mix=mix, mixup=0.0)
+        assert torch.equal(x[:, 0, 0, 0], y @ LEVELS) and (y.max(1).values == 1).all()
+
+
+@pytest.mark.parametrize("mix", MIXES)
+def test_what_is_unknown_in_either_stays_unknown(solid, tmp_path, monkeypatch, mix):
+    """Column 0 is known in clips 0 to 4 only."""
+    cache, targets = solid
+    targets = targets.copy()
+    targets[5:, 0] = np.nan
+    x, y = mixed(cache, targets, monkeypatch, tmp_path, mix=mix)
+    unknown = y[:, 0].isnan()
+    assert not y[:, 1:].isnan().any()
+    assert unknown[(y[:, 5:] > 0).any(dim=1)].all()
+    assert not unknown[~(y[:, 5:] > 0).any(dim=1)].any()
+
+
+# losses
+
+
+def test_bce_is_torchs_to_the_last_bit_and_leaves_out_what_is_unknown():
+    rng = torch.Generator().manual_seed(0)
+    logits = torch.randn(32, 80, generator=rng).requires_grad_()
+    targets = torch.rand(32, 80, generator=rng)
+    gradients = []
+    for loss in (LOSSES["bce"](), torch.nn.BCEWithLogitsLoss()):
+        value = loss(logits, targets)
+        gradients.append((value.detach(), *torch.autograd.grad(value, logits)))
+    assert all(torch.equal(one, other) for one, other in zip(*gradients, strict=True))
+    unknown = torch.rand(32, 80, generator=rng) < 0.3
+    value = LOSSES["bce"]()(logits, targets.masked_fill(unknown, torch.nan))
+    torch.testing.assert_close(value, torch.nn.BCEWithLogitsLoss()(logits[~unknown], targets[~unknown]))
+    (gradient,) = torch.autograd.grad(value, logits)
+    assert (gradient[unknown] == 0).all() and (gradient[~unknown] != 0).all()
+
+
+def test_generalised_cross_entropy_by_hand():
+    loss, zero = LOSSES["lq"](), torch.zeros(1, 1)
+    by_hand = (1 - 0.5**0.7) / 0.7
+    for label in (0.0, 1.0, 0.3):
+        assert loss(zero, torch.tensor([[label]])).item() == pytest.approx(by_hand)
+    logits = torch.logit(torch.tensor([[0.9, 0.2]]))
+    expected = ((1 - 0.9**0.7) / 0.7 + (1 - 0.8**0.7) / 0.7) / 2
+    assert loss(logits, torch.tensor([[1.0, 0.0]])).item() == pytest.approx(expected)
+    assert loss(logits, torch.tensor([[1.0, torch.nan]])).item() == pytest.approx((1 - 0.9**0.7) / 0.7)
+    assert loss(torch.tensor([[-50.0]]), torch.ones(1, 1)).item() == pytest.approx(
+        1 / 0.7
+    )  # a wrong label costs no more
+
+
+def test_a_wrong_label_pulls_less_than_under_bce():
+    """The gradient of a clear contradiction fades; that of cross entropy is the largest there."""
+    slopes = {}
+    for name in ("bce", "lq"):
+        logit = torch.full((1, 1), -8.0, requires_grad=True)
+        LOSSES[name]()(logit, torch.ones(1, 1)).backward()
+        slopes[name] = float(logit.grad.abs())
+    assert slopes["bce"] > 0.99 and slopes["lq"] < 0.01
+
+
+@pytest.mark.parametrize("name", ["bce", "lq"])
+def test_nothing_known_is_no_loss(name):
+    logits = torch.randn(3, 2, requires_grad=True)
+    loss = LOSSES[name]()(logits, torch.full((3, 2), torch.nan))
+    loss.backward()
+    assert loss == 0 and (logits.grad == 0).all()
+
+
+def test_unknown_labels_can_be_trained_with(tones, tmp_path):
+    n = int((tones[2]["fold"] > 0).sum())
+    targets = np.full((n, 3), np.nan, np.float32)
+    targets[:, 0] = np.arange(n) % 2
+    _, curve, _, _ = fit(tones, tmp_path / "checkpoint", recipe=dataclasses.replace(RECIPE, epochs=2), targets=targets)
+    assert curve["train_loss"].between(0, 10).all()
+
+
+# learning rates
+
+
+def model_of(arch="test_resnet"):
+    return models.WindowModel(Network(arch, 0), 3, [0.0], [1.0])
+
+
+@pytest.mark.parametrize(("lr_body", "lr"), [(0.1, 0.01), (0.001, 0.1), (0.0, 0.02)])
+def test_groups_show_what_a_slice_does(lr_body, lr):
+    model = model_of()
+    table = learners.groups(model, dataclasses.replace(RECIPE, lr=lr, lr_body=lr_body))
+    assert list(table.columns) == ["group", "first_layer", "last_layer", "n_parameters", "lr"]
+    body = lr_body or lr
+    np.testing.assert_allclose(table["lr"], [body, np.sqrt(body * lr), lr])
+    assert table["n_parameters"].tolist() == [sum(p.numel() for p in group) for group in model.param_groups()]
+    assert table["group"].tolist() == [1, 2, 3]
+    layers = dict(model.named_modules())
+    assert set(table["first_layer"]) | set(table["last_layer"]) <= set(layers)
+    assert table["first_layer"].tolist()[0].startswith("body.") and table["last_layer"].tolist()[2] == "head.1"
+
+
+def test_find_lr_goes_up_suggests_between_and_leaves_no_file(tones, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cache, clips, _ = tones
+    training = feed(cache, cache.rows(clips["fname"]), datasets.targets(clips, CLASSES), WIDTH, RECIPE, 0)
+    table = learners.find_lr(NETWORK, RECIPE, training)
+    assert list(table.columns) == ["lr", "loss"] and 30 < len(table) <= 100
+    assert (table["lr"].diff().dropna() > 0).all() and table["loss"].notna().all()
+    assert table["lr"].iloc[0] == pytest.approx(1e-7)
+    assert table["lr"].min() < table.attrs["suggested"] < table["lr"].max()
+    again = learners.find_lr(NETWORK, RECIPE, training)
+    pd.testing.assert_frame_equal(again, table, check_exact=True)
+    assert again.attrs == table.attrs
+    assert not os.listdir(tmp_path)
+
+
 # a whole fold
 
 
-def train_fold(part, tones, *, recipe=PLAIN, network=NETWORK, dealt=None):
+def train_fold(part, tones, *, model="", recipe=PLAIN, network=NETWORK, dealt=None, **kwargs):
     cache, clips, folds_table = tones
     folds_table = folds_table if dealt is None else dealt
     clips = clips.assign(group=folds_table["group"])
-    return learners.train_fold(part, cache, clips, CLASSES, folds_table, network, CUT, recipe, seed=1)
+    about = model or part.name, cache, clips, CLASSES, folds_table, network, CUT, recipe
+    return learners.train_fold(part, *about, seed=1, **kwargs)
 
 
 @pytest.fixture(scope="module")
@@ -443,13 +816,47 @@ def test_a_fold_writes_what_the_contract_says(tones, fold_0):
     read = oof.read(part, 3)
     assert set(read.table["fname"]) == set(fit_on["scored"])
     assert len(read.epochs) == 12
+    assert fit_on["images_per_s"] > 0
+
+
+def test_the_model_is_named_apart_from_its_folder_and_its_weights_can_be_left_out(tones, tmp_path):
+    recipe = dataclasses.replace(PLAIN, epochs=2)
+    train_fold(tmp_path / "without_0", tones, recipe=recipe)
+    seed_7 = tmp_path / "base" / "without_0" / "seed_7"
+    train_fold(seed_7, tones, model="without_0", recipe=recipe, keep_weights=False)
+    names = ["checkpoint.safetensors", "clips.csv", "epochs.csv", "oof_windows.npz"]
+    assert sorted(path.name for path in seed_7.iterdir()) == names
+    for name in names[1:]:
+        assert (seed_7 / name).read_bytes() == (tmp_path / "without_0" / name).read_bytes()
+    assert np.isnan(train_fold(seed_7, tones, model="without_0", recipe=recipe)["images_per_s"])  # from the checkpoint
+
+
+def test_training_windows_are_as_the_recipe_says_and_scored_ones_keep_silent_ends(tones, tmp_path, monkeypatch):
+    cache, clips, dealt = tones
+    (frames,) = cache.parts
+    quiet = frames.clone()
+    for row in cache.index.itertuples():
+        quiet[row.first_frame : row.first_frame + row.n_frames // 2] = -70
+    made, init = [], batches.Training.__init__
+    monkeypatch.setattr(
+        batches.Training, "__init__", lambda self, *args, **kw: (init(self, *args, **kw), made.append(self))[0]
+    )
+    half = dataclasses.replace(cache, parts=(quiet,))
+    recipe = dataclasses.replace(PLAIN, epochs=1, trim_train_db=30.0, augment=["gain"], balance="seconds")
+    train_fold(tmp_path / "without_0", (half, clips, dealt), recipe=recipe)
+    assert made[0].augment == [AUGMENTATIONS["gain"]] and made[0].balance == "seconds"  # it gets all of the recipe
+    whole = cache.rows(made[0].rows["fname"])
+    assert (made[0].rows["n_frames"].to_numpy() == np.ceil(whole["n_frames"] / 2)).all()
+    assert torch.cat([x for x, _ in made[0]]).amax(dim=(1, 2)).median() > -60
+    stored = oof.read_windows(tmp_path / "without_0")
+    assert len(stored["fname"]) == len(windows.rolling(cache, cache.rows(dealt["fname"][dealt["fold"] == 0]), CUT))
 
 
 def test_the_weights_file_scores_as_the_training_did(tones, fold_0):
     part, fit_on = fold_0
     model, _ = models.load(part / "weights.safetensors")
     stored = oof.read_windows(part)
-    rolled = windows.rolling(tones[0].rows(fit_on["scored"]), CUT, LOGMEL)
+    rolled = windows.rolling(tones[0], tones[0].rows(fit_on["scored"]), CUT)
     assert stored["fname"].tolist() == rolled["fname"].tolist()
     np.testing.assert_allclose(stored["window_start_s"], rolled["window_start_s"])
     logits = models.score(model.prepare(), tones[0], rolled, WIDTH)
