@@ -170,6 +170,7 @@ def test_precision_is_chosen(precision, expected):
 
 def test_known_scores():
     np.testing.assert_allclose(activate([[0, np.log(3), -np.log(3)]], "bce"), [[0.5, 0.75, 0.25]], rtol=1e-12)
+    np.testing.assert_array_equal(activate([[0, 1, -2]], "lq"), activate([[0, 1, -2]], "bce"))
     np.testing.assert_allclose(activate([[0, np.log(3), np.log(4)]], "ce"), [[1 / 8, 3 / 8, 4 / 8]], rtol=1e-12)
     assert activate(np.zeros((2, 3, 4), np.float32), "ce").shape == (2, 3, 4)
     assert activate(np.zeros(4, np.float32), "bce").dtype == np.float64
