@@ -139,7 +139,7 @@ class WindowModel(nn.Module):
 
 
 def activate(logits: np.ndarray, loss: str) -> np.ndarray:
-    """Scores in [0, 1], float64: classes share 1 for `ce`, else each stands on its own. Shape (..., n_classes) stays."""
+    """Scores in [0, 1], float64: classes share 1 for `ce`, else each is on its own. Shape (..., n_classes) stays."""
     logits = np.asarray(logits, dtype=np.float64)
     if loss != "ce":
         return np.exp(-np.logaddexp(0, -logits))  # 1 / (1 + exp(-logits)), without overflow
