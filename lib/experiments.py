@@ -108,18 +108,27 @@ def augmentation(base: dict[str, object]) -> Table:
     return _changing(table, base)
 
 
-def chosen(table: Table, names: list[str]) -> Table:
-    """The named rows of a table, in its order; no names: all.
+def chosen(table: Table, names: list[str], more: Table | None = None) -> Table:
+    """The named variants, in that order; no names: the whole table.
+
+    Parameters
+    ----------
+    table : of this notebook
+    names : of variants; `a+b` makes the changes of both, which is how winners are trained together
+    more : a table of another notebook, whose variants may be named too: one correction over all that is compared
 
     Raises
     ------
     ValueError
         If there is no variant of that name; the message lists those that there are.
     """
-    unknown = [name for name in names if name not in table]
+    known = {**(more or {}), **table}
+    unknown = [name for name in names if not set(name.split("+")) <= set(known)]
     if unknown:
-        raise ValueError(f"variants={unknown} are not in the table of this experiment: {', '.join(table)}.")
-    return {name: changes for name, changes in table.items() if not names or name in names}
+        raise ValueError(f"variants={unknown} are not in the table of this experiment: {', '.join(known)}.")
+    if not names:
+        return table
+    return {name: {k: v for part in name.split("+") for k, v in known[part].items()} for name in names}
 
 
 @dataclass(frozen=True)

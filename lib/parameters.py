@@ -40,6 +40,7 @@ class Key:
 
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"  # names become folders
+VARIANT = rf"{NAME}(\+{NAME})*"  # of an experiment; several are made together
 TAKEN = r"(?!(cache|demo-data|findings)$)"
 
 KEYS = {
@@ -69,7 +70,7 @@ KEYS = {
     ),
     "trim_inference_db": Key(float, "the same at inference", 0, 120),
     # 02, 03: experiments
-    "variants": Key(list, "names in the table of the experiment; empty: all", pattern=NAME),
+    "variants": Key(list, "names in the table of the experiment, a+b: both; empty: all", pattern=VARIANT),
     "folds": Key(list, "folds held out, one training each; empty: all", 0, 99, items=int),
     "seeds": Key(
         list, "seeds of weights and batches, one training each; a verdict wants three", 0, 2**31 - 1, items=int

@@ -84,12 +84,18 @@ def test_what_the_base_does_already_is_no_variant():
     assert "no_mixup" not in experiments.augmentation(base(mixup=0.0))
 
 
-def test_variants_are_chosen_by_name_and_in_the_table_s_order():
-    table = experiments.features(base())
-    assert list(experiments.chosen(table, ["pcen", "base"])) == ["base", "pcen"]
+def test_variants_are_chosen_by_name_and_may_be_joined():
+    table, more = experiments.features(base()), experiments.augmentation(base())
+    assert experiments.chosen(table, ["pcen", "base"]) == {"pcen": table["pcen"], "base": {}}
+    assert list(experiments.chosen(table, ["pcen", "base"])) == ["pcen", "base"]
     assert experiments.chosen(table, []) == table
-    with pytest.raises(ValueError, match=r"variants=\['detla'\] are not in the table .*: base, delta"):
-        experiments.chosen(table, ["base", "detla"])
+    assert experiments.chosen(table, ["base", "gain"], more)["gain"] == more["gain"]
+    joint = experiments.chosen(table, ["base", "half_mels+slice"], more)["half_mels+slice"]
+    assert joint == {"n_mels": 32, "lr_body": 0.01, "lr": 0.1}
+    assert parameters.check({"variants": "base,half_mels+slice"}) == {"variants": ["base", "half_mels+slice"]}
+    for unknown in ("detla", "delta+detla", "gain"):
+        with pytest.raises(ValueError, match=r"variants=\['.*'\] are not in the table .*: base, delta"):
+            experiments.chosen(table, ["base", unknown])
 
 
 # equal compute
