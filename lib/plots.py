@@ -186,11 +186,13 @@ def class_differences(table: pd.DataFrame) -> Figure:
         axes.plot(mine["seconds"], mine["diff"], "o", color="C0")
         for _, row in mine.iterrows() if len(mine) <= 20 else []:
             place = row["seconds"], row["diff_high"]
-            axes.annotate(row["class"], place, fontsize="x-small", rotation=35, ha="left", va="bottom")
+            axes.annotate(row["class"][:12], place, fontsize="x-small", rotation=50, ha="left", va="bottom")
         axes.set(
             xscale="log", ylabel="difference in lwlrap", title=f"{name.replace('_', ' ')} against the base, by class"
         )
-        axes.margins(y=0.25)
+        axes.margins(y=0.3)
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter("{x:g}")
     rows[-1, 0].set_xlabel("seconds of training audio in the class (log; bars: 95 % intervals, each class on its own)")
     return figure
 
