@@ -122,7 +122,7 @@ def chosen(table: Table, names: list[str], more: Table | None = None) -> Table:
     ValueError
         If there is no variant of that name; the message lists those that there are.
     """
-    known = {**(more or {}), **table}
+    known = {**table, **(more or {})}
     unknown = [name for name in names if not set(name.split("+")) <= set(known)]
     if unknown:
         raise ValueError(f"variants={unknown} are not in the table of this experiment: {', '.join(known)}.")
