@@ -178,25 +178,7 @@ def compare(
     ValueError
         As `bootstrap`; base and other differ in clips, classes or number of seeds.
     """
-    if np.shape(base) != np.shape(other):
-        raise ValueError(
-            f"base {np.shape(base)} and other {np.shape(other)} differ: a paired comparison needs the same clips, "
-            "classes and number of seeds on both sides. Leave out what only one side has."
-        )
-    sums, n = _group_sums(targets, [base, other], groups)
-    values, resampled = _rates(sums, n_resamples, seed)
-    diffs = resampled[:, 1] - resampled[:, 0]
-    found = _intervals("_diff", values[1] - values[0], diffs, level)
-    low, high = found["lwlrap_diff_low"], found["lwlrap_diff_high"]
-    against = min((diffs[:, 0] <= 0).sum(), (diffs[:, 0] >= 0).sum())
-    return found | {
-        "n": n,
-        "n_groups": sums.shape[1],
-        "n_seeds": sums.shape[0],
-        "smallest_diff": float(POWER * diffs[:, 0].std(ddof=1)),
-        "p": float(min(1, 2 * (1 + against) / (1 + n_resamples))),
-        "verdict": "kept" if low > 0 else "dropped" if high < 0 else "unclear",
-    }
+    return _verdict(*_paired(targets, base, other, groups, n_resamples, seed), level)
 
 
 def compare_all(
@@ -211,13 +193,12 @@ def compare_all(
     of these: kept or dropped hold at 5 % for the whole table.
     """
     many = 1000 * max(2, len(others))  # enough that a tail of .025 / m holds some 25 resamples
-    first = {name: compare(targets, base, other, groups, n_resamples=many, seed=seed) for name, other in others.items()}
-    p = np.array([row["p"] for row in first.values()])
+    pairs = [_paired(targets, base, other, groups, many, seed) for other in others.values()]
+    p = np.array([_verdict(*pair, 0.95)["p"] for pair in pairs])
     adjusted, rank = holm(p), np.argsort(np.argsort(p, kind="stable"), kind="stable")
     rows = []
-    for i, (name, other) in enumerate(others.items()):
-        level = 1 - 0.05 / (len(others) - rank[i])
-        row = compare(targets, base, other, groups, n_resamples=many, seed=seed, level=level)
+    for i, name in enumerate(others):
+        row = _verdict(*pairs[i], level=1 - 0.05 / (len(others) - rank[i]))
         verdict = row["verdict"] if adjusted[i] < 0.05 else "unclear"
         rows.append({"variant": name, **row, "p_holm": float(adjusted[i]), "verdict": verdict})
     return rows
@@ -365,6 +346,35 @@ def _slopes(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     at = at - np.nanmean(at, axis=1, keepdims=True)
     spread = np.nansum(at**2, axis=1)
     return np.divide(np.nansum(at * y, axis=1), spread, out=np.full(len(y), np.nan), where=spread > 0)
+
+
+def _paired(
+    targets: np.ndarray, base: np.ndarray, other: np.ndarray, groups: np.ndarray, n_resamples: int, seed: int
+) -> tuple[np.ndarray, np.ndarray, dict[str, int]]:
+    """other - base: of both metrics (2,), of the resamples (n_resamples, 2), and n, n_groups, n_seeds."""
+    if np.shape(base) != np.shape(other):
+        raise ValueError(
+            f"base {np.shape(base)} and other {np.shape(other)} differ: a paired comparison needs the same clips, "
+            "classes and number of seeds on both sides. Leave out what only one side has."
+        )
+    sums, n = _group_sums(targets, [base, other], groups)
+    values, resampled = _rates(sums, n_resamples, seed)
+    counts = {"n": n, "n_groups": sums.shape[1], "n_seeds": sums.shape[0]}
+    return values[1] - values[0], resampled[:, 1] - resampled[:, 0], counts
+
+
+def _verdict(diff: np.ndarray, diffs: np.ndarray, counts: dict[str, int], level: float) -> dict[str, float | int | str]:
+    """What `compare` returns, of a difference and its resamples."""
+    found = _intervals("_diff", diff, diffs, level)
+    low, high = found["lwlrap_diff_low"], found["lwlrap_diff_high"]
+    against = min((diffs[:, 0] <= 0).sum(), (diffs[:, 0] >= 0).sum())
+    return {
+        **found,
+        **counts,
+        "smallest_diff": float(POWER * diffs[:, 0].std(ddof=1)),
+        "p": float(min(1, 2 * (1 + against) / (1 + len(diffs)))),
+        "verdict": "kept" if low > 0 else "dropped" if high < 0 else "unclear",
+    }
 
 
 def _intervals(suffix: str, values: np.ndarray, resampled: np.ndarray, level: float = 0.95) -> dict[str, float]:
