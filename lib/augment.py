@@ -22,6 +22,7 @@ __all__ = [
     "equaliser",
     "from_power",
     "gain",
+    "louder",
     "shift_pad",
     "shift_wrap",
     "spec_augment",
@@ -39,7 +40,7 @@ PER_DB = math.log(10) / 10  # power = exp(PER_DB * dB)
 
 def gain(x: torch.Tensor, in_db: Sequence[bool], generator: torch.Generator) -> torch.Tensor:
     """Each window louder or quieter by one level, uniform within +-GAIN_DB; shape stays."""
-    return x + _spread(len(x), 1, GAIN_DB, generator, x)[..., None, None] * _channels(in_db, x)
+    return louder(x, _spread(len(x), 1, GAIN_DB, generator, x)[..., None, None], in_db)
 
 
 def shift_wrap(x: torch.Tensor, in_db: Sequence[bool], generator: torch.Generator) -> torch.Tensor:
@@ -62,7 +63,7 @@ def equaliser(x: torch.Tensor, in_db: Sequence[bool], generator: torch.Generator
     """
     points = _spread(len(x), EQUALISER_POINTS, EQUALISER_DB, generator, x)
     curve = torch.nn.functional.interpolate(points[:, None], size=x.shape[2], mode="linear", align_corners=True)
-    return x + curve[..., None] * _channels(in_db, x)
+    return louder(x, curve[..., None], in_db)
 
 
 def stretch(x: torch.Tensor, in_db: Sequence[bool], generator: torch.Generator) -> torch.Tensor:
@@ -109,6 +110,11 @@ def spec_augment(
                 x.shape[0], 1, *((-1, 1) if axis == 2 else (1, -1))
             )
     return torch.where(hidden.to(x.device), x.mean(dim=(2, 3), keepdim=True), x)
+
+
+def louder(x: torch.Tensor, decibels: torch.Tensor, in_db: Sequence[bool]) -> torch.Tensor:
+    """x raised by `decibels` (broadcast over x) in channels in dB, the others as they are; shape stays."""
+    return x + decibels * _channels(in_db, x)
 
 
 def wrapped(x: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:

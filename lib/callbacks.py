@@ -24,7 +24,7 @@ from safetensors import safe_open
 from safetensors import torch as safetensors
 from tqdm import tqdm
 
-from lib.augment import add_powers, from_power, to_power, wrapped
+from lib.augment import add_powers, from_power, louder, to_power, wrapped
 from lib.files import whole_file
 
 __all__ = ["MIXES", "Checkpoint", "Curve", "Diverged", "ImageSize", "Reseed", "image_sizes", "mixing"]
@@ -76,8 +76,7 @@ class Overlay(MixHandler):
         partner, shift = torch.randperm(n).to(device), torch.randint(self.x.shape[3], (n,)).to(device)
         level = ((2 * torch.rand(n, 1, 1, 1) - 1) * OVERLAY_DB).to(device)
         chosen = (torch.rand(n) < OVERLAY_SHARE).to(device)
-        second = wrapped(self.x[partner], shift)
-        second = torch.where(torch.tensor(self.in_db, device=device).view(-1, 1, 1), second + level, second)
+        second = louder(wrapped(self.x[partner], shift), level, self.in_db)
         both = add_powers(self.x, second, self.in_db)
         self.learn.xb = (torch.where(chosen.view(-1, 1, 1, 1), both, self.x),)
         self.learn.yb = (torch.where(chosen[:, None], _either(self.y, self.y[partner], self.whole), self.y),)
