@@ -231,12 +231,8 @@ def pictures(shown: dict[str, np.ndarray], duration_s: float) -> Figure:
     for axes in rows.ravel()[len(shown) :]:
         axes.set_visible(False)
     for axes, (name, picture) in zip(rows.ravel(), shown.items(), strict=False):
-        mesh = axes.imshow(
-            picture, origin="lower", aspect="auto", cmap="magma", extent=(0, duration_s, 0, len(picture))
-        )
-        axes.set(title=name, ylabel="mel band", xlabel="time (s)")
-        axes.grid(visible=False)
-        figure.colorbar(mesh, ax=axes, pad=0.01)
+        _draw(axes, picture, duration_s)
+        axes.set(title=name, xlabel="time (s)")
     return figure
 
 
@@ -259,11 +255,7 @@ def gallery(cache: Cache, fnames: list[str], captions: list[str]) -> Figure:
 def draw_logmel(axes: Axes, cache: Cache, clip: object) -> None:
     """The log-mel of a clip (a row of `Cache.index`) into axes, with its scale of dB beside them."""
     frames = cache.frames(clip)[:, 0].float().numpy().T
-    extent = (0, clip.n_frames / cache.logmel.frames_per_s, 0, len(frames))
-    mesh = axes.imshow(frames, origin="lower", aspect="auto", cmap="magma", extent=extent)
-    axes.set_ylabel("mel band")
-    axes.grid(visible=False)
-    axes.figure.colorbar(mesh, ax=axes, label="dB", pad=0.01)
+    _draw(axes, frames, clip.n_frames / cache.logmel.frames_per_s, label="dB")
 
 
 def listen(paths: list[str], captions: list[str]) -> HTML:
@@ -285,3 +277,11 @@ def listen(paths: list[str], captions: list[str]) -> HTML:
             player = f"<em>can't be played: {html.escape(str(error))}</em>"
         players.append(f"<div style='margin:0.4em 0'>{html.escape(caption)}<br>{player}</div>")
     return HTML("\n".join(players))
+
+
+def _draw(axes: Axes, picture: np.ndarray, duration_s: float, label: str = "") -> None:
+    """A picture (n_mels, n_frames) over time, with its scale beside it."""
+    mesh = axes.imshow(picture, origin="lower", aspect="auto", cmap="magma", extent=(0, duration_s, 0, len(picture)))
+    axes.set_ylabel("mel band")
+    axes.grid(visible=False)
+    axes.figure.colorbar(mesh, ax=axes, label=label, pad=0.01)
