@@ -12,33 +12,26 @@ Used in: 02, 03.
 """
 
 import json
-import time
 from dataclasses import dataclass
 from functools import cache as remember
 
 import numpy as np
 import pandas as pd
-import torch
 from tqdm import tqdm
 
-from lib import audio, augment, datasets, files, folds, learners, metrics, oof, windows
 from lib import cache as caches
+from lib import datasets, files, folds, learners, metrics, oof
 from lib.features import LogMel
-from lib.models import Network, WindowModel
+from lib.models import Network
 from lib.runs import Run
 from lib.windows import Windows
 
 __all__ = [
     "Trials",
     "augmentation",
-    "augmented",
     "chosen",
-    "costs",
     "features",
-    "find_lr",
     "image_pixels",
-    "learning_rates",
-    "pictures",
     "train",
 ]
 
@@ -227,10 +220,10 @@ class Trials:
 
     def baseline(self, dealt: pd.DataFrame, curated: pd.DataFrame) -> float:
         """lwlrap of the dumb rival: every clip gets the class frequencies of the clips outside its fold."""
-        targets = datasets.targets(curated, self.classes)
-        fold = dealt.set_index("fname").loc[curated["fname"], "fold"].to_numpy()
-        priors = {f: metrics.prior_scores(targets[fold != f], 1)[0] for f in np.unique(fold)}
-        return metrics.lwlrap(self.targets, np.stack([priors[f] for f in self.clips["fold"]]))
+        ordered = curated.set_index("fname").loc[dealt["fname"]]
+        models = self.clips.assign(model=self.clips["fold"].map(folds.model_name))
+        prior = oof.Clips(models, self.classes, self.curves, []).prior(dealt, datasets.targets(ordered, self.classes))
+        return metrics.lwlrap(self.targets, prior)
 
     def found(self, table: pd.DataFrame) -> dict[str, float]:
         """For `result.json`: the base's scores, and the difference of every variant to it."""
@@ -305,96 +298,6 @@ def image_pixels(params: dict[str, object]) -> float:
     return params["n_mels"] * params["window_s"] * params["sample_rate"] / params["hop_length"]
 
 
-def costs(table: Table, run: Run, clips: pd.DataFrame) -> pd.DataFrame:
-    """What the picture of each variant costs: compute, times the base's in the same run, and bytes cached per second.
-
-    Parameters
-    ----------
-    clips : a few clips to compute on, with `path`
-
-    Returns
-    -------
-    variant, times_base (processor time, ratio), bytes_per_s (of audio), pixels (of a training picture)
-    """
-    heard = [audio.read(path, run.params["sample_rate"]) for path in clips["path"]]
-    rows, timed = [], {}
-    for name, changes in {"base": {}, **table}.items():
-        trial = run.trial(name, "", 0, **changes)
-        logmel = trial.pick(LogMel)
-        if logmel not in timed:
-            timed[logmel] = min(_seconds(logmel, heard) for _ in range(3))
-        size = logmel.n_channels * logmel.n_mels * 2 * logmel.frames_per_s
-        rows.append([name, timed[logmel], round(size), round(image_pixels(trial.params))])
-    found = pd.DataFrame(rows, columns=["variant", "times_base", "bytes_per_s", "pixels"])
-    found["times_base"] = (found["times_base"] / found["times_base"].iloc[0]).round(2)
-    return found.drop_duplicates("variant", ignore_index=True)
-
-
-def pictures(samples: np.ndarray, run: Run) -> dict[str, np.ndarray]:
-    """Every channel that the variants of 02 use, of one clip: name -> (n_mels, n_frames)."""
-    used = [changes["channels"] for changes in features(run.params).values() if "channels" in changes]
-    names = dict.fromkeys(name for channels in (run.params["channels"], *used) for name in channels)
-    return {name: run.trial(name, "", 0, channels=[name]).pick(LogMel)(samples)[0].numpy() for name in names}
-
-
-def augmented(store: caches.Cache, fnames: list[str], run: Run) -> dict[str, np.ndarray]:
-    """What training sees of a clip's loudest window: as it is, changed in every way of 03, and mixed with another one.
-
-    Parameters
-    ----------
-    fnames : two clips
-
-    Returns
-    -------
-    name -> (n_mels, n_frames) of the first channel, dB
-    """
-    rows, width = store.rows(fnames), run.pick(Windows).n_frames(store.logmel)
-    loudest = [int(store.frames(row)[:, 0].float().mean(dim=1).argmax()) for row in rows.itertuples()]
-    slack = rows["n_frames"].to_numpy() - width
-    starts = np.clip(np.array(loudest) - width // 3, np.minimum(slack, 0), np.maximum(slack, 0))
-    x = windows.batch(store, rows, starts, width)
-    in_db, generator = store.logmel.in_db, torch.Generator().manual_seed(run.params["seed"])
-    shown = {"as it is": x[0], "another clip": x[1]}
-    shown |= {name: change(x, in_db, generator)[0] for name, change in augment.AUGMENTATIONS.items()}
-    shown["masks"] = augment.spec_augment(x, 2, run.params["mask_share"] or 0.15, generator)[0]
-    powers = augment.to_power(x, in_db).mean(dim=0, keepdim=True)
-    shown["mixup, half and half"] = x.mean(dim=0)
-    shown["mixup of powers"] = augment.from_power(powers, in_db)[0]
-    shown["overlay"] = augment.add_powers(x[:1], x[1:], in_db)[0]
-    return {name: picture[0].numpy() for name, picture in shown.items()}
-
-
-def learning_rates(table: Table, run: Run) -> pd.DataFrame:
-    """Which layers are in which parameter group, and the peak learning rate that each gets, as the optimiser holds it.
-
-    Returns
-    -------
-    A row a group: group, first_layer, last_layer, n_parameters, then a column of learning rates for the base and each
-    variant of `table` that changes them
-    """
-    found = pd.DataFrame()
-    for name, changes in {"base": {}, **table}.items():
-        if name == "base" or {"lr", "lr_body"} & set(changes):
-            trial = run.trial(name, "", 0, **changes, epochs=1)
-            model = WindowModel(trial.pick(Network), 2, [0.0], [1.0])
-            groups = learners.groups(model, trial.pick(learners.Recipe))
-            found = groups.drop(columns="lr") if found.empty else found
-            found[name] = groups["lr"]
-    return found
-
-
-def find_lr(
-    run: Run, store: caches.Cache, curated: pd.DataFrame, classes: list[str], dealt: pd.DataFrame
-) -> pd.DataFrame:
-    """The loss of the base over a growing learning rate, on the clips outside the first asked fold; see `learners`."""
-    trial = run.trial("base", "", run.params["seed"], epochs=1)
-    first = (run.params["folds"] or [0])[0]
-    train_clips = curated[dealt["fold"].to_numpy() != first]
-    cut, recipe = trial.pick(Windows), trial.pick(learners.Recipe)
-    training = learners.training_batches(store, train_clips, classes, cut, recipe, run.params["seed"])
-    return learners.find_lr(trial.pick(Network), recipe, training)
-
-
 def _changing(table: Table, base: dict[str, object]) -> Table:
     """Without the variants whose changes the base has already."""
     return {
@@ -456,10 +359,3 @@ def _read(run: Run, trials: list[tuple], classes: list[str], n_folds: int) -> Tr
     clips = clips.reindex(columns=["fname", "group", "fold", "labels"])
     epochs = pd.concat(curves, ignore_index=True) if curves else pd.DataFrame(columns=["variant", "model"])
     return Trials(clips, classes, scores, found, epochs, n_folds)
-
-
-def _seconds(logmel: LogMel, heard: list[np.ndarray]) -> float:
-    started = time.process_time()
-    for samples in heard:
-        logmel(samples)
-    return time.process_time() - started

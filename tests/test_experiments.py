@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib import cache, datasets, experiments, folds, learners, parameters, runs
+from lib import cache, datasets, experiments, folds, learners, parameters, previews, runs
 from lib.callbacks import image_sizes
 from lib.features import LogMel
 from lib.models import Network
@@ -247,7 +247,7 @@ def test_who_is_helped_is_answered_class_by_class(small, tmp_path):
 
 def test_a_slice_of_learning_rates_is_shown_as_the_optimiser_has_it(tmp_path):
     run = a_run(tmp_path, **SMALL)
-    found = experiments.learning_rates(experiments.augmentation(run.params), run)
+    found = previews.learning_rates(experiments.augmentation(run.params), run)
     assert found["slice_reversed"].tolist() == pytest.approx([0.1, 0.1**1.5, 0.01])
     assert found["slice"].tolist() == pytest.approx([0.01, 0.1**1.5, 0.1])
     assert found["base"].tolist() == [0.005] * 3
@@ -257,7 +257,7 @@ def test_a_slice_of_learning_rates_is_shown_as_the_optimiser_has_it(tmp_path):
 def test_costs_are_told_beside_the_base(small, tmp_path):
     clips, _ = small
     run = a_run(tmp_path, **SMALL)
-    found = experiments.costs(experiments.features(run.params), run, clips.head(2)).set_index("variant")
+    found = previews.costs(experiments.features(run.params), run, clips.head(2)).set_index("variant")
     assert found.loc["base", "times_base"] == 1 and (found["times_base"] > 0).all()
     assert found.loc["delta", "bytes_per_s"] == 3 * found.loc["base", "bytes_per_s"] == 3 * 16 * 2 * 50
     assert found.loc["window_1s", "pixels"] == 2 * found.loc["base", "pixels"]
@@ -268,11 +268,11 @@ def test_pictures_and_augmented_windows_are_those_of_the_clip(small, tmp_path):
     run = a_run(tmp_path, **SMALL)
     logmel = run.pick(LogMel)
     samples = np.random.default_rng(0).standard_normal(8000).astype(np.float32)
-    shown = experiments.pictures(samples, run)
+    shown = previews.pictures(samples, run)
     assert list(shown)[:3] == ["logmel", "delta", "acceleration"] and "pcen" in shown and "logmel_256" in shown
     np.testing.assert_array_equal(shown["logmel"], logmel(samples)[0])
     store = cache.build(clips, logmel, tmp_path / "cache")
-    windows = experiments.augmented(store, clips["fname"].tolist()[:2], run)
+    windows = previews.augmented(store, clips["fname"].tolist()[:2], run)
     assert {picture.shape for picture in windows.values()} == {(16, 25)}
     overlay, one, other = (10 ** (windows[k] / 10) for k in ("overlay", "as it is", "another clip"))
     np.testing.assert_allclose(overlay, one + other, rtol=1e-4)
@@ -285,7 +285,7 @@ def test_the_search_for_a_learning_rate_leaves_the_held_out_fold_alone(small, tm
     seen = []
     real = learners.training_batches
     monkeypatch.setattr(learners, "training_batches", lambda *a: (seen.append(a[1]), real(*a))[1])
-    found = experiments.find_lr(run, store, clips, ["fading", "steady"], dealt)
+    found = previews.find_lr(run, store, clips, ["fading", "steady"], dealt)
     assert set(seen[0]["fname"]) == set(dealt.loc[dealt["fold"] != 1, "fname"])
     assert found["lr"].is_monotonic_increasing and found.attrs["suggested"] > 0
     assert datasets.targets(seen[0], ["fading", "steady"]).shape == (16, 2)
