@@ -35,7 +35,7 @@ from lib import audio, audit
 from lib.features import LogMel
 from lib.files import digest, whole_file, whole_folder
 
-__all__ = ["Cache", "build", "content_hashes"]
+__all__ = ["Cache", "build", "content_hashes", "hold"]
 
 IN_FLIGHT = 64  # clips decoded ahead of the writer: bounds the memory, however long the set
 INDEX_COLUMNS = ["fname", "first_frame", "n_frames", "floor_db"]
@@ -137,24 +137,44 @@ def build(clips: pd.DataFrame, logmel: LogMel, folder: Path, n_threads: int = 0)
     return Cache(logmel, tuple(parts), pd.concat(indexes, ignore_index=True), found, digest(settings, names))
 
 
+def hold(clips: pd.DataFrame, logmel: LogMel, n_threads: int = 0) -> Cache:
+    """The log-mels of a few clips in memory: the same numbers as `build`, and nothing is written. None need be usable.
+
+    Parameters
+    ----------
+    clips : DataFrame with fname (each once), path, subset
+    n_threads : 0 means one a core
+    """
+    index, problems, parts, first_frame = [], [], [], 0
+    for row, outcome in _transformed(clips, logmel, n_threads or os.cpu_count() or 1, quiet=True):
+        if isinstance(outcome, audio.AudioError):
+            problems.append((row.fname, row.subset, str(outcome), False))
+            continue
+        parts.append(outcome)
+        index.append([row.fname, 0, first_frame, len(outcome), _floor_db(outcome, logmel)])
+        first_frame += len(outcome)
+    frames = np.concatenate(parts) if parts else np.empty((0, logmel.n_channels, logmel.n_mels), np.float16)
+    table = pd.DataFrame(index, columns=[INDEX_COLUMNS[0], "part", *INDEX_COLUMNS[1:]])
+    return Cache(logmel, (torch.from_numpy(frames),), table, audit.table(problems), "")
+
+
 def _fill(place: Path, clips: pd.DataFrame, logmel: LogMel, settings: dict, n_threads: int) -> None:
     """Write frames.f16, index.csv, problems.csv and settings.json of one subset."""
     index, problems, first_frame = [], [], 0
-    floored = [i for i, in_db in enumerate(logmel.in_db) if in_db] or range(logmel.n_channels)
     with open(place / "frames.f16", "wb") as frames:
         for row, outcome in _transformed(clips, logmel, n_threads):
             if isinstance(outcome, audio.AudioError):
                 problems.append((row.fname, row.subset, str(outcome), False))
                 continue
             frames.write(outcome.tobytes())
-            index.append([row.fname, first_frame, len(outcome), float(outcome[:, floored].min())])
+            index.append([row.fname, first_frame, len(outcome), _floor_db(outcome, logmel)])
             first_frame += len(outcome)
     pd.DataFrame(index, columns=INDEX_COLUMNS).to_csv(place / "index.csv", index=False)
     audit.table(problems).to_csv(place / "problems.csv", index=False)
     (place / "settings.json").write_text(json.dumps(settings, indent=2) + "\n")
 
 
-def _transformed(clips: pd.DataFrame, logmel: LogMel, n_threads: int) -> Iterator[tuple]:
+def _transformed(clips: pd.DataFrame, logmel: LogMel, n_threads: int, *, quiet: bool = False) -> Iterator[tuple]:
     """(row, frames or AudioError) for every clip, in order; threads, since decoding and FFT release Python's lock."""
 
     def work(row: object) -> np.ndarray | audio.AudioError:
@@ -168,7 +188,13 @@ def _transformed(clips: pd.DataFrame, logmel: LogMel, n_threads: int) -> Iterato
     try:
         with (
             ThreadPoolExecutor(n_threads, initializer=torch.set_num_threads, initargs=(1,)) as pool,
-            tqdm(total=len(clips), desc=f"log-mels, {clips['subset'].iloc[0]}", unit="clip", leave=False) as bar,
+            tqdm(
+                total=len(clips),
+                desc=f"log-mels, {clips['subset'].iloc[0]}",
+                unit="clip",
+                leave=False,
+                disable=quiet,
+            ) as bar,
         ):
             table = clips.itertuples()
             while rows := list(islice(table, IN_FLIGHT)):
@@ -177,6 +203,12 @@ def _transformed(clips: pd.DataFrame, logmel: LogMel, n_threads: int) -> Iterato
                     bar.update()
     finally:
         torch.set_num_threads(before)
+
+
+def _floor_db(frames: np.ndarray, logmel: LogMel) -> float:
+    """The least value of a clip's channels that are in dB (of all, where none is): what its padding holds."""
+    in_db = [i for i, yes in enumerate(logmel.in_db) if yes] or range(logmel.n_channels)
+    return float(frames[:, in_db].min())
 
 
 def _map(path: Path, n_frames: int, logmel: LogMel) -> torch.Tensor:

@@ -31,7 +31,7 @@ import pandas as pd
 
 from lib import audit
 
-__all__ = ["Dataset", "has_audio", "load", "targets"]
+__all__ = ["Dataset", "has_audio", "load", "load_test", "targets"]
 
 
 class _Part(NamedTuple):
@@ -146,6 +146,54 @@ def load(root: str | Path, *, with_audio: bool = True, strict: bool = False, esc
     return data
 
 
+def load_test(root: str | Path) -> Dataset:
+    """The clips that a submission must score: a row for each row of its table, in that order, whatever lies there.
+
+    Nothing is left out and no header is read: a clip that can't be found has the path "", and `problems` is empty.
+
+    Parameters
+    ----------
+    root : folder with sample_submission.csv and test/ or test.zip; or FSDKaggle2019 as released on Zenodo
+
+    Returns
+    -------
+    Dataset whose classes are the columns of the table, in their order. Labels and usage are known in Zenodo's layout,
+    where Zenodo's tables lie beside Kaggle's, and in the demo set; else they are () and "".
+
+    Raises
+    ------
+    FileNotFoundError
+        No such table, or no audio of test clips at all.
+    ValueError
+        A table without rows, whose first column is not fname, or with a class twice; an archive cut short.
+    """
+    root = Path(root).expanduser()
+    kaggle, zenodo = _KAGGLE["test"], _ZENODO["test"]
+    released = next((base for base in (root / _META, root) if (base / zenodo.table).is_file()), None)
+    labels, usage = _released(released / zenodo.table) if released else ({}, {})
+    if (root / kaggle.table).is_file():
+        layout, part = ("demo" if (root / "demo.json").is_file() else "kaggle"), kaggle
+        header, *rows = [row for row in csv.reader(_lines(root / kaggle.table)) if any(row)] or [[]]
+        classes = _in_order(enumerate(name.strip() for name in header[1:]), root / kaggle.table)
+        if [name.strip() for name in header[:1]] != ["fname"] or not rows:
+            raise ValueError(f"{root / kaggle.table}: {len(rows)} rows, first column {header[:1]}; expected fname.")
+        fnames = [row[0].strip() for row in rows]
+        if layout == "demo":
+            labels, _ = _released(root / "truth" / "labels.csv")
+    elif released:
+        layout, part, fnames = "zenodo", zenodo, list(labels)
+        classes = _vocabulary(released / "vocabulary.csv")
+    else:
+        raise FileNotFoundError(f"{root} has neither {kaggle.table} nor {zenodo.table}. Set data_dir to their folder.")
+    files = _files(root, part, "test", [])
+    if not files:
+        raise FileNotFoundError(f"{root}: no audio of test clips. Looked for {part.audio}/ and {part.audio}.zip.")
+    clips = pd.DataFrame({"fname": fnames, "path": [_located(fname, files) for fname in fnames], "subset": "test"})
+    clips["labels"] = [labels.get(fname, ()) for fname in fnames]
+    clips["usage"] = [usage.get(fname, "") for fname in fnames]
+    return Dataset(layout, root, classes, clips, audit.table(()))
+
+
 def has_audio(root: str | Path) -> bool:
     """Whether a data set has a folder or archive of audio beside its tables; raises as `load` does on other folders."""
     root = Path(root).expanduser()
@@ -197,10 +245,7 @@ def _audio_files(root: Path, layout: str, found: list[tuple]) -> dict[str, dict[
     """Of each subset: base name of every file of audio -> its path, for `lib.audio`."""
     parts, files = _LAYOUTS[layout][1], {}
     for subset, part in parts.items():
-        folder, archive = root / part.audio, root / f"{part.audio}.zip"
-        files[subset] = {entry.name: entry.path for entry in os.scandir(folder)} if folder.is_dir() else {}
-        if not files[subset] and archive.is_file():
-            files[subset] = _members(archive, subset, found)
+        files[subset] = _files(root, part, subset, found)
     if not any(files.values()):
         looked_for = ", ".join(f"{part.audio}/ or {part.audio}.zip" for part in parts.values())
         raise FileNotFoundError(
@@ -208,6 +253,20 @@ def _audio_files(root: Path, layout: str, found: list[tuple]) -> dict[str, dict[
             "Put the audio there, or load with with_audio=False for the tables only."
         )
     return files
+
+
+def _files(root: Path, part: _Part, subset: str, found: list[tuple]) -> dict[str, str]:
+    """Base name of every file of audio of one subset -> its path."""
+    folder, archive = root / part.audio, root / f"{part.audio}.zip"
+    files = {entry.name: entry.path for entry in os.scandir(folder)} if folder.is_dir() else {}
+    return files or (_members(archive, subset, found) if archive.is_file() else {})
+
+
+def _released(path: Path) -> tuple[dict[str, tuple[str, ...]], dict[str, str]]:
+    """Labels and usage of test clips by fname, from a table that tells them."""
+    _, rows, _ = _read_table(path, ("fname",), lambda row: row)
+    labels = {row["fname"]: tuple(filter(None, row.get("labels", "").split(","))) for row in rows}
+    return labels, {row["fname"]: row.get("usage", "") for row in rows}
 
 
 def _members(archive: Path, subset: str, found: list[tuple]) -> dict[str, str]:

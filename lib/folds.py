@@ -22,8 +22,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from iterstrat.ml_stratifiers import MultilabelStratifiedKFold
-from scipy.sparse import csr_array
 
 from lib import files
 
@@ -231,6 +229,8 @@ def read(path: str | Path, clips: pd.DataFrame) -> pd.DataFrame:
 
 def _stratify(groups: np.ndarray, truth: np.ndarray, n_folds: int, seed: int) -> np.ndarray:
     """Fold of each clip. Groups are dealt by the labels they hold, then moved one by one while that evens the folds."""
+    from iterstrat.ml_stratifiers import MultilabelStratifiedKFold  # only here: Kaggle hasn't got it
+
     names, group = np.unique(groups, return_inverse=True)
     if len(names) < n_folds:
         raise ValueError(
@@ -253,6 +253,8 @@ def _even_out(counts: np.ndarray, fold: np.ndarray, n_folds: int) -> np.ndarray:
     The library takes all groups for equally large; one Flickr user with 290 clips is not. Rare classes weigh as much as
     common ones, the size of a fold as much as all classes. An empty fold always deserves a move.
     """
+    from scipy.sparse import csr_array
+
     even = counts.sum(0) / n_folds
     weight = np.divide(1, even**2, out=np.zeros_like(even), where=even > 0)
     weight[0] *= counts.shape[1]

@@ -104,6 +104,9 @@ KEYS = {
     "balance": Key(
         str, "an epoch's windows: clip (one each), seconds, effective, augment (wider masks for rare audio)"
     ),
+    # 08: scoring of test clips
+    "weights": Key(str, "folder of a packed run; empty: what this run trained; kaggle: a kernel's input"),
+    "budget_s": Key(float, "s, from the start, that scoring may take; 0: as long as it takes", 0, 1_000_000),
 }
 
 

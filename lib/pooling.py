@@ -10,7 +10,7 @@ Used in: 04, 06, 07, 08.
 import numpy as np
 import pandas as pd
 
-__all__ = ["pool_mean"]
+__all__ = ["POOLINGS", "pool_mean"]
 
 
 def pool_mean(fnames: pd.Series | np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -38,3 +38,6 @@ def pool_mean(fnames: pd.Series | np.ndarray, scores: np.ndarray) -> tuple[np.nd
     total = np.zeros((len(clips), scores.shape[1]))
     np.add.at(total, clip, scores)
     return clips, total / np.bincount(clip)[:, None]
+
+
+POOLINGS = {"mean": pool_mean}  # by the name that a run's choice gives

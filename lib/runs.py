@@ -26,17 +26,18 @@ import pandas as pd
 import torch
 
 import lib
-from lib import demo, folds, parameters
+from lib import bundle, demo, folds, kaggle, parameters
 from lib.files import whole_file, write_json
 
-__all__ = ["ROOT", "Run", "seed_everything", "start"]
+__all__ = ["IN_KERNEL", "ROOT", "Run", "seed_everything", "start"]
 
 CODE = Path(lib.__file__).resolve().parents[1]
 # A checkout has its outputs beside lib/; packed into a kernel there is no checkout, and the working folder serves.
-ROOT = CODE if (CODE / "pyproject.toml").is_file() else Path.cwd()
+IN_KERNEL = not (CODE / "pyproject.toml").is_file()
+ROOT = Path.cwd() if IN_KERNEL else CODE
 # Where and which part, not what: these may differ between the parts of a variant.
 PLACE = (
-    *("run", "profile", "data_dir", "folds_csv", "overwrite", "strict"),
+    *("run", "profile", "data_dir", "folds_csv", "weights", "overwrite", "strict"),
     *("variant", "fold", "holdout_fold", "variants", "folds", "seeds"),
 )
 FOLDS_SEED = 42  # not `seed`: trainings with several seeds share their folds
@@ -82,7 +83,7 @@ class Run:
         return settings(**{f.name: self.params[f.name] for f in fields(settings) if f.name in self.params})
 
     def data_dir(self) -> Path:
-        """The data folder; `demo` is synthesised first, where it is not there yet.
+        """The data folder; `demo` is synthesised first, where it is not there yet; `kaggle` is found in a kernel.
 
         Raises
         ------
@@ -93,6 +94,12 @@ class Run:
         if name == "demo":
             return demo.make(ROOT / "outputs" / "demo-data")
         return _existing(name, "data_dir")
+
+    def packed(self) -> bundle.Bundle:
+        """What this run trained, or the packed run that `weights` names; raises as `bundle.gather` and `read`."""
+        if self.params["weights"]:
+            return bundle.read(_existing(str(self.params["weights"]), "weights"))
+        return bundle.gather(self.home, str(self.params["variant"]))
 
     def folds(self, clips: pd.DataFrame, targets: np.ndarray) -> pd.DataFrame:
         """The folds of this run, for all its notebooks: outputs/<run>/folds.csv, made by whichever comes first.
@@ -240,7 +247,10 @@ def seed_everything(seed: int) -> None:
 
 
 def _existing(name: str, key: str) -> Path:
-    """A path as typed: relative to the current folder or, failing that, to the workbook."""
+    """A path as typed: relative to the current folder or, failing that, to the workbook; or a kernel's input."""
+    special, _, digest = name.partition("@")
+    if special == "kaggle":
+        return kaggle.find(key, digest)
     for path in (Path(name).expanduser(), ROOT / name):
         if path.exists():
             return path.resolve()
