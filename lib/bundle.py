@@ -55,6 +55,11 @@ class Bundle:
         return [self.files[f"{model}.safetensors"] for model in self.manifest["models"]]
 
     @property
+    def prior(self) -> dict[str, float]:
+        """Share of the training clips that have each class."""
+        return dict(zip(self.manifest["classes"], self.manifest["prior"], strict=True))
+
+    @property
     def sidecar(self) -> dict:
         """The settings that all models share: classes, audio, windows, network, recipe."""
         first = json.loads(self.files[f"{self.manifest['models'][0]}.json"].read_text())

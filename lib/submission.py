@@ -36,6 +36,7 @@ __all__ = [
     "check",
     "class_notes",
     "compare",
+    "conclude",
     "examples",
     "ladder",
     "load",
@@ -125,7 +126,7 @@ def predict(
     logmel, cut, loss = LogMel(**sidecar["audio"]), windows.Windows(**sidecar["windows"]), sidecar["recipe"]["loss"]
     clips, steps = data.clips.drop_duplicates("fname", ignore_index=True), ladder(len(networks), cut)
     pace = _Pace(steps, cut, logmel, budget_s, clock() if started is None else started, clock)
-    found = np.tile(np.array(packed.manifest["prior"], float), (len(clips), 1))
+    found = np.tile(np.array(list(packed.prior.values()), float), (len(clips), 1))
     how, at = [], 0
     with tqdm(total=len(clips), desc="scoring", unit="clip") as bar:
         while at < len(clips) and (size := pace.next_chunk(at, len(clips))):
@@ -150,7 +151,7 @@ def predict(
 
 def class_notes(data: datasets.Dataset, packed: Bundle) -> list[str]:
     """A sentence for each class that the scores can say nothing about."""
-    prior, asked = dict(zip(packed.manifest["classes"], packed.manifest["prior"], strict=True)), set(data.classes)
+    prior, asked = packed.prior, set(data.classes)
     unknown = [f"{name}: the models don't know this class, it gets 0." for name in data.classes if name not in prior]
     unheard = [f"{name}: no training clip has it, its scores mean nothing." for name in prior if prior[name] == 0]
     return unknown + unheard + [f"{name}: known, but not asked for." for name in prior if name not in asked]
@@ -179,7 +180,7 @@ def write(folder: Path, data: datasets.Dataset, prediction: Prediction) -> Path:
 def read(folder: Path, data: datasets.Dataset) -> Prediction:
     """What `write` left, checked; without the notes of the budget."""
     check(folder / "submission.csv", data)
-    scores = pd.read_csv(folder / "submission.csv")[list(data.classes)].to_numpy(float)
+    scores = pd.read_csv(folder / "submission.csv", float_precision="round_trip")[list(data.classes)].to_numpy(float)
     how = pd.read_csv(folder / "how.csv", dtype={"fname": str, "problem": str}, keep_default_na=False)
     return Prediction(scores, how, [])
 
@@ -261,10 +262,41 @@ def examples(data: datasets.Dataset, prediction: Prediction, n: int = 2) -> pd.D
     return rows.assign(caption=captions)
 
 
+def conclude(data: datasets.Dataset, prediction: Prediction, packed: Bundle) -> tuple[dict[str, float], str]:
+    """Numbers for result.json, and a sentence made of them: what was scored, how, and what may be expected of it."""
+    how, promised = prediction.how, promise(packed)
+    scored = how[how["problem"] == ""]
+    found: dict[str, float] = {"n_clips": len(how), "n_prior": len(how) - len(scored)}
+    found |= {"n_windows": how["n_windows"].sum(), "n_models": scored["n_models"].min()}
+    found |= {f"promised_{name}": promised[name] for name in ("lwlrap", "lwlrap_low", "lwlrap_high")}
+    says = (
+        f"{len(scored)} of {len(how)} test clips were scored by {_span(scored['n_models'])} models of run "
+        f"{packed.manifest['run']}, a window of {packed.sidecar['windows']['window_s']:g} s every "
+        f"{_span(scored['hop_s'])} s, pooling: {packed.manifest['choice']['pooling']}; "
+        f"{found['n_prior']} got the class prior. Out of fold, on {promised['n']} curated clips, single models "
+        f"reached lwlrap {promised['lwlrap']:.3f} (95 % interval {promised['lwlrap_low']:.3f} to "
+        f"{promised['lwlrap_high']:.3f})."
+    )
+    targets = datasets.targets(data.clips, data.classes)
+    if not targets.any():
+        return found, says + " The test labels are not known here."
+    reached = metrics.bootstrap(targets, prediction.scores, data.clips["fname"].to_numpy(str))
+    return found | reached, says + (
+        f" On the {reached['n']} test clips whose labels are known it is {reached['lwlrap']:.3f} "
+        f"({reached['lwlrap_low']:.3f} to {reached['lwlrap_high']:.3f}): a gap of "
+        f"{promised['lwlrap'] - reached['lwlrap']:+.3f}."
+    )
+
+
 def promise(packed: Bundle) -> dict:
     """What the run reached on clips that its models never saw: the choice's nested score, else that of the mean."""
     choice = packed.manifest["choice"]
     return choice if "lwlrap" in choice else packed.manifest["oof"]
+
+
+def _span(values: pd.Series) -> str:
+    """The least and the largest value, or the only one."""
+    return " to ".join(f"{value:g}" for value in dict.fromkeys([values.min(), values.max()]))
 
 
 def _columns(asked: tuple[str, ...], known: list[str]) -> list[int]:

@@ -41,11 +41,12 @@ def predicted(scores: np.ndarray, classes: list[str], prior: dict[str, float]) -
     often = order[-1]
     title = f"{classes[often]} comes first most often: {100 * best[often]:.0f} % of {len(scores)} clips"
     left.set(xlabel="share of clips (%)", title=title)
-    left.legend(loc="lower right")
+    figure.legend(*left.get_legend_handles_labels(), loc="outside lower left", ncols=2)
     surest = scores.max(axis=1)
     right.hist(surest, bins=np.linspace(0, 1, 21), color=BLUE)
     right.axvline(np.median(surest), color="black", lw=1, ls="--")
     title = f"Half of the clips' best scores are above {np.median(surest):.2f}"
+    right.yaxis.get_major_locator().set_params(integer=True)
     right.set(xlabel="score of the best class", ylabel="clips", xlim=(0, 1), title=title)
     return figure
 

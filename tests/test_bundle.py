@@ -1,0 +1,129 @@
+"""Tests of lib.bundle: what a run must have before it is packed, and a packed folder that is what was packed."""
+
+import json
+import shutil
+
+import pytest
+from fake_run import CLASSES, make_run
+
+from lib import bundle
+
+PART = "04_kfold/curated"
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory):
+    return make_run(tmp_path_factory.mktemp("runs") / "first")
+
+
+@pytest.fixture
+def home(original, tmp_path):
+    return shutil.copytree(original, tmp_path / "first")
+
+
+def change(path, **values):
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+
+def test_what_a_run_knows(home):
+    packed = bundle.gather(home, "curated")
+    assert packed.manifest["models"] == ["without_0", "without_1"] and packed.manifest["classes"] == CLASSES
+    assert packed.prior == {"Rain": 0.75, "Bark": 0.5, "Tap_(a)": 0.0} and packed.manifest["n_train"] == 4
+    assert packed.manifest["oof"]["lwlrap"] == 0.75 and packed.manifest["oof_per_class"] == {
+        "Rain": 0.5,
+        "Tap_(a)": 1.0,
+    }
+    assert packed.sidecar["windows"]["window_s"] == 1.0 and packed.manifest["choice"] == {"pooling": "mean"}
+    assert [path.parent.name for path in packed.weights] == ["without_0", "without_1"]
+    assert "data_dir" not in packed.manifest["parameters"] and str(home) not in json.dumps(packed.manifest)
+
+
+def test_the_choice_of_06_is_read(home):
+    (home / "06_stage2").mkdir()
+    (home / "06_stage2" / "choice.json").write_text('{"pooling": "power", "exponent": 2.0}')
+    assert bundle.gather(home, "curated").manifest["choice"] == {"pooling": "power", "exponent": 2.0}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "folds.csv",
+        *(f"{PART}/without_1/{name}" for name in ("weights.safetensors", "weights.json", "clips.csv", "result.json")),
+        *(f"{PART}/pooled/{name}" for name in ("per_class.csv", "result.json")),
+    ],
+)
+def test_an_incomplete_run_is_refused_by_what_is_missing(home, name):
+    (home / name).unlink()
+    with pytest.raises(
+        FileNotFoundError, match=rf"not complete, \d+ files are missing: .*{name}.*make kfold RUN=first"
+    ):
+        bundle.gather(home, "curated")
+
+
+def test_all_that_is_missing_is_named_at_once(home):
+    shutil.rmtree(home / PART / "without_0")
+    (home / PART / "pooled" / "per_class.csv").unlink()
+    with pytest.raises(FileNotFoundError, match="5 files are missing"):
+        bundle.gather(home, "curated")
+
+
+def test_folds_alone_are_enough_to_train(home):
+    shutil.rmtree(home / PART)
+    packed = bundle.gather(home, "curated", with_weights=False)
+    assert list(packed.files) == ["folds.csv"] and "models" not in packed.manifest
+
+
+@pytest.mark.parametrize(
+    ("values", "saying"),
+    [
+        ({"windows": {"window_s": 2.0, "hop_s": 0.25}}, "differs in windows"),
+        ({"folds": "0123456789ab"}, "differs in folds"),
+        ({"unseen_folds": [0]}, "differs in its folds"),
+    ],
+)
+def test_models_that_do_not_belong_together_are_refused(home, values, saying):
+    change(home / PART / "without_1" / "weights.json", **values)
+    with pytest.raises(ValueError, match=rf"without_1 doesn't belong to this run: it {saying}.*-p overwrite True"):
+        bundle.gather(home, "curated")
+
+
+def test_a_pooled_score_of_some_folds_is_refused(home):
+    change(home / PART / "pooled" / "result.json", metrics={"lwlrap": 0.7, "complete": False})
+    with pytest.raises(ValueError, match="before all folds were done.*-p fold -1"):
+        bundle.gather(home, "curated")
+
+
+def test_packed_and_read_again(home, tmp_path):
+    packed = bundle.gather(home, "curated")
+    bundle.write(packed, tmp_path / "packed")
+    again = bundle.read(tmp_path / "packed")
+    assert again.manifest == packed.manifest and again.digest == packed.digest and again.sidecar == packed.sidecar
+    names = {f"without_{fold}.{kind}" for fold in (0, 1) for kind in ("json", "safetensors")}
+    assert {path.name for path in (tmp_path / "packed").iterdir()} == {"folds.csv", "manifest.json"} | names
+    assert [p.read_bytes() for p in again.weights] == [p.read_bytes() for p in packed.weights]
+
+
+def test_the_digest_names_the_content_and_not_the_place(home, original):
+    here, there = bundle.gather(home, "curated"), bundle.gather(original, "curated")
+    assert here.digest == there.digest
+    weights = home / PART / "without_0" / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x00")
+    assert bundle.gather(home, "curated").digest != there.digest
+
+
+def test_a_packed_folder_that_is_not_what_was_packed_is_refused(home, tmp_path):
+    folder = tmp_path / "packed"
+    bundle.write(bundle.gather(home, "curated"), folder)
+    content = (folder / "folds.csv").read_text()
+    (folder / "folds.csv").write_text(content.replace("c0", "c9"))
+    with pytest.raises(ValueError, match=r"folds\.csv are not what was packed. Push the data set again"):
+        bundle.read(folder)
+    (folder / "folds.csv").unlink()
+    with pytest.raises(FileNotFoundError, match=r"lacks folds\.csv"):
+        bundle.read(folder)
+    change(folder / "manifest.json", schema=bundle.SCHEMA + 1)
+    with pytest.raises(ValueError, match=r"schema 2, this code reads 1\. Pack the run again \(make kaggle\)"):
+        bundle.read(folder)
+    (folder / "manifest.json").unlink()
+    with pytest.raises(FileNotFoundError, match="it is no packed run"):
+        bundle.read(folder)

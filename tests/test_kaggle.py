@@ -1,0 +1,242 @@
+"""Tests of lib.kaggle: the same bytes, metadata that Kaggle takes, inputs found wherever they are mounted."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from fake_run import make_run
+
+from lib import bundle, kaggle
+
+ROOT = Path(__file__).resolve().parents[1]
+SCORE, TRAIN = ROOT / "notebooks" / "08_submission.ipynb", ROOT / "notebooks" / "04_kfold.ipynb"
+VALUES = {"profile": "demo", "seed": 2019, "budget_s": 60.0, "epochs": 3, "weights": "", "data_dir": "data/here"}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    return make_run(tmp_path_factory.mktemp("runs") / "first")
+
+
+@pytest.fixture
+def packed(home, tmp_path):
+    return kaggle.pack(SCORE, home, VALUES, tmp_path / "build", owner="me")
+
+
+def contents(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def metadata(folder, **values):
+    """Change the metadata of a folder; a value of None takes the key out."""
+    path = next(folder.glob("*-metadata.json"))
+    changed = {**json.loads(path.read_text()), **values}
+    path.write_text(json.dumps({key: value for key, value in changed.items() if value is not None}))
+    return folder
+
+
+def test_the_same_inputs_give_the_same_bytes(home, packed, tmp_path):
+    for folder in (tmp_path / "again", tmp_path / "build"):  # a new place, and over what is there
+        kaggle.pack(SCORE, home, VALUES, folder, owner="me")
+    assert contents(tmp_path / "again") == contents(tmp_path / "build")
+    assert {str(path) for path in contents(tmp_path / "again")} == {
+        *("first-08-submission/08_submission.ipynb", "first-08-submission/kernel-metadata.json"),
+        *(f"first-curated-weights/{name}" for name in ("dataset-metadata.json", "manifest.json", "folds.csv")),
+        *(f"first-curated-weights/without_{fold}.{kind}" for fold in (0, 1) for kind in ("json", "safetensors")),
+    }
+
+
+def test_what_is_packed_is_complete_and_offline(packed):
+    kernel, data = packed
+    assert kaggle.check(kernel) == kaggle.check(data) == []
+    told = json.loads((kernel / "kernel-metadata.json").read_text())
+    assert told["id"] == "me/first-08-submission" and told["title"] == "First 08 submission"
+    assert told["enable_internet"] is False and told["enable_gpu"] is False and told["is_private"] is True
+    assert told["dataset_sources"] == ["me/first-curated-weights"]
+    assert told["competition_sources"] == [kaggle.COMPETITION]
+    assert bundle.read(data).manifest["models"] == ["without_0", "without_1"]
+
+
+def test_the_notebook_holds_the_library_and_the_runs_parameters(home, packed):
+    content = nbformat.read(packed[0] / SCORE.name, as_version=4)
+    nbformat.validate(content)
+    original = nbformat.read(SCORE, as_version=4)
+    tags = [cell.metadata.get("tags", []) for cell in content.cells[:4]]
+    assert tags == [[], ["generated"], ["parameters"], ["injected-parameters"]]
+    assert [cell.source for cell in content.cells[4:]] == [cell.source for cell in original.cells[2:]]
+    assert content.cells[1].metadata["jupyter"]["source_hidden"] and content.cells[1].metadata["_kg_hide-input"]
+    given: dict = {}
+    exec(content.cells[3].source, given)
+    given.pop("__builtins__")
+    digest = bundle.gather(home, "curated").digest
+    own = {"run": "first", "variant": "curated", "data_dir": "kaggle", "weights": f"kaggle@{digest}"}
+    assert given == {"profile": "demo", "seed": 2019, "budget_s": 60.0} | own  # epochs is no key of 08
+
+
+def test_a_notebook_that_trains_takes_folds_and_no_weights(home, tmp_path):
+    (tmp_path / "bare").mkdir()
+    (tmp_path / "bare" / "folds.csv").write_text((home / "folds.csv").read_text())
+    values = {**VALUES, "fold": 2}
+    kernel, data = kaggle.pack(TRAIN, tmp_path / "bare", values, tmp_path, owner="me", gpu=True, sources=("a/b-c",))
+    told = json.loads((kernel / "kernel-metadata.json").read_text())
+    assert told["id"] == "me/bare-04-kfold-fold-2" and told["enable_gpu"] is True
+    assert told["dataset_sources"] == ["me/bare-folds", "a/b-c"] and told["competition_sources"] == []
+    assert {path.name for path in data.iterdir()} == {"folds.csv", "manifest.json", "dataset-metadata.json"}
+    source = nbformat.read(kernel / TRAIN.name, as_version=4).cells[3].source
+    assert "fold = 2" in source and "folds_csv = 'kaggle@" in source and "weights" not in source
+
+
+def test_an_incomplete_run_is_not_packed(tmp_path):
+    (tmp_path / "run").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"folds\.csv, 04_kfold/curated/without_0/weights\.safetensors"):
+        kaggle.pack(SCORE, tmp_path / "run", VALUES, tmp_path / "build", owner="me")
+    assert not (tmp_path / "build").exists()
+
+
+def test_a_run_whose_name_is_too_long_for_kaggle_is_not_packed(home, tmp_path):
+    long = home.rename(home.with_name("r" * 40))
+    try:
+        with pytest.raises(ValueError, match="54 characters, Kaggle takes 5 to 50. Shorten the run's name"):
+            kaggle.pack(SCORE, long, VALUES, tmp_path, owner="me")
+    finally:
+        long.rename(home)
+
+
+def test_the_library_is_imported_from_the_notebook_and_a_damaged_one_refused(packed, tmp_path):
+    source = nbformat.read(packed[0] / SCORE.name, as_version=4).cells[1].source
+    at = source.index("\n", source.index("b64decode")) + 40
+    damaged = source[:at] + ("A" if source[at] != "A" else "B") + source[at + 1 :]
+    answers = []
+    for code in (source + "\nimport lib.files\nprint(lib.files.__file__)", damaged):
+        (tmp_path / "cell.py").write_text(code)
+        command = [sys.executable, "-I", str(tmp_path / "cell.py")]
+        answers.append(subprocess.run(command, capture_output=True, text=True, cwd=tmp_path))
+    assert answers[0].stdout.strip().endswith("lib.zip/lib/files.py"), answers[0].stderr
+    assert answers[1].returncode == 1
+    assert "library inside this notebook is damaged. Pack it again" in answers[1].stderr
+
+
+@pytest.mark.parametrize(
+    ("values", "saying"),
+    [
+        ({"title": "x" * 51}, "has 51 characters, Kaggle takes 5 to 50"),
+        ({"title": "Another name"}, "becomes 'another-name', but id says 'first-08-submission'"),
+        ({"id": "first-08-submission"}, "must be owner/slug"),
+        ({"id": "me/First_08"}, "must be owner/slug"),
+        ({"enable_internet": None}, "left out, the internet is on"),
+        ({"enable_internet": True}, "the competition takes kernels without it only"),
+        ({"enable_gpu": "yes"}, "enable_gpu is 'yes', write true or false"),
+        ({"dataset_sources": "me/first-weights"}, "a bare text is read letter by letter"),
+        ({"dataset_sources": ["first-weights"]}, "expected owner/slug"),
+        ({"competition_sources": None}, "competition_sources is None, expected a list"),
+        ({"enable_internt": False}, r"unknown keys \['enable_internt'\]"),
+        ({"language": "r"}, "language must be python"),
+        ({"code_file": "09.ipynb"}, "code_file '09.ipynb' is not in the folder"),
+    ],
+)
+def test_a_kernel_that_kaggle_would_misread_is_told(packed, values, saying):
+    found = kaggle.check(metadata(packed[0], **values))
+    assert found and all("kernel-metadata.json: " in problem for problem in found)
+    assert any(re.search(saying, problem) for problem in found), found
+
+
+@pytest.mark.parametrize(
+    ("values", "saying"),
+    [
+        ({"title": "Short", "id": "me/short"}, "takes 6 to 50"),
+        ({"licenses": []}, "exactly one licence"),
+        ({"subtitle": "none"}, "unknown keys"),
+    ],
+)
+def test_a_data_set_that_kaggle_would_misread_is_told(packed, values, saying):
+    assert any(saying in problem for problem in kaggle.check(metadata(packed[1], **values)))
+
+
+def test_folders_damage_and_nonsense_are_told(packed, tmp_path):
+    kernel, data = packed
+    (data / "more").mkdir()
+    (data / "folds.csv").write_text("fname,group,fold\n")
+    found = " ".join(kaggle.check(data))
+    assert "skips without a word" in found and "not what was packed" in found
+    (kernel / SCORE.name).write_text("{}")
+    assert "no valid notebook" in kaggle.check(kernel)[0]
+    (kernel / "kernel-metadata.json").write_text("{")
+    assert "no JSON" in kaggle.check(kernel)[0]
+    assert "Pack it: make kaggle" in kaggle.check(tmp_path)[0]
+
+
+# --- inputs --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", ["{slug}", "competitions/{slug}", "datasets/me/{slug}"])
+def test_inputs_are_found_wherever_they_are_mounted(home, tmp_path, shape):
+    there = tmp_path / shape.format(slug="fsd")
+    (there / "test").mkdir(parents=True)
+    (there / "sample_submission.csv").write_text("fname,a\n")
+    packed = bundle.gather(home, "curated")
+    weights = tmp_path / shape.format(slug="first-weights")
+    bundle.write(packed, weights)
+    assert kaggle.find("data_dir", root=tmp_path) == there
+    assert kaggle.find("weights", packed.digest, tmp_path) == kaggle.find("weights", root=tmp_path) == weights
+    assert kaggle.find("folds_csv", packed.digest, tmp_path) == weights / "folds.csv"
+
+
+def test_the_packed_run_that_is_meant_is_taken_and_another_refused(home, tmp_path):
+    packed = bundle.gather(home, "curated")
+    old = bundle.Bundle({**packed.manifest, "run": "older"}, packed.files)
+    bundle.write(old, tmp_path / "older")
+    (tmp_path / "stranger").mkdir()
+    (tmp_path / "stranger" / "manifest.json").write_text("[]")
+    with pytest.raises(FileNotFoundError, match=rf"0 folders .* run {packed.digest}.*{old.digest}.*an older version"):
+        kaggle.find("weights", packed.digest, tmp_path)
+    bundle.write(packed, tmp_path / "newer")
+    assert kaggle.find("weights", packed.digest, tmp_path) == tmp_path / "newer"
+    with pytest.raises(FileNotFoundError, match="2 folders below .*, expected one"):
+        kaggle.find("weights", "", tmp_path)
+
+
+def test_nothing_attached_is_told_with_what_is_there(tmp_path):
+    (tmp_path / "some-data").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"0 folders .*sample_submission\.csv.*some-data.*Attach the input"):
+        kaggle.find("data_dir", root=tmp_path)
+    with pytest.raises(FileNotFoundError, match="no folder"):
+        kaggle.find("data_dir", root=tmp_path / "none")
+
+
+def test_tables_of_zenodo_stand_for_the_folder_above_them(tmp_path):
+    (tmp_path / "fsd" / "FSDKaggle2019.meta").mkdir(parents=True)
+    (tmp_path / "fsd" / "FSDKaggle2019.meta" / "vocabulary.csv").write_text("0,a\n")
+    assert kaggle.find("data_dir", root=tmp_path) == tmp_path / "fsd"
+
+
+# --- command line --------------------------------------------------------------------------------------------------
+
+
+def test_the_command_line_packs_and_says_how_to_push(home, tmp_path, capsys):
+    words = [str(SCORE), str(home), "--owner", "me", "--profile", str(ROOT / "params" / "demo.yaml")]
+    words += ["--folder", str(tmp_path), "--gpu", "--set", "budget_s=9.5"]
+    assert kaggle.main(words) == 0
+    said = capsys.readouterr().out
+    assert "kaggle datasets create -p" in said and "kaggle kernels push -p" in said
+    kernel = tmp_path / "first-08-submission"
+    assert "budget_s = 9.5" in (kernel / SCORE.name).read_text()
+    assert json.loads((kernel / "kernel-metadata.json").read_text())["enable_gpu"] is True
+
+
+@pytest.mark.parametrize(
+    ("change", "saying"),
+    [(["--set", "budgets=3"], "Did you mean 'budget_s'?"), (["--variant", "other"], "is not complete")],
+)
+def test_the_command_line_explains_what_it_refuses(home, tmp_path, capsys, change, saying):
+    words = [str(SCORE), str(home), "--owner", "me", "--profile", str(ROOT / "params" / "demo.yaml")]
+    assert kaggle.main([*words, "--folder", str(tmp_path), *change]) == 1
+    assert saying in capsys.readouterr().err
+
+
+def test_it_needs_the_standard_library_only():
+    code = "import sys; sys.path.insert(0, sys.argv[1]); import lib.kaggle, lib.download"
+    subprocess.run([sys.executable, "-I", "-S", "-c", code, str(ROOT)], check=True)
