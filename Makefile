@@ -15,7 +15,12 @@ PAPERMILL = $(BIN)/papermill --no-progress-bar --log-output -f params/$(PROFILE)
 JOBS ?= 2
 ONE_CORE := OMP_NUM_THREADS=1
 
-.PHONY: help setup demo kfold test lab bench lint clean
+# Kaggle: whose account, which notebook of which run, with which parameters (SET="fold=2 epochs=60"), on a GPU (GPU=1)
+OWNER ?= $(KAGGLE_USERNAME)
+NB ?= 08_submission
+VARIANT ?= curated
+
+.PHONY: help setup demo kfold test lab bench kaggle data lint clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -27,7 +32,7 @@ setup: .venv/made ## make the virtual environment .venv with the tested versions
 		|| { echo "Python 3.11, 3.12 or 3.13 is needed, $(PYTHON) is another: make setup PYTHON=python3.12"; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,pipeline]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,pipeline,kaggle]'
 	@touch $@
 
 demo: RUN := demo
@@ -64,6 +69,13 @@ lab: setup ## JupyterLab on the notebooks
 
 bench: setup ## speed and memory, as ratios inside one run
 	@for script in benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+kaggle: setup ## pack NB of RUN as a kernel and its weights as a data set: OWNER=name [GPU=1] [SET="key=value ..."]
+	@$(BIN)/python -m lib.kaggle notebooks/$(NB).ipynb outputs/$(RUN) --owner '$(OWNER)' --profile params/$(PROFILE).yaml \
+		--variant $(VARIANT) --folder build/kaggle $(if $(GPU),--gpu) $(addprefix --set ,$(SET)) --sources '$(SOURCES)'
+
+data: setup ## download FSDKaggle2019 to DATA (data/fsd2019) by the kaggle command, or tell how to do it by hand
+	@$(BIN)/python -m lib.download '$(or $(DATA),data/fsd2019)'
 
 clean: ## remove caches and runs, but not outputs/findings
 	find outputs -mindepth 1 -maxdepth 1 ! -name findings ! -name README.md -exec rm -rf {} +

@@ -31,7 +31,7 @@ def test_every_dependency_is_pinned_within_its_bounds(extra: str | None) -> None
         assert wanted.specifier.contains(pins[canonical(wanted.name)]), f"{text}, but {pins[canonical(wanted.name)]}"
 
 
-@pytest.mark.parametrize("extras", ["dev,pipeline", "kaggle"])
+@pytest.mark.parametrize("extras", ["dev,pipeline,kaggle"])
 def test_extras_resolve_under_the_constraints(extras: str) -> None:
     command = [sys.executable, "-m", "pip", "install", "--dry-run", "--quiet", "--constraint", "constraints.txt"]
     answer = subprocess.run([*command, "--editable", f".[{extras}]"], cwd=ROOT, capture_output=True, text=True)
@@ -45,7 +45,7 @@ def test_environment_yml_cannot_drift_from_pyproject() -> None:
     assert environment["channels"] == ["conda-forge"]
     names = [entry if isinstance(entry, str) else "pip packages" for entry in environment["dependencies"]]
     assert [re.split("[=<>]", name)[0] for name in names] == ["python", "pip", "pip packages"]
-    assert environment["dependencies"][-1]["pip"] == ["-e .[dev,pipeline]"]
+    assert environment["dependencies"][-1]["pip"] == ["-e .[dev,pipeline,kaggle]"]
 
 
 def test_git_does_not_ignore_the_library_but_ignores_runs() -> None:

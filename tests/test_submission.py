@@ -1,0 +1,365 @@
+"""Tests of lib.submission: the scores of a plain pipeline, whatever the clips, the rows and the time are like."""
+
+import subprocess
+import sys
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+import torch
+from fake_run import CLASSES, CUT, LOGMEL, make_run
+
+from lib import baseline, bundle, cache, datasets, metrics, models, submission, windows
+from lib.pooling import pool_mean
+from lib.submission import Step
+
+ROOT = Path(__file__).resolve().parents[1]
+PRIOR = [0.75, 0.5, 0.0]  # of CLASSES in the run of fake_run
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory):
+    return bundle.gather(make_run(tmp_path_factory.mktemp("runs") / "first"), "curated")
+
+
+@pytest.fixture(scope="module")
+def networks(packed):
+    return submission.load(packed)
+
+
+@pytest.fixture
+def asked(tmp_path):
+    """Makes a sample of clips: fname -> seconds, bytes, or None where there is no file."""
+
+    def make(clips, rows=None, classes=CLASSES):
+        (tmp_path / "test").mkdir(exist_ok=True)
+        for i, (fname, sound) in enumerate(clips.items()):
+            if isinstance(sound, bytes):
+                (tmp_path / "test" / fname).write_bytes(sound)
+            elif sound is not None:
+                noise = 0.1 * np.random.default_rng(i).standard_normal(int(8000 * sound))
+                soundfile.write(tmp_path / "test" / fname, noise, 8000)
+        table = pd.DataFrame({"fname": list(clips) if rows is None else rows})
+        table.assign(**dict.fromkeys(classes, 0)).to_csv(tmp_path / "sample_submission.csv", index=False)
+        return datasets.load_test(tmp_path)
+
+    return make
+
+
+def test_the_scores_are_those_of_the_plain_pipeline(asked, packed, networks, tmp_path):
+    data = asked({f"t{i}.wav": seconds for i, seconds in enumerate((0.3, 1.0, 2.6, 5.1))})
+    found = submission.predict(data, packed, networks)
+    store = cache.build(data.clips, LOGMEL, tmp_path / "cache")
+    table = windows.rolling(store, store.index, CUT)
+    each = []
+    for path in packed.weights:
+        model = models.load(path)[0].prepare()
+        logits = models.score(model, store, table, CUT.n_frames(LOGMEL))
+        each.append(pool_mean(table["fname"], models.activate(logits, "bce"))[1])
+    np.testing.assert_allclose(found.scores, np.mean(each, axis=0), atol=1e-6)
+    assert found.how["n_windows"].tolist() == table["fname"].value_counts().loc[data.clips["fname"]].tolist()
+    assert (found.how[["n_models", "hop_s"]] == [2, 0.25]).all(axis=None) and found.notes == []
+    assert np.ptp(found.scores, axis=0).min() > 1e-4  # clips are told apart, so the equality above says something
+
+
+def test_many_rows_in_any_order_repeated_or_not(asked, packed, networks):
+    clips = {f"t{i:02}.wav": 0.5 for i in range(40)}
+    plain = submission.predict(asked(clips), packed, networks)
+    rows = [*reversed(clips), *list(clips) * 3]
+    found = submission.predict(data := asked(clips, rows), packed, networks)
+    assert data.clips["fname"].tolist() == rows and len(found.how) == 40
+    np.testing.assert_allclose(found.scores[:40], plain.scores[::-1], atol=1e-6)
+    np.testing.assert_allclose(found.scores[40:], np.tile(plain.scores, (3, 1)), atol=1e-6)
+
+
+def test_clips_that_cannot_be_read_get_the_prior_and_are_listed(asked, packed, networks, tmp_path):
+    bad = {"gone.wav": None, "empty.wav": b"", "text.wav": b"no audio", "../out.wav": None}
+    found = submission.predict(asked({"a.wav": 0.4, **bad, "long.wav": 60.0}), packed, networks)
+    problems = found.how.set_index("fname")["problem"]
+    assert problems[["gone.wav", "empty.wav", "../out.wav"]].tolist() == ["missing", "empty", "missing"]
+    assert problems["text.wav"].startswith("unreadable") and (problems[["a.wav", "long.wav"]] == "").all()
+    assert found.scores[1:5].tolist() == [PRIOR] * 4
+    assert found.how["n_windows"].tolist() == [1, 0, 0, 0, 0, 238]  # ceil((60.01 - 1) / 0.25) + 1, with a centred frame
+
+
+def test_a_chunk_without_a_usable_clip_stops_nothing(asked, packed, networks):
+    clips = {f"bad{i}.wav": None for i in range(submission.FIRST)} | {"good.wav": 0.5}
+    found = submission.predict(asked(clips), packed, networks, budget_s=1e6)
+    assert found.scores[:-1].tolist() == [PRIOR] * submission.FIRST and found.scores[-1].tolist() != PRIOR
+
+
+def test_classes_in_another_order_too_many_or_too_few(asked, packed, networks):
+    clips = {"a.wav": 0.5, "b.wav": 0.9}
+    plain = submission.predict(asked(clips), packed, networks).scores
+    data = asked(clips, classes=["Tap_(a)", "Gong", "Rain"])
+    found = submission.predict(data, packed, networks).scores
+    np.testing.assert_allclose(found, np.column_stack([plain[:, 2], [0, 0], plain[:, 0]]), atol=1e-6)
+    assert submission.class_notes(data, packed) == [
+        "Gong: the models don't know this class, it gets 0.",
+        "Tap_(a): no training clip has it, its scores mean nothing.",
+        "Bark: known, but not asked for.",
+    ]
+    with pytest.raises(ValueError, match="not one class is shared. data_dir and weights are of different data sets"):
+        submission.predict(asked(clips, classes=["Gong", "Hiss"]), packed, networks)
+
+
+def test_a_pooling_that_is_not_known_is_refused(asked, packed, networks):
+    other = replace(packed, manifest={**packed.manifest, "choice": {"pooling": "median"}})
+    with pytest.raises(ValueError, match="chose the pooling 'median'; known are mean"):
+        submission.predict(asked({"a.wav": 0.5}), other, networks)
+
+
+def test_a_choice_is_applied_model_by_model_with_its_exponent(asked, packed, networks, monkeypatch):
+    calls = []
+
+    def pool_power(fnames, scores, exponent):
+        calls.append(exponent)
+        return pool_mean(fnames, scores**exponent)
+
+    monkeypatch.setitem(submission.pooling.POOLINGS, "power", pool_power)
+    chosen = replace(packed, manifest={**packed.manifest, "choice": {"pooling": "power", "exponent": 2.0, "n": 9}})
+    data = asked({"a.wav": 0.5})  # one window
+    found = submission.predict(data, chosen, networks).scores
+    singles = [submission.predict(data, packed, [network]).scores for network in networks]
+    np.testing.assert_allclose(found, np.mean(np.square(singles), axis=0), atol=1e-6)
+    assert calls == [2.0, 2.0]
+
+
+def test_other_settings_than_those_of_the_weights_are_refused(packed):
+    given = {"window_s": 1, "n_mels": 16, "channels": "logmel", "hop_s": 0.25, "epochs": 7, "anything": object()}
+    submission.refuse_other_settings(packed, given)
+    with pytest.raises(ValueError, match=r"window_s=2.0 \(trained with 1.0\), loss='ce' \(trained with 'bce'\)"):
+        submission.refuse_other_settings(packed, {"loss": "ce", "window_s": 2.0, "n_mels": 16})
+
+
+# --- time ----------------------------------------------------------------------------------------------------------
+
+
+class Clock:
+    """Time that passes only in a network: `cost` s a window of a model."""
+
+    def __init__(self, cost: float) -> None:
+        self.now, self.cost = 1000.0, cost
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Slow(torch.nn.Module):
+    """Gives constant logits, and takes its time."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__()
+        self.clock, self.weight = clock, torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.clock.now += self.clock.cost * len(x)
+        return torch.tensor([[1.0, 0.0, -1.0]]).repeat(len(x), 1)
+
+
+def test_the_ladder():
+    cut = windows.Windows(1.0, 0.3)
+    expected = [Step(3, 0.3), Step(3, 0.6), Step(3, 1.0), Step(2, 1.0), Step(1, 1.0)]
+    assert submission.ladder(3, cut) == expected
+    assert submission.ladder(1, windows.Windows(1.0, 1.0)) == [Step(1, 1.0)]
+
+
+# A clip of 4 s (401 frames) has 14 windows at a hop of 0.25 s, 8 at 0.5 s, 5 at 1 s. For 200 clips
+# and 3 models the steps take 8400, 4800, 3000, 2000 (two models) and 1000 windows of a model (one), 1 s each.
+@pytest.mark.parametrize(
+    ("budget_s", "last"), [(9500, (3, 0.25)), (6500, (3, 0.5)), (3600, (3, 1.0)), (2700, (2, 1.0)), (1700, (1, 1.0))]
+)
+def test_a_budget_is_kept_by_wider_hops_and_then_by_fewer_models(asked, packed, budget_s, last):
+    clock = Clock(1.0)
+    data, slow = asked({f"t{i:03}.wav": 4.0 for i in range(200)}), [Slow(clock) for _ in range(3)]
+    found = submission.predict(data, packed, slow, budget_s=budget_s, started=1000.0, clock=clock)
+    assert 0.6 * budget_s < clock.now - 1000 <= budget_s
+    assert (found.how["problem"] == "").all()
+    steps = found.how[["n_models", "hop_s"]].iloc[submission.FIRST :].value_counts().index.tolist()
+    assert last in steps  # a later chunk may climb back, when less is spent than was feared
+    if budget_s < 8400:
+        assert "From clip 9 of 200:" in found.notes[0] and f"budget_s={budget_s}" in found.notes[0]
+    else:
+        assert found.notes == []
+
+
+def test_when_even_the_cheapest_does_not_fit_the_rest_gets_the_prior(asked, packed):
+    clock = Clock(1.0)
+    data = asked({f"t{i:03}.wav": 4.0 for i in range(60)})
+    found = submission.predict(data, packed, [Slow(clock) for _ in range(3)], budget_s=400, started=1000.0, clock=clock)
+    late = found.how["problem"] == submission.LATE
+    assert clock.now - 1000 <= 400 and 0 < late.sum() < 52
+    assert found.scores[late].tolist() == [PRIOR] * late.sum() and "get the class prior" in found.notes[-1]
+
+
+def test_without_a_budget_nothing_is_dropped(asked, packed):
+    clock = Clock(1e6)
+    data = asked({f"t{i:03}.wav": 1.5 for i in range(80)})
+    found = submission.predict(data, packed, [Slow(clock) for _ in range(2)], clock=clock)
+    assert (found.how[["n_models", "hop_s"]] == [2, 0.25]).all(axis=None) and found.notes == []
+
+
+# --- the file ------------------------------------------------------------------------------------------------------
+
+
+def written(asked, folder):
+    data = asked({"a.wav": 0.5, "b.wav": 0.5, "c.wav": None})
+    how = pd.DataFrame({"fname": list("abc"), "n_windows": 1, "n_models": 2, "hop_s": 0.1, "problem": ["", "", "NaN"]})
+    scores = np.random.default_rng(0).random((3, 3)) ** 30
+    submission.write(folder, data, submission.Prediction(scores, how, []))
+    return data, scores, how
+
+
+def test_written_and_read_again(asked, tmp_path, monkeypatch):
+    data, scores, how = written(asked, tmp_path / "run")
+    again = submission.read(tmp_path / "run", data)
+    assert (again.scores == scores).all() and again.how.equals(how)
+    assert not (Path.cwd() / "submission.csv").exists()
+    (tmp_path / "kernel").mkdir()
+    monkeypatch.chdir(tmp_path / "kernel")
+    monkeypatch.setattr(submission.runs, "IN_KERNEL", True)
+    written(asked, tmp_path / "run")
+    assert (tmp_path / "kernel/submission.csv").read_bytes() == (tmp_path / "run/submission.csv").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("change", "saying"),
+    [
+        (lambda t: t.rename(columns={"Bark": "bark"}), "columns"),
+        (lambda t: t[["fname", "Bark", "Rain", "Tap_(a)"]], "columns"),
+        (lambda t: t.iloc[:2], "2 rows, the sample has 3"),
+        (lambda t: t.iloc[[1, 0, 2]], "2 rows out of order, the first is b.wav where a.wav is asked for"),
+        (lambda t: t.assign(Bark=[0.1, np.nan, 0.2]), "1 scores are no numbers from 0 to 1"),
+        (lambda t: t.assign(Bark=[0.1, 1.1, -0.2]), "2 scores are no numbers"),
+        (lambda t: t.assign(Bark=["x", "0.1", "0.2"]), "1 scores are no numbers"),
+        (lambda t: t.assign(Rain=0.1, Bark=0.2, **{"Tap_(a)": 0.3}), "all rows are alike"),
+    ],
+)
+def test_a_file_that_kaggle_would_refuse_is_refused(asked, tmp_path, change, saying):
+    data, _, _ = written(asked, tmp_path / "run")
+    path = tmp_path / "run" / "submission.csv"
+    submission.check(path, data)
+    change(pd.read_csv(path)).to_csv(path, index=False)
+    with pytest.raises(ValueError, match=saying):
+        submission.check(path, data)
+
+
+# --- test clips of every layout ------------------------------------------------------------------------------------
+
+
+def test_an_archive_is_as_good_as_a_folder(asked, tmp_path):
+    folder = asked({"a.wav": 0.5, "b.wav": 0.7}, rows=["b.wav", "a.wav"])
+    with zipfile.ZipFile(tmp_path / "test.zip", "w") as archive:
+        for path in (tmp_path / "test").iterdir():
+            archive.write(path, f"test/{path.name}")
+            path.unlink()
+    data = datasets.load_test(tmp_path)
+    assert data.clips["path"].tolist() == [f"{tmp_path / 'test.zip'}!test/{name}" for name in ("b.wav", "a.wav")]
+    assert data.layout == folder.layout == "kaggle" and data.classes == tuple(CLASSES)
+
+
+def zenodo(root):
+    """Zenodo's layout with four test clips, one of them without a file."""
+    meta, audio = root / "FSDKaggle2019.meta", root / "FSDKaggle2019.audio_test"
+    meta.mkdir(parents=True)
+    audio.mkdir()
+    (meta / "vocabulary.csv").write_text("0,Rain\n1,Bark\n2,Tap_(a)\n")
+    rows = ["a.wav,Rain,Public", 'b.wav,"Rain,Bark",Private', "c.wav,Bark,Private", "d.wav,Bark,Public"]
+    (meta / "test_post_competition.csv").write_text("\n".join(["fname,labels,usage", *rows]) + "\n")
+    for name in "abc":
+        soundfile.write(audio / f"{name}.wav", np.ones(4000) * 0.1, 8000)
+    return root
+
+
+def test_labels_and_usage_are_known_in_zenodos_layout_and_beside_kaggles_tables(asked, tmp_path):
+    data = datasets.load_test(zenodo(tmp_path / "zenodo"))
+    assert data.layout == "zenodo" and data.classes == ("Rain", "Bark", "Tap_(a)")
+    assert data.clips["labels"].tolist() == [("Rain",), ("Rain", "Bark"), ("Bark",), ("Bark",)]
+    assert data.clips["usage"].tolist() == ["Public", "Private", "Private", "Public"]
+    assert data.clips["path"].iloc[3] == ""
+    (tmp_path / "zenodo" / "FSDKaggle2019.meta").rename(tmp_path / "FSDKaggle2019.meta")
+    beside = asked({"c.wav": 0.5, "new.wav": 0.5})
+    assert beside.layout == "kaggle" and beside.clips["labels"].tolist() == [("Bark",), ()]
+    assert beside.clips["usage"].tolist() == ["Private", ""]
+
+
+def test_a_folder_without_sample_or_audio_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"neither sample_submission\.csv nor test_post_competition\.csv"):
+        datasets.load_test(tmp_path)
+    (tmp_path / "sample_submission.csv").write_text("fname,Rain\na.wav,0\n")
+    with pytest.raises(FileNotFoundError, match=r"Looked for test/ and test\.zip"):
+        datasets.load_test(tmp_path)
+    for text in ("Rain,fname\n0,a.wav\n", "fname,Rain\n", ""):
+        (tmp_path / "sample_submission.csv").write_text(text)
+        with pytest.raises(ValueError, match="expected fname|nothing"):
+            datasets.load_test(tmp_path)
+
+
+# --- what it is worth ----------------------------------------------------------------------------------------------
+
+
+def test_test_clips_are_scored_by_part_and_class_beside_the_promise(packed, tmp_path):
+    data = datasets.load_test(zenodo(tmp_path))
+    scores = np.array([[0.9, 0.1, 0.2], [0.8, 0.3, 0.5], [0.7, 0.6, 0.1], [0.1, 0.9, 0.2]])
+    table = submission.compare(data, scores, packed).set_index("class")
+    assert table.loc["all classes", ["public", "private"]].tolist() == [1.0, pytest.approx((1 + 2 / 3 + 1 / 2) / 3)]
+    targets = datasets.targets(data.clips, data.classes)
+    assert table.loc["all classes", "all"] == pytest.approx(metrics.lwlrap(targets, scores))
+    assert table.loc["Bark", ["n", "all"]].tolist() == [3, pytest.approx((2 / 3 + 1 / 2 + 1) / 3)]
+    assert table.loc["all classes", ["n", "out_of_fold"]].tolist() == [4, 0.75]
+    assert table.loc["Rain", "gap"] == 0.5 - 1 and np.isnan(table.loc["Tap_(a)", "all"])
+    assert table["organisers"].isna().all()  # Bark of another data set is another class
+    found, says = submission.conclude(data, submission.Prediction(scores, how_of(data), []), packed)
+    assert found["lwlrap"] == pytest.approx(table.loc["all classes", "all"]) and found["promised_lwlrap"] == 0.75
+    assert "0.833 (" in says and says.endswith("a gap of -0.083.")
+    assert "3 of 4 test clips" in says and "1 got the class prior" in says
+
+
+def how_of(data):
+    how = pd.DataFrame({"fname": data.clips["fname"], "n_windows": 1, "n_models": 2, "hop_s": 0.25, "problem": ""})
+    return how.assign(problem=["", "", "", "missing"])
+
+
+def test_the_choices_own_score_is_the_promise_where_it_has_one(packed):
+    choice = {"pooling": "mean", "lwlrap": 0.8, "lwlrap_low": 0.7, "lwlrap_high": 0.9, "n": 4}
+    assert submission.promise(packed)["lwlrap"] == 0.75
+    assert submission.promise(replace(packed, manifest={**packed.manifest, "choice": choice})) == choice
+
+
+def test_examples_are_the_surest_and_the_least_sure_of_those_that_were_scored(packed, tmp_path):
+    data = datasets.load_test(zenodo(tmp_path))
+    scores = np.array([[0.9, 0.1, 0.2], [0.8, 0.3, 0.5], [0.7, 0.6, 0.1], [1.0, 0.9, 0.2]])
+    shown = submission.examples(data, submission.Prediction(scores, how_of(data), []), n=1)
+    assert shown["fname"].tolist() == ["a.wav", "c.wav"]
+    assert shown["caption"].tolist() == [
+        "a.wav: Rain 0.90, Tap_(a) 0.20, Bark 0.10; labels: Rain",
+        "c.wav: Rain 0.70, Bark 0.60, Tap_(a) 0.10; labels: Bark",
+    ]
+
+
+def test_the_organisers_numbers_are_those_of_the_real_test_set(shared_data):
+    """Their scores by class, weighted by the released labels, give the lwlrap that they tell."""
+    root = shared_data("fsdkaggle2019-meta")
+    labels = pd.read_csv(root / "test_post_competition.csv")["labels"].str.split(",").explode().value_counts()
+    theirs = pd.Series(baseline.organisers())
+    assert set(theirs.index) == set(labels.index) and len(theirs) == 80
+    assert round(float((theirs * labels).sum() / labels.sum()), 3) == 0.546
+
+
+# --- what it needs -------------------------------------------------------------------------------------------------
+
+
+def test_scoring_imports_nothing_that_kaggle_lacks_or_that_is_slow():
+    code = """if True:
+        import sys
+        sys.path[:0] = ["", "tests"]
+        from simulated_kaggle import BLOCKED, Absent
+        sys.meta_path.insert(0, Absent(BLOCKED))
+        from lib import bundle, cache, datasets, features, files, kaggle, plots, runs, submission, submission_plots
+        print(sorted(BLOCKED & set(sys.modules)))"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stderr
