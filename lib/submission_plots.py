@@ -68,9 +68,9 @@ def against_promise(table: pd.DataFrame) -> Figure:
         axes.plot(rows["organisers"], at, "|", color="black", ms=9, mew=2, label="organisers' system, test clips")
     axes.set_yticks(at, rows["class"] + "  (" + rows["n"].astype(str) + ")")
     axes.grid(visible=False, axis="y")
-    axes.margins(y=0.02)
     axes.set(
         xlim=(0, 1.02),
+        ylim=(-0.6, len(rows) - 0.4),
         xlabel="lwlrap (test clips of the class in brackets)",
         title=f"lwlrap {total['all']:.3f} on test clips, {total['out_of_fold']:.3f} was promised",
     )
