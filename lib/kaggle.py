@@ -113,6 +113,8 @@ def pack(
     FileNotFoundError, ValueError
         The run is not complete (names what is missing), or Kaggle would refuse the metadata (says why).
     """
+    if not owner:
+        raise ValueError("No owner: give your Kaggle user name (make kaggle OWNER=name).")
     content = json.loads(Path(notebook).read_text(encoding="utf-8"))
     declared = _declared(content)
     packed = bundle.gather(home, variant, with_weights="weights" in declared)

@@ -229,7 +229,11 @@ def test_the_command_line_packs_and_says_how_to_push(home, tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("change", "saying"),
-    [(["--set", "budgets=3"], "Did you mean 'budget_s'?"), (["--variant", "other"], "is not complete")],
+    [
+        (["--set", "budgets=3"], "Did you mean 'budget_s'?"),
+        (["--variant", "other"], "is not complete"),
+        (["--owner", ""], "make kaggle OWNER=name"),
+    ],
 )
 def test_the_command_line_explains_what_it_refuses(home, tmp_path, capsys, change, saying):
     words = [str(SCORE), str(home), "--owner", "me", "--profile", str(ROOT / "params" / "demo.yaml")]

@@ -86,8 +86,9 @@ def result(folder):
 
 
 def tiny_data(folder):
-    """24 clips of about a second in Kaggle's layout: noise, which is coloured, plain or humming."""
+    """24 clips of about a second in Kaggle's layout: noise, which is coloured, plain or humming; and 3 test clips."""
     (folder / "train_curated").mkdir(parents=True)
+    (folder / "test").mkdir()
     rng, rows = np.random.default_rng(0), []
     for i in range(24):
         noise = 0.1 * rng.standard_normal(rng.integers(20_000, 30_000))
@@ -97,7 +98,10 @@ def tiny_data(folder):
         soundfile.write(folder / "train_curated" / name, np.clip(sound, -1, 1), 22_050)
         rows.append({"fname": name, "labels": ["brown", "white", "hum"][i % 3]})
     pd.DataFrame(rows).to_csv(folder / "train_curated.csv", index=False)
-    pd.DataFrame(columns=["fname", "brown", "white", "hum"]).to_csv(folder / "sample_submission.csv", index=False)
+    sample = pd.DataFrame({"fname": [f"{NAME}-test{i}.wav" for i in (2, 0, 1)]})
+    for name in sample["fname"]:
+        soundfile.write(folder / "test" / name, 0.1 * rng.standard_normal(30_000), 22_050)
+    sample.assign(brown=0, white=0, hum=0).to_csv(folder / "sample_submission.csv", index=False)
     return folder
 
 
@@ -158,6 +162,28 @@ def folds_one_by_one_and_then_pooled(tmp, data):
     assert {path.name for path in part("pool", "").iterdir()} == {
         *("configuration.json", "without_0", "without_1", "pooled")
     }
+    a_submission_of_what_was_trained(tmp, data)
+
+
+def a_submission_of_what_was_trained(tmp, data):
+    """After all folds of the run "pool"; before that it is refused by what is missing."""
+    common = {"data_dir": data("tiny"), "notebook": "08_submission"}
+    fails(tmp, tmp, "pool", **common, window_s=2.0, saying=["window_s=2.0 (trained with 1.0)", "from the weights"])
+    fails(tmp, tmp, "nothing", **common, saying=["is not complete", "folds.csv", "make kfold RUN="])
+    assert not (OUTPUTS / f"{NAME}-nothing").exists()
+    succeeds(ROOT / "notebooks", tmp, "pool", **common)
+    folder = OUTPUTS / f"{NAME}-pool" / "08_submission"
+    figures = {"predicted.png", "examples.png"}
+    assert set(contents(folder)) == {"configuration.json", "submission.csv", "how.csv"} | figures | REPORT
+    first, told = contents(folder), json.loads((folder / "result.json").read_text())
+    sample = pd.read_csv(data("tiny") / "sample_submission.csv")
+    table = pd.read_csv(folder / "submission.csv")
+    assert (table["fname"] == sample["fname"]).all() and (table.columns == sample.columns).all()
+    assert (told["metrics"]["n_clips"], told["metrics"]["n_prior"], told["metrics"]["n_models"]) == (3, 0, 2)
+    pooled = json.loads((part("pool", "pooled") / "result.json").read_text())["metrics"]
+    assert told["metrics"]["promised_lwlrap"] == pooled["lwlrap"] and "labels are not known" in told["says"]
+    succeeds(tmp, tmp, "pool", **common)
+    assert contents(folder) == first  # loaded, not scored again
 
 
 def a_pair_model_is_the_same_either_way_round(tmp, data):

@@ -13,7 +13,7 @@ import soundfile
 import torch
 from fake_run import CLASSES, CUT, LOGMEL, make_run
 
-from lib import baseline, bundle, cache, datasets, metrics, models, submission, windows
+from lib import baseline, bundle, cache, datasets, metrics, models, submission, submission_plots, windows
 from lib.pooling import pool_mean
 from lib.submission import Step
 
@@ -339,6 +339,21 @@ def test_examples_are_the_surest_and_the_least_sure_of_those_that_were_scored(pa
         "a.wav: Rain 0.90, Tap_(a) 0.20, Bark 0.10; labels: Rain",
         "c.wav: Rain 0.70, Bark 0.60, Tap_(a) 0.10; labels: Bark",
     ]
+
+
+def test_the_figures_say_what_is_seen(packed, tmp_path):
+    data = datasets.load_test(zenodo(tmp_path))
+    scores = np.array([[0.9, 0.1, 0.2], [0.8, 0.3, 0.5], [0.7, 0.6, 0.1], [0.1, 0.9, 0.2]])
+    left, right = submission_plots.predicted(scores, list(data.classes), packed.prior).axes
+    assert left.get_title() == "Rain comes first most often: 75 % of 4 clips"
+    assert [bar.get_width() for bar in left.patches] == [0, 25, 75]
+    assert left.lines[0].get_xdata() == [0, 50, 75] and right.get_title().endswith("above 0.85")
+    table = submission.compare(data, scores, packed)
+    (axes,) = submission_plots.against_promise(table).axes
+    assert axes.get_title() == "lwlrap 0.833 on test clips, 0.750 was promised"
+    assert [line.get_label() for line in axes.lines] == ["promised (out of fold)", "test clips"]
+    (axes,) = submission_plots.against_promise(table.assign(organisers=0.5)).axes
+    assert axes.lines[-1].get_label().startswith("organisers")
 
 
 def test_the_organisers_numbers_are_those_of_the_real_test_set(shared_data):
