@@ -33,7 +33,7 @@ TABLES = {"clips.csv", "epochs.csv", "per_class.csv"}
 FIGURES = {"learning_curves.png", "per_class.png", "confusions.png", "hardest.png"}
 TRAINED = {"weights.safetensors", "weights.json", "oof_windows.npz"}
 REPORT = {"manifest.json", "result.json"}
-SECONDS = 4000  # of one run, at most
+SECONDS = 400  # of one run, at most
 TINY = ["-p", "n_folds", "2", "-p", "epochs", "20", "-p", "batch_size", "8"]
 
 

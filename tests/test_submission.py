@@ -347,7 +347,7 @@ def test_the_figures_say_what_is_seen(packed, tmp_path):
     left, right = submission_plots.predicted(scores, list(data.classes), packed.prior).axes
     assert left.get_title() == "Rain comes first most often: 75 % of 4 clips"
     assert [bar.get_width() for bar in left.patches] == [0, 25, 75]
-    assert left.lines[0].get_xdata() == [0, 50, 75] and right.get_title().endswith("above 0.85")
+    assert list(left.lines[0].get_xdata()) == [0, 50, 75] and right.get_title().endswith("above 0.85")
     table = submission.compare(data, scores, packed)
     (axes,) = submission_plots.against_promise(table).axes
     assert axes.get_title() == "lwlrap 0.833 on test clips, 0.750 was promised"
