@@ -28,7 +28,7 @@ from lib import windows
 from lib.cache import Cache
 from lib.files import whole_file, write_json
 
-__all__ = ["Network", "WindowModel", "activate", "best_device", "load", "save", "score"]
+__all__ = ["Network", "WindowModel", "activate", "best_device", "load", "save", "score", "sidecar"]
 
 SCORING_BATCH = 128
 NORMALISE = ("set", "band", "window")
@@ -184,15 +184,20 @@ def load(path: Path) -> tuple[WindowModel, dict]:
     FileNotFoundError
         If weights or sidecar are not there; the message says which notebook writes them.
     """
+    about = sidecar(path)
+    mean, std = about["normalisation"]["mean"], about["normalisation"]["std"]
+    model = WindowModel(Network(**about["network"]), len(about["classes"]), mean, std)
+    model.load_state_dict(safetensors.load_file(path))
+    return model.eval(), about
+
+
+def sidecar(path: Path) -> dict:
+    """What stands beside a weights file; raises as `load`."""
     path = Path(path)
     for file in (path, path.with_suffix(".json")):
         if not file.is_file():
             raise FileNotFoundError(f"{file} is not there: 04_kfold writes it when a fold is trained.")
-    sidecar = json.loads(path.with_suffix(".json").read_text())
-    mean, std = sidecar["normalisation"]["mean"], sidecar["normalisation"]["std"]
-    model = WindowModel(Network(**sidecar["network"]), len(sidecar["classes"]), mean, std)
-    model.load_state_dict(safetensors.load_file(path))
-    return model.eval(), sidecar
+    return json.loads(path.with_suffix(".json").read_text())
 
 
 def best_device() -> torch.device:

@@ -23,7 +23,7 @@ from lib.files import whole_file
 from lib.models import activate
 from lib.pooling import pool_mean
 
-__all__ = ["Clips", "read", "read_windows", "write"]
+__all__ = ["Clips", "read", "read_windows", "write", "write_windows"]
 
 COLUMNS = ["fname", "group", "fold", "labels"]
 
@@ -104,6 +104,16 @@ def write(
     """
     if confused := [name for name in classes if "," in name or name in (*COLUMNS, "model")]:
         raise ValueError(f"Classes {confused} hold a comma or are called as a column of clips.csv. Rename them.")
+    write_windows(part, windows, logits, classes)
+    fnames, scores = pool_mean(windows["fname"], activate(logits, loss))
+    table = clips.set_index("fname").loc[fnames, COLUMNS[1:]].reset_index()
+    table["labels"] = table["labels"].map(",".join)
+    with whole_file(part / "clips.csv") as partial:
+        pd.concat([table, pd.DataFrame(scores, columns=classes)], axis=1).to_csv(partial, index=False)
+
+
+def write_windows(part: Path, windows: pd.DataFrame, logits: np.ndarray, classes: list[str]) -> None:
+    """Write oof_windows.npz: logits (n_windows, n_classes) of windows (fname, window_start_s, fold)."""
     with whole_file(part / "oof_windows.npz") as partial, open(partial, "wb") as file:
         np.savez(
             file,
@@ -113,11 +123,6 @@ def write(
             logits=logits.astype(np.float32),
             classes=np.array(classes, str),
         )
-    fnames, scores = pool_mean(windows["fname"], activate(logits, loss))
-    table = clips.set_index("fname").loc[fnames, COLUMNS[1:]].reset_index()
-    table["labels"] = table["labels"].map(",".join)
-    with whole_file(part / "clips.csv") as partial:
-        pd.concat([table, pd.DataFrame(scores, columns=classes)], axis=1).to_csv(partial, index=False)
 
 
 def read(part: Path, n_folds: int) -> Clips:

@@ -1,0 +1,157 @@
+"""Judges: which pair model may judge which clip, and what it says of it.
+
+For outer fold g the judges are the pair models without g. A curated clip of fold f has one judge, `without_f_g`; a
+noisy clip has all of them, or, where it shares a group with a clip of fold f, that one; a clip whose group stands in g
+has none, and trains nothing that is read on g.
+
+Conventions
+-----------
+judges  : folder outputs/<run>/04_kfold/<variant>, which holds a folder for each pair model.
+windows : DataFrame, a row a window: fname, window_start_s, window_end_s (s), silent (bool); every window of every clip.
+
+Used in: 05_curation, `leaks`.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from lib import curation, folds, models, oof, windows
+from lib.cache import Cache
+from lib.files import whole_folder
+from lib.models import activate
+
+__all__ = ["check", "evidence", "judge_noisy", "pair_models", "roll"]
+
+BLOCK = 2**16  # windows whose logits become scores at once
+
+
+def pair_models(n_folds: int, outer: int = -1) -> list[str]:
+    """Names of all pair models, or of those that did not see fold `outer`."""
+    pairs = [(f, g) for g in range(n_folds) for f in range(g)]
+    return [folds.model_name(*pair) for pair in sorted(pairs) if outer in (-1, *pair)]
+
+
+def check(judges: Path, dealt: pd.DataFrame) -> list[str]:
+    """The names of the pair models, after making sure that each is there and did not see what its name says.
+
+    Raises
+    ------
+    FileNotFoundError
+        Models are missing; the message holds the command that trains one.
+    LeakError
+        A model whose sidecar names other unseen folds than its folder, or other folds than these.
+    ValueError
+        Fewer than three folds.
+    """
+    n_folds = dealt["fold"].nunique()
+    if n_folds < 3:
+        raise ValueError(f"{n_folds} folds: a pair model needs a third one to train on. Set n_folds to 3 or more.")
+    names = pair_models(n_folds)
+    if missing := [name for name in names if not (judges / name / "result.json").is_file()]:
+        f, g = sorted(folds.unseen(missing[0]))
+        raise FileNotFoundError(
+            f"{len(missing)} of {len(names)} pair models are not in {judges}: {', '.join(missing)}. Train each: "
+            f"papermill 04_kfold.ipynb out.ipynb -p run {judges.parents[1].name} -p fold {f} -p holdout_fold {g}"
+        )
+    for name in names:
+        sidecar = models.sidecar(judges / name / "weights.safetensors")
+        if set(sidecar["unseen_folds"]) != folds.unseen(name) or sidecar["folds"] != folds.digest(dealt):
+            raise folds.LeakError(
+                f"{judges / name} did not see folds {sidecar['unseen_folds']} of folds {sidecar['folds']}, but is "
+                f"called {name} beside folds {folds.digest(dealt)}. Train it again (-p overwrite True)."
+            )
+    return names
+
+
+def roll(cache: Cache, clips: pd.DataFrame, cut: windows.Windows, gate_db: float) -> pd.DataFrame:
+    """Inference windows of the clips with window_end_s and silent: see Conventions, and `windows.rolling`."""
+    table = windows.rolling(cache.rows(clips["fname"]), cut, cache.logmel)
+    table["window_end_s"] = (table["window_start_s"] + cut.window_s).round(3)
+    return table.assign(silent=curation.silent(cache, table, cut.n_frames(cache.logmel), gate_db))
+
+
+def judge_noisy(folder: Path, judges: Path, names: list[str], cache: Cache, table: pd.DataFrame, width: int) -> None:
+    """Let each pair model score the windows of the noisy clips; a folder each, as 04's, but with fold -1.
+
+    A model that has done so before is passed over.
+
+    Parameters
+    ----------
+    folder : written to, <folder>/without_2_4/oof_windows.npz
+    table : windows of the noisy clips, from `roll`
+    width : frames of a window
+    """
+    for name in names:
+        if not (folder / name).is_dir():
+            model, sidecar = models.load(judges / name / "weights.safetensors")
+            logits = models.score(model.prepare(), cache, table, width)
+            with whole_folder(folder / name) as partial:
+                oof.write_windows(partial, table.assign(fold=-1), logits, sidecar["classes"])
+
+
+def evidence(
+    outer: int, judges: Path, noisy: Path, dealt: pd.DataFrame, clips: pd.DataFrame, table: pd.DataFrame
+) -> curation.Evidence:
+    """What the models without fold `outer` say of every clip that may train a model that is read on it.
+
+    Parameters
+    ----------
+    judges, noisy : folders of the pair models, and of what they say of noisy clips (`judge_noisy`)
+    dealt : folds table
+    clips : fname, subset, group, labels of the curated and noisy clips
+    table : their windows, from `roll`
+
+    Raises
+    ------
+    LeakError
+        A clip or a judge that may not be there (`folds.assert_no_leak`).
+    ValueError
+        The windows are not those that the models scored.
+    """
+    fold = clips["group"].map(dict(zip(dealt["group"], dealt["fold"], strict=True)))
+    chosen = clips.assign(fold=fold)[fold != outer]
+    table = table[table["fname"].isin(chosen["fname"])].reset_index(drop=True)
+    names = pair_models(dealt["fold"].nunique(), outer)
+    classes = tuple(oof.read_windows(judges / names[0])["classes"].tolist())
+    found = curation.gather(chosen, table, classes, _judges(names, outer, judges, noisy, chosen, table))
+    group_of = dict(zip(found.clips["fname"], found.clips["group"], strict=True))
+    folds.assert_no_leak(dealt, found.clips["fname"], {outer}, groups=group_of, judges=found.clips)
+    return found
+
+
+def _judges(
+    names: list[str], outer: int, judges: Path, noisy: Path, clips: pd.DataFrame, table: pd.DataFrame
+) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    """Name, rows of the table and scores of each judge, for `curation.gather`."""
+    at = pd.MultiIndex.from_arrays([table["fname"], table["window_start_s"].round(3)])
+    fold_of = clips.set_index("fname")["fold"]
+    for name in names:
+        (own,) = folds.unseen(name) - {outer}
+        loss = models.sidecar(judges / name / "weights.safetensors")["recipe"]["loss"]
+        rows, scores = [], []
+        for part, subset in ((judges, "curated"), (noisy, "noisy")):
+            if not (part / name).is_dir():
+                continue  # a set without noisy clips
+            arrays = oof.read_windows(part / name)
+            fold = fold_of.reindex(arrays["fname"]).to_numpy(float)  # of the clip's group; NaN: in none
+            mine = (fold == own) | (np.isnan(fold) & (subset == "noisy") & np.isin(arrays["fname"], fold_of.index))
+            place = at.get_indexer([arrays["fname"][mine], arrays["window_start_s"][mine].round(3)])
+            if (place < 0).any():
+                raise ValueError(
+                    f"{part / name}: {(place < 0).sum()} windows are none of these. Take the window_s, hop_s and "
+                    "features of the models, or train them again (-p overwrite True)."
+                )
+            rows.append(place)
+            scores.append(_scores(arrays["logits"][mine], loss))
+        rows, scores = np.concatenate(rows), np.concatenate(scores)
+        order = np.argsort(rows, kind="stable")
+        yield name, rows[order], scores[order]
+
+
+def _scores(logits: np.ndarray, loss: str) -> np.ndarray:
+    """`models.activate` in float32, a block at a time."""
+    blocks = [logits[i : i + BLOCK] for i in range(0, len(logits), BLOCK)]
+    return np.concatenate([activate(block, loss).astype(np.float32) for block in blocks] or [logits])
