@@ -23,7 +23,7 @@ from lib.augment import AUGMENTATIONS, spec_augment
 from lib.cache import Cache
 from lib.models import SCORING_BATCH
 
-__all__ = ["BALANCES", "Scoring", "Training", "draw_weights", "mask_strengths"]
+__all__ = ["BALANCES", "Phases", "Scoring", "Training", "draw_weights", "mask_strengths"]
 
 N_MASKS = 2  # SpecAugment masks along each axis
 WIDEST_MASK = 0.9  # share of an axis, however little audio a class has
@@ -105,6 +105,39 @@ class Training:
             return clips, self.rows.iloc[clips]
         frame = self.n_frames.cumsum()[clips] - rng.integers(0, self.n_frames[clips])  # counted from 1
         return clips, self.rows.iloc[np.searchsorted(self.rows["n_frames"].cumsum(), frame)]
+
+
+class Phases:
+    """One training set for the first epochs, another one for the rest, such as noisy clips before curated ones.
+
+    Parameters
+    ----------
+    first, second : of the same cache, width and seed
+    n_first : epochs that `first` feeds
+
+    Attributes
+    ----------
+    rows, targets, fnames : of both, for statistics and checks; a clip may be in both
+    """
+
+    def __init__(self, first: Training, second: Training, n_first: int) -> None:
+        self.parts, self.n_first, self.epoch = (first, second), n_first, 0
+        self.cache, self.width, self.seed = second.cache, second.width, second.seed
+        self.rows = pd.concat([first.rows, second.rows], ignore_index=True)
+        self.targets = torch.cat([first.targets, second.targets])
+        self.fnames = first.fnames.append(second.fnames)
+
+    @property
+    def now(self) -> Training:
+        """The one that feeds the current epoch."""
+        return self.parts[self.epoch >= self.n_first]
+
+    def __len__(self) -> int:
+        return len(self.now)
+
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        self.now.epoch = self.epoch
+        return iter(self.now)
 
 
 class Scoring:

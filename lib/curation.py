@@ -23,7 +23,6 @@ from functools import cached_property
 
 import numpy as np
 import pandas as pd
-from cleanlab.multilabel_classification.filter import find_multilabel_issues_per_class
 
 from lib import datasets
 from lib.cache import Cache
@@ -66,15 +65,24 @@ class Evidence:
 def silent(cache: Cache, table: pd.DataFrame, width: int, gate_db: float) -> np.ndarray:
     """Which windows hold no frame within gate_db of their clip's loudest: bool (n_windows,).
 
-    The level of a frame is the sum of its mel bands' power, over all channels. Frames that see beyond the window (half
-    an n_fft at either end) don't count, unless there are no others.
+    A frame is as loud as its loudest band of channel 0. Frames that see beyond the window (half an n_fft at either end)
+    don't count, unless there are no others.
 
     Parameters
     ----------
     table : windows of `windows.rolling`
     width : frames of a window
     gate_db : dB
+
+    Raises
+    ------
+    ValueError
+        If channel 0 is not in dB.
     """
+    if not cache.logmel.in_db[0]:
+        raise ValueError(
+            f"channel 0 is {cache.logmel.channels[0]!r}, but the gate needs dB. Put logmel first in channels."
+        )
     edge = -(-cache.logmel.n_fft // 2 // cache.logmel.hop_length)
     loud = [_loud(cache, part, gate_db) for part in range(len(cache.parts))]
     result = np.empty(len(table), bool)
@@ -176,6 +184,8 @@ def confident(evidence: Evidence, share: float) -> np.ndarray:
     Clip scores (mean over windows and judges), each subset on its own; `share` of the errors that it estimates are
     flagged. Source: Northcutt et al. 2021, through cleanlab's multi-label filter.
     """
+    from cleanlab.multilabel_classification.filter import find_multilabel_issues_per_class  # here: it takes seconds
+
     flagged = np.zeros(evidence.mean.shape, bool)
     truth = datasets.targets(evidence.clips, evidence.classes).astype(bool)
     for _, rows in evidence.clips.groupby("subset").indices.items():
@@ -354,10 +364,8 @@ def split(text: str) -> tuple[str, ...]:
 
 
 def _loud(cache: Cache, part: int, gate_db: float) -> np.ndarray:
-    """How many frames of a part before each one lie within gate_db of the loudest of their clip, int (n_frames + 1,)."""
-    level = np.concatenate(
-        [10 * (10 ** (block.float() / 10)).sum(dim=(1, 2)).log10().numpy() for block in cache.parts[part].split(2**17)]
-    )
+    """Frames before each frame of a part that lie within gate_db of their clip's loudest, int (n_frames + 1,)."""
+    level = np.concatenate([block[:, 0].amax(dim=1).float().numpy() for block in cache.parts[part].split(2**17)])
     near = np.zeros(len(level) + 1, np.int64)
     for clip in cache.index[cache.index["part"] == part].itertuples():
         frames = slice(clip.first_frame, clip.first_frame + clip.n_frames)

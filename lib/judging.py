@@ -68,7 +68,7 @@ def check(judges: Path, dealt: pd.DataFrame) -> list[str]:
 
 def roll(cache: Cache, clips: pd.DataFrame, cut: windows.Windows, gate_db: float) -> pd.DataFrame:
     """Inference windows of the clips with window_end_s and silent: see Conventions, and `windows.rolling`."""
-    table = windows.rolling(cache.rows(clips["fname"]), cut, cache.logmel)
+    table = windows.rolling(cache, cache.rows(clips["fname"]), cut)
     table["window_end_s"] = (table["window_start_s"] + cut.window_s).round(3)
     return table.assign(silent=curation.silent(cache, table, cut.n_frames(cache.logmel), gate_db))
 

@@ -13,7 +13,7 @@ import contextlib
 import functools
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -29,13 +29,14 @@ from torch import nn
 
 from lib import datasets, folds, metrics, oof, windows
 from lib.augment import AUGMENTATIONS
-from lib.batches import BALANCES, Scoring, Training
+from lib.batches import BALANCES, Phases, Scoring, Training
 from lib.cache import Cache
 from lib.callbacks import MIXES, Checkpoint, Curve, Diverged, ImageSize, Reseed, image_sizes, mixing
 from lib.files import digest, whole_file
 from lib.models import Network, WindowModel, save, score
+from lib.training_sets import TrainingSet
 
-__all__ = ["Diverged", "Recipe", "find_lr", "fit", "groups", "train_fold", "training_batches"]
+__all__ = ["Diverged", "Recipe", "feed", "find_lr", "fit", "groups", "train_fold", "training_batches"]
 
 WEIGHT_DECAY = 0.01
 Q = 0.7  # of the generalised cross entropy
@@ -140,7 +141,7 @@ class Recipe:
 def fit(
     network: Network,
     recipe: Recipe,
-    training: Training,
+    training: Training | Phases,
     validation: Scoring,
     checkpoint: Path,
     label: str = "",
@@ -196,6 +197,7 @@ def train_fold(
     seed: int,
     *,
     keep_weights: bool = True,
+    chosen: TrainingSet | None = None,
 ) -> dict:
     """Train a model and score the clips that it did not see.
 
@@ -209,6 +211,7 @@ def train_fold(
     fold_table : fname, group, fold
     cut : length and hop of the windows
     keep_weights : False writes neither weights file, for experiments of many trainings
+    chosen : what to train on instead of the curated clips as they are, at equal compute; clips in the cache
 
     Returns
     -------
@@ -218,17 +221,21 @@ def train_fold(
     Raises
     ------
     LeakError
-        If a training clip shares a group with a held-out fold.
+        If a training clip shares a group with a held-out fold, or was judged by a model that saw it or such a fold.
     ValueError, Diverged
         As `fit`.
     """
     held_out = folds.unseen(model)
     dealt = fold_table.merge(clips[["fname", "labels"]], on="fname", validate="one_to_one")
     train, scored = dealt[~dealt["fold"].isin(held_out)], dealt[dealt["fold"].isin(held_out)]
-    folds.assert_no_leak(fold_table, train["fname"], held_out)
+    fnames, groups, judges = (train["fname"], None, None) if chosen is None else chosen.provenance
+    folds.assert_no_leak(fold_table, fnames, held_out, groups=groups, judges=judges)
     width = cut.n_frames(cache.logmel)
     table = windows.rolling(cache, cache.rows(scored["fname"]), cut).merge(scored, on="fname")
-    training = training_batches(cache, train, classes, cut, recipe, seed)
+    if chosen is None:
+        training = training_batches(cache, train, classes, cut, recipe, seed)
+    else:
+        training, recipe = feed(cache, chosen, len(train), cut, recipe, seed)
     validation = Scoring(cache, table, datasets.targets(table, classes), width)
     trained, epochs = fit(network, recipe, training, validation, part / "checkpoint.safetensors", model)
     sidecar = {
@@ -237,6 +244,7 @@ def train_fold(
         "windows": cut.settings(),
         "recipe": recipe.settings(),
         "seed": seed,
+        "trained_on": "curated" if chosen is None else chosen.name,
         "unseen_folds": sorted(held_out),
         "folds": folds.digest(fold_table),
         "precision": str(trained.precision).removeprefix("torch."),
@@ -246,7 +254,7 @@ def train_fold(
     oof.write(part, table, score(trained, cache, table, width), scored, classes, recipe.loss)
     with whole_file(part / "epochs.csv") as partial:
         epochs.to_csv(partial, index=False)
-    clips_of_fit = {"train": train["fname"].tolist(), "scored": scored["fname"].tolist()}
+    clips_of_fit = {"train": sorted(set(fnames)), "scored": scored["fname"].tolist()}
     return {**clips_of_fit, "images_per_s": epochs.attrs["images_per_s"]}
 
 
@@ -254,17 +262,27 @@ def training_batches(
     cache: Cache, clips: pd.DataFrame, classes: list[str], cut: windows.Windows, recipe: Recipe, seed: int
 ) -> Training:
     """The training batches of a recipe. `clips` (fname, labels) are those to train on."""
-    return Training(
-        cache,
-        windows.trim(cache, cache.rows(clips["fname"]), recipe.trim_train_db),
-        datasets.targets(clips, classes),
-        cut.n_frames(cache.logmel),
-        batch_size=recipe.batch_size,
-        mask_share=recipe.mask_share,
-        seed=seed,
-        augment=recipe.augment,
-        balance=recipe.balance,
-    )
+    rows = windows.trim(cache, cache.rows(clips["fname"]), recipe.trim_train_db)
+    return _batches(cache, rows, datasets.targets(clips, classes), cut, recipe, seed)
+
+
+def feed(
+    cache: Cache, chosen: TrainingSet, n_base: int, cut: windows.Windows, recipe: Recipe, seed: int
+) -> tuple[Training | Phases, Recipe]:
+    """Batches of a training set, and the recipe with as many epochs as make equal compute.
+
+    All training sets show recipe.epochs * n_base windows, up to rounding; a warm-up takes half of them.
+
+    Parameters
+    ----------
+    n_base : clips that the recipe's epochs are counted in: the curated clips of this model
+    """
+    parts = [chosen] if chosen.warm_up is None else [chosen.warm_up, chosen]
+    share = recipe.epochs * n_base / len(parts)
+    epochs = [max(1, round(share / len(part.targets))) for part in parts]
+    fed = [_batches(cache, part.rows, part.targets, cut, recipe, seed) for part in parts]
+    training = fed[0] if len(fed) == 1 else Phases(*fed, epochs[0])
+    return training, replace(recipe, epochs=sum(epochs))
 
 
 def find_lr(network: Network, recipe: Recipe, training: Training) -> pd.DataFrame:
@@ -312,6 +330,23 @@ def groups(model: WindowModel, recipe: Recipe) -> pd.DataFrame:
     table = pd.DataFrame(rows, columns=["first_layer", "last_layer", "n_parameters", "lr"])
     table.insert(0, "group", range(1, len(rows) + 1))
     return table
+
+
+def _batches(
+    cache: Cache, rows: pd.DataFrame, targets: np.ndarray, cut: windows.Windows, recipe: Recipe, seed: int
+) -> Training:
+    """Training windows drawn from `rows`; targets (n_clips, n_classes)."""
+    return Training(
+        cache,
+        rows,
+        targets,
+        cut.n_frames(cache.logmel),
+        batch_size=recipe.batch_size,
+        mask_share=recipe.mask_share,
+        seed=seed,
+        augment=recipe.augment,
+        balance=recipe.balance,
+    )
 
 
 def _model(network: Network, training: Training) -> WindowModel:

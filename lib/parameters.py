@@ -39,6 +39,7 @@ class Key:
     items: type = str
 
 
+RULE = r"[a-z]+(_[0-9.]+)?"
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"  # names become folders
 VARIANT = rf"{NAME}(\+{NAME})*"  # of an experiment; several are made together
 TAKEN = r"(?!(cache|demo-data|findings)$)"
@@ -84,6 +85,27 @@ KEYS = {
     "variant": Key(str, "name of training set x recipe; one configuration a name", pattern=NAME),
     "fold": Key(int, "fold held out, from 0; -1 pools the folds that are done", -1, 99),
     "holdout_fold": Key(int, "second fold held out (pair model); -1: none", -1, 99),
+    "train_set": Key(
+        str,
+        "clips: curated, curated_noisy, warm_up (noisy first), pseudo (noisy as judges label them)",
+        choices=("curated", "curated_noisy", "warm_up", "pseudo"),
+    ),
+    "train_windows": Key(
+        str,
+        "windows: all, kept (by 05), kept_noisy (of noisy clips; all of curated ones)",
+        choices=("all", "kept", "kept_noisy"),
+    ),
+    "rule": Key(str, "rule of 05 by which windows are kept", pattern=RULE),
+    "ignore_missing": Key(bool, "True: classes that judges hear though a clip lists them not count for nothing"),
+    # 05: curation
+    "part": Key(
+        str,
+        "select windows; compare what was trained on them; auto: what comes next",
+        choices=("auto", "select", "compare"),
+    ),
+    "rules": Key(list, "rules that select windows, name_number; empty: all with their own number", pattern=RULE),
+    "gate_db": Key(float, "dB below a clip's loudest frame; windows that stay below are silent", 1, 120),
+    "keep_best": Key(bool, "True: a curated clip that would lose all its windows keeps its best"),
     # network and training
     "arch": Key(str, "timm model, from scratch"),
     "image_size": Key(int, "pixels a side that windows are resized to; 0: as they are", 0, 1024),

@@ -234,6 +234,10 @@ def start(namespace: dict[str, object], notebook: str) -> Run:
         which = params["fold"], params["holdout_fold"]
         variant = folder / str(params["variant"])
         folder = variant / ("pooled" if which == (-1, -1) else folds.model_name(*which))
+    if "part" in params:  # of 05: select comes before compare
+        done = (folder / "select" / "result.json").is_file()
+        params["part"] = {"auto": "compare" if done else "select"}.get(params["part"], params["part"])
+        folder = variant = folder / str(params["part"])
     seed_everything(params["seed"])
     return Run(notebook, params, folder, variant)
 
