@@ -28,7 +28,7 @@ from lib import datasets
 from lib.cache import Cache
 
 __all__ = ["COLUMNS", "RULES", "Evidence", "by_class", "confirmed", "gather", "heard", "rule_of", "select", "silent"]
-__all__ += ["spans", "split"]
+__all__ += ["spans", "split", "surprising"]
 
 COLUMNS = ["subset", "fname", "window_start_s", "window_end_s", "labels", "scores", "rule", "kept", "reason"]
 COLUMNS += ["confirmed", "judged_by"]  # which of the labels the window is kept for, and who said so
@@ -356,6 +356,20 @@ def heard(evidence: Evidence) -> pd.DataFrame:
     for name, scores in (("mean", evidence.mean), ("best", evidence.best)):
         table[name] = scores[clip, column].astype(float).round(4)
     return table[["subset", "fname", "class", "listed", "mean", "best", "judged_by"]]
+
+
+def surprising(kept: pd.DataFrame, n: int) -> pd.DataFrame:
+    """The n kept windows that score least, and the n dropped ones (not silent) that score most; one a clip.
+
+    Returns
+    -------
+    Rows of `kept` with score, that of the best label; kept first
+    """
+    table = kept.assign(score=[max(map(float, text.split(","))) for text in kept["scores"]])
+    least = table[table["kept"]].sort_values(["score", "fname"]).drop_duplicates("fname").head(n)
+    loud = table[~table["kept"] & (table["reason"] != "silent")]
+    most = loud.sort_values(["score", "fname"], ascending=[False, True]).drop_duplicates("fname").head(n)
+    return pd.concat([least, most], ignore_index=True)
 
 
 def split(text: str) -> tuple[str, ...]:

@@ -12,18 +12,19 @@ windows : DataFrame, a row a window: fname, window_start_s, window_end_s (s), si
 Used in: 05_curation, `leaks`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from tqdm import tqdm
 
-from lib import curation, folds, models, oof, windows
+from lib import curation, files, folds, models, oof, windows
 from lib.cache import Cache
-from lib.files import whole_folder
+from lib.files import whole_file, whole_folder
 from lib.models import activate
 
-__all__ = ["check", "evidence", "judge_noisy", "pair_models", "roll"]
+__all__ = ["check", "evidence", "judge_noisy", "pair_models", "roll", "sources", "write"]
 
 BLOCK = 2**16  # windows whose logits become scores at once
 
@@ -64,6 +65,12 @@ def check(judges: Path, dealt: pd.DataFrame) -> list[str]:
                 f"called {name} beside folds {folds.digest(dealt)}. Train it again (-p overwrite True)."
             )
     return names
+
+
+def sources(judges: Path, dealt: pd.DataFrame) -> dict[str, str]:
+    """For `Run.settle`: digests of the folds and of the pair models' weights, on which all that is kept depends."""
+    weights = [judges / name / "weights.safetensors" for name in pair_models(dealt["fold"].nunique())]
+    return {"folds": folds.digest(dealt), "judges": files.digest(*(path.read_bytes() for path in weights))}
 
 
 def roll(cache: Cache, clips: pd.DataFrame, cut: windows.Windows, gate_db: float) -> pd.DataFrame:
@@ -120,6 +127,36 @@ def evidence(
     group_of = dict(zip(found.clips["fname"], found.clips["group"], strict=True))
     folds.assert_no_leak(dealt, found.clips["fname"], {outer}, groups=group_of, judges=found.clips)
     return found
+
+
+def write(folder: Path, evidences: Mapping[int, curation.Evidence], rules: list[str], keep_best: bool) -> pd.DataFrame:
+    """Write <rule>/without_<g>/kept_windows.csv for every rule and outer fold, and heard/without_<g>/heard.csv.
+
+    Parameters
+    ----------
+    evidences : outer fold -> `evidence`
+    rules, keep_best : see `curation.select`
+
+    Returns
+    -------
+    rule, subset, windows (share that was kept), clips (share of clips of which something was kept), silent (share of
+    windows), over all outer folds
+    """
+    rows = []
+    for g, found in tqdm(evidences.items(), desc="selecting", unit="outer fold"):
+        tables = {f"heard/{folds.model_name(g)}/heard": curation.heard(found)}
+        for rule in rules:
+            kept = curation.select(found, rule, keep_best=keep_best)
+            tables[f"{rule}/{folds.model_name(g)}/kept_windows"] = kept
+            rows.append(kept.assign(rule=rule, outer=g)[["rule", "outer", "subset", "fname", "kept", "reason"]])
+        for name, table in tables.items():
+            with whole_file(folder / f"{name}.csv") as partial:
+                table.to_csv(partial, index=False)
+    every = pd.concat(rows, ignore_index=True).assign(silent=lambda t: t["reason"] == "silent")
+    by = every.groupby(["rule", "subset"], sort=False)
+    clips = every.groupby(["rule", "subset", "outer", "fname"], sort=False)["kept"].any()
+    shares = by[["kept", "silent"]].mean().rename(columns={"kept": "windows"})
+    return shares.assign(clips=clips.groupby(["rule", "subset"], sort=False).mean()).round(3).reset_index()
 
 
 def _judges(

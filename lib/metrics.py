@@ -25,6 +25,7 @@ __all__ = [
     "compare_all",
     "compare_classes",
     "confusions",
+    "gap",
     "hit_rate",
     "holm",
     "lwlrap",
@@ -248,6 +249,34 @@ def compare_classes(
     table = {"n": totals[0, 0].astype(int), "base": rates[0, 0], "other": rates[0, 1]}
     table |= {"diff": diffs[0], "diff_low": low, "diff_high": high}
     return table, {"slope": float(slopes[0]), "slope_low": float(slope_low), "slope_high": float(slope_high)}
+
+
+def gap(
+    one: tuple[np.ndarray, np.ndarray, np.ndarray],
+    other: tuple[np.ndarray, np.ndarray, np.ndarray],
+    *,
+    n_resamples: int = 2000,
+    seed: int = 0,
+) -> dict[str, float]:
+    """lwlrap of `one` less that of `other`, rows of different clips or windows: gap, gap_low, gap_high (95 %).
+
+    What a validation reports and what a model reaches elsewhere are such a pair. Groups that stand on both sides are
+    resampled together.
+
+    Parameters
+    ----------
+    one, other : (targets, scores, groups) each, as in `bootstrap`
+    """
+    names = np.unique(np.concatenate([np.asarray(side[2], str) for side in (one, other)]))
+    sums = np.zeros((1, len(names), 4))
+    for column, (targets, scores, groups) in ((0, one), (2, other)):
+        labelled = validate(targets, scores)[2]
+        there = np.searchsorted(names, np.unique(np.asarray(groups, str)[labelled]))
+        sums[0, there, column : column + 2] = _group_sums(targets, [scores], groups)[0][0][:, [2, 0]]
+    totals = _resample(sums, n_resamples, seed)
+    gaps = totals[:, 0] / totals[:, 1] - totals[:, 2] / totals[:, 3]
+    low, high = np.quantile(gaps[1:], [0.025, 0.975])
+    return {"gap": float(gaps[0]), "gap_low": float(low), "gap_high": float(high)}
 
 
 def holm(p_values: np.ndarray) -> np.ndarray:

@@ -21,7 +21,7 @@ import pandas as pd
 from lib import curation, datasets
 from lib.curation import Evidence
 
-__all__ = ["Truth", "curves", "rates", "read", "silence_kept"]
+__all__ = ["Truth", "curves", "rates", "read", "says", "silence_kept"]
 
 HOLDS_S = 0.1
 N_RESAMPLES = 1000
@@ -72,8 +72,8 @@ def rates(truth: Truth, evidences: Iterable[Evidence], rule: str) -> pd.DataFram
 
     Returns
     -------
-    what (curated windows, noisy windows, noisy labels), rule, n_kept, n_true, precision, recall, each with _low and
-    _high: 95 % intervals that resample groups
+    what (curated windows, noisy windows, noisy labels), rule, n_kept, n_true, n (all pairs, once an outer fold),
+    precision, recall, each with _low and _high: 95 % intervals that resample groups
     """
     counts = []
     for evidence in evidences:
@@ -93,6 +93,7 @@ def rates(truth: Truth, evidences: Iterable[Evidence], rule: str) -> pd.DataFram
     for what, part in table.groupby("what"):
         sums = part.groupby("group")[["both", "kept", "true"]].sum().to_numpy(float)
         row = {"what": what, "rule": rule, "n_kept": int(sums[:, 1].sum()), "n_true": int(sums[:, 2].sum())}
+        row |= {"n": len(part)}
         rows.append(row | _ratio("precision", sums[:, 0], sums[:, 1]) | _ratio("recall", sums[:, 0], sums[:, 2]))
     return pd.DataFrame(rows)
 
@@ -107,6 +108,16 @@ def curves(truth: Truth, evidences: list[Evidence]) -> pd.DataFrame:
         ],
         ignore_index=True,
     )
+
+
+def says(curves: pd.DataFrame, rule: str) -> str:
+    """What the truth says of a rule, in a sentence; `curves` from `curves`."""
+    told = []
+    for row in curves[curves["rule"] == rule].itertuples():
+        precision = f"{row.precision:.2f} ({row.precision_low:.2f} to {row.precision_high:.2f})"
+        recall = f"{row.recall:.2f} ({row.recall_low:.2f} to {row.recall_high:.2f})"
+        told.append(f"{row.what} precision {precision}, recall {recall}, where all have {row.n_true / row.n:.2f}")
+    return f"By the known truth, {rule} has: " + "; ".join(told) if told else f"No curve holds {rule}"
 
 
 def silence_kept(truth: Truth, clips: pd.DataFrame, kept: pd.DataFrame) -> pd.DataFrame:

@@ -1,0 +1,137 @@
+"""Does training on what was kept help? The training sets of 04 that 05 compares, with the commands that train them.
+
+All show as many windows as the curated clips alone, with the same folds, seed and network; only what `VARIANTS` names
+may differ.
+
+Used in: 05_curation.
+"""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+
+from lib import datasets, folds, metrics, oof
+from lib.runs import Run
+
+__all__ = ["BASE", "VARIANTS", "commands", "compare", "found", "prior", "says", "verdict"]
+
+BASE = "curated"
+VARIANTS = {
+    "kept_curated": {"train_windows": "kept"},
+    "curated_noisy": {"train_set": "curated_noisy"},
+    "curated_kept_noisy": {"train_set": "curated_noisy", "train_windows": "kept_noisy"},
+    "kept_curated_kept_noisy": {"train_set": "curated_noisy", "train_windows": "kept"},
+    "warm_up": {"train_set": "warm_up"},
+    "pseudo": {"train_set": "pseudo"},
+    "curated_noisy_lq": {"train_set": "curated_noisy", "loss": "lq"},
+    "ignore_missing": {"ignore_missing": True},
+}
+MAY_DIFFER = {"train_set", "train_windows", "rule", "ignore_missing", "loss", "data", "curation"}
+
+
+def commands(run: Run, n_folds: int) -> list[str]:
+    """A papermill command for every training that is still to be done, the base's first."""
+    todo = []
+    for name, changes in {BASE: {}, **VARIANTS}.items():
+        for fold in range(n_folds):
+            if not (_folder(run, name) / folds.model_name(fold) / "result.json").is_file():
+                given = {"run": run.params["run"], "data_dir": run.params["data_dir"], "variant": name, "fold": fold}
+                words = " ".join(f"-p {key} {value}" for key, value in {**given, **changes}.items())
+                profile = f"-f params/{run.params['profile']}.yaml"
+                todo.append(f"papermill notebooks/04_kfold.ipynb out.ipynb {profile} {words}")
+    return todo
+
+
+def compare(run: Run, n_folds: int) -> pd.DataFrame:
+    """Variants that are done on all folds against the base: a row each, best first, the base on top.
+
+    Returns
+    -------
+    variant, lwlrap and hit_rate with intervals, n, then what `metrics.compare_all` says (paired, corrected by Holm);
+    the base alone while nothing else is done, no row while it isn't
+
+    Raises
+    ------
+    ValueError
+        A variant that differs from the base in more than its training set, or scored other clips.
+    """
+    names = [name for name in (BASE, *VARIANTS) if _whole(run, name, n_folds)]
+    if BASE not in names:
+        return pd.DataFrame(columns=["variant", "lwlrap_diff", "verdict"])
+    base = oof.read(_folder(run, BASE) / "pooled", n_folds)
+    targets, groups, others, rows = base.targets, base.groups, {}, []
+    for name in names:
+        _check(run, name)
+        found = oof.read(_folder(run, name) / "pooled", n_folds)
+        if found.table["fname"].tolist() != base.table["fname"].tolist():
+            raise ValueError(f"{name} scored other clips than {BASE}. Train both on the same data and folds.")
+        rows.append({"variant": name, **metrics.bootstrap(targets, found.scores, groups)})
+        others |= {name: found.scores} if name != BASE else {}
+    table = pd.DataFrame(rows)
+    if others:
+        pairs = pd.DataFrame(metrics.compare_all(targets, base.scores, others, groups)).drop(columns="n")
+        table = table.merge(pairs, on="variant", how="left")
+        table = table.sort_values("lwlrap_diff", ascending=False, na_position="first", ignore_index=True)
+    return table
+
+
+def found(table: pd.DataFrame) -> dict[str, float]:
+    """For `result.json`: the scores of the base, and the difference of every variant to it."""
+    keys = ["lwlrap", "lwlrap_low", "lwlrap_high", "hit_rate", "hit_rate_low", "hit_rate_high", "n"]
+    rows = table.set_index("variant")
+    numbers = dict(rows.loc[BASE, keys]) if BASE in rows.index else {}
+    for name in rows.index.drop(BASE, errors="ignore"):
+        diffs = ("lwlrap_diff", "lwlrap_diff_low", "lwlrap_diff_high")
+        numbers |= {f"{name}_{key}": rows.loc[name, key] for key in diffs}
+    return numbers
+
+
+def verdict(table: pd.DataFrame) -> str:
+    """kept if a variant is; dropped if all are; else unclear."""
+    verdicts = set(table["verdict"].dropna()) if "verdict" in table else set()
+    return "kept" if "kept" in verdicts else "dropped" if verdicts == {"dropped"} else "unclear"
+
+
+def says(table: pd.DataFrame) -> str:
+    """The comparison in sentences, from its values."""
+    told = []
+    for row in (table.dropna(subset="lwlrap_diff") if "lwlrap_diff" in table else table[:0]).itertuples():
+        change = f"{row.lwlrap_diff:+.3f} ({row.lwlrap_diff_low:+.3f} to {row.lwlrap_diff_high:+.3f})"
+        told.append(f"{row.variant} {change}, {row.verdict}")
+    if not told:
+        return "Nothing is retrained yet on what was kept."
+    base = table[table["variant"] == BASE].iloc[0]
+    return (
+        f"lwlrap of the curated clips as they are is {base['lwlrap']:.3f} ({base['lwlrap_low']:.3f} to "
+        f"{base['lwlrap_high']:.3f}), n = {base['n']:.0f}. Differences to it, one seed, corrected by Holm: "
+        + "; ".join(told)
+        + f". Smallest difference that could have been shown: {table['smallest_diff'].min():.3f}."
+    )
+
+
+def prior(clips: pd.DataFrame, dealt: pd.DataFrame, classes: tuple[str, ...]) -> float:
+    """lwlrap of the dumb rival: every clip gets the class frequencies of the clips outside its fold."""
+    table = clips.merge(dealt[["fname", "fold"]], on="fname", suffixes=("_published", ""))
+    targets, fold = datasets.targets(table, classes), table["fold"].to_numpy()
+    scores = targets * 0.0
+    for f in set(fold):
+        scores[fold == f] = metrics.prior_scores(targets[fold != f], (fold == f).sum())
+    return metrics.lwlrap(targets, scores)
+
+
+def _folder(run: Run, name: str) -> Path:
+    return run.home / "04_kfold" / name
+
+
+def _whole(run: Run, name: str, n_folds: int) -> bool:
+    parts = [_folder(run, name) / folds.model_name(fold) for fold in range(n_folds)]
+    return all((part / "result.json").is_file() for part in parts)
+
+
+def _check(run: Run, name: str) -> None:
+    """Refuse a variant whose configuration differs in more than the training set."""
+    base, mine = (json.loads((_folder(run, n) / "configuration.json").read_text()) for n in (BASE, name))
+    differ = sorted(k for k in (base.keys() | mine.keys()) - MAY_DIFFER if base.get(k) != mine.get(k))
+    if differ:
+        raise ValueError(f"{name} and {BASE} differ in {', '.join(differ)} too: no fair comparison. Train it anew.")
