@@ -13,6 +13,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
+from lib import curation
 from lib.cache import Cache
 from lib.plots import draw_logmel
 
@@ -67,20 +68,22 @@ def before_after(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def clips_with_scores(cache: Cache, kept: pd.DataFrame, fnames: list[str]) -> Figure:
-    """Log-mels of clips, each with the scores of its labels over time below it; kept windows are shaded.
+def clips_with_scores(cache: Cache, kept: pd.DataFrame, chosen: pd.DataFrame, window_s: float) -> Figure:
+    """Log-mels of clips, each with the scores of its labels over time below it; kept spans are green.
 
     Parameters
     ----------
     kept : as from `curation.select`
-    fnames : clips, in the order to show
+    chosen : fname, window_start_s, window_end_s: clips in the order to show, and the window to be framed in each
+    window_s : s
     """
-    n = len(fnames)
-    ratios = [1.3, 1] * n
-    figure, rows = plt.subplots(
-        2 * n, 1, figsize=(10, 2.9 * n), layout="constrained", height_ratios=ratios, squeeze=False
-    )
-    for i, clip in enumerate(cache.rows(fnames).itertuples()):
+    n, ratios = len(chosen), [1.3, 1]
+    size = {"figsize": (10, 2.9 * n), "height_ratios": ratios * n, "layout": "constrained"}
+    figure, rows = plt.subplots(2 * n, 1, squeeze=False, **size)
+    clips = cache.rows(chosen["fname"])
+    end_s = clips["n_frames"] / cache.logmel.frames_per_s
+    spans = curation.spans(kept[kept["fname"].isin(clips["fname"])], end_s.set_axis(clips["fname"]), window_s)
+    for i, (clip, at) in enumerate(zip(clips.itertuples(), chosen.itertuples(), strict=True)):
         above, below = rows[2 * i : 2 * i + 2, 0]
         part = kept[kept["fname"] == clip.fname].sort_values("window_start_s")
         draw_logmel(above, cache, clip)
@@ -88,19 +91,20 @@ def clips_with_scores(cache: Cache, kept: pd.DataFrame, fnames: list[str]) -> Fi
         scores = np.array([[float(score) for score in text.split(",")] for text in part["scores"]])
         for j, label in enumerate(part["labels"].iloc[0].split(",")):
             below.plot(middle, scores[:, j], marker=".", color=f"C{j}", label=label)
-        end_s = clip.n_frames / cache.logmel.frames_per_s
-        for window in part[part["kept"]].itertuples():
-            span = max(window.window_start_s, 0), min(window.window_end_s, end_s)
-            below.axvspan(*span, color="C2", alpha=0.18, lw=0)
-            above.plot(span, [0.6, 0.6], color="C2", lw=4, solid_capstyle="butt")
+        for span in spans[spans["fname"] == clip.fname].itertuples():
+            below.axvspan(span.start_s, span.end_s, color="C2", alpha=0.2, lw=0)
+            above.axvspan(span.start_s, span.end_s, ymax=0.04, color="C2", lw=0)
+        frame = {"fill": False, "ec": "black", "ls": "--", "lw": 1}
+        below.axvspan(max(at.window_start_s, 0), min(at.window_end_s, end_s[i]), **frame)
         share = part["kept"].mean()
         above.set_title(f"{clip.fname} ({part['subset'].iloc[0]}): {share:.0%} of {len(part)} windows kept", loc="left")
         above.set_xticklabels([])
         for axes in (above, below):
-            axes.set_xlim(0, end_s)
+            axes.set_xlim(0, end_s[i])
         below.set(ylim=(-0.03, 1.03), ylabel="score")
         below.legend(loc="upper right", fontsize="x-small")
-    rows[-1, 0].set_xlabel("time (s); scores stand at the middle of their window, kept windows are green")
+    told = "scores stand at the middle of their window; green: kept; dashed: the window in question"
+    rows[-1, 0].set_xlabel(f"time (s); {told}")
     return figure
 
 

@@ -19,12 +19,12 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from lib import curation, files, folds, models, oof, windows
+from lib import curation, datasets, files, folds, models, oof, windows
 from lib.cache import Cache
 from lib.files import whole_file, whole_folder
 from lib.models import activate
 
-__all__ = ["check", "evidence", "judge_noisy", "pair_models", "roll", "sources", "write"]
+__all__ = ["all_evidence", "check", "evidence", "judge_noisy", "pair_models", "roll", "says", "sources", "write"]
 
 BLOCK = 2**16  # windows whose logits become scores at once
 
@@ -67,10 +67,14 @@ def check(judges: Path, dealt: pd.DataFrame) -> list[str]:
     return names
 
 
-def sources(judges: Path, dealt: pd.DataFrame) -> dict[str, str]:
-    """For `Run.settle`: digests of the folds and of the pair models' weights, on which all that is kept depends."""
-    weights = [judges / name / "weights.safetensors" for name in pair_models(dealt["fold"].nunique())]
-    return {"folds": folds.digest(dealt), "judges": files.digest(*(path.read_bytes() for path in weights))}
+def sources(judges: Path, dealt: pd.DataFrame, curated: pd.DataFrame, classes: tuple[str, ...]) -> dict[str, str]:
+    """For `Run.settle`: digests of labels, folds and the pair models' weights, on which all that is kept depends.
+
+    Raises as `check`.
+    """
+    weights = [(judges / name / "weights.safetensors").read_bytes() for name in check(judges, dealt)]
+    labels = files.digest(classes, datasets.targets(curated, classes).tobytes())
+    return {"labels": labels, "folds": folds.digest(dealt), "judges": files.digest(*weights)}
 
 
 def roll(cache: Cache, clips: pd.DataFrame, cut: windows.Windows, gate_db: float) -> pd.DataFrame:
@@ -83,7 +87,7 @@ def roll(cache: Cache, clips: pd.DataFrame, cut: windows.Windows, gate_db: float
 def judge_noisy(folder: Path, judges: Path, names: list[str], cache: Cache, table: pd.DataFrame, width: int) -> None:
     """Let each pair model score the windows of the noisy clips; a folder each, as 04's, but with fold -1.
 
-    A model that has done so before is passed over.
+    A model that has done so before is passed over, and all are where there are no such windows.
 
     Parameters
     ----------
@@ -92,7 +96,7 @@ def judge_noisy(folder: Path, judges: Path, names: list[str], cache: Cache, tabl
     width : frames of a window
     """
     for name in names:
-        if not (folder / name).is_dir():
+        if len(table) and not (folder / name).is_dir():
             model, sidecar = models.load(judges / name / "weights.safetensors")
             logits = models.score(model.prepare(), cache, table, width)
             with whole_folder(folder / name) as partial:
@@ -129,6 +133,16 @@ def evidence(
     return found
 
 
+def all_evidence(
+    noisy: Path, judges: Path, dealt: pd.DataFrame, store: Cache, clips: pd.DataFrame, table: pd.DataFrame, width: int
+) -> dict[int, curation.Evidence]:
+    """`judge_noisy`, then the `evidence` of every outer fold."""
+    rows = table[table["fname"].isin(clips.loc[clips["subset"] == "noisy", "fname"])].reset_index(drop=True)
+    judge_noisy(noisy, judges, pair_models(dealt["fold"].nunique()), store, rows, width)
+    outer = sorted(set(dealt["fold"].tolist()))
+    return {g: evidence(g, judges, noisy, dealt, clips, table) for g in outer}
+
+
 def write(folder: Path, evidences: Mapping[int, curation.Evidence], rules: list[str], keep_best: bool) -> pd.DataFrame:
     """Write <rule>/without_<g>/kept_windows.csv for every rule and outer fold, and heard/without_<g>/heard.csv.
 
@@ -157,6 +171,13 @@ def write(folder: Path, evidences: Mapping[int, curation.Evidence], rules: list[
     clips = every.groupby(["rule", "subset", "outer", "fname"], sort=False)["kept"].any()
     shares = by[["kept", "silent"]].mean().rename(columns={"kept": "windows"})
     return shares.assign(clips=clips.groupby(["rule", "subset"], sort=False).mean()).round(3).reset_index()
+
+
+def says(shares: pd.DataFrame, rule: str) -> str:
+    """What a rule keeps, in a sentence; `shares` from `write`."""
+    rows = shares[shares["rule"] == rule].itertuples()
+    told = [f"{row.windows:.0%} of the {row.subset} windows (some of {row.clips:.0%} of the clips)" for row in rows]
+    return f"{rule} keeps {' and '.join(told)}."
 
 
 def _judges(

@@ -29,6 +29,7 @@ from lib.curation import Evidence
 from lib.models import activate
 from lib.pooling import pool_mean
 from lib.runs import Run
+from lib.truth import Truth, rates
 
 __all__ = ["RULE", "Demonstrator", "says"]
 
@@ -122,6 +123,12 @@ class Demonstrator:
         """What `without_g` says of the curated clips that it was trained on."""
         arrays = oof.read_windows(self._trial("self_judged", g).folder / "judged")
         return self._evidence(g, arrays["logits"])
+
+    def judging(self, known: Truth) -> pd.DataFrame:
+        """(c) by known truth: `truth.rates` of curated windows, judged by the model itself and by others."""
+        sides = {"itself": map(self.self_evidence, self.outer), "others": (self.evidences[g] for g in self.outer)}
+        tables = [rates(known, found, RULE).assign(judged_by=who) for who, found in sides.items()]
+        return pd.concat(tables, ignore_index=True).query("what == 'curated windows'")
 
     def _split_by_window(self, trial: Run, g: int) -> None:
         own = self.clips[self.clips["fold"] != g]

@@ -111,13 +111,13 @@ def curves(truth: Truth, evidences: list[Evidence]) -> pd.DataFrame:
 
 
 def says(curves: pd.DataFrame, rule: str) -> str:
-    """What the truth says of a rule, in a sentence; `curves` from `curves`."""
+    """What the truth says of a rule, in a sentence; `curves` from `curves`. Nothing of a rule that they don't hold."""
     told = []
     for row in curves[curves["rule"] == rule].itertuples():
         precision = f"{row.precision:.2f} ({row.precision_low:.2f} to {row.precision_high:.2f})"
         recall = f"{row.recall:.2f} ({row.recall_low:.2f} to {row.recall_high:.2f})"
         told.append(f"{row.what} precision {precision}, recall {recall}, where all have {row.n_true / row.n:.2f}")
-    return f"By the known truth, {rule} has: " + "; ".join(told) if told else f"No curve holds {rule}"
+    return f" By the known truth, {rule} has: {'; '.join(told)}." if told else ""
 
 
 def silence_kept(truth: Truth, clips: pd.DataFrame, kept: pd.DataFrame) -> pd.DataFrame:

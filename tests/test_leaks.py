@@ -1,0 +1,224 @@
+"""Tests of lib.leaks, lib.retraining and of the gap between what is reported and what is reached."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from lib import curation, folds, judging, leaks, learners, metrics, models, oof, retraining, runs, windows
+from lib.cache import Cache
+from lib.features import LogMel
+from lib.files import write_json
+from lib.models import activate
+from lib.runs import Run
+
+CLASSES = ("low", "high")
+LOGMEL = LogMel(sample_rate=8000, n_fft=512, hop_length=80, n_mels=16, fmin=20)  # 100 frames a second
+PARAMS = {
+    **{
+        "run": "test",
+        "part": "compare",
+        "profile": "demo",
+        "data_dir": "demo",
+        "seed": 1,
+        "overwrite": False,
+        "folds": [],
+    },
+    **{"window_s": 0.2, "hop_s": 0.1, "arch": "test_resnet", "image_size": 0, "loss": "bce", "epochs": 1},
+    **{"batch_size": 8, "lr": 0.01, "lr_body": 0.0, "mixup": 0.0, "mask_share": 0.0},
+}
+
+
+def test_a_gap_by_hand_and_its_interval():
+    right, wrong = np.array([[0.9, 0.1]]), np.array([[0.1, 0.9]])
+    truth = np.array([[1, 0]])
+    one = np.repeat(truth, 40, 0), np.repeat(right, 40, 0), np.arange(40)
+    other = np.repeat(truth, 40, 0), np.concatenate([np.repeat(right, 20, 0), np.repeat(wrong, 20, 0)]), np.arange(40)
+    found = metrics.gap(one, other)
+    assert found["gap"] == pytest.approx(1 - 0.75)
+    assert 0.17 < found["gap_low"] < 0.21 and 0.29 < found["gap_high"] < 0.33  # 1.96 * .25 / sqrt(40) = .077
+    assert metrics.gap(one, one) == {"gap": 0, "gap_low": 0, "gap_high": 0}  # the same groups are drawn on both sides
+    shifted = *other[:2], np.arange(40) + 100
+    assert metrics.gap(one, shifted)["gap"] == pytest.approx(0.25)
+
+
+@pytest.fixture
+def world(tmp_path, monkeypatch):
+    """18 clips in three folds, 04's models of them (untrained but for what they say), and a run of 05."""
+    monkeypatch.setattr(Run, "home", property(lambda self: tmp_path))
+    names, rng = [f"c{i:02}" for i in range(18)], np.random.default_rng(0)
+    index = pd.DataFrame({"fname": names, "part": 0, "first_frame": np.arange(18) * 60, "n_frames": 60})
+    frames = torch.from_numpy(rng.normal(-50, 10, (18 * 60, 1, 16)).astype(np.float16))
+    store = Cache(LOGMEL, (frames,), index.assign(floor_db=-80.0), pd.DataFrame(), "a-name")
+    curated = pd.DataFrame({"fname": names, "subset": "curated", "group": names, "duration_s": 0.6})
+    curated["labels"] = [(CLASSES[i // 3 % 2],) for i in range(18)]
+    dealt = curated[["fname", "group"]].assign(fold=np.arange(18) % 3)
+    cut = windows.Windows(0.2, 0.1)
+    table = judging.roll(store, curated, cut, 100.0)
+    judges = tmp_path / "04_kfold" / "curated"
+    network = models.WindowModel(models.Network("test_resnet", 0), 2, [-50.0], [10.0])
+    fold = table.merge(dealt, on="fname")["fold"]
+    for name in ["without_0", "without_1", "without_2", *judging.pair_models(3)]:
+        logits = rng.normal(0, 2, (len(table), 2))
+        mine = fold.isin(folds.unseen(name)).to_numpy()
+        oof.write_windows(judges / name, table[mine].assign(fold=fold[mine]), logits[mine], list(CLASSES))
+        sidecar = {"classes": CLASSES, "unseen_folds": sorted(folds.unseen(name)), "recipe": {"loss": "bce"}}
+        models.save(judges / name / "weights.safetensors", network, sidecar | {"folds": folds.digest(dealt)})
+        write_json(judges / name / "result.json", {})
+    evidences = {g: judging.evidence(g, judges, tmp_path / "none", dealt, curated, table) for g in range(3)}
+    folder = tmp_path / "05_curation" / "compare"
+    run = Run("05_curation", PARAMS, folder, folder)
+    return leaks.Demonstrator(run, store, curated, CLASSES, dealt, judges, evidences, table)
+
+
+def test_the_demonstration_is_trained_once_and_told_whole(world, tmp_path, monkeypatch):
+    world.train()
+    trained = sorted(
+        path.parent.relative_to(tmp_path).as_posix() for path in tmp_path.glob("05_curation/**/result.json")
+    )
+    sins = ("self_judged", "split_by_window")
+    assert trained == [f"05_curation/compare/{sin}/without_{g}/seed_1" for sin in sins for g in range(3)]
+    monkeypatch.setattr(learners, "fit", None)  # a second training would fail
+    world.train()
+    effects = world.effects(tmp_path / "not there")
+    assert effects["sin"].tolist() == list("aabbc")
+    assert effects["honest"].tolist() == [False, True, False, True, False]
+    assert effects["n_reached"].tolist() == [18] * 5  # every clip once
+    assert effects["n_reported"].tolist()[1] == effects["n_reported"].tolist()[3] == 18
+    assert 18 <= effects["n_reported"][0] <= 36  # a clip twice, where one of its windows was held back
+    assert effects["n_reported"][2] < 18  # clips that keep nothing do not report
+    assert leaks.says(effects).count("reports") == 4
+    assert world.differences(tmp_path / "not there")["sin"].tolist() == ["a", "a", "b"]
+    whole = world.effects(tmp_path / "04_kfold" / "curated")  # any models of 04 will do here
+    assert whole["way"].tolist()[-1] == "trained on what others kept"
+    assert world.differences(tmp_path / "04_kfold" / "curated")["sin"].tolist() == ["a", "a", "b", "c"]
+
+
+def test_windows_of_a_clip_stand_on_both_sides_but_never_the_same_window(world):
+    seen = {}
+    world._fit = lambda trial, g, chosen, n_base, reported: seen.update(chosen=chosen, reported=reported, n=n_base)
+    world._split_by_window(world._trial("split_by_window", 0), 0)
+    rows, reported = seen["chosen"].rows, seen["reported"]
+    trained = set(zip(rows["fname"], rows["first_frame"], strict=True))
+    held = set(zip(reported["fname"], reported["first_frame"] + reported["start_frame"], strict=True))
+    assert not trained & held
+    assert len(trained) + len(held) == 12 * 5  # five windows a clip of folds 1 and 2
+    assert set(rows["fname"]) & set(reported["fname"])  # the sin
+    assert (rows["n_frames"] == 20).all()
+    assert not set(rows["fname"]) & set(world.clips.loc[world.clips["fold"] == 0, "fname"])
+    assert seen["n"] == 6  # clips that the pair model trains on
+
+
+def test_the_filter_of_b_is_another_model_than_the_one_that_is_validated(world):
+    """Fold 1 is validated by without_0_1 on the windows that without_1_2 keeps."""
+    arrays = oof.read_windows(world.judges / "without_0_1")
+    other = oof.read_windows(world.judges / "without_1_2")
+    mine = other["fold"] == 1
+    truth = world.clips.set_index("fname")["labels"].map(lambda names: CLASSES.index(names[0]))
+    top = other["logits"][mine].argmax(1) == truth.loc[other["fname"][mine]].to_numpy()
+    kept = set(zip(other["fname"][mine][top], other["window_start_s"][mine][top], strict=True))
+    targets, scores, groups = world._passed(0, arrays)
+    assert set(groups) == {fname for fname, _ in kept}
+    fname = groups[0]
+    rows = [i for i, key in enumerate(zip(arrays["fname"], arrays["window_start_s"], strict=True)) if key in kept]
+    rows = [i for i in rows if arrays["fname"][i] == fname]
+    np.testing.assert_allclose(scores[0], activate(arrays["logits"][rows], "bce").mean(0))
+
+
+def test_a_clip_of_the_outer_fold_stops_the_demonstration(world):
+    world.clips = world.clips.assign(fold=(world.clips["fold"] + 1) % 3)  # it believes in other folds than were dealt
+    with pytest.raises(folds.LeakError, match="held out train"):
+        world._split_by_window(world._trial("split_by_window", 0), 0)
+
+
+def test_self_judging_hears_the_clips_that_the_model_was_trained_on(world):
+    world._self_judged(world._trial("self_judged", 0), 0)
+    found = world.self_evidence(0)
+    assert set(found.clips["fname"]) == set(world.clips.loc[world.clips["fold"] != 0, "fname"])
+    assert set(found.clips["judged_by"]) == {"without_0"}
+    with pytest.raises(folds.LeakError, match="judged by without_0"):  # what no honest training would get past
+        folds.assert_no_leak(world.dealt, found.clips["fname"], {0}, judges=found.clips)
+    assert curation.select(found, "top_1")["kept"].any()
+
+
+# retraining
+
+
+@pytest.fixture
+def trained(tmp_path, monkeypatch):
+    """A run whose base, and a variant that is better, are done on both folds."""
+    monkeypatch.setattr(Run, "home", property(lambda self: tmp_path))
+    run = Run("05_curation", {"run": "r", "profile": "demo", "data_dir": "demo"}, tmp_path, tmp_path)
+    truth, rng = np.arange(40) % 2, np.random.default_rng(0)
+    for name, skill in (("curated", 0.0), ("kept_curated", 3.0)):
+        for fold in (0, 1):
+            part = tmp_path / "04_kfold" / name / f"without_{fold}"
+            mine = np.arange(40) // 2 % 2 == fold
+            fnames = np.array([f"{i:02}" for i in range(40)])[mine]
+            table = pd.DataFrame({"fname": fnames, "group": fnames, "fold": fold, "window_start_s": 0.0})
+            table["labels"] = [(CLASSES[k],) for k in truth[mine]]
+            logits = rng.normal(0, 1, (mine.sum(), 2)) + skill * np.eye(2)[truth[mine]]
+            oof.write(part, table, logits, table, list(CLASSES), "bce")
+            pd.DataFrame({"epoch": [0]}).to_csv(part / "epochs.csv")
+            write_json(part / "result.json", {})
+        write_json(tmp_path / "04_kfold" / name / "configuration.json", {"epochs": 3, "train_windows": name})
+    return run
+
+
+def test_what_is_done_is_compared_and_the_rest_is_told_as_commands(trained):
+    todo = retraining.commands(trained, 2)
+    assert len(todo) == 2 * (len(retraining.VARIANTS) - 1)
+    assert todo[0].endswith("-p data_dir demo -p variant curated_noisy -p fold 0 -p train_set curated_noisy")
+    table = retraining.compare(trained, 2)
+    assert table["variant"].tolist() == ["curated", "kept_curated"]
+    assert table["verdict"][1] == "kept" and table["lwlrap_diff"][1] > 0.2
+    assert retraining.verdict(table) == "kept"
+    assert f"kept_curated {table['lwlrap_diff'][1]:+.3f}" in retraining.says(table)
+    assert retraining.found(table)["kept_curated_lwlrap_diff"] == table["lwlrap_diff"][1]
+    assert len(retraining.compare(trained, 3)) == 0  # a third fold of the base is to be done
+    assert "Nothing is retrained" in retraining.says(table[:1])
+
+
+def test_an_unfair_comparison_is_refused(trained, tmp_path):
+    path = tmp_path / "04_kfold" / "kept_curated" / "configuration.json"
+    path.write_text(json.dumps({"epochs": 4, "train_windows": "kept"}))
+    with pytest.raises(ValueError, match="kept_curated and curated differ in epochs"):
+        retraining.compare(trained, 2)
+
+
+def test_the_prior_of_a_fold_is_that_of_the_others():
+    clips = pd.DataFrame({"fname": list("abcd"), "labels": [("low",), ("low",), ("low",), ("high",)]})
+    dealt = pd.DataFrame({"fname": list("abcd"), "fold": [0, 0, 1, 1]})
+    assert retraining.prior(clips, dealt, CLASSES) == pytest.approx((0.5 + 0.5 + 1 + 0.5) / 4)
+
+
+def test_every_variant_is_a_training_set_that_04_knows():
+    from lib.parameters import check
+
+    for name, changes in retraining.VARIANTS.items():
+        assert check(changes) == changes, name
+    assert len({json.dumps(changes) for changes in retraining.VARIANTS.values()}) == len(retraining.VARIANTS)
+
+
+# the parts of 05
+
+
+def test_what_comes_next_is_compare_once_select_is_done(tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, "ROOT", tmp_path)
+    namespace = {"run": "r", "seed": 1, "part": "auto"}
+    assert runs.start(dict(namespace), "05_curation").folder.name == "select"
+    write_json(tmp_path / "outputs" / "r" / "05_curation" / "select" / "result.json", {})
+    found = runs.start(dict(namespace), "05_curation")
+    assert (found.folder.name, found.params["part"], found.variant) == ("compare", "compare", found.folder)
+    assert runs.start({**namespace, "part": "select"}, "05_curation").folder.name == "select"
+
+
+def test_the_outer_folds_are_those_that_were_asked_for(world):
+    again = dataclasses.replace(world.run, params={**PARAMS, "folds": [1]})
+    one = leaks.Demonstrator(
+        again, world.store, world.clips.drop(columns="fold"), CLASSES, world.dealt, world.judges, {}, world.table
+    )
+    assert one.outer == [1] and world.outer == [0, 1, 2]
