@@ -112,8 +112,9 @@ class Demonstrator:
         rows = [
             ("a", "reported less reached, split by window", metrics.gap(*window)),
             ("a", "reported less reached, split by group", metrics.gap(g_reported, g_reached)),
-            ("b", "reported on windows that passed less reported on all", metrics.gap(passed, g_reported)),
         ]
+        if _enough(passed):
+            rows.append(("b", "reported on windows that passed less reported on all", metrics.gap(passed, g_reported)))
         if honest := self._kept_by_others(kept_curated):
             own = self._pooled("self_judged")[1]
             rows.append(("c", "reached when others judged less when the model did itself", metrics.gap(honest, own)))
@@ -243,7 +244,12 @@ def _join(sides: list[Side]) -> Side:
 def _row(sin: str, way: str, honest: bool, reported: Side | None, reached: Side) -> dict[str, object]:
     row = {"sin": sin, "way": way, "honest": honest}
     for name, side in (("reported", reported), ("reached", reached)):
-        if side is not None:
+        if _enough(side):
             found = metrics.bootstrap(*side)
             row |= {f"{name}{end}": found[f"lwlrap{end}"] for end in ("", "_low", "_high")} | {f"n_{name}": found["n"]}
-    return row | (metrics.gap(reported, reached) if reported is not None else {})
+    return row | (metrics.gap(reported, reached) if _enough(reported) else {})
+
+
+def _enough(side: Side | None) -> bool:
+    """Whether there are groups to resample: a filter may leave none."""
+    return side is not None and len(set(side[2])) > 1

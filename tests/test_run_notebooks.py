@@ -290,12 +290,47 @@ def a_fold_of_esc10(tmp, data):
     assert told["metrics"]["n"] == 80
 
 
+def curation_takes_turns_with_training(tmp, data):
+    """05 asks for pair models, selects, 04 trains on what was kept, 05 compares and tells what is still to do."""
+    common = {"data_dir": data("tiny"), "n_folds": 3, "epochs": 20, "batch_size": 8}
+    asks = {**common, "notebook": "05_curation", "rules": "top_1,relative_0.5", "folds": 0}
+    fails(ROOT, tmp, "keep", **asks, saying=["3 of 3 pair models", "-p fold 0 -p holdout_fold 1"])
+    for pair in ((0, 1), (0, 2), (1, 2)):
+        succeeds(ROOT, tmp, "keep", **common, fold=pair[0], holdout_fold=pair[1])
+    saying = ["holds no finished selection", "-p part select"]
+    kept = {"train_windows": "kept", "rule": "relative_0.5", "variant": "kept_curated"}
+    fails(ROOT, tmp, "keep", **common, **kept, fold=0, saying=saying)
+    succeeds(ROOT, tmp, "keep", **asks)
+    home = OUTPUTS / f"{NAME}-keep" / "05_curation"
+    rules = {path.parents[1].name for path in home.glob("select/*/without_[012]/kept_windows.csv")}
+    assert rules == {"top_1", "relative_0.5"}
+    told = json.loads((home / "select" / "manifest.json").read_text())["clips"]
+    dealt = pd.read_csv(OUTPUTS / f"{NAME}-keep" / "folds.csv").set_index("fname")["fold"]
+    for g in range(3):  # no clip of an outer fold had a part in what was kept for it
+        assert set(told[f"without_{g}"]) == set(dealt.index[dealt != g])
+    succeeds(ROOT, tmp, "keep", **common, **kept, fold=0)
+    trained = json.loads((part("keep", "without_0", "kept_curated") / "manifest.json").read_text())["clips"]["train"]
+    assert set(trained) == set(dealt.index[dealt != 0])  # relative loses no clip
+    saying = ["without_0_1 would train on windows whose judges saw one of its folds"]
+    fails(ROOT, tmp, "keep", **common, **kept, fold=0, holdout_fold=1, saying=saying)
+    succeeds(ROOT, tmp, "keep", **common, fold=0)
+    succeeds(ROOT, tmp, "keep", **asks)
+    compared = json.loads((home / "compare" / "result.json").read_text())
+    assert compared["verdict"] is None and compared["metrics"]["complete"] is False
+    effects = pd.read_csv(home / "compare" / "leaks.csv")
+    assert effects["way"].tolist()[-1] == "trained on what others kept"
+    assert {path.parents[1].name for path in home.glob("compare/*/without_0/seed_2019")} == {
+        *("split_by_window", "self_judged")
+    }
+
+
 CHAINS = [
     a_fold_of_esc10,
     folds_one_by_one_and_then_pooled,
     a_killed_kernel_is_started_again,
     an_experiment_goes_on_where_it_was_left,
     augmentation_is_compared_on_the_demo_set,
+    curation_takes_turns_with_training,
     a_fold_of_the_demo_set,
     a_pair_model_is_the_same_either_way_round,
     what_papermill_lets_through_is_refused,
