@@ -23,7 +23,7 @@ from lib.augment import AUGMENTATIONS, spec_augment
 from lib.cache import Cache
 from lib.models import SCORING_BATCH
 
-__all__ = ["BALANCES", "Phases", "Scoring", "Training", "draw_weights", "mask_strengths"]
+__all__ = ["BALANCES", "Images", "Phases", "Scoring", "Training", "draw_weights", "mask_strengths"]
 
 N_MASKS = 2  # SpecAugment masks along each axis
 WIDEST_MASK = 0.9  # share of an axis, however little audio a class has
@@ -154,6 +154,28 @@ class Scoring:
             rows = self.table.iloc[first : first + SCORING_BATCH]
             x = windows.batch(self.cache, rows, rows["start_frame"].to_numpy(copy=True), self.width)
             yield x, self.targets[first : first + SCORING_BATCH]
+
+
+class Images:
+    """Batches of prediction images in a new order every epoch, drawn from (seed, epoch); none is augmented.
+
+    Parameters
+    ----------
+    images : float32 (n, n_classes, n_columns)
+    targets : float32 (n, n_classes)
+    """
+
+    def __init__(self, images: np.ndarray, targets: np.ndarray, batch_size: int, seed: int) -> None:
+        self.images, self.targets = torch.from_numpy(images), torch.from_numpy(targets)
+        self.batch_size, self.seed, self.epoch = batch_size, seed, 0
+
+    def __len__(self) -> int:
+        return max(1, round(len(self.images) / self.batch_size))
+
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(len(self.images))
+        for chosen in np.array_split(order, len(self)):
+            yield self.images[chosen], self.targets[chosen]
 
 
 def draw_weights(seconds: np.ndarray, targets: np.ndarray, balance: str, window_s: float) -> np.ndarray:

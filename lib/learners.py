@@ -29,17 +29,19 @@ from torch import nn
 
 from lib import datasets, folds, metrics, oof, windows
 from lib.augment import AUGMENTATIONS
-from lib.batches import BALANCES, Phases, Scoring, Training
+from lib.batches import BALANCES, Images, Phases, Scoring, Training
 from lib.cache import Cache
 from lib.callbacks import MIXES, Checkpoint, Curve, Diverged, ImageSize, Reseed, image_sizes, mixing
 from lib.files import digest, whole_file
 from lib.models import Network, WindowModel, save, score
 from lib.training_sets import TrainingSet
 
-__all__ = ["Diverged", "Recipe", "feed", "find_lr", "fit", "groups", "train_fold", "training_batches"]
+__all__ = ["Diverged", "Recipe", "feed", "find_lr", "fit", "fit_images", "groups", "train_fold", "training_batches"]
 
 WEIGHT_DECAY = 0.01
 Q = 0.7  # of the generalised cross entropy
+STAGE2_LR = 0.01  # peak: between 0.003 and 0.03 the training loss of all stage-2 models falls alike
+STAGE2_BATCH = 32  # images
 
 
 class KnownBCE(nn.Module):
@@ -182,6 +184,37 @@ def fit(
     epochs = pd.DataFrame(curve.rows, columns=Curve.COLUMNS)
     epochs.attrs["images_per_s"] = curve.images_per_s
     return model, epochs
+
+
+def fit_images(
+    model: nn.Module, images: np.ndarray, targets: np.ndarray, *, loss: str, epochs: int, seed: int
+) -> nn.Module:
+    """Train a stage-2 model (`stage2.Stage2Model`), one-cycle with AdamW, and give it back; the last epoch counts.
+
+    Parameters
+    ----------
+    images, targets : float32 (n, n_classes, n_columns) and (n, n_classes), of training folds, scored by models that
+        did not see them: `nested` finds them
+    seed : of the order of images and of dropout; weights are drawn when the model is built
+
+    Raises
+    ------
+    ValueError
+        Fewer than two images, or as many images as targets are not there.
+    """
+    if len(images) != len(targets) or len(images) < 2:
+        raise ValueError(f"{len(images)} images and {len(targets)} targets: two or more are needed, one target each.")
+    learn = Learner(
+        DataLoaders(Images(images, targets.astype(np.float32), STAGE2_BATCH, seed), []),
+        model,
+        loss_func=LOSSES[loss](),
+        opt_func=functools.partial(OptimWrapper, opt=functools.partial(torch.optim.AdamW, fused=True)),
+        wd=WEIGHT_DECAY,
+        cbs=[Reseed(seed)],
+    )
+    with learn.no_bar(), learn.no_logging():
+        learn.fit_one_cycle(epochs, STAGE2_LR)
+    return model.eval()
 
 
 def train_fold(

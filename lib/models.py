@@ -28,7 +28,7 @@ from lib import windows
 from lib.cache import Cache
 from lib.files import whole_file, write_json
 
-__all__ = ["Network", "WindowModel", "activate", "best_device", "load", "save", "score", "sidecar"]
+__all__ = ["Network", "WindowModel", "activate", "best_device", "load", "save", "save_weights", "score", "sidecar"]
 
 SCORING_BATCH = 128
 NORMALISE = ("set", "band", "window")
@@ -166,14 +166,19 @@ def save(path: Path, model: WindowModel, sidecar: dict) -> None:
 
     `sidecar` holds classes, audio, windows, loss, unseen folds and hashes; the network and its normalisation are added.
     """
+    normalisation = {"mean": model.mean.tolist(), "std": model.std.tolist()}
+    network = {**model.network.settings(), "image_size": model.image_size}
+    save_weights(path, model, {**sidecar, "network": network, "normalisation": normalisation})
+
+
+def save_weights(path: Path, model: nn.Module, sidecar: dict) -> None:
+    """Write the weights of any model to `path` (.safetensors) and, last, its sidecar to the .json beside it."""
     path = Path(path)
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     path.with_suffix(".json").unlink(missing_ok=True)  # new weights never stand beside an old sidecar
     with whole_file(path) as partial:
         partial.write_bytes(safetensors.save(weights))
-    normalisation = {"mean": model.mean.tolist(), "std": model.std.tolist()}
-    network = {**model.network.settings(), "image_size": model.image_size}
-    write_json(path.with_suffix(".json"), {**sidecar, "network": network, "normalisation": normalisation})
+    write_json(path.with_suffix(".json"), sidecar)
 
 
 def load(path: Path) -> tuple[WindowModel, dict]:

@@ -22,7 +22,7 @@ import torch
 from lib.cache import Cache
 from lib.features import LogMel
 
-__all__ = ["Windows", "batch", "random_starts", "rolling", "trim"]
+__all__ = ["Windows", "batch", "energy", "random_starts", "rolling", "trim"]
 
 
 @dataclass(frozen=True)
@@ -167,6 +167,29 @@ def batch(cache: Cache, rows: pd.DataFrame, start_frame: np.ndarray, width: int)
     floor = torch.from_numpy(rows["floor_db"].to_numpy(np.float32, copy=True))[:, None, None, None]
     padding = torch.where(torch.tensor(cache.logmel.in_db)[:, None], floor, 0.0)  # (n, 1, n_channels, 1)
     return torch.where(inside[:, :, None, None], frames, padding).permute(0, 2, 3, 1)
+
+
+def energy(cache: Cache, table: pd.DataFrame, window_s: float) -> pd.Series:
+    """Mean power of windows over frames and mel bands of channel 0; what lies outside the clip counts nothing.
+
+    Parameters
+    ----------
+    table : fname, window_start_s, a row a window
+
+    Returns
+    -------
+    float64, above 0, with the index of `table`
+    """
+    power = pd.Series(0.0, table.index)
+    width = Windows(window_s, window_s).n_frames(cache.logmel)
+    for fname, starts in table.groupby("fname")["window_start_s"]:
+        frames = cache.frames(next(cache.rows([fname]).itertuples()))[:, 0].double().numpy()
+        power_of = 10 ** (frames / 10) if cache.logmel.in_db[0] else frames
+        total = np.concatenate([[0.0], np.cumsum(power_of.mean(axis=1))])
+        first = (starts * cache.logmel.frames_per_s).round().to_numpy(int)
+        ends = np.clip([first, first + width], 0, len(frames))
+        power[starts.index] = (total[ends[1]] - total[ends[0]]) / width
+    return power
 
 
 def _starts(n_frames: int, width: int, hop: int) -> np.ndarray:
