@@ -9,7 +9,8 @@ Stage-1 models are averaged after pooling or stage 2, unless a name says otherwi
 Used in: 06.
 """
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,31 +18,34 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from lib import learners, metrics, models, nested, pooling, prediction_images, stage2, windows
+from lib import learners, metrics, nested, pooling, prediction_images, stage2, windows
 from lib.cache import Cache
+from lib.files import write_json
 from lib.nested import Design, Scored
-from lib.stage2 import Stage2, Stage2Model
+from lib.stage2 import MODELS, Stage2, Stage2Model
 
 __all__ = [
+    "BASE",
     "Reader",
     "Stage2Scores",
     "by_length",
+    "candidates",
     "changed",
     "choose",
     "compare",
-    "final",
-    "learning_curve",
+    "found",
+    "on_outer",
+    "pictured",
     "pool_all",
-    "random_windows",
     "read_stage2",
-    "rescored",
-    "selection",
-    "shift",
-    "silenced",
+    "says",
+    "typical",
+    "verdict",
     "with_energy",
+    "write_choice",
 ]
 
-BASE = "mean"
+BASE, BEST = "mean", "best_of_all"
 
 
 @dataclass(frozen=True)
@@ -90,8 +94,8 @@ class Stage2Scores:
     Attributes
     ----------
     scores : kind -> float64 (n_seeds, n_clips, n_classes)
-    models : (kind, outer fold, seed) -> model
-    inner : (kind, outer fold) -> fnames and scores of the training clips, each by a model that was not fitted on its fold
+    models : (kind, outer fold, number of the seed) -> model
+    inner : (kind, outer fold) -> fnames and scores of the training clips, each by a model not fitted on its fold
     """
 
     scores: dict[str, np.ndarray]
@@ -130,52 +134,79 @@ def pool_all(design: Design) -> tuple[dict[str, np.ndarray], pd.DataFrame]:
     return scores, pd.DataFrame(chosen)
 
 
-def read_stage2(design: Design, reader: Reader, kinds: list[str], n_seeds: int) -> Stage2Scores:
-    """Every stage-2 model on every outer fold; and, for the choice, on each training fold by a model without it."""
-    models_, inner, scores = {}, {}, {}
-    bar = tqdm(total=len(kinds) * len(design.outer_folds) * (n_seeds + len(design.outer_folds) - 1), desc="stage 2")
-    with bar:
+def read_stage2(design: Design, reader: Reader, kinds: list[str], seeds: list[int]) -> Stage2Scores:
+    """Every stage-2 model (`kinds`; empty: all) on every outer fold; and, for the choice, on each training fold by a
+    model that was not fitted on it."""
+    fitted, inner, scores = {}, {}, {}
+    kinds, outer_folds = kinds or list(MODELS), design.outer_folds
+    with tqdm(total=len(kinds) * len(outer_folds) * (len(seeds) + len(outer_folds) - 1), desc="stage 2") as bar:
         for kind in kinds:
-            for outer in design.outer_folds:
+            for outer in outer_folds:
                 training = design.training(outer)
-                for seed in range(n_seeds):
-                    models_[kind, outer, seed] = reader.fit(design, kind, training, outer, seed, f"fit {kind}")
+                for i, seed in enumerate(seeds):
+                    fitted[kind, outer, i] = reader.fit(design, kind, training, outer, seed, f"fit {kind}")
                     bar.update()
                 parts = []
-                for fold in design.outer_folds:
-                    if fold != outer:
-                        others = training.where(training.table["fold"] != fold)
-                        model = reader.fit(design, kind, others, outer, 0, f"fit {kind} without {fold}")
-                        parts.append(_read(model, training.where(training.table["fold"] == fold), design.loss))
-                        bar.update()
+                for fold in [fold for fold in outer_folds if fold != outer]:
+                    there = (training.table["fold"] == fold).to_numpy()
+                    model = reader.fit(
+                        design, kind, training.where(~there), outer, seeds[0], f"fit {kind} without {fold}"
+                    )
+                    parts.append(_read(model, training.where(there), design.loss))
+                    bar.update()
                 inner[kind, outer] = tuple(np.concatenate(side) for side in zip(*parts, strict=True))
-            scores[kind] = _on_outer(design, models_, kind, n_seeds, design.reported)
-    return Stage2Scores(scores, models_, inner)
+            scores[kind] = on_outer(design, fitted, kind, len(seeds), design.reported)
+    return Stage2Scores(scores, fitted, inner)
 
 
-def choose(
-    design: Design, scores: dict[str, np.ndarray], pooled: pd.DataFrame, second: Stage2Scores
-) -> tuple[np.ndarray, pd.DataFrame]:
-    """For each outer fold the method that is best on the training folds: an honest reading of "take the best".
+def on_outer(design: Design, fitted: dict, kind: str, n_seeds: int, source: Callable[[int], Scored]) -> np.ndarray:
+    """What the models that were fitted for g say of g, (n_seeds, n_clips, n_classes).
 
-    Returns
-    -------
-    scores (n_seeds, n_clips, n_classes) of the chosen; and the table of `pool_all` with stage 2 and `chosen` added
+    Parameters
+    ----------
+    fitted : (kind, outer fold, number of the seed) -> model
+    source : outer fold -> Scored, the windows of that fold that they are fed
     """
-    rows = [pooled]
+    return np.stack(
+        [
+            nested.shown_once(
+                [_read(fitted[kind, g, seed], source(g), design.loss) for g in design.outer_folds], design.clips.index
+            )
+            for seed in range(n_seeds)
+        ]
+    )
+
+
+def candidates(design: Design, parameters: pd.DataFrame, second: Stage2Scores) -> pd.DataFrame:
+    """What a choice may go by: the table of `pool_all` with the stage-2 models added, each by its inner models."""
+    rows = [parameters]
     for (kind, outer), (clips, found) in second.inner.items():
         reached = metrics.lwlrap(design.targets.loc[clips].to_numpy(), found)
         rows.append(pd.DataFrame({"outer": [outer], "method": [kind], "lwlrap": [reached]}))
-    table = pd.concat(rows, ignore_index=True)
-    best = table.groupby("outer")["lwlrap"].idxmax()
-    table["chosen"] = table.index.isin(best)
-    n_seeds = max(len(found) for found in scores.values())
-    result = np.empty((n_seeds, *next(iter(scores.values())).shape[1:]))
-    for outer, row in best.items():
+    return pd.concat(rows, ignore_index=True)
+
+
+def choose(
+    design: Design, scores: dict[str, np.ndarray], table: pd.DataFrame, among: list[str] | None = None
+) -> np.ndarray:
+    """Scores of the method that is best on the training folds, for each outer fold: an honest "take the best".
+
+    Parameters
+    ----------
+    table : from `candidates`
+    among : methods; None: all
+
+    Returns
+    -------
+    (n_seeds, n_clips, n_classes)
+    """
+    table = table if among is None else table[table["method"].isin(list(among))]
+    result = np.empty((max(map(len, scores.values())), *next(iter(scores.values())).shape[1:]))
+    for outer, row in table.groupby("outer")["lwlrap"].idxmax().items():
         design.admit("choose a method", design.training(outer), outer)
         here = (design.clips["fold"] == outer).to_numpy()
         result[:, here] = scores[table.loc[row, "method"]][:, here]
-    return result, table
+    return result
 
 
 def compare(
@@ -203,84 +234,6 @@ def compare(
     return table.sort_values("lwlrap", ascending=False, ignore_index=True)
 
 
-def shift(design: Design, second: Stage2Scores) -> pd.DataFrame:
-    """Does stage 2 lose its gain when it is fed other scores than it was trained on? Rows: kind x what it is fed.
-
-    Fed with: `one model`, the scores of a pair model, each a seed, as in training; `averaged after`, the same, and what
-    stage 2 says is averaged over the models; `averaged before`, stage 2 reads the average of the models' windows;
-    `larger model`, windows of without_g, which saw a fold more. The arithmetic mean is fed the same.
-    """
-    n_seeds = len(next(iter(second.scores.values())))
-    judges = [lambda g, i=i: _nth_model(design.reported(g), i) for i in range(len(design.outer_folds) - 1)]
-    averaged = [lambda g: nested.averaged(design.reported(g))]
-    larger = [lambda g: design.single.where(design.single.table["fold"] == g)]
-    fed = {"one model": judges, "averaged after": [design.reported], "averaged before": averaged, "larger model": larger}
-    rows = []
-    for name, sources in fed.items():
-        parts = [[nested.pooled(source(g), BASE) for g in design.outer_folds] for source in sources]
-        base = np.stack([nested.shown_once(part, design.clips.index) for part in parts])
-        for kind in second.scores:
-            read = [_on_outer(design, second.models, kind, n_seeds, source).mean(0) for source in sources]
-            found = metrics.compare(design.targets.to_numpy(), base, np.stack(read), design.groups)
-            reached = [np.mean([metrics.lwlrap(design.targets.to_numpy(), s) for s in side]) for side in (base, read)]
-            rows.append({"model": kind, "fed": name, "mean": reached[0], "stage2": reached[1], **found})
-    table = pd.DataFrame(rows)
-    table["p_holm"] = metrics.holm(table["p"].to_numpy())
-    return table
-
-
-def selection(design: Design, second: Stage2Scores, chosen: pd.DataFrame, base: np.ndarray) -> pd.DataFrame:
-    """What picking the model on the fold that is reported pretends: gain in hit rate and lwlrap over the mean, by fold.
-
-    `picked there`: the best of all models and seeds on the outer fold itself (a sin, shown for its size and used for
-    nothing); `chosen elsewhere`: the model that was best on the training folds, its seeds averaged in the metric.
-    """
-    rows, targets = [], design.targets.to_numpy()
-    names = chosen[chosen["method"].isin(list(second.scores))]
-    for outer in design.outer_folds:
-        here = (design.clips["fold"] == outer).to_numpy()
-        inner = names[names["outer"] == outer].set_index("method")["lwlrap"].idxmax()
-        for metric in (metrics.hit_rate, metrics.lwlrap):
-            start = metric(targets[here], base[0, here])
-            gains = {k: [metric(targets[here], s[here]) - start for s in v] for k, v in second.scores.items()}
-            rows.append(
-                {
-                    "outer": outer,
-                    "metric": metric.__name__,
-                    "chosen elsewhere": float(np.mean(gains[inner])),
-                    "picked there": max(max(values) for values in gains.values()),
-                    "n": int(here.sum()),
-                }
-            )
-    return pd.DataFrame(rows)
-
-
-def learning_curve(
-    design: Design, reader: Reader, kind: str, full: np.ndarray, shares: tuple[float, ...] = (0.25, 0.5)
-) -> dict[str, np.ndarray]:
-    """The model trained on a part of the training groups: share -> scores (n_seeds, n_clips, n_classes).
-
-    Parameters
-    ----------
-    full : its scores when trained on all, added under "1"
-    """
-    scores = {}
-    for share in shares:
-        fitted = {}
-        for outer in design.outer_folds:
-            training = design.training(outer)
-            for seed in range(len(full)):
-                some = _some_groups(design, training, share, seed)
-                fitted[kind, outer, seed] = reader.fit(design, kind, some, outer, seed, f"fit {kind} on {share:g}")
-        scores[f"{share:g}"] = _on_outer(design, fitted, kind, len(full), design.reported)
-    return {**scores, "1": full}
-
-
-def final(design: Design, reader: Reader, kind: str) -> Stage2Model:
-    """Stage 2 for use: trained on the out-of-fold scores of the k models `without_f`, all clips. No fold may read it."""
-    return reader.fit(design, kind, design.single, None, 0, f"fit {kind} for use")
-
-
 def by_length(design: Design, scores: dict[str, np.ndarray]) -> pd.DataFrame:
     """lwlrap of each method by the number of a clip's windows: one, and the shorter and longer half of the others."""
     n = design.single.table.groupby("fname").size().reindex(design.clips.index).to_numpy()
@@ -304,8 +257,8 @@ def changed(design: Design, base: np.ndarray, other: np.ndarray) -> pd.DataFrame
 
     Returns
     -------
-    fname, fold, labels, base, other (best classes), change (rescued or broken), margin: how far the label's score moved
-    against its best rival; the largest first
+    fname, fold, labels, base, other (best classes), margin (how far the label's score moved against its best rival; the
+    largest first), wrong (the best class that is no label), change (rescued or broken)
     """
     truth, names = design.targets.to_numpy() == 1, np.array(design.classes)
     margins = [np.where(truth, s, -1).max(1) - np.where(truth, -1, s).max(1) for s in (base, other)]
@@ -313,66 +266,89 @@ def changed(design: Design, base: np.ndarray, other: np.ndarray) -> pd.DataFrame
         base=names[base.argmax(1)], other=names[other.argmax(1)], margin=np.abs(margins[1] - margins[0])
     )
     hit = [margin > 0 for margin in margins]
+    table["wrong"] = np.where(hit[1], table["base"], table["other"])
     table["change"] = np.select([hit[1] & ~hit[0], hit[0] & ~hit[1]], ["rescued", "broken"], "")
     return table[table["change"] != ""].sort_values(["margin", "fname"], ascending=[False, True], ignore_index=True)
 
 
-def rescored(design: Design, cache: Cache, variant: Path) -> tuple[Scored, Scored]:
-    """Out-of-fold windows at hops of a quarter window, and one silent window a clip, by the models `without_f`.
+def typical(design: Design, per_class: int = 1) -> list[str]:
+    """Clips to show: of each class, the longest that have this label alone and are taken for it."""
+    clips, scores = nested.pooled(design.single, BASE)
+    first = pd.Series(np.array(design.classes)[scores.argmax(1)], clips)
+    n = design.single.table.groupby("fname").size()
+    table = design.clips.assign(n=n, right=first == design.clips["labels"].str[0])
+    table = table[table["labels"].map(len) == 1].assign(label=lambda t: t["labels"].str[0]).sort_index()
+    table = table.sort_values(["right", "n"], ascending=False, kind="stable").groupby("label").head(per_class)
+    return table.sort_values(["label", "n"], ascending=[True, False]).index.tolist()
 
-    What is stored is taken where its hop is a quarter of a window; else the weights score anew.
+
+def pictured(design: Design, reader: Reader, fnames: list[str]) -> tuple[np.ndarray, list[str]]:
+    """Prediction images of clips by the models `without_f`, (n, n_classes, n_columns), and the class of each row."""
+    rows = reader.rows(design, design.single)
+    clips, images = reader.images(design, design.single.where(design.single.table["fname"].isin(fnames)), rows)
+    return images[pd.Index(clips).get_indexer(fnames)], [design.classes[i] for i in rows]
+
+
+def write_choice(folder: Path, design: Design, reader: Reader, comparison: pd.DataFrame, seed: int) -> dict:
+    """Write what is best for use: choice.json, and the best stage-2 model with its sidecar, trained on all clips.
+
+    The choice goes by the scores of all outer folds, so none of them can report it. For use, each model `without_f`
+    scores the windows, is pooled or read by stage 2 on its own, and the models are averaged: as it was measured.
+
+    Parameters
+    ----------
+    comparison : from `compare`, the best first
+
+    Returns
+    -------
+    choice.json: method, kind (pooling or stage2), parameter, variant, lwlrap
     """
-    fine, silent = [], []
-    cut = replace(windows.Windows(**design.sidecar["windows"]), hop_s=design.window_s / 4)
-    width = cut.n_frames(cache.logmel)
-    for name, stored in design.single.by_model():
-        model, sidecar = models.load(variant / name / "weights.safetensors")
-        model.prepare(precision=sidecar["precision"])
-        clips = cache.rows(sorted(stored.table["fname"].unique()))
-        table = windows.rolling(cache, clips, cut)
-        known = np.isclose(design.hop_s, cut.hop_s)
-        fine.append(stored if known else _score(model, cache, table, width, name, design))
-        empty = clips.assign(start_frame=clips["n_frames"], window_start_s=0.0)  # nothing but padding
-        silent.append(_score(model, cache, empty, width, name, design))
-    return tuple(
-        Scored(pd.concat([s.table for s in side], ignore_index=True), np.concatenate([s.scores for s in side]))
-        for side in (fine, silent)
-    )
+    known = comparison[comparison["method"].isin([*pooling.POOLINGS, *MODELS])]
+    method = known["method"].iloc[0]
+    kind = known.loc[known["method"].isin(list(MODELS)), "method"].iloc[0]
+    model = reader.fit(design, kind, design.single, None, seed, f"fit {kind} for use")
+    about = {key: design.sidecar[key] for key in ("classes", "audio", "windows", "folds")}
+    about |= {"loss": design.loss, "max_clip_s": reader.max_clip_s, "seed": seed, "unseen_folds": []}
+    stage2.save(folder / "weights.safetensors", model, about)
+    chosen = {"method": method, "kind": "stage2" if method in MODELS else "pooling", "variant": design.variant.name}
+    parameter = None if method in MODELS else _parameter(design, method, design.single, None)
+    chosen |= {"parameter": parameter, "lwlrap": float(known["lwlrap"].iloc[0])}
+    write_json(folder / "choice.json", chosen)
+    return chosen
 
 
-def random_windows(design: Design, fine: Scored, n_draws: int = 10) -> dict[str, np.ndarray]:
-    """Arithmetic means of 1, 2 and 5 random windows (n_draws times, as seeds) and of rolling windows at three hops."""
-    ordered = fine.where(np.lexsort((fine.table["window_start_s"], fine.table["fname"])))
-    at = ordered.table.groupby("fname").cumcount()
-    last = at == ordered.table.groupby("fname")["fname"].transform("size") - 1
-    scores = {
-        f"hop {name} window": pooling.pool_mean(chosen.table["fname"], chosen.scores)[1][None]
-        for name, step in (("1/4", 1), ("1/2", 2), ("1", 4))
-        for chosen in [ordered.where((at % step == 0) | last)]
-    }
-    for n in (5, 2, 1):
-        draws = []
-        for seed in range(n_draws):
-            order = np.random.default_rng([seed, n]).permutation(len(ordered.table))
-            first = ordered.table.iloc[order].groupby("fname").cumcount().to_numpy() < n
-            draws.append(pooling.pool_mean(ordered.table["fname"].iloc[order[first]], ordered.scores[order[first]])[1])
-        scores[f"{n} random"] = np.stack(draws)
-    return scores
+def found(comparison: pd.DataFrame) -> dict[str, float]:
+    """For `result.json`: what "take the best of the other folds" reached, the mean, and all differences to the mean."""
+    rows = comparison.set_index("method")
+    keys = ["lwlrap", "lwlrap_low", "lwlrap_high", "hit_rate", "hit_rate_low", "hit_rate_high", "n"]
+    numbers = dict(rows.loc[BEST, keys]) | {"mean_lwlrap": rows.loc[BASE, "lwlrap"]}
+    for method in rows.index.drop(BASE):
+        for key in ("lwlrap_diff", "lwlrap_diff_low", "lwlrap_diff_high"):
+            numbers[f"{method}_{key}"] = rows.loc[method, key]
+    return numbers
 
 
-def silenced(
-    design: Design, silent: Scored, methods: tuple[str, ...], counts: tuple[int, ...] = (0, 1, 2, 4)
-) -> pd.DataFrame:
-    """lwlrap and hit rate when silent windows are put beside a clip's own: method, silent, lwlrap, hit_rate."""
-    rows, targets = [], design.targets.to_numpy()
-    for n in counts:
-        fnames = np.concatenate([design.single.table["fname"], *[silent.table["fname"]] * n])
-        scores = np.concatenate([design.single.scores, *[silent.scores] * n])
-        for method in methods:
-            _, found = pooling.pool(method, fnames, scores)
-            reached = {"lwlrap": metrics.lwlrap(targets, found), "hit_rate": metrics.hit_rate(targets, found)}
-            rows.append({"method": method, "silent": n, **reached})
-    return pd.DataFrame(rows)
+def verdict(comparison: pd.DataFrame) -> str:
+    """Of stage 2 against the mean: kept if a model is, dropped if all are, else unclear."""
+    verdicts = set(comparison.loc[comparison["method"].isin(list(MODELS)), "verdict"])
+    return "kept" if "kept" in verdicts else "dropped" if verdicts == {"dropped"} else "unclear"
+
+
+def says(comparison: pd.DataFrame, choice: dict) -> str:
+    """The conclusion in sentences, from the measured values."""
+    rows = comparison.set_index("method")
+    base, best = rows.loc[BASE], rows.loc[BEST]
+    told = [
+        f"On {base['n']} clips, arithmetic mean: lwlrap {base['lwlrap']:.3f} ({base['lwlrap_low']:.3f} to "
+        f"{base['lwlrap_high']:.3f}), hit rate {base['hit_rate']:.3f}; the best of the other folds: "
+        f"{best['lwlrap']:.3f}, hit rate {best['hit_rate']:.3f}."
+    ]
+    for verdict_, words in (("kept", "Better than the mean"), ("dropped", "Worse"), ("unclear", "Unclear")):
+        some = rows[rows["verdict"] == verdict_]
+        diffs = [f"{r.Index} {r.lwlrap_diff:+.3f}" for r in some.itertuples()]
+        limits = f", differences below {some['smallest_diff'].max():.3f} may hide" if verdict_ == "unclear" else ""
+        told += [f"{words}: {', '.join(diffs)}{limits}."] if diffs else []
+    return " ".join([*told, f"For use: {choice['method']}."])
 
 
 def _parameter(design: Design, method: str, training: Scored, outer: int | None) -> float | None:
@@ -390,36 +366,3 @@ def _read(model: Stage2Model, source: Scored, loss: str) -> tuple[np.ndarray, np
         for t in [one.table]
     ]
     return pooling.pool_mean(*(np.concatenate(side) for side in zip(*said, strict=True)))
-
-
-def _on_outer(design: Design, fitted: dict, kind: str, n_seeds: int, source: object) -> np.ndarray:
-    """(n_seeds, n_clips, n_classes): the models fitted for g read `source(g)`."""
-    return np.stack(
-        [
-            nested.shown_once(
-                [_read(fitted[kind, g, seed], source(g), design.loss) for g in design.outer_folds], design.clips.index
-            )
-            for seed in range(n_seeds)
-        ]
-    )
-
-
-def _nth_model(scored: Scored, i: int) -> Scored:
-    return scored.where(scored.table["model"] == sorted(scored.table["model"].unique())[i])
-
-
-def _some_groups(design: Design, training: Scored, share: float, seed: int) -> Scored:
-    """The windows of a share of the groups, drawn at random."""
-    group = design.clips["group"].reindex(training.table["fname"]).to_numpy(str)
-    names = np.unique(group)
-    drawn = np.random.default_rng(seed).permutation(names)[: max(2, round(share * len(names)))]
-    return training.where(np.isin(group, drawn))
-
-
-def _score(
-    model: models.WindowModel, cache: Cache, table: pd.DataFrame, width: int, name: str, design: Design
-) -> Scored:
-    scores = models.activate(models.score(model, cache, table, width), design.loss)
-    fold = design.clips["fold"].reindex(table["fname"]).to_numpy()
-    return Scored(table[["fname", "window_start_s"]].assign(fold=fold, model=name), scores)
-

@@ -59,6 +59,7 @@ class Design:
 
     Attributes
     ----------
+    variant : folder of the models
     clips : group, fold, labels; index fname, sorted
     classes : in submission order
     pairs, single : windows of the pair models; windows of fold f by `without_f`
@@ -66,6 +67,7 @@ class Design:
     uses : what was fitted or chosen for which outer fold, on which clips
     """
 
+    variant: Path
     clips: pd.DataFrame
     classes: list[str]
     pairs: Scored
@@ -131,41 +133,26 @@ class Design:
         return {"uses": self.uses, "sets": self.sets, "reported": reported}
 
 
-def read(variant: Path, table: pd.DataFrame, profile: str) -> Design:
-    """The design from the folder of a variant (outputs/<run>/04_kfold/<variant>).
+def read(home: Path, variant: str, profile: str) -> Design:
+    """The design of a run's variant, from outputs/<run>/04_kfold/<variant> and the run's folds.csv.
 
     Parameters
     ----------
-    table : folds table of the run
+    home : outputs/<run>
     profile : named in the commands that train what is missing
 
     Raises
     ------
     FileNotFoundError
-        Models are missing; the message holds the commands that train them.
+        Folds or models are missing; the message holds the commands that make them.
     ValueError
         A model was made with other folds, classes or settings than the first.
     """
-    n_folds = table["fold"].nunique()
-    names = [folds.model_name(f) for f in range(n_folds)]
-    pairs = [folds.model_name(f, g) for f in range(n_folds) for g in range(f + 1, n_folds)]
-    missing = [name for name in names + pairs if not (variant / name / "result.json").is_file()]
-    if missing:
-        raise FileNotFoundError(_commands(variant, missing, profile))
-    sidecars = {name: json.loads((variant / name / "weights.json").read_text()) for name in names + pairs}
-    first = _settings(sidecars[names[0]])
-    if first["folds"] != folds.digest(table):
-        raise ValueError(f"{variant} was made with folds {first['folds']}, this run has {folds.digest(table)}.")
-    for name, sidecar in sidecars.items():
-        if differ := [key for key, value in _settings(sidecar).items() if value != first[key]]:
-            raise ValueError(f"{variant}: {name} and {names[0]} differ in {', '.join(differ)}. Train one of them anew.")
-    clips = pd.concat([oof.read(variant / name, n_folds).table for name in names], ignore_index=True)
-    clips = clips.set_index("fname").sort_index()[["group", "fold", "labels"]]
-    if not clips["fold"].equals(table.set_index("fname")["fold"].reindex(clips.index)):
-        raise ValueError(f"{variant} scored clips in other folds than folds.csv says. Take another run (-p run NAME).")
-    loss = first["recipe"]["loss"]
-    sides = [_windows(variant, some, clips, loss) for some in (pairs, names)]
-    return Design(clips, first["classes"], *sides, first)
+    variant_folder, dealt = home / "04_kfold" / variant, home / "folds.csv"
+    if not dealt.is_file():
+        raise FileNotFoundError(_commands(variant_folder, [folds.model_name(0)], profile))
+    table = pd.read_csv(dealt, dtype={"fname": str, "group": str}, keep_default_na=False)
+    return _assembled(variant_folder, table, profile)
 
 
 def pooled(windows: Scored, method: str, parameter: float | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -203,6 +190,30 @@ def shown_once(parts: Iterable[tuple[np.ndarray, np.ndarray]], clips: pd.Index) 
     if len(fnames) != len(clips) or set(fnames) != set(clips):
         raise ValueError(f"{len(fnames)} scores of {len(set(fnames))} clips for {len(clips)}: each is reported once.")
     return np.concatenate([scores for _, scores in parts])[pd.Index(fnames).get_indexer(clips)]
+
+
+def _assembled(variant: Path, table: pd.DataFrame, profile: str) -> Design:
+    """The design, after checking that all its models are there and of one kind."""
+    n_folds = table["fold"].nunique()
+    names = [folds.model_name(f) for f in range(n_folds)]
+    pairs = [folds.model_name(f, g) for f in range(n_folds) for g in range(f + 1, n_folds)]
+    missing = [name for name in names + pairs if not (variant / name / "result.json").is_file()]
+    if missing:
+        raise FileNotFoundError(_commands(variant, missing, profile))
+    sidecars = {name: json.loads((variant / name / "weights.json").read_text()) for name in names + pairs}
+    first = _settings(sidecars[names[0]])
+    if first["folds"] != folds.digest(table):
+        raise ValueError(f"{variant} was made with folds {first['folds']}, this run has {folds.digest(table)}.")
+    for name, sidecar in sidecars.items():
+        if differ := [key for key, value in _settings(sidecar).items() if value != first[key]]:
+            raise ValueError(f"{variant}: {name} and {names[0]} differ in {', '.join(differ)}. Train one of them anew.")
+    clips = pd.concat([oof.read(variant / name, n_folds).table for name in names], ignore_index=True)
+    clips = clips.set_index("fname").sort_index()[["group", "fold", "labels"]]
+    if not clips["fold"].equals(table.set_index("fname")["fold"].reindex(clips.index)):
+        raise ValueError(f"{variant} scored clips in other folds than folds.csv says. Take another run (-p run NAME).")
+    loss = first["recipe"]["loss"]
+    sides = [_windows(variant, some, clips, loss) for some in (pairs, names)]
+    return Design(variant, clips, first["classes"], *sides, first)
 
 
 def _windows(variant: Path, names: list[str], clips: pd.DataFrame, loss: str) -> Scored:

@@ -106,6 +106,16 @@ KEYS = {
     "rules": Key(list, "rules that select windows, name_number; empty: all with their own number", pattern=RULE),
     "gate_db": Key(float, "dB below a clip's loudest frame; windows that stay below are silent", 1, 120),
     "keep_best": Key(bool, "True: a curated clip that would lose all its windows keeps its best"),
+    # 06: from windows to clips
+    "max_clip_s": Key(float, "s, longest stretch that stage 2 reads: the middle of longer clips", 0.1, 600),
+    "class_order": Key(
+        str, "rows of prediction images: alphabetical, confusion (by likeness)", choices=("alphabetical", "confusion")
+    ),
+    "stage2_models": Key(list, "of cnn, cnn_logits, conv1d, attention, gru, logistic; empty: all", pattern=NAME),
+    "stage2_epochs": Key(int, "passes over the training images", 1, 100_000),
+    # 07: from models to one
+    "ensemble_epochs": Key(int, "passes over the training clips that each strategy may spend", 3, 100_000),
+    "ensemble_folds": Key(list, "numbers of fold models to compare, at equal compute; empty: none", 2, 20, items=int),
     # network and training
     "arch": Key(str, "timm model, from scratch"),
     "image_size": Key(int, "pixels a side that windows are resized to; 0: as they are", 0, 1024),

@@ -118,12 +118,13 @@ def confusions(counts: np.ndarray, classes: list[str], n_shown: int = 12) -> Fig
 VERDICT_COLOURS = {"kept": "C2", "dropped": "C3", "unclear": "C7", "screened": "C0"}
 
 
-def differences(table: pd.DataFrame) -> Figure:
+def differences(table: pd.DataFrame, base: str = "the base") -> Figure:
     """Each variant's difference in lwlrap to the base, with its interval; the colour is the verdict.
 
     Parameters
     ----------
     table : variant, lwlrap_diff, lwlrap_diff_low, lwlrap_diff_high, verdict, n (from `experiments.Trials.table`)
+    base : what they are compared to, in words
     """
     table = table.dropna(subset="lwlrap_diff").sort_values("lwlrap_diff", ascending=False)
     figure, axes = plt.subplots(figsize=(8, 1.2 + 0.3 * len(table)), layout="constrained")
@@ -139,8 +140,8 @@ def differences(table: pd.DataFrame) -> Figure:
     kept = int((table["verdict"] == "kept").sum())
     decided = "no verdict: a screening" if (table["verdict"] == "screened").all() else f"{kept} better than chance"
     axes.set(
-        xlabel=f"difference in lwlrap to the base (interval corrected by Holm; {int(table['n'].iloc[0])} clips)",
-        title=f"{len(table)} variants against the base: {decided}",
+        xlabel=f"difference in lwlrap to {base} (interval corrected by Holm; {int(table['n'].iloc[0])} clips)",
+        title=f"{len(table)} variants against {base}: {decided}",
     )
     return figure
 

@@ -230,9 +230,10 @@ def start(namespace: dict[str, object], notebook: str) -> Run:
     params = {name: value for name, value in params.items() if name in declared}
     params = namespace["_started"] = before | params
     folder = variant = ROOT / "outputs" / str(params["run"]) / notebook
+    if "variant" in params:
+        folder = variant = variant / str(params["variant"])
     if "fold" in params:
         which = params["fold"], params["holdout_fold"]
-        variant = folder / str(params["variant"])
         folder = variant / ("pooled" if which == (-1, -1) else folds.model_name(*which))
     if "part" in params:  # of 05: select comes before compare
         done = (folder / "select" / "result.json").is_file()

@@ -8,6 +8,8 @@ import pandas as pd
 import pytest
 import soundfile
 
+from lib import nested
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -40,5 +42,40 @@ def make_clips(tmp_path):
             elif sound is not None:
                 soundfile.write(home / fname, np.asarray(sound, np.float32), sample_rate)
         return pd.DataFrame({"fname": list(sounds), "path": [str(home / f) for f in sounds], "subset": subset})
+
+    return make
+
+
+@pytest.fixture
+def make_design(tmp_path):
+    """A design in memory: three folds, two scenes (order of the same sounds) and a third class that tells the sounds.
+
+    `n` clips; every window score is drawn from (seed, clip, model), so that pair models differ.
+    """
+
+    def make(n: int = 48, seed: int = 0):
+        rng = np.random.default_rng(seed)
+        fnames = [f"{i:03}.wav" for i in range(n)]
+        label, fold = np.arange(n) % 2, np.arange(n) // 2 % 3
+        clips = pd.DataFrame({"group": fnames, "fold": fold, "labels": [("ab"[k],) for k in label]}, index=fnames)
+        clips.index.name = "fname"
+        sides = []
+        for names in (
+            [f"without_{f}_{g}" for f in range(3) for g in range(f + 1, 3)],
+            [f"without_{f}" for f in range(3)],
+        ):
+            rows, scores = [], []
+            for name in names:
+                for i in np.flatnonzero(np.isin(fold, [int(f) for f in name.split("_")[1:]])):
+                    own = rng.uniform(0.3, 0.5, (8, 3))
+                    own[:, 2] = 0.02
+                    own[1 if label[i] == 0 else 6, 2] = 0.7
+                    rows += [(fnames[i], 0.5 * t, fold[i], name) for t in range(8)]
+                    scores.append(own)
+            table = pd.DataFrame(rows, columns=["fname", "window_start_s", "fold", "model"])
+            sides.append(nested.Scored(table.assign(energy=1.0), np.concatenate(scores)))
+        sidecar = {"recipe": {"loss": "bce"}, "windows": {"window_s": 1.0, "hop_s": 0.5}, "audio": {}, "folds": "x"}
+        sidecar["classes"] = ["a", "b", "c"]
+        return nested.Design(tmp_path / "curated", clips, ["a", "b", "c"], *sides, sidecar)
 
     return make

@@ -1,0 +1,151 @@
+"""Tests of lib.nested: who judged what, leaks that are planted and caught, models that are missing or of another kind."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lib import folds, nested, oof
+from lib.features import LogMel
+from lib.folds import LeakError
+from lib.models import activate
+from lib.nested import Scored
+
+N_FOLDS = 3
+AUDIO = LogMel(sample_rate=8000, n_fft=512, hop_length=80, n_mels=16, fmin=20)
+RECIPE = {"loss": "bce", "epochs": 1, "batch_size": 4, "lr": 0.01, "lr_body": 0.0, "mixup": 0.0, "mask_share": 0.0}
+
+
+@pytest.fixture
+def home(tmp_path):
+    """A run's folder with all models of 12 clips (two of a group) in three folds; a score says who gave it."""
+    fnames = [f"{i:02}.wav" for i in range(12)]
+    table = pd.DataFrame({"fname": fnames, "group": [f"g{i // 2}" for i in range(12)], "fold": np.arange(12) // 4})
+    folds.settle(tmp_path / "folds.csv", table)
+    clips = table.assign(labels=[("x",) if i % 2 else ("y",) for i in range(12)])
+    for name in [f"without_{f}" for f in range(3)] + ["without_0_1", "without_0_2", "without_1_2"]:
+        write(tmp_path / "04_kfold" / "curated" / name, clips, folds.digest(table))
+    return tmp_path
+
+
+def write(part, clips, dealt, **changes):
+    scored = clips[clips["fold"].isin(folds.unseen(part.name))]
+    windows = scored.loc[scored.index.repeat(2)].assign(window_start_s=[0.0, 0.5] * len(scored))
+    logits = np.full((len(windows), 2), float(sum(10**f for f in folds.unseen(part.name))) / 100)
+    oof.write(part, windows, logits, scored, ["x", "y"], "bce")
+    pd.DataFrame(columns=["epoch"]).to_csv(part / "epochs.csv", index=False)
+    sidecar = {"classes": ["x", "y"], "audio": AUDIO.settings(), "windows": {"window_s": 1.0, "hop_s": 0.5}}
+    sidecar |= {"recipe": RECIPE, "network": {"arch": "a", "image_size": 0}, "folds": dealt, "seed": 1, **changes}
+    (part / "weights.json").write_text(json.dumps(sidecar))
+    (part / "result.json").write_text("{}")
+
+
+def test_an_outer_fold_is_known_by_scores_of_models_that_saw_neither_it_nor_the_clips_own_fold(home):
+    design = nested.read(home, "curated", "demo")
+    assert design.outer_folds == [0, 1, 2]
+    for g in design.outer_folds:
+        training, reported = design.training(g), design.reported(g)
+        assert set(training.table["fold"]) == set(range(N_FOLDS)) - {g}
+        for row in training.table.itertuples():
+            assert folds.unseen(row.model) == {row.fold, g}
+        assert set(reported.table["fold"]) == {g}
+        assert sorted(reported.table["model"].unique()) == sorted(folds.model_name(f, g) for f in {0, 1, 2} - {g})
+        for side in (training, reported):
+            said = side.table["model"].map(lambda name: sum(10**f for f in folds.unseen(name)) / 100)
+            np.testing.assert_allclose(side.scores[:, 0], activate(said.to_numpy(), "bce"), rtol=1e-6)
+    assert [folds.unseen(m) for m in design.single.table["model"]] == [{f} for f in design.single.table["fold"]]
+    assert design.targets.loc["01.wav"].tolist() == [1, 0]
+
+
+def test_a_planted_leak_is_caught_whichever_way_it_comes(home):
+    design = nested.read(home, "curated", "demo")
+    design.admit("an honest fit", design.training(1), 1)
+    with pytest.raises(LeakError, match="judged by models that saw held-out folds or their own group"):
+        design.admit("scores of without_f, which saw fold 1", design.single.where(design.single.table["fold"] != 1), 1)
+    with pytest.raises(LeakError, match="whose groups are held out"):
+        design.admit("the reported fold itself", design.reported(1), 1)
+    both = design.training(1)
+    stray = both.where(np.arange(len(both.table)) == 0)
+    stray.table["fname"] = design.clips.index[design.clips["fold"] == 1][0]
+    with pytest.raises(LeakError):
+        design.admit("one clip of it among the others", join(both, stray), 1)
+    seen = both.table.assign(model="without_1_2")  # did not see fold 1, but was trained on fold 0
+    with pytest.raises(LeakError, match="judged by"):
+        design.admit("scores by a model that was trained on the clip", Scored(seen, both.scores), 1)
+    assert [use["what"] for use in design.uses] == ["an honest fit"]  # what was refused is no use
+
+
+def join(*sides):
+    return Scored(pd.concat([s.table for s in sides], ignore_index=True), np.concatenate([s.scores for s in sides]))
+
+
+def test_the_manifest_names_the_clips_of_every_use(home):
+    design = nested.read(home, "curated", "demo")
+    design.admit("fit", design.training(0), 0)
+    design.admit("fit for use", design.single, None)
+    told = design.manifest()
+    assert told["sets"][told["uses"][0]["clips"]] == design.clips.index[design.clips["fold"] != 0].tolist()
+    assert told["sets"][told["uses"][1]["clips"]] == design.clips.index.tolist()
+    assert told["reported"]["0"] == design.clips.index[design.clips["fold"] == 0].tolist()
+    json.dumps(told)
+
+
+def test_models_are_averaged_after_pooling_and_windows_before(home):
+    design = nested.read(home, "curated", "demo")
+    here = design.reported(2)
+    clips, after = nested.pooled(here, "mean")
+    assert list(clips) == design.clips.index[design.clips["fold"] == 2].tolist()
+    expected = activate(np.array([1.01, 1.10]), "bce").mean()
+    np.testing.assert_allclose(after, expected, rtol=1e-6)
+    one = nested.averaged(here)
+    assert len(one.table) == len(here.table) / 2
+    assert one.table.duplicated(["fname", "window_start_s"]).sum() == 0
+    np.testing.assert_allclose(one.scores, expected, rtol=1e-6)
+    assert set(one.table["model"]) == {"without_0_2 without_1_2"}
+
+
+def test_geometric_means_before_and_after_differ_where_windows_do():
+    table = pd.DataFrame({"fname": "a", "window_start_s": [0.0, 1.0] * 2, "model": ["m"] * 2 + ["n"] * 2})
+    scored = Scored(table, np.array([[0.9], [0.1], [0.1], [0.9]]))
+    assert nested.pooled(scored, "geometric")[1][0, 0] == pytest.approx(0.3)
+    assert nested.pooled(nested.averaged(scored), "geometric")[1][0, 0] == pytest.approx(0.5)
+
+
+def test_every_clip_is_shown_once():
+    clips = pd.Index(["a", "b", "c"])
+    one, two = (np.array(["c", "a"]), np.array([[3.0], [1.0]])), (np.array(["b"]), np.array([[2.0]]))
+    assert nested.shown_once([one, two], clips).tolist() == [[1], [2], [3]]
+    with pytest.raises(ValueError, match="3 scores of 2 clips for 3: each is reported once"):
+        nested.shown_once([one, (np.array(["a"]), np.zeros((1, 1)))], clips)
+
+
+def test_what_is_missing_is_said_with_the_commands_that_train_it(home):
+    (home / "04_kfold" / "curated" / "without_1_2" / "result.json").unlink()
+    with pytest.raises(FileNotFoundError) as caught:
+        nested.read(home, "curated", "fsd-mini")
+    lines = str(caught.value).splitlines()
+    assert lines[0].startswith("1 models are missing in ")
+    assert lines[1] == (
+        "papermill notebooks/04_kfold.ipynb out.ipynb -f params/fsd-mini.yaml "
+        f"-p run {home.name} -p variant curated -p fold 1 -p holdout_fold 2"
+    )
+    (home / "folds.csv").unlink()
+    with pytest.raises(FileNotFoundError, match="-p fold 0"):
+        nested.read(home, "curated", "demo")
+
+
+def test_models_of_another_kind_are_refused(home):
+    design = nested.read(home, "curated", "demo")
+    clips, dealt = design.clips.reset_index(), design.sidecar["folds"]
+    part = home / "04_kfold" / "curated" / "without_0_1"
+    write(part, clips, dealt, recipe={**RECIPE, "epochs": 2})
+    with pytest.raises(ValueError, match="without_0_1 and without_0 differ in recipe"):
+        nested.read(home, "curated", "demo")
+    write(part, clips, dealt, recipe={**RECIPE, "schedule": "one_cycle"})  # the default, written by a newer version
+    nested.read(home, "curated", "demo")
+    other = clips[["fname", "group"]].assign(fold=(clips["fold"] + 1) % 3)
+    (home / "folds.csv").unlink()
+    folds.settle(home / "folds.csv", other)
+    with pytest.raises(ValueError, match="was made with folds"):
+        nested.read(home, "curated", "demo")
