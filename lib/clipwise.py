@@ -271,15 +271,18 @@ def changed(design: Design, base: np.ndarray, other: np.ndarray) -> pd.DataFrame
     return table[table["change"] != ""].sort_values(["margin", "fname"], ascending=[False, True], ignore_index=True)
 
 
-def typical(design: Design, per_class: int = 1) -> list[str]:
-    """Clips to show: of each class, the longest that have this label alone and are taken for it."""
+def typical(design: Design) -> list[str]:
+    """Clips to show: for each class in turn the longest that has the label and is taken for one of its labels."""
     clips, scores = nested.pooled(design.single, BASE)
-    first = pd.Series(np.array(design.classes)[scores.argmax(1)], clips)
-    n = design.single.table.groupby("fname").size()
-    table = design.clips.assign(n=n, right=first == design.clips["labels"].str[0])
-    table = table[table["labels"].map(len) == 1].assign(label=lambda t: t["labels"].str[0]).sort_index()
-    table = table.sort_values(["right", "n"], ascending=False, kind="stable").groupby("label").head(per_class)
-    return table.sort_values(["label", "n"], ascending=[True, False]).index.tolist()
+    targets = design.targets.loc[clips]
+    right = targets.to_numpy()[np.arange(len(clips)), scores.argmax(1)] == 1
+    length = design.single.table.groupby("fname").size().loc[clips].to_numpy()
+    order = np.lexsort((-length, ~right))  # right ones first, the longest of them before the others
+    shown = []
+    for name in design.classes:
+        mine = [clips[i] for i in order if targets[name].iloc[i] and clips[i] not in shown]
+        shown += mine[:1]
+    return shown
 
 
 def pictured(design: Design, reader: Reader, fnames: list[str]) -> tuple[np.ndarray, list[str]]:

@@ -46,8 +46,8 @@ def make_clips(tmp_path):
     return make
 
 
-@pytest.fixture
-def make_design(tmp_path):
+@pytest.fixture(scope="session")
+def make_design():
     """A design in memory: three folds, two scenes (order of the same sounds) and a third class that tells the sounds.
 
     `n` clips; every window score is drawn from (seed, clip, model), so that pair models differ.
@@ -76,6 +76,6 @@ def make_design(tmp_path):
             sides.append(nested.Scored(table.assign(energy=1.0), np.concatenate(scores)))
         sidecar = {"recipe": {"loss": "bce"}, "windows": {"window_s": 1.0, "hop_s": 0.5}, "audio": {}, "folds": "x"}
         sidecar["classes"] = ["a", "b", "c"]
-        return nested.Design(tmp_path / "curated", clips, ["a", "b", "c"], *sides, sidecar)
+        return nested.Design(Path("curated"), clips, ["a", "b", "c"], *sides, sidecar)
 
     return make

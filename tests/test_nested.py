@@ -1,4 +1,4 @@
-"""Tests of lib.nested: who judged what, leaks that are planted and caught, models that are missing or of another kind."""
+"""Tests of lib.nested: who judged what, planted leaks that are caught, models that are missing or of another kind."""
 
 import json
 

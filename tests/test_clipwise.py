@@ -1,0 +1,162 @@
+"""Tests of lib.clipwise: what is chosen does not depend on the reported fold, and stage 2 hears what pooling can't."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lib import clipwise, nested, pooling, stage2
+from lib.clipwise import Reader
+from lib.folds import LeakError
+
+READER = Reader(max_clip_s=4.5, class_order="alphabetical", stage2_epochs=16)
+KINDS = ["conv1d", "logistic"]
+
+
+@pytest.fixture(scope="module")
+def read(make_design):
+    design = make_design()
+    scores, parameters = clipwise.pool_all(design)
+    second = clipwise.read_stage2(design, READER, KINDS, [1])
+    scores |= second.scores
+    table = clipwise.candidates(design, parameters, second)
+    scores["best_of_all"] = clipwise.choose(design, scores, table)
+    scores["best_stage2"] = clipwise.choose(design, scores, table, KINDS)
+    return design, scores, table, second
+
+
+def test_on_scenes_stage_2_beats_every_pooling_with_an_interval_clear_of_zero(read):
+    design, scores, table, _ = read
+    rivals = {name: scores[name] for name in ["best_stage2", *pooling.POOLINGS]}
+    proof = clipwise.compare(design, rivals, "best_stage2").set_index("method").drop("best_stage2")
+    assert (proof["verdict"] == "dropped").all() and (proof["lwlrap_diff_high"] < 0).all()
+    assert (table.loc[table.groupby("outer")["lwlrap"].idxmax(), "method"] == "conv1d").all()
+    np.testing.assert_array_equal(scores["best_of_all"], scores["conv1d"])
+    comparison = clipwise.compare(design, scores)
+    assert clipwise.verdict(comparison) == "kept"
+    assert comparison["method"].iloc[0] in ("conv1d", "best_of_all", "best_stage2")
+    assert comparison.set_index("method").loc["mean"].isna()["verdict"]
+    found = clipwise.found(comparison)
+    assert found["lwlrap"] > found["mean_lwlrap"] + 0.1 and found["n"] == 48
+    assert f"{found['lwlrap']:.3f}" in clipwise.says(comparison, {"method": "conv1d"})
+
+
+def test_no_choice_and_no_fit_reads_the_outer_fold(make_design):
+    """Whatever fold 0 holds, whatever is said of it: what is fitted and chosen for it stays the same."""
+    plain, changed = make_design(), make_design()
+    here = (changed.clips["fold"] == 0).to_numpy()
+    changed.clips.loc[here, "labels"] = pd.Series([("c",)] * here.sum(), changed.clips.index[here])
+    rng = np.random.default_rng(9)
+    for side in (changed.pairs, changed.single):
+        rows = (side.table["fold"] == 0).to_numpy()
+        side.scores[rows] = rng.random((rows.sum(), 3))
+    made = []
+    for design in (plain, changed):
+        scores, parameters = clipwise.pool_all(design)
+        second = clipwise.read_stage2(design, dataclasses.replace(READER, stage2_epochs=2), KINDS, [1])
+        table = clipwise.candidates(design, parameters, second)
+        made.append((table[table["outer"] == 0], second.models["conv1d", 0, 0].state_dict(), scores["mean"]))
+    pd.testing.assert_frame_equal(made[0][0], made[1][0])
+    assert all((made[0][1][name] == made[1][1][name]).all() for name in made[0][1])
+    assert (made[0][2] != made[1][2]).any()  # what is reported has changed, of course
+
+
+def test_every_fit_and_choice_is_in_the_manifest_and_none_names_a_reported_clip(read):
+    design = read[0]
+    told = design.manifest()
+    fits = [use for use in told["uses"] if use["what"].startswith("fit ")]
+    assert len(fits) == len(KINDS) * 3 * (1 + 2)  # outer folds; all of the training folds, or all but one of them
+    grids = [name for name, kind in pooling.POOLINGS.items() if kind.grid]
+    assert len([u for u in told["uses"] if u["what"].startswith("choose the parameter")]) == 3 * len(grids)
+    assert len([u for u in told["uses"] if u["what"] == "choose a method"]) == 3 * 2
+    for use in told["uses"]:
+        assert not set(told["sets"][use["clips"]]) & set(told["reported"][str(use["outer"])])
+
+
+def test_a_leak_planted_in_the_training_of_stage_2_is_caught(make_design):
+    design = make_design()
+    leaks = {
+        "the reported fold": design.pairs.where(design.pairs.table["model"] == "without_0_1"),
+        "a judge that saw it": design.single.where(design.single.table["fold"] != 0),
+    }
+    for windows in leaks.values():
+        with pytest.raises(LeakError):
+            READER.fit(design, "logistic", windows, 0, 1, "fit logistic")
+        with pytest.raises(LeakError):
+            clipwise._parameter(design, "power", windows, 0)
+    assert design.uses == []
+
+
+def test_each_clip_is_read_by_stage_2_of_its_own_fold_on_each_models_windows(read):
+    design, scores, _, second = read
+    fname = design.clips.index[design.clips["fold"] == 2][3]
+    model, said = second.models["conv1d", 2, 0], []
+    for name in ("without_0_2", "without_1_2"):
+        rows = ((design.pairs.table["fname"] == fname) & (design.pairs.table["model"] == name)).to_numpy()
+        t = design.pairs.table[rows]
+        start_s = t["window_start_s"].to_numpy()
+        said.append(
+            stage2.clip_scores(model, t["fname"].to_numpy(str), start_s, design.pairs.scores[rows], "bce")[1][0]
+        )
+    place = design.clips.index.get_loc(fname)
+    np.testing.assert_allclose(scores["conv1d"][0, place], np.mean(said, axis=0), atol=1e-6)
+
+
+def test_rows_by_confusion_come_from_the_training_folds(make_design):
+    design = make_design()
+    reader = Reader(4.5, "confusion", 1)
+    rows = reader.rows(design, design.training(0))
+    assert sorted(rows.tolist()) == [0, 1, 2] and set(rows[:2]) | set(rows[1:]) >= {0, 1}
+    model = reader.fit(design, "logistic", design.training(0), 0, 1, "fit")
+    assert model.stage2.rows == tuple(rows.tolist())
+
+
+def test_clips_that_change(make_design):
+    design = make_design(n=12)
+    base, other = np.zeros((12, 3)), np.zeros((12, 3))
+    truth = design.targets.to_numpy()
+    base[:] = other[:] = 0.5 * truth + 0.1
+    base[3] = [0.9, 0.1, 0.2]  # 003 is "b": the first is wrong, the second right
+    other[4] = [0.1, 0.2, 0.4]
+    found = clipwise.changed(design, base, other)
+    assert found["fname"].tolist() == ["003.wav", "004.wav"]
+    assert found["change"].tolist() == ["rescued", "broken"] and found["wrong"].tolist() == ["a", "c"]
+
+
+def test_lengths_and_images_to_show(read):
+    design, scores, _, _ = read
+    table = clipwise.by_length(design, {"mean": scores["mean"]})
+    assert table["n"].sum() == 48
+    shown = clipwise.typical(design)
+    assert len(shown) == 2 and len(set(shown)) == 2  # c has no clip
+    assert [design.clips.loc[fname, "labels"] for fname in shown] == [("a",), ("b",)]
+    images, rows = clipwise.pictured(design, READER, shown[::-1])
+    assert rows == ["a", "b", "c"] and images.shape == (2, 3, 8)
+    for fname, image in zip(shown[::-1], images, strict=True):
+        own = design.single.scores[(design.single.table["fname"] == fname).to_numpy()]
+        np.testing.assert_allclose(image, 255 * own.T, rtol=1e-5)
+
+
+def test_what_is_written_for_use(read, tmp_path):
+    design, scores = dataclasses.replace(read[0], uses=[], sets={}), read[1]
+    comparison = clipwise.compare(design, scores)
+    choice = clipwise.write_choice(tmp_path, design, READER, comparison, 1)
+    assert choice == json.loads((tmp_path / "choice.json").read_text())
+    assert choice["method"] == "conv1d" and choice["kind"] == "stage2" and choice["parameter"] is None
+    model, sidecar = stage2.load(tmp_path / "weights.safetensors")
+    assert model.stage2.kind == "conv1d" and sidecar["unseen_folds"] == [] and sidecar["max_clip_s"] == 4.5
+    poolings = comparison[~comparison["method"].isin(["conv1d", "best_of_all", "best_stage2"])]
+    first = poolings.sort_values("method", key=lambda names: names != "power", ignore_index=True)
+    choice = clipwise.write_choice(tmp_path, design, READER, first, 1)
+    assert choice["method"] == "power" and choice["kind"] == "pooling"
+    fnames, windows = design.single.table["fname"], design.single.scores
+    assert choice["parameter"] == pooling.choose("power", fnames, windows, design.targets)
+
+
+def test_nested_pooling_is_that_of_the_pair_models(make_design):
+    design = make_design()
+    scores, _ = clipwise.pool_all(design)
+    expected = nested.shown_once([nested.pooled(design.reported(g), "mean") for g in (0, 1, 2)], design.clips.index)
+    np.testing.assert_array_equal(scores["mean"][0], expected)

@@ -1,0 +1,85 @@
+"""Tests of lib.probes: random windows, silence, what stage 2 is fed, picking where it is reported."""
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lib import clipwise, probes
+from lib.clipwise import Reader
+from lib.nested import Scored
+
+READER = Reader(max_clip_s=4.5, class_order="alphabetical", stage2_epochs=8)
+
+
+@pytest.fixture(scope="module")
+def second(make_design):
+    design = make_design()
+    return design, clipwise.read_stage2(design, READER, ["conv1d", "logistic"], [1, 2])
+
+
+def test_shift_feeds_what_it_says(second):
+    design, read = second
+    table = probes.shift(design, read)
+    assert len(table) == 8 and table["p_holm"].between(0, 1).all()
+    rows = table.set_index(["model", "fed"])
+    assert rows.loc[("conv1d", "one model"), "n_seeds"] == 2  # each clip has two pair models that saw neither
+    assert rows.loc[("conv1d", "averaged after"), "lwlrap_diff"] > 0.1
+    # models that all say the same leave nothing to shift
+    key = ["fname", "window_start_s"]
+    first = design.pairs.table.assign(row=np.arange(len(design.pairs.table))).drop_duplicates(key).set_index(key)["row"]
+    rows = [first.loc[pd.MultiIndex.from_frame(s.table[key])].to_numpy() for s in (design.pairs, design.single)]
+    sides = [Scored(s.table, design.pairs.scores[r]) for s, r in zip((design.pairs, design.single), rows, strict=True)]
+    same = dataclasses.replace(design, pairs=sides[0], single=sides[1])
+    alike = probes.shift(same, read).set_index(["model", "fed"])["stage2"]
+    assert alike["conv1d"].nunique() == 1
+
+
+def test_picking_on_the_reported_fold_pretends_at_least_what_is_honest(second):
+    design, read = second
+    table = probes.selection(design, read, read.scores["logistic"], clipwise.pool_all(design)[0]["mean"])
+    assert len(table) == 6 and table["n"].sum() == 2 * 48
+    assert (table["picked there"] >= table["chosen elsewhere"] - 1e-12).all()
+    assert (table["picked there"] > table["chosen elsewhere"]).any()  # conv1d was there to be picked
+
+
+def test_less_data_is_less_data(second):
+    design, read = dataclasses.replace(second[0], uses=[], sets={}), second[1]
+    scores = probes.learning_curve(design, READER, "conv1d", read.scores["conv1d"], [1, 2])
+    assert list(scores) == ["0.25", "0.5", "1"] and scores["0.25"].shape == (2, 48, 3)
+    sizes = {use["what"]: len(design.sets[use["clips"]]) for use in design.uses if " on " in use["what"]}
+    assert sizes == {"fit conv1d on 0.25": 8, "fit conv1d on 0.5": 16}  # of 32 clips, each a group
+
+
+def windows(n_windows, design):
+    """A `Scored` of rolling windows whose first class counts them, for two clips."""
+    rows = [("000.wav", t) for t in range(n_windows)] + [("001.wav", t) for t in range(2)]
+    table = pd.DataFrame(rows, columns=["fname", "window_start_s"]).assign(model="m", fold=0)
+    return Scored(table, np.stack([table["window_start_s"] / 100, np.zeros(len(table))], axis=1))
+
+
+def test_hops_take_every_second_and_fourth_window_and_always_the_last(make_design):
+    scores = probes.random_windows(make_design(), windows(7, None), n_draws=50)
+    assert scores["hop 1/4 window"][0, 0, 0] == pytest.approx(0.03)
+    assert scores["hop 1/2 window"][0, 0, 0] == pytest.approx(0.03)  # 0, 2, 4, 6
+    assert scores["hop 1 window"][0, 0, 0] == pytest.approx(np.mean([0, 4, 6]) / 100)
+    assert scores["hop 1 window"][0, 1, 0] == pytest.approx(0.005)  # of two windows both
+    one = scores["1 random"][:, 0, 0]
+    assert set(one.round(2)) == {k / 100 for k in range(7)}
+    assert scores["5 random"].std(axis=0)[1, 0] < 1e-12  # all windows, where there are fewer
+    pairs = {round((i + j) / 200, 3) for i in range(7) for j in range(i)}
+    assert set(scores["2 random"][:, 0, 0].round(3)) <= pairs  # without repetition
+
+
+def test_silent_windows_are_put_beside_the_others(make_design):
+    design = make_design()
+    table = design.clips.reset_index()[["fname", "fold"]].assign(model="m", window_start_s=0.0)
+    against = Scored(table, np.where(design.targets.to_numpy() == 1, 1e-6, 1e-3))
+    found = probes.silenced(design, against, ("mean", "geometric", "max"), (0, 1)).set_index(["method", "silent"])
+    assert found.loc[("max", 0), "lwlrap"] == found.loc[("max", 1), "lwlrap"]  # silence is never the loudest
+    assert found.loc[("geometric", 0), "lwlrap"] - found.loc[("geometric", 1), "lwlrap"] > 0.05
+    assert abs(found.loc[("mean", 0), "lwlrap"] - found.loc[("mean", 1), "lwlrap"]) < 0.01
+    example, label = probes.silent_example(design, against)
+    assert example["silent"].tolist() == [False] * 8 + [True] and label in ("a", "b")
+    assert example["score"].iloc[-1] == 1e-6
