@@ -8,6 +8,7 @@ BIN := .venv/bin
 RUN ?= demo
 PROFILE ?= demo
 FOLDS ?= 0 1 2 3 4
+PAIRS = $(foreach f,$(FOLDS),$(foreach g,$(FOLDS),$(if $(filter 1,$(shell expr $f \< $g)),$(f)_$(g))))
 PART := outputs/$(RUN)/04_kfold/curated
 DATA_DIR := $(if $(DATA),-p data_dir $(DATA))
 PAPERMILL = $(BIN)/papermill --no-progress-bar --log-output -f params/$(PROFILE).yaml -p run $(RUN) $(DATA_DIR)
@@ -20,7 +21,7 @@ OWNER ?= $(KAGGLE_USERNAME)
 NB ?= 08_submission
 VARIANT ?= curated
 
-.PHONY: help setup demo kfold test lab bench kaggle data lint clean
+.PHONY: help setup demo kfold pairs test lab bench kaggle data lint clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -49,10 +50,13 @@ kfold: setup ## train FOLDS of RUN with PROFILE on DATA=folder, then pool them
 	@$(BIN)/python -c 'import json; print(json.load(open("$(PART)/pooled/result.json"))["says"])'
 	@echo "Look at $(PART)/pooled/ (figures, tables, executed.ipynb), or open it: make lab"
 
+pairs: kfold ## after kfold, train the models without two of FOLDS, which 06_stage2 needs (as `make kfold`)
+	@$(MAKE) --no-print-directory -j$(JOBS) $(foreach pair,$(PAIRS),$(PART)/without_$(pair)/result.json)
+
 $(PART)/without_%/result.json: | setup
 	@mkdir -p $(@D)
 	@echo "fold $*: training (progress: tail -f $(@D)/log.txt)"
-	@$(ONE_CORE) $(PAPERMILL) -p fold $* notebooks/04_kfold.ipynb $(@D)/executed.ipynb 2> $(@D)/log.txt \
+	@$(ONE_CORE) $(PAPERMILL) -p fold $(firstword $(subst _, ,$*)) -p holdout_fold $(or $(word 2,$(subst _, ,$*)),-1) notebooks/04_kfold.ipynb $(@D)/executed.ipynb 2> $(@D)/log.txt \
 		|| { echo "04_kfold failed on fold $*:"; tail -n 20 $(@D)/log.txt; exit 1; }
 	@$(BIN)/python -c 'import json; print("fold $*:", json.load(open("$@"))["says"])'
 

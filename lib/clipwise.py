@@ -237,7 +237,7 @@ def compare(
 def by_length(design: Design, scores: dict[str, np.ndarray]) -> pd.DataFrame:
     """lwlrap of each method by the number of a clip's windows: one, and the shorter and longer half of the others."""
     n = design.single.table.groupby("fname").size().reindex(design.clips.index).to_numpy()
-    middle = int(np.median(n[n > 1]))
+    middle = int(np.median(n[n > 1])) if (n > 1).any() else 1
     bins = {"1": n == 1, f"2 to {middle}": (n > 1) & (n <= middle), f"more than {middle}": n > middle}
     rows = []
     for name, here in bins.items():

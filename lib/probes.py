@@ -162,21 +162,24 @@ def silenced(
 
 
 def silent_example(design: Design, silent: Scored) -> tuple[pd.DataFrame, str]:
-    """The clearest clip of 4 to 12 windows, with a silent one at its end: window, score, silent; and its label."""
+    """The clearest clip of 4 to 12 windows (or the nearest to that), with a silent one put at its end.
+
+    Returns
+    -------
+    A row a window: window (from 1), score (of the label), silent; and the label
+    """
     table = design.single.table.assign(row=np.arange(len(design.single.table)))
-    single = design.clips.index[design.clips["labels"].map(len) == 1]
-    best, found = -1.0, None
-    for fname, mine in table[table["fname"].isin(single)].groupby("fname"):
+    found = {}
+    for fname, mine in table.sort_values("window_start_s").groupby("fname"):
         label = design.classes.index(design.clips.loc[fname, "labels"][0])
-        scores = design.single.scores[mine.sort_values("window_start_s")["row"], label]
-        if 4 <= len(scores) <= 12 and scores.mean() > best:
-            quiet = silent.scores[(silent.table["fname"] == fname).to_numpy(), label]
-            best, found = scores.mean(), (np.concatenate([scores, quiet]), design.classes[label])
-    if found is None:
-        raise ValueError("No clip has 4 to 12 windows: change hop_s, or leave the figure out.")
-    scores, label = found
-    window = np.arange(len(scores)) + 1
-    return pd.DataFrame({"window": window, "score": scores, "silent": window == len(scores)}), label
+        scores = design.single.scores[mine["row"], label]
+        found[fname] = (4 <= len(scores) <= 12, min(len(scores), 4), scores.mean()), scores, label
+    fname = max(found, key=lambda name: found[name][0])
+    _, scores, label = found[fname]
+    quiet = silent.scores[(silent.table["fname"] == fname).to_numpy(), label]
+    window = np.arange(len(scores) + 1) + 1
+    shown = {"window": window, "score": np.concatenate([scores, quiet]), "silent": window > len(scores)}
+    return pd.DataFrame(shown), design.classes[label]
 
 
 def _nth_model(scored: Scored, i: int) -> Scored:

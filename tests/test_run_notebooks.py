@@ -20,7 +20,7 @@ import pytest
 import soundfile
 from safetensors import safe_open
 
-from lib import folds, oof, parameters
+from lib import folds, oof, parameters, stage2
 
 pytestmark = pytest.mark.notebooks
 
@@ -276,6 +276,57 @@ def augmentation_is_compared_on_the_demo_set(tmp, data):
     )
 
 
+def clips_are_read_nested_once_all_pair_models_are_there(tmp, data):
+    """06 says what is missing; then it compares, chooses without the outer fold, and writes what 08 reads."""
+    common = {"data_dir": data("tiny"), "notebook": "06_stage2"}
+    words = ["-p", "stage2_models", "conv1d,logistic", "-p", "stage2_epochs", "2", "-p", "max_clip_s", "2"]
+    fails(tmp, tmp, "stage2", *words, **common, saying=["Train them first", "04_kfold.ipynb", "-p fold 0"])
+    for fold, holdout_fold in [(0, -1), (1, -1), (2, -1), (0, 1), (0, 2), (1, 2)]:
+        given = {"n_folds": 3, "epochs": 2, "fold": fold, "holdout_fold": holdout_fold}
+        succeeds(tmp, tmp, "stage2", data_dir=data("tiny"), **given)
+    succeeds(ROOT / "notebooks", tmp, "stage2", *words, **common)
+    home = OUTPUTS / f"{NAME}-stage2" / "06_stage2" / "curated"
+    tables = "by_length changed comparison learning_curve parameters random_windows selection shift silence"
+    assert {path.name for path in home.iterdir()} == {
+        *(f"{name}.csv" for name in tables.split()),
+        *("images.png", "comparison.png", "silence.png", "why.png", "choice.json", "configuration.json"),
+        *("weights.safetensors", "weights.json", "manifest.json", "result.json"),
+        *(["changed.png"] if len(pd.read_csv(home / "changed.csv")) else []),
+    }
+    told = json.loads((home / "manifest.json").read_text())["clips"]
+    dealt = pd.read_csv(OUTPUTS / f"{NAME}-stage2" / "folds.csv").set_index("fname")
+    nested = [use for use in told["uses"] if use["outer"] is not None]
+    assert {use["outer"] for use in nested} == {0, 1, 2}
+    for use in nested:
+        clips = dealt.loc[told["sets"][use["clips"]]]
+        assert not (clips["fold"] == use["outer"]).any(), use["what"]
+        assert not set(clips["group"]) & set(dealt.loc[dealt["fold"] == use["outer"], "group"])
+    assert json.loads((home / "result.json").read_text())["metrics"]["n"] == 24
+    stage2.load(home / "weights.safetensors")
+
+
+def models_become_one(tmp, data):
+    """07 trains its own members for one outer fold and compares them; a second call trains nothing."""
+    words = ["-p", "n_folds", "3", "-p", "folds", "1", "-p", "ensemble_epochs", "3", "-p", "ensemble_folds", "2"]
+    common = {"data_dir": data("tiny"), "batch_size": 8, "notebook": "07_ensemble"}
+    succeeds(tmp, tmp, "ensemble", *words, **common)
+    home = OUTPUTS / f"{NAME}-ensemble" / "07_ensemble"
+    members = {"one", "long", "seed_1", "seed_2", "cycle_1", "cycle_2", "swa", "folds_2_0", "folds_2_1"}
+    reports = ["members.csv", "strategies.csv", "parts.csv", "orders.csv", "strategies.png", "members.png"]
+    assert {path.name for path in home.iterdir()} == {*members, *reports, "manifest.json", "result.json"}
+    dealt = pd.read_csv(OUTPUTS / f"{NAME}-ensemble" / "folds.csv").set_index("fname")
+    made = {}
+    for name in members:
+        trial = home / name / "without_1" / "seed_2019"
+        made[name] = contents(trial)
+        trained = json.loads(made[name]["manifest.json"])["clips"]["train"]
+        assert trained and not (dealt.loc[trained, "fold"] == 1).any()
+    told = json.loads((home / "result.json").read_text())
+    assert told["verdict"] is None and told["metrics"]["n"] == (dealt["fold"] == 1).sum()
+    succeeds(ROOT, tmp, "ensemble", *words, **common)
+    assert {name: contents(home / name / "without_1" / "seed_2019") for name in members} == made
+
+
 def a_fold_of_esc10(tmp, data):
     """Real audio, a real profile, two epochs; the published folds are kept."""
     esc10 = data("esc10")
@@ -329,8 +380,10 @@ CHAINS = [
     folds_one_by_one_and_then_pooled,
     a_killed_kernel_is_started_again,
     an_experiment_goes_on_where_it_was_left,
+    clips_are_read_nested_once_all_pair_models_are_there,
     augmentation_is_compared_on_the_demo_set,
     curation_takes_turns_with_training,
+    models_become_one,
     a_fold_of_the_demo_set,
     a_pair_model_is_the_same_either_way_round,
     what_papermill_lets_through_is_refused,
