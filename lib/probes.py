@@ -52,8 +52,9 @@ def shift(design: Design, second: Stage2Scores) -> pd.DataFrame:
         parts = [[nested.pooled(source(g), BASE) for g in design.outer_folds] for source in sources]
         base = np.stack([nested.shown_once(part, design.clips.index) for part in parts])
         for kind in second.scores:
-            read = [on_outer(design, second.models, kind, n_seeds, source).mean(0) for source in sources]
-            found = metrics.compare(design.targets.to_numpy(), base, np.stack(read), design.groups)
+            read = np.concatenate([on_outer(design, second.models, kind, n_seeds, source) for source in sources])
+            alike = np.repeat(base, n_seeds, axis=0)  # each source with each seed of stage 2: none is averaged away
+            found = metrics.compare(design.targets.to_numpy(), alike, read, design.groups)
             reached = [np.mean([metrics.lwlrap(design.targets.to_numpy(), s) for s in side]) for side in (base, read)]
             rows.append({"model": kind, "fed": name, "mean": reached[0], "stage2": reached[1], **found})
     table = pd.DataFrame(rows)
