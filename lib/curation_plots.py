@@ -82,7 +82,8 @@ def clips_with_scores(cache: Cache, kept: pd.DataFrame, chosen: pd.DataFrame, wi
     figure, rows = plt.subplots(2 * n, 1, squeeze=False, **size)
     clips = cache.rows(chosen["fname"])
     end_s = clips["n_frames"] / cache.logmel.frames_per_s
-    spans = curation.spans(kept[kept["fname"].isin(clips["fname"])], end_s.set_axis(clips["fname"]), window_s)
+    durations_s = pd.Series(dict(zip(clips["fname"], end_s, strict=True)))  # a clip may be chosen twice
+    spans = curation.spans(kept[kept["fname"].isin(clips["fname"])], durations_s, window_s)
     for i, (clip, at) in enumerate(zip(clips.itertuples(), chosen.itertuples(), strict=True)):
         above, below = rows[2 * i : 2 * i + 2, 0]
         part = kept[kept["fname"] == clip.fname].sort_values("window_start_s")

@@ -57,15 +57,24 @@ def test_seconds_before_and_after_and_lost_clips():
     assert [text.get_text() for text in figure.axes[0].texts] == [" 1 lost"]
 
 
-def test_a_clip_its_scores_its_kept_spans_and_the_window_in_question():
+@pytest.fixture
+def store():
     index = pd.DataFrame({"fname": ["a", "b"], "part": 0, "first_frame": [0, 200], "n_frames": [200, 50]})
     frames = torch.from_numpy(np.random.default_rng(0).normal(-50, 9, (250, 1, 16)).astype(np.float16))
-    store = Cache(LOGMEL, (frames,), index.assign(floor_db=-80.0), pd.DataFrame(), "a-name")
+    return Cache(LOGMEL, (frames,), index.assign(floor_db=-80.0), pd.DataFrame(), "a-name")
+
+
+@pytest.fixture
+def kept():
     kept = pd.DataFrame(
         {"fname": list("aaab"), "window_start_s": [0, 0.5, 1.0, -0.25], "kept": [True, True, False, False]}
     )
     kept = kept.assign(window_end_s=kept["window_start_s"] + 1, subset="curated", labels="bark,rain", judged_by="x")
     kept["scores"], kept["confirmed"] = ["0.9,0.1", "0.8,0.2", "0.1,0.3", "0.2,0.1"], ["bark", "bark", "", ""]
+    return kept
+
+
+def test_a_clip_its_scores_its_kept_spans_and_the_window_in_question(store, kept):
     figure = curation_plots.clips_with_scores(store, kept, kept.iloc[[1, 3]].reset_index(drop=True), 1.0)
     above, below, _, last = [axes for axes in figure.axes if axes.get_label() != "<colorbar>"]
     assert above.get_title("left").startswith("a (curated): 67% of 3 windows")
@@ -75,6 +84,14 @@ def test_a_clip_its_scores_its_kept_spans_and_the_window_in_question():
     assert (span, frame) == ([0.0, 0.5], [1.5, 1.0])  # kept, merged; and the window
     assert [patch.get_width() for patch in last.patches] == [0.5]  # nothing kept; the window is cut to its clip
     assert "time (s)" in last.get_xlabel()
+
+
+def test_a_clip_may_be_shown_for_two_of_its_windows(store, kept):
+    twice = kept[kept["fname"] == "a"].iloc[[0, 2]].reset_index(drop=True)
+    figure = curation_plots.clips_with_scores(store, kept, twice, 1.0)
+    shown = [axes for axes in figure.axes if axes.get_label() != "<colorbar>"]
+    assert shown[0].get_title("left") == shown[2].get_title("left")
+    assert [axes.patches[-1].get_x() for axes in shown[1::2]] == twice["window_start_s"].clip(lower=0).tolist()
 
 
 def test_leaks_show_what_is_reported_and_what_is_reached():
