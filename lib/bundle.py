@@ -1,11 +1,12 @@
-"""What scoring needs of a run: the weights of all its folds, its folds, its choice of pooling, and what it promises.
+"""What scoring needs of a run: the weights of all its folds, the way from windows to clips, and what they promise.
 
 It lies either in a run folder (`gather`) or packed into a flat folder (`write`, `read`), since the kaggle command skips
 folders within a data set. Standard library only, so that packing starts at once.
 
 Conventions
 -----------
-packed folder : manifest.json, folds.csv and, with weights, without_<f>.safetensors with without_<f>.json for each fold.
+packed folder : manifest.json, folds.csv and, with weights, without_<f>.safetensors with without_<f>.json for each fold,
+                stage2.safetensors with stage2.json where the run chose a stage-2 model.
 manifest      : schema, run, variant, files (name: SHA-256); with weights also parameters, models, classes (in order of
                 submission), prior (share of training clips that have each class), n_train, choice (see `read_choice`),
                 oof (metrics of the pooled out-of-fold scores), oof_per_class (name: lwlrap). Nothing in it tells time
@@ -25,7 +26,17 @@ from pathlib import Path
 
 from lib.files import digest, write_json
 
-__all__ = ["MANIFEST", "SCHEMA", "Bundle", "gather", "manifest_digest", "read", "read_choice", "write"]
+__all__ = [
+    "MANIFEST",
+    "SCHEMA",
+    "Bundle",
+    "gather",
+    "manifest_digest",
+    "read",
+    "read_choice",
+    "settings_digest",
+    "write",
+]
 
 MANIFEST = "manifest.json"
 SCHEMA = 1  # raise it when a packed folder of an older version can't be read any more
@@ -53,6 +64,11 @@ class Bundle:
     def weights(self) -> list[Path]:
         """The weights files, in the order of the folds that their models did not see."""
         return [self.files[f"{model}.safetensors"] for model in self.manifest["models"]]
+
+    @property
+    def stage2(self) -> Path | None:
+        """The weights file of the stage-2 model that the run chose; None where it chose a pooling."""
+        return self.files.get("stage2.safetensors")
 
     @property
     def prior(self) -> dict[str, float]:
@@ -101,19 +117,41 @@ def gather(home: Path, variant: str, *, with_weights: bool = True) -> Bundle:
     if with_weights:
         files |= {f"{m}.safetensors": part / m / "weights.safetensors" for m in models}
         files |= {f"{m}.json": part / m / "weights.json" for m in models}
-        manifest |= {"models": models, "choice": read_choice(home)} | _promise(part, models, digest(table.read_bytes()))
+        manifest |= {"models": models} | _promise(part, models, digest(table.read_bytes()))
+        manifest["choice"] = read_choice(home, variant)
+        if manifest["choice"]["kind"] == "stage2":
+            kinds = ("safetensors", "json")
+            files |= {f"stage2.{kind}": _choices(home, variant) / f"weights.{kind}" for kind in kinds}
     manifest["files"] = {name: _sha256(path) for name, path in sorted(files.items())}
     return Bundle(manifest, files)
 
 
-def read_choice(home: Path) -> dict:
-    """What the run chose on out-of-fold scores: outputs/<run>/06_stage2/choice.json, else the arithmetic mean.
+def read_choice(home: Path, variant: str) -> dict:
+    """How the run makes clip scores of window scores: what 06 chose, else the arithmetic mean.
 
-    {"pooling": a name in `pooling.POOLINGS`, "exponent": for those that have one}; where it was measured nested, also
-    "lwlrap", "lwlrap_low", "lwlrap_high" and "n".
+    Returns
+    -------
+    kind : pooling or stage2
+    method : a name in `pooling.POOLINGS` or in `stage2.MODELS`
+    parameter : of a pooling that has one, else None
+    and, from 06, lwlrap, lwlrap_low, lwlrap_high, n : what choosing so reached on folds that had no part in the choice
+
+    Raises
+    ------
+    ValueError
+        06 chose for models that have been trained again since, with other settings.
     """
-    path = Path(home) / "06_stage2" / "choice.json"
-    return json.loads(path.read_text()) if path.is_file() else {"pooling": "mean"}
+    path = _choices(home, variant) / "choice.json"
+    if not path.is_file():
+        return {"kind": "pooling", "method": "mean", "parameter": None}
+    choice = json.loads(path.read_text())
+    sidecar = json.loads((Path(home) / "04_kfold" / variant / "without_0" / "weights.json").read_text())
+    if choice.pop("settings") != settings_digest(sidecar):
+        raise ValueError(
+            f"{path} was chosen on scores of models with other settings than those that lie in {home} now. "
+            "Run 06_stage2 again: -p overwrite True."
+        )
+    return choice
 
 
 def write(packed: Bundle, folder: Path) -> None:
@@ -156,6 +194,15 @@ def read(folder: Path) -> Bundle:
 def manifest_digest(manifest: dict) -> str:
     """12 hex digits that name a packed run."""
     return digest(manifest)
+
+
+def settings_digest(sidecar: dict) -> str:
+    """12 hex digits that name what all models of a run share: classes, audio, windows, network, recipe and folds."""
+    return digest({name: sidecar[name] for name in SHARED})
+
+
+def _choices(home: Path, variant: str) -> Path:
+    return Path(home) / "06_stage2" / variant
 
 
 def _models(table: Path) -> list[str]:

@@ -18,7 +18,7 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from lib import learners, metrics, nested, pooling, prediction_images, stage2, windows
+from lib import bundle, learners, metrics, nested, pooling, prediction_images, stage2, windows
 from lib.cache import Cache
 from lib.files import write_json
 from lib.nested import Design, Scored
@@ -304,7 +304,8 @@ def write_choice(folder: Path, design: Design, reader: Reader, comparison: pd.Da
 
     Returns
     -------
-    choice.json: method, kind (pooling or stage2), parameter, variant, lwlrap
+    choice.json: kind (pooling or stage2), method, parameter (None: it has none), settings (of the models, as
+    `bundle.settings_digest` names them), and lwlrap, lwlrap_low, lwlrap_high, n: what "take the best" reached nested
     """
     known = comparison[comparison["method"].isin([*pooling.POOLINGS, *MODELS])]
     method = known["method"].iloc[0]
@@ -313,9 +314,11 @@ def write_choice(folder: Path, design: Design, reader: Reader, comparison: pd.Da
     about = {key: design.sidecar[key] for key in ("classes", "audio", "windows", "folds")}
     about |= {"loss": design.loss, "max_clip_s": reader.max_clip_s, "seed": seed, "unseen_folds": []}
     stage2.save(folder / "weights.safetensors", model, about)
-    chosen = {"method": method, "kind": "stage2" if method in MODELS else "pooling", "variant": design.variant.name}
     parameter = None if method in MODELS else _parameter(design, method, design.single, None)
-    chosen |= {"parameter": parameter, "lwlrap": float(known["lwlrap"].iloc[0])}
+    chosen = {"kind": "stage2" if method in MODELS else "pooling", "method": method, "parameter": parameter}
+    chosen["settings"] = bundle.settings_digest(design.sidecar)
+    nested_ = comparison.set_index("method").loc[BEST]
+    chosen |= {key: float(nested_[key]) for key in ("lwlrap", "lwlrap_low", "lwlrap_high")} | {"n": int(nested_["n"])}
     write_json(folder / "choice.json", chosen)
     return chosen
 

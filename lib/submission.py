@@ -2,9 +2,10 @@
 
 Conventions
 -----------
-Clips are scored in chunks: log-mels in memory, windows, all models, then the pooling that the run chose, model by
-model; the models' clip scores are averaged. After every chunk the pace is measured anew, and the rest is scored at the
-first `Step` of a ladder that fits into what is left of the budget: wider hops first, then fewer models.
+Clips are scored in chunks: log-mels in memory, windows, all models, then the pooling or stage 2 that the run chose,
+model by model; the models' clip scores are averaged. After every chunk the pace is measured anew, and the rest is
+scored at the first `Step` of a ladder that fits into what is left of the budget: wider hops first (stage 2 keeps the
+hop that it learned), then fewer models.
 A clip that can't be read, or that no time is left for, gets the class frequencies of the training clips; `how` says so.
 scores : float64 (n_rows, n_classes) in [0, 1], rows and columns as the sample has them.
 how    : DataFrame, a row a clip (each once): fname, n_windows, n_models, hop_s (s), problem ("" where it was scored).
@@ -25,7 +26,7 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from lib import baseline, cache, datasets, metrics, models, parameters, pooling, runs, windows
+from lib import baseline, cache, datasets, metrics, models, parameters, pooling, runs, stage2, windows
 from lib.bundle import Bundle
 from lib.features import LogMel
 from lib.files import whole_file
@@ -88,10 +89,10 @@ def refuse_other_settings(packed: Bundle, given: Mapping[str, object]) -> None:
         )
 
 
-def ladder(n_models: int, cut: windows.Windows) -> list[Step]:
-    """What may be done, dearest first: all models at ever wider hops, up to no overlap; then ever fewer models."""
+def ladder(n_models: int, cut: windows.Windows, *, widen: bool = True) -> list[Step]:
+    """What may be done, dearest first: all models at ever wider hops (if `widen`), then at no overlap ever fewer."""
     hops = [cut.hop_s]
-    while hops[-1] < cut.window_s:
+    while widen and hops[-1] < cut.window_s:
         hops.append(min(2 * hops[-1], cut.window_s))
     return [Step(n_models, hop) for hop in hops] + [Step(n, hops[-1]) for n in range(n_models - 1, 0, -1)]
 
@@ -121,10 +122,13 @@ def predict(
     """
     sidecar, choice = packed.sidecar, packed.manifest["choice"]
     columns = _columns(data.classes, sidecar["classes"])
-    if choice["pooling"] not in pooling.POOLINGS:
-        raise ValueError(f"The run chose the pooling {choice['pooling']!r}; known are {', '.join(pooling.POOLINGS)}.")
+    known = {"pooling": pooling.POOLINGS, "stage2": stage2.MODELS}[choice["kind"]]
+    if choice["method"] not in known:
+        raise ValueError(f"The run chose the {choice['kind']} {choice['method']!r}; known are {', '.join(known)}.")
     logmel, cut, loss = LogMel(**sidecar["audio"]), windows.Windows(**sidecar["windows"]), sidecar["recipe"]["loss"]
-    clips, steps = data.clips.drop_duplicates("fname", ignore_index=True), ladder(len(networks), cut)
+    second = stage2.load(packed.stage2)[0] if packed.stage2 else None
+    clips = data.clips.drop_duplicates("fname", ignore_index=True)
+    steps = ladder(len(networks), cut, widen=second is None)
     pace = _Pace(steps, cut, logmel, budget_s, clock() if started is None else started, clock)
     found = np.tile(np.array(list(packed.prior.values()), float), (len(clips), 1))
     how, at = [], 0
@@ -133,7 +137,8 @@ def predict(
             rows, step, begun = clips.iloc[at : at + size], pace.step, clock()
             store = cache.hold(rows, logmel)
             heard = clock()
-            scored, n_windows = _score(store, networks[: step.n_models], replace(cut, hop_s=step.hop_s), choice, loss)
+            told = _score(store, networks[: step.n_models], replace(cut, hop_s=step.hop_s), choice, second, loss)
+            scored, n_windows = told
             pace.note(store.index["n_frames"].tolist(), size, heard - begun, n_windows.sum(), clock() - heard)
             reasons = store.problems.set_index("fname")["reason"]
             for position, fname in enumerate(rows["fname"], at):
@@ -272,7 +277,7 @@ def conclude(data: datasets.Dataset, prediction: Prediction, packed: Bundle) -> 
     says = (
         f"{len(scored)} of {len(how)} test clips were scored by {_span(scored['n_models'])} models of run "
         f"{packed.manifest['run']}, a window of {packed.sidecar['windows']['window_s']:g} s every "
-        f"{_span(scored['hop_s'])} s, pooling: {packed.manifest['choice']['pooling']}; "
+        f"{_span(scored['hop_s'])} s, {packed.manifest['choice']['kind']}: {packed.manifest['choice']['method']}; "
         f"{found['n_prior']} got the class prior. Out of fold, on {promised['n']} curated clips, single models "
         f"reached lwlrap {promised['lwlrap']:.3f} (95 % interval {promised['lwlrap_low']:.3f} to "
         f"{promised['lwlrap_high']:.3f})."
@@ -311,7 +316,12 @@ def _columns(asked: tuple[str, ...], known: list[str]) -> list[int]:
 
 
 def _score(
-    store: cache.Cache, networks: list[models.WindowModel], cut: windows.Windows, choice: dict, loss: str
+    store: cache.Cache,
+    networks: list[models.WindowModel],
+    cut: windows.Windows,
+    choice: dict,
+    second: stage2.Stage2Model | None,
+    loss: str,
 ) -> tuple[dict[str, np.ndarray], pd.Series]:
     """Clip scores by fname, and the number of windows of each clip."""
     table = windows.rolling(store, store.index, cut)
@@ -325,12 +335,17 @@ def _score(
             x = windows.batch(store, rows, rows["start_frame"].to_numpy(copy=True), width).to(device)
             for network, own in zip(networks, logits, strict=True):
                 own.append(network(x).float())
-    pool, options = pooling.POOLINGS[choice["pooling"]], {k: choice[k] for k in ("exponent",) if k in choice}
-    total = 0.0
+    weighted = second is None and pooling.POOLINGS[choice["method"]].weighted
+    weights = windows.energy(store, table, cut.window_s).to_numpy() if weighted else None
+    fnames, starts, total = table["fname"].to_numpy(str), table["window_start_s"].to_numpy(), 0.0
     for own in logits:
-        fnames, scores = pool(table["fname"], models.activate(torch.cat(own).cpu().numpy(), loss), **options)
-        total = total + scores / len(networks)
-    return dict(zip(fnames, total, strict=True)), table["fname"].value_counts()
+        scores = models.activate(torch.cat(own).cpu().numpy(), loss)
+        if second is None:
+            clips, said = pooling.pool(choice["method"], fnames, scores, parameter=choice["parameter"], weights=weights)
+        else:
+            clips, said = stage2.clip_scores(second, fnames, starts, scores, loss)
+        total = total + said / len(networks)
+    return dict(zip(clips, total, strict=True)), table["fname"].value_counts()
 
 
 @dataclass

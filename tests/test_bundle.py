@@ -8,6 +8,7 @@ from fake_run import CLASSES, make_run
 
 from lib import bundle
 
+MEAN = {"kind": "pooling", "method": "mean", "parameter": None}
 PART = "04_kfold/curated"
 
 
@@ -33,15 +34,39 @@ def test_what_a_run_knows(home):
         "Rain": 0.5,
         "Tap_(a)": 1.0,
     }
-    assert packed.sidecar["windows"]["window_s"] == 1.0 and packed.manifest["choice"] == {"pooling": "mean"}
+    assert packed.sidecar["windows"]["window_s"] == 1.0 and packed.manifest["choice"] == MEAN
     assert [path.parent.name for path in packed.weights] == ["without_0", "without_1"]
     assert "data_dir" not in packed.manifest["parameters"] and str(home) not in json.dumps(packed.manifest)
 
 
-def test_the_choice_of_06_is_read(home):
-    (home / "06_stage2").mkdir()
-    (home / "06_stage2" / "choice.json").write_text('{"pooling": "power", "exponent": 2.0}')
-    assert bundle.gather(home, "curated").manifest["choice"] == {"pooling": "power", "exponent": 2.0}
+def write_choice(home, chosen):
+    """As 06 leaves it, for the models of fake_run."""
+    sidecar = json.loads((home / PART / "without_0" / "weights.json").read_text())
+    folder = home / "06_stage2" / "curated"
+    folder.mkdir(parents=True)
+    (folder / "choice.json").write_text(json.dumps({**chosen, "settings": bundle.settings_digest(sidecar)}))
+    (folder / "weights.safetensors").write_bytes(b"weights")
+    (folder / "weights.json").write_text("{}")
+
+
+@pytest.mark.parametrize(("kind", "method", "parameter"), [("pooling", "power", 2.0), ("stage2", "conv1d", None)])
+def test_the_choice_of_06_is_read_and_packed(home, tmp_path, kind, method, parameter):
+    chosen = {"kind": kind, "method": method, "parameter": parameter, "lwlrap": 0.8}
+    write_choice(home, chosen)
+    bundle.write(bundle.gather(home, "curated"), tmp_path / "packed")
+    packed = bundle.read(tmp_path / "packed")
+    assert packed.manifest["choice"] == chosen
+    assert (packed.stage2 is None) == (kind == "pooling")
+    if packed.stage2:
+        assert packed.stage2.read_bytes() == b"weights" and packed.stage2.with_suffix(".json").read_text() == "{}"
+
+
+def test_a_choice_for_models_of_other_settings_is_refused(home):
+    write_choice(home, {"kind": "pooling", "method": "max", "parameter": None})
+    for model in ("without_0", "without_1"):
+        change(home / PART / model / "weights.json", recipe={"loss": "ce"})
+    with pytest.raises(ValueError, match="other settings than those that lie in.*Run 06_stage2 again"):
+        bundle.gather(home, "curated")
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib import clipwise, nested, pooling, stage2
+from lib import bundle, clipwise, nested, pooling, stage2
 from lib.clipwise import Reader
 from lib.folds import LeakError
 
@@ -145,10 +145,13 @@ def test_what_is_written_for_use(read, tmp_path):
     choice = clipwise.write_choice(tmp_path, design, READER, comparison, 1)
     assert choice == json.loads((tmp_path / "choice.json").read_text())
     assert choice["method"] == "conv1d" and choice["kind"] == "stage2" and choice["parameter"] is None
+    nested = comparison.set_index("method").loc["best_of_all", ["lwlrap", "lwlrap_low", "lwlrap_high", "n"]]
+    assert {name: choice[name] for name in nested.index} == nested.to_dict()
+    assert choice["settings"] == bundle.settings_digest(design.sidecar)
     model, sidecar = stage2.load(tmp_path / "weights.safetensors")
     assert model.stage2.kind == "conv1d" and sidecar["unseen_folds"] == [] and sidecar["max_clip_s"] == 4.5
     poolings = comparison[~comparison["method"].isin(["conv1d", "best_of_all", "best_stage2"])]
-    first = poolings.sort_values("method", key=lambda names: names != "power", ignore_index=True)
+    first = pd.concat([poolings.query("method == 'power'"), poolings, comparison.query("method == 'best_of_all'")])
     choice = clipwise.write_choice(tmp_path, design, READER, first, 1)
     assert choice["method"] == "power" and choice["kind"] == "pooling"
     fnames, windows = design.single.table["fname"], design.single.scores

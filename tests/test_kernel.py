@@ -131,7 +131,7 @@ def test_what_was_pushed_runs_on_a_simulated_kaggle(pushed, tmp_path, shape):
     packed = bundle.read(dataset)
     expected = submission.predict(data, packed, submission.load(packed)).scores
     np.testing.assert_allclose(table.to_numpy(), expected, atol=1e-3)  # bf16, another number of threads
-    folder = tmp_path / "working" / "outputs" / "first" / "08_submission"
+    folder = tmp_path / "working" / "outputs" / "first" / "08_submission" / "curated"
     told = json.loads((folder / "result.json").read_text())
     assert told["metrics"]["n_prior"] == 2 and told["metrics"]["promised_lwlrap"] == 0.75
     assert {"submission.csv", "how.csv", "predicted.png", "examples.png"} <= {path.name for path in folder.iterdir()}

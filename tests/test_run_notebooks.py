@@ -172,7 +172,7 @@ def a_submission_of_what_was_trained(tmp, data):
     fails(tmp, tmp, "nothing", **common, saying=["is not complete", "folds.csv", "make kfold RUN="])
     assert not (OUTPUTS / f"{NAME}-nothing").exists()
     succeeds(ROOT / "notebooks", tmp, "pool", **common)
-    folder = OUTPUTS / f"{NAME}-pool" / "08_submission"
+    folder = OUTPUTS / f"{NAME}-pool" / "08_submission" / "curated"
     figures = {"predicted.png", "examples.png"}
     assert set(contents(folder)) == {"configuration.json", "submission.csv", "how.csv"} | figures | REPORT
     first, told = contents(folder), json.loads((folder / "result.json").read_text())

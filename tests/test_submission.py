@@ -13,7 +13,19 @@ import soundfile
 import torch
 from fake_run import CLASSES, CUT, LOGMEL, make_run
 
-from lib import baseline, bundle, cache, datasets, metrics, models, submission, submission_plots, windows
+from lib import (
+    baseline,
+    bundle,
+    cache,
+    datasets,
+    metrics,
+    models,
+    pooling,
+    stage2,
+    submission,
+    submission_plots,
+    windows,
+)
 from lib.pooling import pool_mean
 from lib.submission import Step
 
@@ -48,6 +60,23 @@ def asked(tmp_path):
         return datasets.load_test(tmp_path)
 
     return make
+
+
+def choosing(packed, method, *, kind="pooling", parameter=None):
+    """The same run, had 06 chosen otherwise."""
+    choice = {"kind": kind, "method": method, "parameter": parameter}
+    return replace(packed, manifest={**packed.manifest, "choice": choice})
+
+
+def fade_in(paths):
+    """From -60 dB to full level, so that a clip's windows differ."""
+    for path in paths:
+        sound, rate = soundfile.read(path)
+        soundfile.write(path, sound * np.geomspace(1e-3, 1, len(sound)), rate)
+
+
+def stage2_files(folder):
+    return {f"stage2.{kind}": folder / f"stage2.{kind}" for kind in ("safetensors", "json")}
 
 
 def test_the_scores_are_those_of_the_plain_pipeline(asked, packed, networks, tmp_path):
@@ -108,25 +137,51 @@ def test_classes_in_another_order_too_many_or_too_few(asked, packed, networks):
 
 
 def test_a_pooling_that_is_not_known_is_refused(asked, packed, networks):
-    other = replace(packed, manifest={**packed.manifest, "choice": {"pooling": "median"}})
-    with pytest.raises(ValueError, match="chose the pooling 'median'; known are mean"):
+    other = choosing(packed, "midday")
+    with pytest.raises(ValueError, match="chose the pooling 'midday'; known are mean"):
         submission.predict(asked({"a.wav": 0.5}), other, networks)
 
 
-def test_a_choice_is_applied_model_by_model_with_its_exponent(asked, packed, networks, monkeypatch):
-    calls = []
-
-    def pool_power(fnames, scores, exponent):
-        calls.append(exponent)
-        return pool_mean(fnames, scores**exponent)
-
-    monkeypatch.setitem(submission.pooling.POOLINGS, "power", pool_power)
-    chosen = replace(packed, manifest={**packed.manifest, "choice": {"pooling": "power", "exponent": 2.0, "n": 9}})
-    data = asked({"a.wav": 0.5})  # one window
+@pytest.mark.parametrize("method", [name for name in pooling.POOLINGS if name != "mean"])
+def test_a_chosen_pooling_is_applied_model_by_model(method, asked, packed, networks):
+    chosen = choosing(packed, method, parameter=next(iter(pooling.POOLINGS[method].grid), None))
+    data = asked({"a.wav": 2.5, "b.wav": 1.7})
+    fade_in(data.clips["path"])
     found = submission.predict(data, chosen, networks).scores
-    singles = [submission.predict(data, packed, [network]).scores for network in networks]
-    np.testing.assert_allclose(found, np.mean(np.square(singles), axis=0), atol=1e-6)
-    assert calls == [2.0, 2.0]
+    singles = [submission.predict(data, chosen, [network]).scores for network in networks]
+    np.testing.assert_allclose(found, np.mean(singles, axis=0), atol=1e-6)
+    assert not np.allclose(found, submission.predict(data, packed, networks).scores, atol=1e-4)
+
+
+def test_a_weighted_mean_is_weighted_by_the_energy_of_windows(asked, packed, networks):
+    data = asked({"a.wav": 3.0})
+    fade_in(data.clips["path"])
+    found = submission.predict(data, choosing(packed, "energy"), networks[:1]).scores
+    store = cache.hold(data.clips, LOGMEL)
+    table = windows.rolling(store, store.index, CUT)
+    scores = models.activate(models.score(networks[0], store, table, CUT.n_frames(LOGMEL)), "bce")
+    power = windows.energy(store, table, CUT.window_s)
+    np.testing.assert_allclose(found[0], np.average(scores, axis=0, weights=power), atol=1e-6)
+
+
+def test_a_chosen_stage_2_reads_each_models_windows_and_keeps_its_hop(asked, packed, networks, tmp_path):
+    torch.manual_seed(0)
+    second = stage2.Stage2Model(stage2.Stage2("conv1d", 9, (0, 1, 2)))
+    stage2.save(tmp_path / "stage2.safetensors", second, {})
+    chosen = replace(choosing(packed, "conv1d", kind="stage2"), files=packed.files | stage2_files(tmp_path))
+    data = asked({"a.wav": 2.5, "b.wav": 0.6})
+    found = submission.predict(data, chosen, networks)
+    store = cache.hold(data.clips, LOGMEL)
+    table = windows.rolling(store, store.index, CUT)
+    where = table["fname"].to_numpy(str), table["window_start_s"].to_numpy()
+    each = [models.activate(models.score(n, store, table, CUT.n_frames(LOGMEL)), "bce") for n in networks]
+    expected = [stage2.clip_scores(second, *where, scores, "bce")[1] for scores in each]
+    np.testing.assert_allclose(found.scores, np.mean(expected, axis=0), atol=1e-6)
+    clock = Clock(1.0)
+    many = asked({f"t{i:03}.wav": 4.0 for i in range(60)})
+    slow = [Slow(clock) for _ in range(3)]
+    late = submission.predict(many, chosen, slow, budget_s=1500, started=1000.0, clock=clock)
+    assert set(late.how["hop_s"]) <= {0.0, CUT.hop_s} and late.how["n_models"].iloc[-1] < 3
 
 
 def test_other_settings_than_those_of_the_weights_are_refused(packed):
@@ -325,7 +380,7 @@ def how_of(data):
 
 
 def test_the_choices_own_score_is_the_promise_where_it_has_one(packed):
-    choice = {"pooling": "mean", "lwlrap": 0.8, "lwlrap_low": 0.7, "lwlrap_high": 0.9, "n": 4}
+    choice = {"kind": "pooling", "method": "mean", "lwlrap": 0.8, "lwlrap_low": 0.7, "lwlrap_high": 0.9, "n": 4}
     assert submission.promise(packed)["lwlrap"] == 0.75
     assert submission.promise(replace(packed, manifest={**packed.manifest, "choice": choice})) == choice
 
