@@ -139,6 +139,11 @@ KEYS = {
     # 08: scoring of test clips
     "weights": Key(str, "folder of a packed run; empty: what this run trained; kaggle: a kernel's input"),
     "budget_s": Key(float, "s, from the start, that scoring may take; 0: as long as it takes", 0, 1_000_000),
+    # 09: the journal
+    "only": Key(list, "words of a notebook's name or question; rows without any are hidden; empty: all rows"),
+    "base_run": Key(
+        str, "run whose curated models are the base; empty: those of the same run", pattern=f"({TAKEN}{NAME})?"
+    ),
 }
 
 

@@ -1,0 +1,107 @@
+"""Variants of 04 against their base: the curated models of the same run, or of another one with the same folds.
+
+Never against the best so far, which is the luckiest. Variants that were read on other folds or labels are refused, with
+the reason in words: their difference to the base could be that of the clips.
+
+Used in: 09_journal.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+
+from lib import metrics, oof
+from lib.retraining import BASE
+
+__all__ = ["Comparison", "against_base"]
+
+MADE = ("data", "curation")  # follow from the other settings: not what a person changed
+
+
+class Comparison(NamedTuple):
+    """Variants of 04 against the base.
+
+    Attributes
+    ----------
+    table : variant, changed (settings that differ from the base), lwlrap and hit_rate with intervals, n, then what
+        `metrics.compare_all` says; the base on top; no row where the base is not whole
+    curves : learning curves of the same variants: variant, model, epoch, train_loss, valid_loss, lwlrap
+    refused : a sentence for each reason why variants are not compared
+    """
+
+    table: pd.DataFrame
+    curves: pd.DataFrame
+    refused: list[str]
+
+
+def against_base(home: Path, base_home: Path | None = None) -> Comparison:
+    """All variants of a run against the base, paired on the same clips, corrected by Holm over the table.
+
+    Parameters
+    ----------
+    home : outputs/<run>
+    base_home : the run whose curated models are the base; none: the same
+    """
+    base = (base_home or home) / "04_kfold" / BASE
+    try:
+        setting, clips = _read(base)
+    except (OSError, ValueError, KeyError) as error:
+        empty = pd.DataFrame({"variant": [], "verdict": []})
+        return Comparison(empty, empty, [f"Nothing is compared with {base.parents[1].name}/{BASE}: {error}"])
+    found, changed, causes = {BASE: clips}, {BASE: ""}, defaultdict(list)
+    others = sorted(path.parent for path in (home / "04_kfold").glob("[!.]*/configuration.json"))
+    for folder in others:
+        name = folder.name if folder.parent == base.parent else f"{home.name}/{folder.name}"
+        try:
+            if folder != base:
+                theirs, found[name] = _comparable(folder, setting, clips)
+                differ = [k for k, value in theirs.items() if k not in MADE and value != setting.get(k)]
+                changed[name] = ", ".join(f"{k} {theirs[k]}" for k in differ)
+        except (OSError, ValueError, KeyError) as error:
+            causes[str(error)].append(name)
+    rows = [{"variant": name, "changed": changed[name], **_bootstrap(of)} for name, of in found.items()]
+    table = pd.DataFrame(rows)
+    if len(found) > 1:
+        scores = {name: of.scores for name, of in found.items() if name != BASE}
+        pairs = metrics.compare_all(clips.targets, clips.scores, scores, clips.groups)
+        table = table.merge(pd.DataFrame(pairs).drop(columns="n"), on="variant", how="left")
+    curves = pd.concat([of.epochs.assign(variant=name) for name, of in found.items()], ignore_index=True)
+    whom = f"{base.parents[1].name}/{BASE}"
+    refused = [f"Not compared with {whom}: {', '.join(names)}. {why}" for why, names in causes.items()]
+    return Comparison(table, curves, refused)
+
+
+def _read(variant: Path) -> tuple[dict, oof.Clips]:
+    """Configuration and out-of-fold scores; ValueError unless all folds are done."""
+    home, path = variant.parents[1].name, variant / "configuration.json"
+    if not path.is_file():
+        raise ValueError(f"It is not there yet. Train it: make kfold RUN={home}")
+    setting = json.loads(path.read_text())
+    done = [fold for fold in range(setting["n_folds"]) if (variant / f"without_{fold}" / "result.json").is_file()]
+    if missing := sorted(set(range(setting["n_folds"])) - set(done)):
+        raise ValueError(f"Folds {missing} are still to be trained.")
+    return setting, oof.read(variant / "pooled", setting["n_folds"])
+
+
+def _comparable(variant: Path, base: Mapping, clips: oof.Clips) -> tuple[dict, oof.Clips]:
+    """As `_read`; ValueError too where the difference to the base could come from other folds, labels or clips."""
+    setting = json.loads((variant / "configuration.json").read_text())
+    if setting["folds"] != base["folds"]:
+        raise ValueError(
+            f"Their folds are {setting['folds']}, those of the base {base['folds']}: other models saw other clips. "
+            "Train with the same ones (-p folds_csv outputs/<run of the base>/folds.csv)."
+        )
+    if setting["labels"] != base["labels"]:
+        raise ValueError(f"Their labels are {setting['labels']}, those of the base {base['labels']}.")
+    setting, mine = _read(variant)
+    if mine.table["fname"].tolist() != clips.table["fname"].tolist():
+        raise ValueError("Other clips were scored. Train both on the same data.")
+    return setting, mine
+
+
+def _bootstrap(clips: oof.Clips) -> dict[str, float | int]:
+    return metrics.bootstrap(clips.targets, clips.scores, clips.groups)
