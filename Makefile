@@ -21,7 +21,7 @@ OWNER ?= $(KAGGLE_USERNAME)
 NB ?= 08_submission
 VARIANT ?= curated
 
-.PHONY: help setup demo kfold pairs test lab bench kaggle data lint clean
+.PHONY: help setup demo kfold pairs test lab report bench kaggle data lint clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -70,6 +70,9 @@ lint: setup ## ruff, and no outputs in notebooks
 
 lab: setup ## JupyterLab on the notebooks
 	cd notebooks && ../$(BIN)/jupyter lab
+
+report: setup ## render the executed notebooks of RUN as pages to open from disk, outputs/RUN/report/index.html
+	@$(BIN)/python -m lib.report outputs/$(RUN)
 
 bench: setup ## speed and memory, as ratios inside one run
 	@for script in benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["digest", "whole_file", "whole_folder", "write_json"]
+__all__ = ["digest", "throw_away", "whole_file", "whole_folder", "write_json"]
 
 
 def digest(*parts: object) -> str:
@@ -86,6 +86,13 @@ def write_json(path: Path, content: object) -> None:
     """Write `content` as indented JSON, whole or not at all."""
     with whole_file(path) as partial:
         partial.write_text(json.dumps(content, indent=2, default=_plain) + "\n", encoding="utf-8")
+
+
+def throw_away(folder: Path) -> None:
+    """Remove a folder; renamed first, so that a kill half-way leaves no part of it under its name."""
+    if folder.is_dir():
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", suffix=".partial", dir=folder.parent) as aside:
+            folder.rename(Path(aside) / folder.name)
 
 
 @contextmanager

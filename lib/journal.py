@@ -7,7 +7,7 @@ A row is a part that answers something: a folder with result.json that is no sin
 outputs/journal.csv is rebuilt from what lies there, never appended to; what can't be read has its reason in `note`.
 The difference of a row is to the base of the same run, never to the best so far, which is the luckiest.
 
-Used in: 09_journal.
+Used in: 09_journal, the report.
 """
 
 import json
@@ -22,7 +22,7 @@ from lib import parameters, runs, variants
 from lib.files import whole_file
 from lib.retraining import BASE
 
-__all__ = ["NUMBERS", "TEXTS", "answers", "draft", "headline", "rebuild", "says", "select"]
+__all__ = ["NUMBERS", "TEXTS", "answers", "cost", "draft", "duration", "headline", "rebuild", "says", "select"]
 
 TEXTS = ["finished", "run", "notebook", "part", "question", "expected", "changed", "against_base", "verdict", "says"]
 TEXTS += ["commit", "command", "note"]
@@ -62,7 +62,7 @@ def headline(table: pd.DataFrame) -> pd.DataFrame:
         "lwlrap": [_interval(row, "lwlrap") for row in table.to_dict("records")],
         "n": [f"{n:.0f}" if n == n else "" for n in table["n"]],
         "verdict": table["verdict"],
-        "cost": table["seconds"].map(_duration),
+        "cost": table["seconds"].map(duration),
         "changed": table["changed"],
         "commit": table["commit"].str.replace(r"^(.{7})[^-]*", r"\1", regex=True),
     }
@@ -90,7 +90,7 @@ def draft(row: Mapping[str, object]) -> str:
         "Measured": _measured(row),
         "Verdict": row["verdict"] or "none: a screening, or not all is done",
         "Because": "...",
-        "Cost": f"{trainings}{_duration(row['seconds'])} in all",
+        "Cost": f"{trainings}{duration(row['seconds'])} in all",
         "Next": "...",
         "Command": f"`{row['command']}`",
     }
@@ -106,8 +106,26 @@ def says(table: pd.DataFrame, run: str) -> str:
         return f"Run {run} holds no finished part yet; {n_runs} other runs hold {len(table)}."
     verdicts = mine["verdict"].replace("", "without a verdict").value_counts()
     told = ", ".join(f"{n} {verdict}" for verdict, n in verdicts.items())
-    cost = f"{mine['trainings'].sum():.0f} trainings, {_duration(mine['seconds'].sum())} of computing"
+    cost = f"{mine['trainings'].sum():.0f} trainings, {duration(mine['seconds'].sum())} of computing"
     return f"Run {run} holds {len(mine)} finished parts ({told}; {cost}); all {n_runs} runs hold {len(table)}."
+
+
+def cost(part: Path) -> tuple[int, float]:
+    """Trainings that belong to a part, and seconds of these and of the part itself, as their manifests tell."""
+    below = (part.parent if part.name == "pooled" else part).glob("**/without_*/**/manifest.json")
+    seconds = []
+    for path in [*below, part / "manifest.json"]:
+        try:
+            seconds.append(float(json.loads(path.read_text())["seconds"]))
+        except (OSError, ValueError, LookupError, TypeError):
+            seconds.append(0.0)
+    return len(seconds) - 1, sum(seconds)
+
+
+def duration(seconds: float) -> str:
+    """In words: 12 s, 22.0 min, 2.0 h."""
+    size, unit = next(((s, u) for s, u in ((3600, "h"), (60, "min")) if seconds >= 2 * s), (1, "s"))
+    return f"{seconds / size:.{0 if size == 1 else 1}f} {unit}"
 
 
 def _answers(names: tuple[str, ...]) -> bool:
@@ -119,9 +137,7 @@ def _row(part: Path, outputs: Path) -> dict[str, object]:
     run, notebook, *names = part.relative_to(outputs).parts
     row = {"run": run, "notebook": notebook, "part": "/".join(name for name in names if name != "pooled")}
     row["question"], row["expected"] = _asked(part / "executed.ipynb", runs.CODE / "notebooks" / f"{notebook}.ipynb")
-    below = (part.parent if part.name == "pooled" else part).glob("**/without_*/**/manifest.json")
-    trained = [_seconds(path) for path in below]
-    row |= {"trainings": len(trained), "seconds": sum(trained) + _seconds(part / "manifest.json")}
+    row["trainings"], row["seconds"] = cost(part)
     try:
         told, made = (json.loads((part / name).read_text()) for name in ("result.json", "manifest.json"))
         numbers = told["metrics"]
@@ -193,13 +209,6 @@ def _measured(row: Mapping[str, object]) -> str:
     return row["says"] + (f" Against {BASE} of the same run, paired, one seed: {compared}." if compared else "")
 
 
-def _seconds(manifest: Path) -> float:
-    try:
-        return float(json.loads(manifest.read_text())["seconds"])
-    except (OSError, ValueError, LookupError, TypeError):
-        return 0.0
-
-
 def _interval(numbers: Mapping[str, object], key: str) -> str:
     """.838 [.794, .880], as JOURNAL.md writes it, differences with their sign; nothing where there is no number."""
     values = [numbers.get(key + end) for end in ("", "_low", "_high")]
@@ -208,8 +217,3 @@ def _interval(numbers: Mapping[str, object], key: str) -> str:
     form = "+.3f" if key.endswith("diff") else ".3f"
     value, low, high = (re.sub(r"^([+-]?)0\.", r"\1.", format(v, form)) for v in values)
     return f"{value} [{low}, {high}]"
-
-
-def _duration(seconds: float) -> str:
-    size, unit = next(((s, u) for s, u in ((3600, "h"), (60, "min")) if seconds >= 2 * s), (1, "s"))
-    return f"{seconds / size:.{0 if size == 1 else 1}f} {unit}"

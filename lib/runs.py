@@ -15,7 +15,6 @@ import os
 import platform
 import random
 import subprocess
-import tempfile
 import time
 from dataclasses import dataclass, field, fields, replace
 from importlib import metadata
@@ -27,7 +26,7 @@ import torch
 
 import lib
 from lib import bundle, demo, folds, kaggle, parameters
-from lib.files import whole_file, write_json
+from lib.files import throw_away, whole_file, write_json
 
 __all__ = ["IN_KERNEL", "ROOT", "Run", "seed_everything", "start"]
 
@@ -152,7 +151,7 @@ class Run:
         differ = [k for k in sorted(mine.keys() | theirs.keys()) if mine.get(k) != theirs.get(k)]
         if self.params["overwrite"]:
             for made in [self.variant] if differ else [self.folder, self.variant / "pooled"]:
-                _throw_away(made)
+                throw_away(made)
         elif differ:
             changes = ", ".join(f"{k}: {theirs.get(k)!r} there, {mine.get(k)!r} now" for k in differ)
             raise ValueError(
@@ -260,13 +259,6 @@ def _existing(name: str, key: str) -> Path:
         if path.exists():
             return path.resolve()
     raise FileNotFoundError(f"{key}={name!r} is neither in {Path.cwd()} nor in {ROOT}. Give its full path.")
-
-
-def _throw_away(folder: Path) -> None:
-    """Remove a folder; renamed first, so that a kill half-way leaves no result without what it stands for."""
-    if folder.is_dir():
-        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", suffix=".partial", dir=folder.parent) as aside:
-            folder.rename(Path(aside) / folder.name)
 
 
 def _surroundings() -> dict[str, object]:
