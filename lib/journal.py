@@ -150,7 +150,8 @@ def _row(part: Path, outputs: Path) -> dict[str, object]:
         row["changed"], row["command"] = _changed(notebook, told["parameters"])
         row["note"] = "" if numbers.get("complete", True) else "not complete: parts of it are still to be trained"
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        row["note"] = f"can't be read ({type(error).__name__}: {error}). Make it again: -p overwrite True"
+        why = f"{type(error).__name__}: {error}".replace(f"{part}/", "")
+        row["note"] = f"can't be read ({why}). Make it again: -p overwrite True"
     return row
 
 

@@ -102,7 +102,7 @@ def build(home: Path) -> Path:
 def find(home: Path) -> list[Page]:
     """The pages of a run in the order of its notebooks, single trainings below the part that they belong to."""
     if not home.is_dir():
-        there = sorted({path.parents[1].name for path in home.parent.glob("*/[0-9][0-9]_*/")} - {home.parent.name})
+        there = sorted({path.parent.name for path in home.parent.glob("*/[0-9][0-9]_*/")})
         raise FileNotFoundError(f"There is no run {home}. There are: {', '.join(there) or 'none yet'}.")
     found = sorted(path.parent for path in home.glob(f"[0-9][0-9]_*/**/{EXECUTED}"))
     if not found:
@@ -200,7 +200,10 @@ def _rendered(path: Path) -> str:
     import nbformat  # slow, like nbconvert
     from nbconvert import HTMLExporter
 
-    notebook = nbformat.read(path, as_version=4)
+    try:
+        notebook = nbformat.read(path, as_version=4)
+    except ValueError as error:
+        return f"<p class='stopped'>{path.name} can't be read: {_quoted(str(error))}</p>"
     notebook.metadata.pop("widgets", None)
     for cell in notebook.cells:
         if cell.cell_type == "code":

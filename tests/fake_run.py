@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import nbformat
 import numpy as np
 import pandas as pd
 import torch
@@ -41,3 +42,64 @@ def make_run(home: Path, *, n_folds: int = 2, classes: list[str] = CLASSES, arch
     )
     per_class.to_csv(part / "pooled" / "per_class.csv", index=False)
     return home
+
+
+def make_variant(
+    home: Path,
+    name: str = "curated",
+    *,
+    right: float = 1.0,
+    n_folds: int = 2,
+    done: int | None = None,
+    **setting: object,
+) -> Path:
+    """A variant of 04 in outputs/<run>, 20 clips of 20 groups in two classes; its pooled part, if all folds are done.
+
+    Parameters
+    ----------
+    right : share of the clips whose own class ranks first
+    done : how many folds are done; none: all
+    setting : what its configuration has besides, such as folds="another digest"
+    """
+    setting = {"n_folds": n_folds, "folds": "f" * 12, "labels": "1" * 12, "lr": 0.01, **setting}
+    variant, done = home / "04_kfold" / name, n_folds if done is None else done
+    write_part(variant / "pooled", seconds=1.0) if done == n_folds else variant.mkdir(parents=True)
+    (variant / "configuration.json").write_text(json.dumps(setting))
+    for fold in range(done):
+        part = write_part(variant / f"without_{fold}", seconds=10.0)
+        label = [i % 2 for i in range(20)]
+        table = pd.DataFrame(
+            {"fname": [f"c{i:02}.wav" for i in range(20)], "fold": [i // 2 % n_folds for i in range(20)]}
+        )
+        table["group"], table["labels"] = table["fname"], ["ab"[k] for k in label]
+        hits = np.arange(20) < round(20 * right)
+        table["a"] = np.where(np.equal(label, 0) == hits, 0.9, 0.1)
+        table["b"] = 1 - table["a"]
+        table[["fname", "group", "fold", "labels", "a", "b"]][table["fold"] == fold].to_csv(
+            part / "clips.csv", index=False
+        )
+        epochs = {"epoch": [0, 1], "train_loss": [1.0, 0.5], "valid_loss": [1.0, 0.6], "lwlrap": [None, right]}
+        pd.DataFrame(epochs).to_csv(part / "epochs.csv", index=False)
+    return variant
+
+
+def write_part(
+    folder: Path, *, seconds: float = 2.0, finished: str = "2026-01-01T10:00:00+0000", **told: object
+) -> Path:
+    """result.json and manifest.json of a finished part; `told` goes into the result."""
+    folder.mkdir(parents=True)
+    result = {"parameters": {"run": "demo", "profile": "demo"}, "verdict": "measured", "says": "It is so."}
+    found = {"lwlrap": 0.75, "lwlrap_low": 0.7, "lwlrap_high": 0.8, "n": 20, "baseline_lwlrap": 0.5}
+    (folder / "result.json").write_text(json.dumps({**result, "metrics": found, **told}))
+    made = {"finished": finished, "commit": "0123456789abcdef", "dirty": False, "seconds": seconds}
+    (folder / "manifest.json").write_text(json.dumps(made))
+    return folder
+
+
+def write_notebook(path: Path, *cells: object, title: str = "04 · Is it so?") -> Path:
+    """An executed notebook: its first cell asks, each of `cells` is the list of outputs of a code cell."""
+    first = nbformat.v4.new_markdown_cell(f"# {title}\n\n**Question.** Really?\n\n**Expectation.** It rather is.")
+    code = [nbformat.v4.new_code_cell("look(1)", outputs=outputs) for outputs in cells]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(nbformat.v4.new_notebook(cells=[first, *code]), path)
+    return path

@@ -1,0 +1,104 @@
+"""Tests of lib.variants and lib.journal_plots: paired against the base of the run, or refused with the reason."""
+
+import numpy as np
+import pytest
+from fake_run import make_variant
+
+from lib import journal_plots, metrics, oof, variants
+
+
+def test_variants_are_compared_with_the_base_on_top(tmp_path):
+    base = make_variant(tmp_path / "mine", right=0.9)
+    worse = make_variant(tmp_path / "mine", "worse", right=0.3, lr=0.5, data="another cache")
+    make_variant(tmp_path / "mine", "same", right=0.9, train_set="curated_noisy")
+    found = variants.against_base(tmp_path / "mine")
+    assert found.refused == []
+    table = found.table.set_index("variant")
+    assert table.index.tolist() == ["curated", "same", "worse"]
+    assert table["changed"].to_dict() == {"curated": "", "same": "train_set curated_noisy", "worse": "lr 0.5"}
+    assert np.isnan(table.loc["curated", "lwlrap_diff"])
+    one, other = (oof.read(folder / "pooled", 2) for folder in (base, worse))
+    expected = metrics.compare(one.targets, one.scores, other.scores, one.groups)
+    assert table.loc["worse", "lwlrap_diff"] == pytest.approx(expected["lwlrap_diff"]) == pytest.approx(-0.3)
+    assert (table.loc["worse", "verdict"], table.loc["same", "verdict"]) == ("dropped", "unclear")
+    assert set(found.curves["variant"]) == set(table.index) and set(found.curves["model"]) == {"without_0", "without_1"}
+
+
+def test_the_base_alone_is_a_table_of_one(tmp_path):
+    make_variant(tmp_path / "mine", right=0.9)
+    found = variants.against_base(tmp_path / "mine")
+    assert found.table["variant"].tolist() == ["curated"] and found.table["n"].tolist() == [20]
+    assert found.refused == [] and len(found.curves) == 4
+
+
+@pytest.mark.parametrize(
+    ("setting", "reason"),
+    [
+        ({"folds": "a" * 12}, "Their folds are aaaaaaaaaaaa, those of the base ffffffffffff"),
+        ({"labels": "a" * 12}, "Their labels are aaaaaaaaaaaa, those of the base 111111111111"),
+        ({"done": 1}, "Folds [1] are still to be trained."),
+        ({"n_folds": 4, "done": 0}, "Folds [0, 1, 2, 3] are still to be trained."),
+    ],
+)
+def test_what_cannot_be_compared_is_refused_with_its_reason(tmp_path, setting, reason):
+    make_variant(tmp_path / "mine")
+    make_variant(tmp_path / "mine", "good", right=0.5)
+    make_variant(tmp_path / "mine", "odd", right=0.0, **setting)
+    found = variants.against_base(tmp_path / "mine")
+    assert found.table["variant"].tolist() == ["curated", "good"] and "odd" not in set(found.curves["variant"])
+    (sentence,) = found.refused
+    assert sentence.startswith(f"Not compared with mine/curated: odd. {reason}")
+
+
+def test_other_clips_are_refused(tmp_path):
+    make_variant(tmp_path / "mine")
+    path = make_variant(tmp_path / "mine", "odd") / "without_0" / "clips.csv"
+    path.write_text(path.read_text().replace("c00.wav", "x00.wav"))
+    assert "Other clips were scored" in variants.against_base(tmp_path / "mine").refused[0]
+
+
+def test_another_run_can_be_the_base_if_its_folds_are_the_same(tmp_path):
+    make_variant(tmp_path / "base", right=1.0)
+    make_variant(tmp_path / "base", "not_asked", right=0.5)
+    make_variant(tmp_path / "mine", right=0.2, lr=0.5)
+    found = variants.against_base(tmp_path / "mine", tmp_path / "base")
+    assert found.table["variant"].tolist() == ["curated", "mine/curated"]
+    assert found.table["verdict"].tolist()[1] == "dropped" and found.table["changed"].tolist()[1] == "lr 0.5"
+    make_variant(tmp_path / "third", folds="a" * 12)
+    found = variants.against_base(tmp_path / "third", tmp_path / "base")
+    assert found.table["variant"].tolist() == ["curated"]
+    assert "Not compared with base/curated: third/curated. Their folds are" in found.refused[0]
+    assert "-p folds_csv" in found.refused[0]
+
+
+def test_without_a_base_nothing_is_compared_and_the_way_to_it_is_told(tmp_path):
+    make_variant(tmp_path / "mine", "noisy")
+    found = variants.against_base(tmp_path / "mine")
+    assert found.table.empty and found.curves.empty
+    assert found.refused == [
+        "Nothing is compared with mine/curated: It is not there yet. Train it: make kfold RUN=mine"
+    ]
+    make_variant(tmp_path / "begun", done=1)
+    assert "Folds [1] are still to be trained" in variants.against_base(tmp_path / "begun").refused[0]
+
+
+def test_curves_of_different_length_are_drawn_over_the_share_of_the_training(tmp_path):
+    make_variant(tmp_path / "mine", right=0.9)
+    make_variant(tmp_path / "mine", "other", right=0.4)
+    curves = variants.against_base(tmp_path / "mine").curves
+    first = curves["variant"] == "curated"
+    curves.loc[first & (curves["model"] == "without_0"), "epoch"] += 2  # this fold was trained for longer
+    losses, scores = journal_plots.learning_curves(curves).axes
+    base, other = scores.lines
+    assert base.get_xdata().tolist() == list(range(5, 101, 5))
+    assert base.get_ydata()[-1] == pytest.approx(0.9) and other.get_ydata()[-1] == pytest.approx(0.4)
+    assert base.get_color() == "black" and base.get_label() == "curated"
+    assert scores.get_title() == "The base ends at 0.900, the others between 0.400 and 0.400"
+    assert losses.lines[0].get_ydata()[-1] == pytest.approx(0.5) and "(nats)" in losses.get_ylabel()
+    assert "(%)" in scores.get_xlabel()
+
+
+def test_the_base_alone_has_a_title_of_its_own(tmp_path):
+    make_variant(tmp_path / "mine", right=0.9)
+    scores = journal_plots.learning_curves(variants.against_base(tmp_path / "mine").curves).axes[1]
+    assert scores.get_title() == "The base ends at 0.900"
