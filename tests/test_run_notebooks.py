@@ -20,7 +20,7 @@ import pytest
 import soundfile
 from safetensors import safe_open
 
-from lib import folds, oof, parameters, stage2
+from lib import folds, oof, parameters, report, stage2
 
 pytestmark = pytest.mark.notebooks
 
@@ -184,6 +184,27 @@ def a_submission_of_what_was_trained(tmp, data):
     assert told["metrics"]["promised_lwlrap"] == pooled["lwlrap"] and "labels are not known" in told["says"]
     succeeds(tmp, tmp, "pool", **common)
     assert contents(folder) == first  # loaded, not scored again
+    the_journal_tells_of_it(tmp)
+
+
+def the_journal_tells_of_it(tmp):
+    """09 beside the run "pool", and where there is no run; then the report of what papermill left."""
+    succeeds(ROOT / "notebooks", tmp, "pool", notebook="09_journal", only="eda,submission")
+    home = OUTPUTS / f"{NAME}-pool"
+    written = {"against_base.csv", "drafts.md", "learning_curves.png"}
+    assert set(contents(home / "09_journal")) == written | REPORT
+    drafts = (home / "09_journal" / "drafts.md").read_text()
+    assert drafts.count("## ") == 1 and "08_submission curated" in drafts and str(tmp) not in drafts
+    journal = pd.read_csv(OUTPUTS / "journal.csv", keep_default_na=False)
+    mine = journal[journal["run"] == home.name]
+    assert set(mine["notebook"] + " " + mine["part"]) == {"04_kfold curated", "08_submission curated"}
+    told = json.loads((part("pool", "pooled") / "result.json").read_text())
+    assert mine.set_index("notebook").loc["04_kfold", "says"] == told["says"]
+    succeeds(tmp, tmp, "no-run", notebook="09_journal")
+    told = json.loads((OUTPUTS / f"{NAME}-no-run" / "09_journal" / "result.json").read_text())
+    assert told["verdict"] is None and f"Run {NAME}-no-run holds no finished part yet" in told["says"]
+    shutil.copy(tmp / "executed.ipynb", OUTPUTS / f"{NAME}-no-run" / "09_journal")
+    assert told["says"] in report.build(OUTPUTS / f"{NAME}-no-run").read_text()
 
 
 def a_pair_model_is_the_same_either_way_round(tmp, data):

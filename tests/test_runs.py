@@ -266,7 +266,7 @@ def test_a_kill_while_throwing_away_leaves_nothing_that_looks_done(monkeypatch):
     def killed(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(runs.tempfile.TemporaryDirectory, "__exit__", killed)
+    monkeypatch.setattr(files.tempfile.TemporaryDirectory, "__exit__", killed)
     with pytest.raises(KeyboardInterrupt):
         start(overwrite=True).settle(data="d1")
     assert not run.done
