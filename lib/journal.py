@@ -54,13 +54,14 @@ def select(table: pd.DataFrame, words: list[str]) -> pd.DataFrame:
 
 
 def headline(table: pd.DataFrame) -> pd.DataFrame:
-    """To look at: finished, run, part, lwlrap with interval, n, verdict, cost, changed, commit; all as text."""
+    """The table to look at, all as text; of several differences to the base, only how many are clear of zero."""
     shown = {
         "finished": table["finished"].str[:16].str.replace("T", " "),
         "run": table["run"],
         "part": table["notebook"] + " " + table["part"],
         "lwlrap": [_interval(row, "lwlrap") for row in table.to_dict("records")],
         "n": [f"{n:.0f}" if n == n else "" for n in table["n"]],
+        "against base": table["against_base"].map(_shortened),
         "verdict": table["verdict"],
         "cost": table["seconds"].map(duration),
         "changed": table["changed"],
@@ -86,7 +87,7 @@ def draft(row: Mapping[str, object]) -> str:
     lines = {
         "Question": row["question"],
         "Expected": row["expected"],
-        "Changed": row["changed"] or "Nothing: the profile as it lies.",
+        "Changed": row["changed"] or "No parameter: the profile as it lies.",
         "Measured": _measured(row),
         "Verdict": row["verdict"] or "none: a screening, or not all is done",
         "Because": "...",
@@ -218,3 +219,12 @@ def _interval(numbers: Mapping[str, object], key: str) -> str:
     form = "+.3f" if key.endswith("diff") else ".3f"
     value, low, high = (re.sub(r"^([+-]?)0\.", r"\1.", format(v, form)) for v in values)
     return f"{value} [{low}, {high}]"
+
+
+def _shortened(against_base: str) -> str:
+    """Of several differences, how many are above zero with all of their interval, and how many below."""
+    intervals = re.findall(r"\[(\S+), (\S+)\]", against_base)
+    if len(intervals) < 2:
+        return against_base
+    above, below = sum(float(low) > 0 for low, _ in intervals), sum(float(high) < 0 for _, high in intervals)
+    return f"of {len(intervals)}: {above} above 0, {below} below"

@@ -58,7 +58,7 @@ def against_base(home: Path, base_home: Path | None = None) -> Comparison:
         name = folder.name if folder.parent == base.parent else f"{home.name}/{folder.name}"
         try:
             if folder != base:
-                theirs, found[name] = _comparable(folder, setting, clips)
+                theirs, found[name] = _comparable(folder, base, setting, clips)
                 differ = [k for k, value in theirs.items() if k not in MADE and value != setting.get(k)]
                 changed[name] = ", ".join(f"{k} {theirs[k]}" for k in differ)
         except (OSError, ValueError, KeyError) as error:
@@ -87,16 +87,16 @@ def _read(variant: Path) -> tuple[dict, oof.Clips]:
     return setting, oof.read(variant / "pooled", setting["n_folds"])
 
 
-def _comparable(variant: Path, base: Mapping, clips: oof.Clips) -> tuple[dict, oof.Clips]:
+def _comparable(variant: Path, base: Path, of_base: Mapping, clips: oof.Clips) -> tuple[dict, oof.Clips]:
     """As `_read`; ValueError too where the difference to the base could come from other folds, labels or clips."""
     setting = json.loads((variant / "configuration.json").read_text())
-    if setting["folds"] != base["folds"]:
+    if setting["folds"] != of_base["folds"]:
         raise ValueError(
-            f"Their folds are {setting['folds']}, those of the base {base['folds']}: other models saw other clips. "
-            "Train with the same ones (-p folds_csv outputs/<run of the base>/folds.csv)."
+            f"Their folds are {setting['folds']}, those of the base {of_base['folds']}: other models saw other clips. "
+            f"Train with the same ones: -p folds_csv outputs/{base.parents[1].name}/folds.csv"
         )
-    if setting["labels"] != base["labels"]:
-        raise ValueError(f"Their labels are {setting['labels']}, those of the base {base['labels']}.")
+    if setting["labels"] != of_base["labels"]:
+        raise ValueError(f"Their labels are {setting['labels']}, those of the base {of_base['labels']}.")
     setting, mine = _read(variant)
     if mine.table["fname"].tolist() != clips.table["fname"].tolist():
         raise ValueError("Other clips were scored. Train both on the same data.")

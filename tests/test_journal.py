@@ -145,7 +145,19 @@ def test_the_headline_has_intervals_and_short_commits(outputs):
     shown = journal.headline(journal.rebuild(outputs)).set_index("part")
     assert shown.loc["04_kfold curated", "lwlrap"] == ".750 [.700, .800]"
     assert shown.loc["04_kfold curated", "commit"] == "0123456"
+    assert shown.loc["02_features ", "against base"] == "delta +.010 [-.020, +.040]"
+    assert shown.loc["04_kfold curated", "against base"] == ""
     assert shown.loc["01_eda ", "lwlrap"] == "" and shown.loc["01_eda ", "n"] == "7"
+
+
+def test_of_many_differences_the_headline_counts_those_clear_of_zero_and_names_no_winner(tmp_path):
+    intervals = {"a": (0.02, 0.01, 0.03), "b": (0.01, -0.01, 0.03), "c": (0.0, 0.0, 0.0), "d": (-0.3, -0.4, -0.2)}
+    ends = ("", "_low", "_high")
+    found = {f"{k}_lwlrap_diff{end}": v for k, of in intervals.items() for end, v in zip(ends, of, strict=True)}
+    write_part(tmp_path / "mine" / "02_features", metrics=found)
+    table = journal.rebuild(tmp_path)
+    assert journal.headline(table)["against base"].tolist() == ["of 4: 1 above 0, 1 below"]
+    assert row(table, "02_features")["against_base"].startswith("a +.020 [+.010, +.030]; b +.010 [-.010, +.030]; c ")
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0 s"), (119, "119 s"), (120, "2.0 min"), (7200, "2.0 h")])

@@ -68,7 +68,7 @@ def test_another_run_can_be_the_base_if_its_folds_are_the_same(tmp_path):
     found = variants.against_base(tmp_path / "third", tmp_path / "base")
     assert found.table["variant"].tolist() == ["curated"]
     assert "Not compared with base/curated: third/curated. Their folds are" in found.refused[0]
-    assert "-p folds_csv" in found.refused[0]
+    assert "-p folds_csv outputs/base/folds.csv" in found.refused[0]
 
 
 def test_without_a_base_nothing_is_compared_and_the_way_to_it_is_told(tmp_path):
