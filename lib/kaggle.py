@@ -17,7 +17,6 @@ Used in: `runs`; by `make kaggle` for any notebook (python -m lib.kaggle).
 """
 
 import argparse
-import ast
 import base64
 import hashlib
 import io
@@ -27,10 +26,11 @@ import re
 import sys
 import textwrap
 import zipfile
+from ast import literal_eval
 from collections.abc import Iterator
 from pathlib import Path
 
-from lib import bundle
+from lib import bundle, parameters
 from lib.files import whole_file, write_json
 
 __all__ = ["COMPETITION", "check", "find", "main", "pack", "pack_notebook"]
@@ -116,7 +116,7 @@ def pack(
     if not owner:
         raise ValueError("No owner: give your Kaggle user name (make kaggle OWNER=name).")
     content = json.loads(Path(notebook).read_text(encoding="utf-8"))
-    declared = _declared(content)
+    declared = parameters.declared(content)
     packed = bundle.gather(home, variant, with_weights="weights" in declared)
     fold = f" fold {values['fold']}" if "fold" in declared & values.keys() else ""
     kernel_slug = _slug(f"{home.name} {notebook.stem}{fold}")
@@ -159,7 +159,7 @@ def pack_notebook(content: dict, values: dict[str, object]) -> str:
     """The text of a notebook (parsed JSON) with the library and the parameters inside; outputs are dropped."""
     cells = [{**cell, "outputs": [], "execution_count": None} if _is_code(cell) else cell for cell in content["cells"]]
     at = next(i for i, cell in enumerate(cells) if "parameters" in cell["metadata"].get("tags", []))
-    declared = _declared(content)
+    declared = parameters.declared(content)
     lines = [f"{name} = {value!r}" for name, value in values.items() if name in declared]
     hidden = {"_kg_hide-input": True, "collapsed": True, "jupyter": {"source_hidden": True}, "tags": ["generated"]}
     cells.insert(at + 1, _cell("injected", "\n".join(lines), {"tags": ["injected-parameters"]}))
@@ -194,8 +194,6 @@ def main(words: list[str]) -> int:
     parser.add_argument("--folder", type=Path, required=True, help="where the two folders are written")
     given = parser.parse_args(words)
     try:
-        from lib import parameters  # needs yaml, which nothing else here does
-
         values = parameters.load_profile(given.profile) | _typed(dict(word.split("=", 1) for word in given.set))
         sources = tuple(filter(None, given.sources.split(",")))
         options = {"owner": given.owner, "variant": given.variant, "gpu": given.gpu, "sources": sources}
@@ -275,21 +273,12 @@ def _is_code(cell: dict) -> bool:
     return cell["cell_type"] == "code"
 
 
-def _declared(content: dict) -> set[str]:
-    """Names in the parameters cell of a notebook."""
-    for cell in content["cells"]:
-        if "parameters" in cell["metadata"].get("tags", []):
-            lines = ast.parse("".join(cell["source"])).body
-            return {line.target.id for line in lines if isinstance(line, ast.AnnAssign)}
-    raise ValueError("The notebook has no cell that is tagged `parameters`. Take one of notebooks/.")
-
-
 def _typed(words: dict[str, str]) -> dict[str, object]:
     """Values as typed on a command line: literals of Python where they are, else text."""
     typed: dict[str, object] = {}
     for name, word in words.items():
         try:
-            typed[name] = ast.literal_eval(word)
+            typed[name] = literal_eval(word)
         except (ValueError, SyntaxError):
             typed[name] = word
     return typed

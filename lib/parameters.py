@@ -8,9 +8,12 @@ Conventions
 A parameters cell holds `name: type = literal  # help`, one a line; the help text is the one of `KEYS`.
 A parameter file (params/<profile>.yaml) is flat. A list may come as comma-separated text (`-p variants a,b`).
 
-Used in: `runs.start`, the pipeline, and the test that holds notebooks and profiles together.
+Standard library only, but for reading a file: kernels are packed without an environment.
+
+Used in: `runs.start`, `kaggle`, the pipeline, and the test that holds notebooks and profiles together.
 """
 
+import ast
 import difflib
 import math
 import re
@@ -18,9 +21,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import yaml
-
-__all__ = ["KEYS", "Key", "check", "load_profile"]
+__all__ = ["KEYS", "Key", "check", "configuration", "declared", "load_profile"]
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,10 @@ class Key:
 RULE = r"[a-z]+(_[0-9.]+)?"
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"  # names become folders
 VARIANT = rf"{NAME}(\+{NAME})*"  # of an experiment; several are made together
+PLACE = (
+    *("run", "profile", "data_dir", "folds_csv", "weights", "overwrite", "strict"),
+    *("variant", "fold", "holdout_fold", "variants", "retrain", "folds", "seeds"),
+)
 TAKEN = r"(?!(cache|demo-data|findings)$)"
 
 KEYS = {
@@ -104,6 +109,7 @@ KEYS = {
         choices=("auto", "select", "compare"),
     ),
     "rules": Key(list, "rules that select windows, name_number; empty: all with their own number", pattern=RULE),
+    "retrain": Key(list, "training sets of 04 to compare, as 05 lists them; empty: all", pattern=NAME),
     "gate_db": Key(float, "dB below a clip's loudest frame; windows that stay below are silent", 1, 120),
     "keep_best": Key(bool, "True: a curated clip that would lose all its windows keeps its best"),
     # 06: from windows to clips
@@ -168,6 +174,8 @@ def load_profile(path: Path) -> dict[str, object]:
     ValueError
         If it is not a flat mapping, or `check` refuses a value.
     """
+    import yaml
+
     path = Path(path)
     if not path.is_file():
         there = sorted(p.stem for p in path.parent.glob("*.yaml"))
@@ -176,6 +184,21 @@ def load_profile(path: Path) -> dict[str, object]:
     if not isinstance(values, dict | None):
         raise ValueError(f"{path} must hold `key: value` lines, not a {type(values).__name__}.")
     return check(values or {})
+
+
+def declared(notebook: dict) -> set[str]:
+    """Names in the parameters cell of a notebook, as read from its JSON; ValueError if it has none."""
+    for cell in notebook["cells"]:
+        if "parameters" in cell["metadata"].get("tags", []):
+            lines = ast.parse("".join(cell["source"])).body
+            return {line.target.id for line in lines if isinstance(line, ast.AnnAssign)}
+    raise ValueError("The notebook has no cell that is tagged `parameters`. Take one of notebooks/.")
+
+
+def configuration(params: Mapping[str, object]) -> dict[str, object]:
+    """The parameters that make a variant what it is; the others say where it lies and which part of it is made."""
+    place = (*PLACE, "seed") if "seeds" in params else PLACE
+    return {name: value for name, value in params.items() if name not in place}
 
 
 def _checked(name: str, value: object) -> object:

@@ -1,7 +1,7 @@
 """Does training on what was kept help? The training sets of 04 that 05 compares, with the commands that train them.
 
-All show as many windows as the curated clips alone, with the same folds, seed and network; only what `VARIANTS` names
-may differ.
+All show as many windows as the curated clips alone, with the same folds, seed and network; only what
+`plan.VARIANTS` names may differ.
 
 Used in: 05_curation.
 """
@@ -12,28 +12,18 @@ from pathlib import Path
 import pandas as pd
 
 from lib import datasets, folds, metrics, oof
+from lib.plan import BASE, VARIANTS
 from lib.runs import Run
 
-__all__ = ["BASE", "VARIANTS", "commands", "compare", "found", "prior", "says", "verdict"]
+__all__ = ["commands", "compare", "found", "prior", "says", "verdict"]
 
-BASE = "curated"
-VARIANTS = {
-    "kept_curated": {"train_windows": "kept"},
-    "curated_noisy": {"train_set": "curated_noisy"},
-    "curated_kept_noisy": {"train_set": "curated_noisy", "train_windows": "kept_noisy"},
-    "kept_curated_kept_noisy": {"train_set": "curated_noisy", "train_windows": "kept"},
-    "warm_up": {"train_set": "warm_up"},
-    "pseudo": {"train_set": "pseudo"},
-    "curated_noisy_lq": {"train_set": "curated_noisy", "loss": "lq"},
-    "ignore_missing": {"ignore_missing": True},
-}
 MAY_DIFFER = {"train_set", "train_windows", "rule", "ignore_missing", "loss", "data", "curation"}
 
 
 def commands(run: Run, n_folds: int) -> list[str]:
     """A papermill command for every training that is still to be done, the base's first."""
     todo = []
-    for name, changes in {BASE: {}, **VARIANTS}.items():
+    for name, changes in {BASE: {}, **_asked(run)}.items():
         for fold in range(n_folds):
             if not (_folder(run, name) / folds.model_name(fold) / "result.json").is_file():
                 given = {"run": run.params["run"], "data_dir": run.params["data_dir"], "variant": name, "fold": fold}
@@ -56,7 +46,7 @@ def compare(run: Run, n_folds: int) -> pd.DataFrame:
     ValueError
         A variant that differs from the base in more than its training set, or scored other clips.
     """
-    names = [name for name in (BASE, *VARIANTS) if _whole(run, name, n_folds)]
+    names = [name for name in (BASE, *_asked(run)) if _whole(run, name, n_folds)]
     if BASE not in names:
         return pd.DataFrame(columns=["variant", "lwlrap_diff", "verdict"])
     base = oof.read(_folder(run, BASE) / "pooled", n_folds)
@@ -118,6 +108,14 @@ def prior(clips: pd.DataFrame, dealt: pd.DataFrame, classes: tuple[str, ...]) ->
     for f in set(fold):
         scores[fold == f] = metrics.prior_scores(targets[fold != f], (fold == f).sum())
     return metrics.lwlrap(targets, scores)
+
+
+def _asked(run: Run) -> dict[str, dict]:
+    """The variants that `retrain` names, with what they change; ValueError for another name."""
+    names = run.params["retrain"] or list(VARIANTS)
+    if unknown := [name for name in names if name not in VARIANTS]:
+        raise ValueError(f"retrain names {', '.join(unknown)}. There are: {', '.join(VARIANTS)}.")
+    return {name: VARIANTS[name] for name in names}
 
 
 def _folder(run: Run, name: str) -> Path:

@@ -34,11 +34,6 @@ CODE = Path(lib.__file__).resolve().parents[1]
 # A checkout has its outputs beside lib/; packed into a kernel there is no checkout, and the working folder serves.
 IN_KERNEL = not (CODE / "pyproject.toml").is_file()
 ROOT = Path.cwd() if IN_KERNEL else CODE
-# Where and which part, not what: these may differ between the parts of a variant.
-PLACE = (
-    *("run", "profile", "data_dir", "folds_csv", "weights", "overwrite", "strict"),
-    *("variant", "fold", "holdout_fold", "variants", "folds", "seeds"),
-)
 FOLDS_SEED = 42  # not `seed`: trainings with several seeds share their folds
 PACKAGES = ("fastai", "librosa", "numpy", "pandas", "safetensors", "scikit-learn", "timm", "torch")
 LITERAL = (bool, int, float, str, list, tuple, dict, type(None))
@@ -144,8 +139,7 @@ class Run:
             If the variant was made with another configuration; the message names the keys and the ways out.
         """
         self.read = read
-        place = (*PLACE, "seed") if "seeds" in self.params else PLACE
-        mine = {**{k: v for k, v in self.params.items() if k not in place}, **read}
+        mine = {**parameters.configuration(self.params), **read}
         path = self.variant / "configuration.json"
         theirs = json.loads(path.read_text()) if path.is_file() else mine
         differ = [k for k in sorted(mine.keys() | theirs.keys()) if mine.get(k) != theirs.get(k)]

@@ -80,7 +80,7 @@ def test_a_choice_for_models_of_other_settings_is_refused(home):
 def test_an_incomplete_run_is_refused_by_what_is_missing(home, name):
     (home / name).unlink()
     with pytest.raises(
-        FileNotFoundError, match=rf"not complete, \d+ files are missing: .*{name}.*make kfold RUN=first"
+        FileNotFoundError, match=rf"not complete, \d+ files are missing: .*{name}.*make run NB=04 RUN=first"
     ):
         bundle.gather(home, "curated")
 

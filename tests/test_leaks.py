@@ -13,6 +13,7 @@ from lib.cache import Cache
 from lib.features import LogMel
 from lib.files import write_json
 from lib.models import activate
+from lib.plan import VARIANTS
 from lib.runs import Run
 
 CLASSES = ("low", "high")
@@ -151,7 +152,8 @@ def test_self_judging_hears_the_clips_that_the_model_was_trained_on(world):
 def trained(tmp_path, monkeypatch):
     """A run whose base, and a variant that is better, are done on both folds."""
     monkeypatch.setattr(Run, "home", property(lambda self: tmp_path))
-    run = Run("05_curation", {"run": "r", "profile": "demo", "data_dir": "demo"}, tmp_path, tmp_path)
+    params = {"run": "r", "profile": "demo", "data_dir": "demo", "retrain": []}
+    run = Run("05_curation", params, tmp_path, tmp_path)
     truth, rng = np.arange(40) % 2, np.random.default_rng(0)
     for name, skill in (("curated", 0.0), ("kept_curated", 3.0)):
         for fold in (0, 1):
@@ -170,7 +172,7 @@ def trained(tmp_path, monkeypatch):
 
 def test_what_is_done_is_compared_and_the_rest_is_told_as_commands(trained):
     todo = retraining.commands(trained, 2)
-    assert len(todo) == 2 * (len(retraining.VARIANTS) - 1)
+    assert len(todo) == 2 * (len(VARIANTS) - 1)
     assert todo[0].endswith("-p data_dir demo -p variant curated_noisy -p fold 0 -p train_set curated_noisy")
     table = retraining.compare(trained, 2)
     assert table["variant"].tolist() == ["curated", "kept_curated"]
@@ -180,6 +182,14 @@ def test_what_is_done_is_compared_and_the_rest_is_told_as_commands(trained):
     assert retraining.found(table)["kept_curated_lwlrap_diff"] == table["lwlrap_diff"][1]
     assert len(retraining.compare(trained, 3)) == 0  # a third fold of the base is to be done
     assert "Nothing is retrained" in retraining.says(table[:1])
+
+
+def test_only_what_is_asked_for_is_compared(trained):
+    trained.params["retrain"] = ["kept_curated"]
+    assert retraining.commands(trained, 2) == []
+    trained.params["retrain"] = ["kept_courated"]
+    with pytest.raises(ValueError, match="retrain names kept_courated. There are: kept_curated, curated_noisy"):
+        retraining.commands(trained, 2)
 
 
 def test_an_unfair_comparison_is_refused(trained, tmp_path):
@@ -198,9 +208,9 @@ def test_the_prior_of_a_fold_is_that_of_the_others():
 def test_every_variant_is_a_training_set_that_04_knows():
     from lib.parameters import check
 
-    for name, changes in retraining.VARIANTS.items():
+    for name, changes in VARIANTS.items():
         assert check(changes) == changes, name
-    assert len({json.dumps(changes) for changes in retraining.VARIANTS.values()}) == len(retraining.VARIANTS)
+    assert len({json.dumps(changes) for changes in VARIANTS.values()}) == len(VARIANTS)
 
 
 # the parts of 05

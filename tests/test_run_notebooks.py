@@ -169,7 +169,7 @@ def a_submission_of_what_was_trained(tmp, data):
     """After all folds of the run "pool"; before that it is refused by what is missing."""
     common = {"data_dir": data("tiny"), "notebook": "08_submission"}
     fails(tmp, tmp, "pool", **common, window_s=2.0, saying=["window_s=2.0 (trained with 1.0)", "from the weights"])
-    fails(tmp, tmp, "nothing", **common, saying=["is not complete", "folds.csv", "make kfold RUN="])
+    fails(tmp, tmp, "nothing", **common, saying=["is not complete", "folds.csv", "make run NB=04 RUN="])
     assert not (OUTPUTS / f"{NAME}-nothing").exists()
     succeeds(ROOT / "notebooks", tmp, "pool", **common)
     folder = OUTPUTS / f"{NAME}-pool" / "08_submission" / "curated"

@@ -1,0 +1,67 @@
+"""A command that ends with its caller, keeps what it printed, and tells which cell of a notebook failed.
+
+    python -m lib.job papermill [options] notebook.ipynb executed.ipynb ...
+
+Its stderr (progress of a training) goes to log.txt beside the executed notebook. Standard library only: it runs before
+every notebook of the pipeline.
+
+Used in: Snakefile, `pipeline`.
+"""
+
+import ctypes
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+__all__ = ["MARK", "end_with_caller", "failure", "main"]
+
+MARK = "! "  # begins the lines that `pipeline` passes on
+
+PR_SET_PDEATHSIG = 1  # prctl(2)
+SHOWN = 15  # last lines of a log or an error
+
+
+def end_with_caller() -> None:
+    """Have Linux kill this process when its parent is gone, even by `kill -9`; elsewhere nothing happens."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def failure(executed: Path, log: Path) -> str:
+    """Which cell of an executed notebook failed and why; the end of the log where no cell did (a kernel that died)."""
+    cells = json.loads(executed.read_text(encoding="utf-8"))["cells"] if executed.is_file() else []
+    for number, cell in enumerate([cell for cell in cells if cell["cell_type"] == "code"], 1):
+        for output in cell.get("outputs", []):
+            if output["output_type"] == "error":
+                source = "".join(cell["source"]).splitlines()
+                return "\n".join(
+                    [
+                        f"{executed}: code cell {number} failed.",
+                        *(f"    {line}" for line in source[:SHOWN]),
+                        *f"{output['ename']}: {output['evalue']}".splitlines()[:SHOWN],
+                    ]
+                )
+    last = log.read_text(encoding="utf-8", errors="replace").splitlines()[-SHOWN:] if log.is_file() else []
+    return "\n".join([f"{executed}: no cell failed, but the run did. The end of {log}:", *last])
+
+
+def main(words: list[str]) -> int:
+    """Run `words`; the exit status of the command."""
+    end_with_caller()
+    executed = Path([word for word in words if word.endswith(".ipynb")][-1])
+    log = executed.with_name("log.txt")
+    executed.parent.mkdir(parents=True, exist_ok=True)
+    executed.unlink(missing_ok=True)  # of an earlier try
+    with log.open("w", encoding="utf-8") as file:
+        code = subprocess.run(words, stderr=file, stdout=file, preexec_fn=end_with_caller, check=False).returncode
+    if code:
+        sys.stderr.writelines(f"{MARK}{line}\n" for line in failure(executed, log).splitlines())
+    return 1 if code else 0
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("PYTHONUNBUFFERED", "1")
+    raise SystemExit(main(sys.argv[1:]))

@@ -1,0 +1,112 @@
+"""One run of the pipeline: set aside what is made otherwise now, start snakemake, tell how far it is.
+
+Everything that snakemake prints goes to outputs/<run>/pipeline.log; what a person wants to know is passed on.
+
+Used in: `make run` (python -m lib.pipeline).
+"""
+
+import argparse
+import fcntl
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+
+from lib.job import MARK, end_with_caller
+from lib.plan import ROOT, Plan
+
+__all__ = ["follow", "main"]
+
+
+def follow(lines: Iterable[str], clock: Callable[[], float] = time.monotonic) -> Iterator[str]:
+    """What a person wants to know of snakemake's lines: what was made in which time, what failed, how much is left.
+
+    Parameters
+    ----------
+    lines : what snakemake prints. What `lib.job` marks is passed on; and all of it, if no job begins (nothing to do, or
+        a plan at fault).
+    """
+    started, began, names, ended, unread = clock(), {}, {}, [], []
+    for line in lines:
+        if found := re.match(r"Job (\d+): (.*)", line):
+            names[found[1]], began[found[1]] = found[2], clock()
+        elif found := re.match(r"Finished jobid: (\d+)", line):
+            ended.append(found[1])
+        elif found := re.match(r"(\d+) of (\d+) steps", line):
+            done, total = int(found[1]), int(found[2]) - 1  # the last step is only the end
+            left = _span((clock() - started) / done * (total - done))
+            for job in [job for job in ended if job in names]:
+                yield f"[{done:>3}/{total}] {names[job]}: {_span(clock() - began[job])}, about {left} left"
+            ended.clear()
+        elif line.startswith(MARK):
+            yield line.removeprefix(MARK)
+        else:
+            unread.append(line)
+    yield from () if names else unread
+
+
+def _span(seconds: float) -> str:
+    """12 s, 3 min, 2.1 h"""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def main(words: list[str]) -> int:
+    """The command line behind `make run`: set aside what is made otherwise now, run snakemake, tell how far it is."""
+    parser = argparse.ArgumentParser(prog="python -m lib.pipeline", description="Run the notebooks of a run.")
+    parser.add_argument("--profile", default="demo", help="names of parameter files, one over the other")
+    parser.add_argument("--run", default="", help="folder under outputs/")
+    parser.add_argument("--data", default="", help="folder of the data set")
+    parser.add_argument("--only", default="", help="numbers of notebooks, such as '04 05'; what they need comes along")
+    parser.add_argument("--gpus", type=int, default=0, help="trainings at once on GPUs, one each; 0: none is used")
+    parser.add_argument("--on", default="default", help="profiles/<name>: default (this machine), slurm")
+    parser.add_argument("snakemake", nargs="*", help="further words for snakemake, after --")
+    given = parser.parse_args(words)
+    try:
+        plan = Plan.read(given.profile, given.run, given.data)
+        plan.wanted(given.only)
+    except (OSError, ValueError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    home = ROOT / plan.home
+    home.mkdir(parents=True, exist_ok=True)
+    with (home / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            sys.stdout.write(f"{plan.home} is being made by another process; waiting for it.\n")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        for sentence in plan.set_aside():
+            sys.stdout.write(f"{sentence}\n")
+        options = {"run": given.run, "profile": given.profile, "data": given.data, "only": given.only}
+        config = [f"{name}={value}" for name, value in options.items() if value] + [f"gpus={given.gpus}"]
+        command = [sys.executable, "-m", "snakemake", "--profile", f"profiles/{given.on}", *given.snakemake]
+        command += ["--resources", f"gpu={given.gpus}"] if given.gpus else []
+        with (home / "pipeline.log").open("w") as log:
+            told = subprocess.Popen(
+                [*command, "--config", *config],
+                cwd=ROOT,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                preexec_fn=end_with_caller,
+            )
+            for line in follow(_copied(told.stdout, log)):
+                sys.stdout.write(f"{line}\n")
+                sys.stdout.flush()
+            code = told.wait()
+    sys.stdout.write(f"{plan.home} is done.\n" if not code else f"{plan.home} is not complete; all of it: {log.name}\n")
+    return code
+
+
+def _copied(lines: Iterator[str], log) -> Iterator[str]:
+    for line in lines:
+        log.write(line)
+        log.flush()
+        yield line.rstrip("\n")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

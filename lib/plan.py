@@ -1,0 +1,227 @@
+"""The plan of a run: its results, the notebook and the parameters that make each, and what it needs before.
+
+The Snakefile asks it and snakemake does the rest; nothing here schedules, retries or resumes.
+
+Conventions
+-----------
+target : the result.json of a part, a path below outputs/ relative to the workbook. It is written last and means done.
+layers : parameter files, each over the one before: those of `profile`, then params/<run>.yaml if there is one, which
+         may name a `run` and a `variant` of its own and then is an experiment within that run.
+Light imports only: every job of a cluster reads the Snakefile again.
+
+Used in: Snakefile, `pipeline`; `retraining` and 05 (BASE, VARIANTS).
+"""
+
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+
+from lib import datasets, folds, parameters
+
+__all__ = ["BASE", "NOTEBOOKS", "ROOT", "VARIANTS", "Plan"]
+
+ROOT = Path(__file__).resolve().parents[1]
+BASE = "curated"
+# The training sets of 04 that 05 compares with the base: what each changes.
+VARIANTS = {
+    "kept_curated": {"train_windows": "kept"},
+    "curated_noisy": {"train_set": "curated_noisy"},
+    "curated_kept_noisy": {"train_set": "curated_noisy", "train_windows": "kept_noisy"},
+    "kept_curated_kept_noisy": {"train_set": "curated_noisy", "train_windows": "kept"},
+    "warm_up": {"train_set": "warm_up"},
+    "pseudo": {"train_set": "pseudo"},
+    "curated_noisy_lq": {"train_set": "curated_noisy", "loss": "lq"},
+    "ignore_missing": {"ignore_missing": True},
+}
+NOTEBOOKS = (
+    *("01_eda", "02_features", "03_augmentation", "04_kfold", "05_curation"),
+    *("06_stage2", "07_ensemble", "08_submission", "09_journal"),
+)
+SPREAD = 2  # trainings of an experiment that stay in one kernel; more are spread over jobs, by fold and seed
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What `layers` of parameter files ask for.
+
+    Attributes
+    ----------
+    params : of the run, all layers
+    base : of its base variant: without the last layer, where that is an experiment
+    variant : of 04 that is asked for
+    subsets : of the data set: curated, noisy, test
+    """
+
+    params: dict[str, object]
+    base: dict[str, object]
+    variant: str
+    subsets: frozenset[str]
+
+    @classmethod
+    def read(cls, profile: str = "demo", run: str = "", data_dir: str = "") -> "Plan":
+        """The plan of a run.
+
+        Parameters
+        ----------
+        profile : names of parameter files, one over the other
+        run : folder under outputs/; empty: as the files say
+        data_dir : folder of the data set; empty: as the files say
+
+        Raises
+        ------
+        FileNotFoundError, ValueError
+            As `parameters.load_profile` and `datasets.load`.
+        """
+        own = ROOT / "params" / f"{run}.yaml"
+        layers = [ROOT / "params" / f"{name}.yaml" for name in profile.split()]
+        layers += [own] if run and own.is_file() and own not in layers else []
+        read = [parameters.load_profile(layer) for layer in layers]
+        typed = {"data_dir": data_dir} if data_dir else {}
+        params = {name: value for layer in read for name, value in layer.items()} | typed
+        if run and "run" not in (read[-1] if own in layers else {}):
+            params["run"] = run
+        variant = str(params.pop("variant", BASE))
+        below = {name: value for layer in read[:-1] for name, value in layer.items()}
+        base = params if variant == BASE else {**below, **typed, "run": params["run"]}
+        return cls(params, base, variant, _subsets(str(params["data_dir"])))
+
+    @property
+    def home(self) -> str:
+        return f"outputs/{self.params['run']}"
+
+    @property
+    def models(self) -> list[str]:
+        """Models without one fold."""
+        return [folds.model_name(fold) for fold in range(self.params["n_folds"])]
+
+    @property
+    def pairs(self) -> list[str]:
+        """Models without two folds."""
+        return [folds.model_name(*pair) for pair in combinations(range(self.params["n_folds"]), 2)]
+
+    @property
+    def retrained(self) -> list[str]:
+        """Variants that 05 compares with the base; those of noisy clips only where there are some."""
+        noisy = "noisy" in self.subsets
+        asked = self.base["retrain"] or list(VARIANTS)
+        return [name for name in asked if noisy or "train_set" not in VARIANTS[name]]
+
+    def target(self, *parts: str) -> str:
+        return "/".join([self.home, *parts, "result.json"])
+
+    def kfold(self, variant: str, models: list[str]) -> list[str]:
+        return [self.target("04_kfold", variant, model) for model in models]
+
+    def pooled(self, variants: list[str]) -> list[str]:
+        return [self.target("04_kfold", variant, "pooled") for variant in variants]
+
+    def trials(self, part: str) -> list[str]:
+        """Marks of the trainings of an experiment, by fold and seed; none where one kernel does them all."""
+        seeds = [self.base["seed"]] if part.startswith("05") else self.base["seeds"]
+        pairs = [(f, s) for f in self.base["folds"] or range(self.base["n_folds"]) for s in seeds]
+        if len(pairs) <= SPREAD:
+            return []
+        return [f"{self.home}/{part}/trials/without_{f}_seed_{s}/done" for f, s in pairs]
+
+    def wanted(self, only: str = "") -> list[str]:
+        """Targets of the notebooks named by their numbers ("04 05"); all that the data allow by default."""
+        if self.variant != BASE:  # an experiment is trained beside its base, and journalled
+            found = {"04_kfold": self.pooled([BASE, self.variant]), "09_journal": [self.target("09_journal")]}
+        else:
+            found = {name: [self.target(name)] for name in ("01_eda", "02_features", "03_augmentation", "07_ensemble")}
+            found["04_kfold"] = self.pooled([BASE])
+            found["05_curation"] = [self.target("05_curation", "compare")]
+            found["06_stage2"] = [self.target("06_stage2", BASE)]
+            found["08_submission"] = [self.target("08_submission", BASE)] if "test" in self.subsets else []
+            found["09_journal"] = [self.target("09_journal")]
+        numbers = [word.zfill(2) for word in only.split()]  # YAML reads 06 as 6
+        chosen = [name for name in NOTEBOOKS if not numbers or name[:2] in numbers]
+        if not chosen:
+            raise ValueError(f"NB={only!r} names no notebook. There are: {' '.join(name[:2] for name in NOTEBOOKS)}.")
+        return [target for name in chosen for target in found.get(name, [])]
+
+    def before_journal(self) -> list[str]:
+        return [target for target in self.wanted() if "/09_journal/" not in target]
+
+    def given(self, notebook: str, variant: str = BASE, **changes: object) -> str:
+        """The parameters that a notebook is started with, as JSON (which is YAML): those that it declares."""
+        values = self.values(notebook, variant, **changes)
+        return json.dumps({name: value for name, value in values.items() if name not in UNTRACKED}, sort_keys=True)
+
+    def given_model(self, variant: str, model: str) -> str:
+        """The parameters of a training of 04."""
+        fold, *holdout = sorted(folds.unseen(model))
+        return self.given("04_kfold", variant, fold=fold, holdout_fold=holdout[0] if holdout else -1)
+
+    def given_trial(self, part: str, fold: int, seed: int) -> str:
+        """The parameters of the trainings of an experiment for one fold and one seed."""
+        notebook, _, name = part.partition("/")
+        return self.given(notebook, folds=[fold], seeds=[seed], part=name)
+
+    def values(self, notebook: str, variant: str = BASE, **changes: object) -> dict[str, object]:
+        own = self.params if variant == self.variant else self.base
+        declared = parameters.declared(json.loads((ROOT / "notebooks" / f"{notebook}.ipynb").read_text()))
+        asked = {**own, "variant": variant, **VARIANTS.get(variant, {}), **changes}
+        return {name: value for name, value in asked.items() if name in declared}
+
+    @property
+    def place(self) -> str:
+        """The parameters that say where things lie: another place is no other run, so snakemake is not told."""
+        return json.dumps({name: self.params[name] for name in UNTRACKED if name in self.params})
+
+    def set_aside(self) -> list[str]:
+        """Move what was made with other parameters to outputs/replaced/, and what was made of it; sentences about it.
+
+        A notebook refuses to mix configurations within a folder; here the change is meant, as it was asked for by file.
+        """
+        moved, told = set(), []
+        for name, (values, needs) in self._parts().items():
+            file = ROOT / self.home / name / "configuration.json"
+            if not file.is_file():
+                continue
+            theirs, mine = json.loads(file.read_text()), parameters.configuration(values)
+            differ = [k for k in mine if k in theirs and theirs[k] != mine[k]] + [k for k in mine if k not in theirs]
+            if differ or moved & set(needs):
+                moved.add(name)
+                why = ", ".join(f"{k}: {theirs.get(k)!r}, now {mine[k]!r}" for k in differ) or "it was made of that"
+                told.append(
+                    f"{self.home}/{name} is made again ({why}); the old one is kept in {_put_away(file.parent)}"
+                )
+        return told
+
+    def _parts(self) -> dict[str, tuple[dict, list[str]]]:
+        """Folders with a configuration of their own: their parameters, and the folders that they are made of."""
+        base, select, compare = f"04_kfold/{BASE}", "05_curation/select", "05_curation/compare"
+        stage2, submission = f"06_stage2/{BASE}", f"08_submission/{BASE}"
+        parts = {name: (self.values(name), []) for name in ("01_eda", "02_features", "03_augmentation", "07_ensemble")}
+        parts |= {f"04_kfold/{name}": (self.values("04_kfold", name), []) for name in {BASE, self.variant}}
+        parts[select] = self.values("05_curation", part="select"), [base]
+        parts |= {f"04_kfold/{name}": (self.values("04_kfold", name), [select]) for name in self.retrained}
+        parts[compare] = self.values("05_curation", part="compare"), [f"04_kfold/{name}" for name in self.retrained]
+        parts[stage2] = self.values("06_stage2"), [base]
+        parts[submission] = self.values("08_submission"), [base, stage2]
+        return parts
+
+
+UNTRACKED = ("run", "profile", "data_dir", "folds_csv", "strict", "overwrite")  # where, not what
+
+
+def _subsets(data_dir: str) -> frozenset[str]:
+    """What a data set holds; the demo set, which may not be made yet, holds all."""
+    if data_dir == "demo":
+        return frozenset(["curated", "noisy", "test"])
+    folder = next((p for p in (Path(data_dir).expanduser(), ROOT / data_dir) if p.exists()), Path(data_dir))
+    return frozenset(datasets.load(folder, with_audio=False).clips["subset"])
+
+
+def _put_away(folder: Path) -> str:
+    """Move a folder of outputs/ to the first free place below outputs/replaced/; where it lies now."""
+    name = folder.relative_to(ROOT / "outputs")
+    places = (ROOT / "outputs" / "replaced" / f"{number}" / name for number in range(1, 10_000))
+    place = next(place for place in places if not place.exists())
+    place.parent.mkdir(parents=True, exist_ok=True)
+    shutil.move(folder, place)
+    return os.path.relpath(place, ROOT)

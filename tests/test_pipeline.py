@@ -1,0 +1,308 @@
+"""Tests of the pipeline: what is made, what is made again after a change or a kill, and what a person is told.
+
+Real snakemake, and a stand-in for papermill that leaves at once what a notebook would (tests/fake_papermill.py).
+"""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from lib import job, pipeline, plan
+
+ROOT = Path(__file__).resolve().parents[1]
+DEMO = 31  # parts of the demo run
+
+
+class Workbook:
+    """A copy of what the pipeline needs of the workbook, and the parts that were started in it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.log = root, root / "calls"
+        for name in ("lib", "notebooks", "params", "profiles"):
+            shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__", "scratch"))
+        shutil.copy(ROOT / "Snakefile", root)
+        (root / "bin").mkdir()
+        fake = (ROOT / "tests" / "fake_papermill.py").read_text().partition("\n")[2]
+        (root / "bin" / "papermill").write_text(f"#!{sys.executable}\n{fake}")
+        (root / "bin" / "papermill").chmod(0o755)
+
+    def start(self, *words: str, **environment: str) -> subprocess.Popen:
+        path = f"{self.root / 'bin'}{os.pathsep}{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        own = {**os.environ, "PATH": path, "PYTHONPATH": str(self.root), "CALLS": str(self.log), **environment}
+        command = [sys.executable, "-m", "lib.pipeline", *words]
+        return subprocess.Popen(
+            command, cwd=self.root, env=own, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+
+    def run(self, *words: str, **environment: str) -> tuple[int, str]:
+        """Exit status, and what was printed."""
+        started = self.start(*words, **environment)
+        said, _ = started.communicate(timeout=300)
+        return started.returncode, said
+
+    def calls(self) -> list[str]:
+        """Parts that were started since the last time, sorted."""
+        made = sorted(self.log.read_text().split()) if self.log.exists() else []
+        self.log.unlink(missing_ok=True)
+        return made
+
+    def profile(self, name: str = "demo", **changes: object) -> None:
+        path = self.root / "params" / f"{name}.yaml"
+        path.write_text(yaml.safe_dump({**(yaml.safe_load(path.read_text()) if path.exists() else {}), **changes}))
+
+    def results(self) -> dict[str, str]:
+        return {str(p.relative_to(self.root)): p.read_text() for p in (self.root / "outputs").rglob("result.json")}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A workbook whose demo run is made, and what was printed."""
+    workbook = Workbook(tmp_path_factory.mktemp("made"))
+    code, said = workbook.run()
+    assert code == 0, said
+    return workbook, said
+
+
+@pytest.fixture
+def workbook(made, tmp_path):
+    """A copy of it, of the same age."""
+    shutil.copytree(made[0].root, tmp_path / "copy", symlinks=True)
+    copy = object.__new__(Workbook)
+    copy.root, copy.log = tmp_path / "copy", tmp_path / "copy" / "calls"
+    copy.calls()
+    return copy
+
+
+def test_all_notebooks_are_made_once_each_after_what_it_needs(made):
+    workbook, said = made
+    order = workbook.log.read_text().split()
+    assert len(order) == len(set(order)) == DEMO
+    at = {name: i for i, name in enumerate(order)}
+    assert all(at["05_curation/select"] > at[f"04_kfold/curated/without_{f}_{g}"] for g in range(5) for f in range(g))
+    assert at["04_kfold/kept_curated/without_0"] > at["05_curation/select"]
+    assert at["05_curation/compare"] > at["04_kfold/kept_curated/pooled"]
+    assert at["08_submission/curated"] > at["06_stage2/curated"] and order[-1] == "09_journal"
+    lines = said.splitlines()
+    assert len(lines) == DEMO + 1 and lines[-1] == "outputs/demo is done."
+    assert lines[-2].startswith(f"[ {DEMO}/{DEMO}] 09_journal: ") and lines[-2].endswith("about 0 s left")
+
+
+def test_what_is_done_is_not_done_again_and_a_touch_is_no_change(workbook):
+    for file in [*workbook.root.glob("notebooks/*"), *workbook.root.glob("params/*"), workbook.root / "Snakefile"]:
+        file.touch()
+    code, said = workbook.run()
+    assert (code, workbook.calls()) == (0, []) and "Nothing to be done" in said
+
+
+def test_a_changed_parameter_makes_what_depends_on_it_again(workbook):
+    workbook.profile(max_clip_s=7.0)
+    code, said = workbook.run()
+    assert code == 0, said
+    assert workbook.calls() == ["06_stage2/curated", "08_submission/curated", "09_journal"]
+    assert (
+        "06_stage2/curated is made again (max_clip_s: 6.0, now 7.0); the old one is kept in outputs/replaced/1" in said
+    )
+    assert (workbook.root / "outputs/replaced/1/demo/06_stage2/curated/result.json").is_file()
+    workbook.profile(n_mels=32)
+    code, said = workbook.run()
+    assert code == 0 and len(workbook.calls()) == DEMO, said
+
+
+def test_a_changed_notebook_is_run_again_and_what_reads_it(workbook):
+    path = workbook.root / "notebooks" / "06_stage2.ipynb"
+    path.write_text(path.read_text().replace("## Load", "## Load it"))
+    assert workbook.run()[0] == 0
+    assert workbook.calls() == ["06_stage2/curated", "08_submission/curated", "09_journal"]
+
+
+def test_more_seeds_are_no_other_run_and_data_may_move(workbook):
+    workbook.profile(seeds=[2019, 1])
+    assert workbook.run()[0] == 0
+    calls = workbook.calls()
+    trials = [f"{name}/trials/without_{f}_seed_{s}" for name in EXPERIMENTS for f in (0, 1) for s in (1, 2019)]
+    assert calls == sorted([*trials, *EXPERIMENTS, "06_stage2/curated", "08_submission/curated", "09_journal"])
+    assert not (workbook.root / "outputs" / "replaced").exists()
+    workbook.profile(data_dir=str(write_tables(workbook.root / "elsewhere", noisy=True, test=True)))
+    assert workbook.run()[0] == 0 and workbook.calls() == []
+
+
+EXPERIMENTS = ["02_features", "03_augmentation", "07_ensemble"]
+
+
+def test_a_failing_notebook_stops_what_depends_on_it_and_nothing_else(workbook):
+    shutil.rmtree(workbook.root / "outputs")
+    code, said = workbook.run(FAIL="05_curation/select")
+    assert code == 1
+    assert "05_curation/select/executed.ipynb: code cell 1 failed." in said and "    fail(x)" in said
+    assert "ValueError: 05_curation/select can't be made" in said and "papermill would tell much" not in said
+    left = ["04_kfold/kept_curated/pooled", *(f"04_kfold/kept_curated/without_{f}" for f in range(5))]
+    left += ["05_curation/compare", "09_journal"]
+    assert len(workbook.calls()) == DEMO - len(left)
+    code, said = workbook.run()
+    assert code == 0 and workbook.calls() == sorted(["05_curation/select", *left]), said
+
+
+@pytest.mark.parametrize("victim", ["driver", "worker"])
+def test_a_kill_costs_at_most_what_was_running(workbook, victim):
+    whole = workbook.results()
+    shutil.rmtree(workbook.root / "outputs")
+    started = workbook.start(S="0.2")
+    wait_until(lambda: workbook.log.exists() and len(workbook.log.read_text().split()) > 6)
+    if victim == "driver":
+        kill(f"-P {started.pid}")  # snakemake; its jobs end with it
+        started.communicate(timeout=60)
+        alive = subprocess.run(["pgrep", "-f", f"{workbook.root}/bin/papermill"], capture_output=True, text=True).stdout
+        assert alive == ""
+    else:
+        kill(f"-f {workbook.root}/bin/papermill")
+        started.communicate(timeout=300)
+    assert started.returncode != 0
+    code, said = workbook.run()
+    assert code == 0, said
+    calls = workbook.calls()
+    assert len(set(calls)) == DEMO and len(calls) <= DEMO + 2  # two cores
+    assert workbook.results() == whole
+
+
+def test_two_runs_at_once_do_not_disturb_each_other(workbook):
+    shutil.copy(workbook.root / "params" / "demo.yaml", workbook.root / "params" / "other.yaml")
+    workbook.profile("other", run="other", profile="other", n_mels=32)
+    both = [workbook.start("--profile", name, "--run", run) for name, run in (("demo", "again"), ("other", ""))]
+    said = [one.communicate(timeout=300)[0] for one in both]
+    assert [one.returncode for one in both] == [0, 0], said
+    calls = workbook.calls()
+    assert len(calls) == 2 * DEMO and len(set(calls)) == DEMO
+    mels = [
+        json.loads((workbook.root / f"outputs/{run}/02_features/configuration.json").read_text())["n_mels"]
+        for run in ("again", "other")
+    ]
+    assert mels == [64, 32]
+
+
+def test_the_same_run_twice_waits_for_itself(workbook):
+    first = workbook.start("--run", "twice", S="0.1")
+    wait_until(workbook.log.exists)
+    code, said = workbook.run("--run", "twice")
+    assert code == 0 and "is being made by another process; waiting for it" in said
+    assert first.wait(timeout=60) == 0 and len(workbook.calls()) == DEMO
+    first.communicate()
+
+
+def test_one_notebook_and_what_it_needs(workbook):
+    shutil.rmtree(workbook.root / "outputs")
+    assert workbook.run("--only", "06")[0] == 0
+    calls = workbook.calls()
+    assert len(calls) == 16 and {name.split("/")[0] for name in calls} == {"04_kfold", "06_stage2"}
+    code, said = workbook.run("--only", "10")
+    assert code == 1 and "NB='10' names no notebook. There are: 01 02" in said
+
+
+def test_an_experiment_is_one_file(workbook):
+    """A few keys, a variant: trained beside the base of a run, which is left as it is, and journalled."""
+    (workbook.root / "params" / "mels32.yaml").write_text("run: demo\nvariant: mels32\nn_mels: 32\n")
+    code, said = workbook.run("--profile", "demo", "--run", "mels32")
+    assert code == 0, said
+    assert workbook.calls() == sorted([*(f"04_kfold/mels32/{m}" for m in MODELS), "09_journal"])
+    read = json.loads((workbook.root / "outputs/demo/04_kfold/mels32/configuration.json").read_text())
+    base = json.loads((workbook.root / "outputs/demo/04_kfold/curated/configuration.json").read_text())
+    assert (read["n_mels"], base["n_mels"]) == (32, 64) and read.keys() == base.keys()
+
+
+MODELS = ["pooled", *(f"without_{f}" for f in range(5))]
+
+
+def test_a_run_over_a_profile_that_says_less_than_it(workbook):
+    (workbook.root / "params" / "small.yaml").write_text("n_mels: 32\n")
+    made = in_workbook(workbook, "Plan.read('demo', 'small')")
+    assert made.params["run"] == "small" and made.params["n_mels"] == 32 and made.variant == "curated"
+
+
+def in_workbook(workbook, expression):
+    """A plan as it is read in a copy of the workbook."""
+    root, plan.ROOT = plan.ROOT, workbook.root
+    try:
+        return eval(expression, {"Plan": plan.Plan})  # noqa: S307
+    finally:
+        plan.ROOT = root
+
+
+def test_what_the_data_do_not_have_is_not_made(tmp_path):
+    lean = plan.Plan.read("fsd-mini", data_dir=str(write_tables(tmp_path, noisy=False, test=True)))
+    assert lean.retrained == ["kept_curated", "ignore_missing"]
+    assert any("08_submission" in target for target in lean.wanted())
+    full = plan.Plan.read("fsd-mini", data_dir=str(write_tables(tmp_path / "b", noisy=True, test=True)))
+    assert full.retrained == list(plan.VARIANTS)
+    trials = full.trials("05_curation/compare")
+    assert len(trials) == 5 and trials[0].endswith("05_curation/compare/trials/without_0_seed_2019/done")
+
+
+def write_tables(root, *, noisy, test):
+    """Kaggle's tables without audio."""
+    root.mkdir(parents=True, exist_ok=True)
+    rows = pd.DataFrame({"fname": [f"{i}.wav" for i in range(10)], "labels": ["a", "b"] * 5})
+    rows.to_csv(root / "train_curated.csv", index=False)
+    if noisy:
+        rows.assign(fname="n" + rows["fname"]).to_csv(root / "train_noisy.csv", index=False)
+    if test:
+        pd.DataFrame({"fname": ["t.wav"], "a": 0, "b": 0}).to_csv(root / "sample_submission.csv", index=False)
+    return root
+
+
+# --- what is told --------------------------------------------------------------------------------------------------
+
+
+def test_progress_is_told_with_the_time_that_is_left():
+    now = iter([0.0, 0.0, 10.0, 30.0, 30.0, 40.0, 40.0, 3000.0, 3000.0])
+    lines = [
+        "Building DAG of jobs...",
+        "[Sun Nov 22 20:00:00 2026]",
+        "Job 3: 04_kfold: curated without_1",
+        "Job 2: 01_eda",
+    ]
+    lines += ["Finished jobid: 3 (Rule: kfold)", "1 of 4 steps (25%) done", "! cell 4 failed.", "Error in rule eda:"]
+    lines += ["Finished jobid: 2 (Rule: eda)", "2 of 4 steps (50%) done"]
+    assert list(pipeline.follow(lines, lambda: next(now))) == [
+        "[  1/3] 04_kfold: curated without_1: 30 s, about 60 s left",
+        "cell 4 failed.",
+        "[  2/3] 01_eda: 30 s, about 20 s left",
+    ]
+    assert list(pipeline.follow(["WorkflowError:", "no rule"])) == ["WorkflowError:", "no rule"]
+
+
+def test_a_kernel_that_died_is_told_by_the_end_of_its_log(tmp_path):
+    executed, log = tmp_path / "executed.ipynb", tmp_path / "log.txt"
+    assert job.failure(executed, log).startswith(f"{executed}: no cell failed, but the run did.")
+    log.write_text("\n".join(f"line {i}" for i in range(99)))
+    assert job.failure(executed, log).splitlines()[-1] == "line 98" and "line 50" not in job.failure(executed, log)
+
+
+# --- helpers ---------------------------------------------------------------------------------------------------------
+
+
+def wait_until(holds, seconds=60):
+    until = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+def kill(words):
+    """kill -9 of one process, found by pgrep."""
+    found = []
+
+    def there():
+        ran = subprocess.run(["pgrep", *words.split()], capture_output=True, text=True)
+        found[:] = [int(pid) for pid in ran.stdout.split()]
+        return found
+
+    wait_until(there)
+    os.kill(found[-1], signal.SIGKILL)
