@@ -13,7 +13,8 @@ from lib.parameters import KEYS, check, load_profile
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
-PROFILES = sorted((ROOT / "params").glob("*.yaml"))
+LAYERS = sorted((ROOT / "params").glob("*.yaml"))
+PROFILES = [path for path in LAYERS if "profile" in load_profile(path)]  # the others say what they change
 SECTIONS = ["Load", "Experiment", "Look", "Check", "Conclusion", "Limits and next"]
 EVERY_PROFILE = ["demo", "esc10", "fsd-mini", "fsd2019", "fsd2019-writeup"]
 # what a line of the parameters cell looks like: name: type = literal  # help
@@ -220,6 +221,11 @@ def test_a_profile_loads_names_itself_and_has_every_key_of_demo(path):
     assert set(keys) == set(load_profile(ROOT / "params" / "demo.yaml"))
     assert set(keys) <= set().union(*map(declared, NOTEBOOKS))
     assert not {"fold", "holdout_fold", "variant", "overwrite"} & set(keys)  # which part, not what: those are typed
+
+
+def test_what_lies_over_a_profile_says_little_and_what_it_knows():
+    for path in LAYERS:
+        assert path in PROFILES or 0 < len(load_profile(path)) < 10, path
 
 
 @each_notebook
