@@ -25,11 +25,14 @@ DEMO = 31  # parts of the demo run
 class Workbook:
     """A copy of what the pipeline needs of the workbook, and the parts that were started in it."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, real: bool = False) -> None:
         self.root, self.log = root, root / "calls"
         for name in ("lib", "notebooks", "params", "profiles"):
             shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__", "scratch"))
-        shutil.copy(ROOT / "Snakefile", root)
+        for name in ("Snakefile", "pyproject.toml"):
+            shutil.copy(ROOT / name, root)
+        if real:
+            return
         (root / "bin").mkdir()
         fake = (ROOT / "tests" / "fake_papermill.py").read_text().partition("\n")[2]
         (root / "bin" / "papermill").write_text(f"#!{sys.executable}\n{fake}")
