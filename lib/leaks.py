@@ -125,11 +125,35 @@ class Demonstrator:
         arrays = oof.read_windows(self._trial("self_judged", g).folder / "judged")
         return self._evidence(g, arrays["logits"])
 
+    def kept(self) -> pd.DataFrame:
+        """(c) as seen by the filter: what share of the labels in curated windows it lets through, by who judges.
+
+        Returns
+        -------
+        judged_by (itself, others), n (labels in windows, once an outer fold), share with _low and _high (95 %)
+        """
+        rows = []
+        for who, evidences in self._judges().items():
+            tables = [
+                pd.DataFrame({"group": found.clips["group"].to_numpy()[found.pairs["clip"]], "all": 1}).assign(
+                    kept=curation.confirmed(found, RULE)
+                )[(found.clips["subset"] == "curated").to_numpy()[found.pairs["clip"]]]
+                for found in evidences
+            ]
+            sums = pd.concat(tables).groupby("group")[["kept", "all"]].sum().to_numpy(float)
+            rows.append({"judged_by": who, "n": int(sums[:, 1].sum()), **metrics.ratio("share", *sums.T)})
+        return pd.DataFrame(rows)
+
     def judging(self, known: Truth) -> pd.DataFrame:
         """(c) by known truth: `truth.rates` of curated windows, judged by the model itself and by others."""
-        sides = {"itself": map(self.self_evidence, self.outer), "others": (self.evidences[g] for g in self.outer)}
-        tables = [rates(known, found, RULE).assign(judged_by=who) for who, found in sides.items()]
+        tables = [rates(known, found, RULE).assign(judged_by=who) for who, found in self._judges().items()]
         return pd.concat(tables, ignore_index=True).query("what == 'curated windows'")
+
+    def _judges(self) -> dict[str, list[Evidence]]:
+        return {
+            "itself": [self.self_evidence(g) for g in self.outer],
+            "others": [self.evidences[g] for g in self.outer],
+        }
 
     def _split_by_window(self, trial: Run, g: int) -> None:
         own = self.clips[self.clips["fold"] != g]
@@ -225,8 +249,8 @@ class Demonstrator:
         return curation.gather(own, table, self.classes, [judge])
 
 
-def says(effects: pd.DataFrame) -> str:
-    """What fools and by how much, in sentences, from the values of `Demonstrator.effects`."""
+def says(effects: pd.DataFrame, kept: pd.DataFrame) -> str:
+    """What fools and by how much, in sentences, from the values of `Demonstrator.effects` and `Demonstrator.kept`."""
     told = []
     for row in effects.itertuples():
         reached = f"{row.reached:.3f} ({row.reached_low:.3f} to {row.reached_high:.3f})"
@@ -234,7 +258,8 @@ def says(effects: pd.DataFrame) -> str:
             told.append(f"{row.way} reaches {reached}")
         else:
             told.append(f"{row.way} reports {row.reported:.3f} and reaches {reached}")
-    return f"The leaks, lwlrap: {'; '.join(told)}."
+    shares = " and ".join(f"{row.share:.0%} judged by {row.judged_by}" for row in kept.itertuples())
+    return f"The leaks, lwlrap: {'; '.join(told)}. The filter lets through {shares}."
 
 
 def _join(sides: list[Side]) -> Side:

@@ -31,6 +31,7 @@ __all__ = [
     "lwlrap",
     "per_class_lwlrap",
     "prior_scores",
+    "ratio",
     "validate",
 ]
 
@@ -277,6 +278,20 @@ def gap(
     gaps = totals[:, 0] / totals[:, 1] - totals[:, 2] / totals[:, 3]
     low, high = np.quantile(gaps[1:], [0.025, 0.975])
     return {"gap": float(gaps[0]), "gap_low": float(low), "gap_high": float(high)}
+
+
+def ratio(name: str, upper: np.ndarray, lower: np.ndarray, *, n_resamples: int = 2000) -> dict[str, float]:
+    """A share, such as the precision of a choice, and its interval: name, name_low, name_high (95 %).
+
+    Parameters
+    ----------
+    upper, lower : (n_groups,) counts; groups are resampled. NaN where there is nothing to divide by.
+    """
+    times = np.random.default_rng(0).multinomial(len(lower), np.full(len(lower), 1 / len(lower)), n_resamples)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        value, values = upper.sum() / lower.sum(), (times @ upper) / (times @ lower)
+    low, high = np.nanpercentile(values, [2.5, 97.5]) if np.isfinite(value) else (np.nan, np.nan)
+    return {name: float(value), f"{name}_low": float(low), f"{name}_high": float(high)}
 
 
 def holm(p_values: np.ndarray) -> np.ndarray:

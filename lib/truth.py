@@ -18,13 +18,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lib import curation, datasets
+from lib import curation, datasets, metrics
 from lib.curation import Evidence
 
 __all__ = ["Truth", "curves", "rates", "read", "says", "silence_kept"]
 
 HOLDS_S = 0.1
-N_RESAMPLES = 1000
 
 
 class Truth:
@@ -94,7 +93,9 @@ def rates(truth: Truth, evidences: Iterable[Evidence], rule: str) -> pd.DataFram
         sums = part.groupby("group")[["both", "kept", "true"]].sum().to_numpy(float)
         row = {"what": what, "rule": rule, "n_kept": int(sums[:, 1].sum()), "n_true": int(sums[:, 2].sum())}
         row |= {"n": len(part)}
-        rows.append(row | _ratio("precision", sums[:, 0], sums[:, 1]) | _ratio("recall", sums[:, 0], sums[:, 2]))
+        rows.append(
+            row | metrics.ratio("precision", sums[:, 0], sums[:, 1]) | metrics.ratio("recall", sums[:, 0], sums[:, 2])
+        )
     return pd.DataFrame(rows)
 
 
@@ -146,12 +147,3 @@ def _flagged(evidence: Evidence, ok: np.ndarray) -> np.ndarray:
     found = np.zeros(evidence.mean.shape, bool)
     found[evidence.pairs["clip"][ok], evidence.pairs["column"][ok]] = True
     return ~found
-
-
-def _ratio(name: str, upper: np.ndarray, lower: np.ndarray) -> dict[str, float]:
-    """upper / lower, summed over groups, and its interval; NaN where there is nothing to divide by."""
-    times = np.random.default_rng(0).multinomial(len(lower), np.full(len(lower), 1 / len(lower)), N_RESAMPLES)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        value, values = upper.sum() / lower.sum(), (times @ upper) / (times @ lower)
-    low, high = np.nanpercentile(values, [2.5, 97.5]) if np.isfinite(value) else (np.nan, np.nan)
-    return {name: float(value), f"{name}_low": float(low), f"{name}_high": float(high)}

@@ -91,7 +91,13 @@ def test_the_demonstration_is_trained_once_and_told_whole(world, tmp_path, monke
     assert effects["n_reported"].tolist()[1] == effects["n_reported"].tolist()[3] == 18
     assert 18 <= effects["n_reported"][0] <= 36  # a clip twice, where one of its windows was held back
     assert effects["n_reported"][2] < 18  # clips that keep nothing do not report
-    assert leaks.says(effects).count("reports") == 4
+    kept = world.kept()
+    assert kept["judged_by"].tolist() == ["itself", "others"] and (kept["n"] == 3 * 12 * 5).all()  # windows, one label
+    shares = [curation.select(world.evidences[g], "top_1").query("subset == 'curated'")["kept"] for g in range(3)]
+    assert kept["share"][1] == pytest.approx(pd.concat(shares).mean())
+    assert (kept["share_low"] < kept["share"]).all() and (kept["share"] < kept["share_high"]).all()
+    told = leaks.says(effects, kept)
+    assert told.count("reports") == 4 and f"{kept['share'][0]:.0%} judged by itself" in told
     assert world.differences(tmp_path / "not there")["sin"].tolist() == ["a", "a", "b"]
     whole = world.effects(tmp_path / "04_kfold" / "curated")  # any models of 04 will do here
     assert whole["way"].tolist()[-1] == "trained on what others kept"

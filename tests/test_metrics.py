@@ -361,3 +361,10 @@ def test_a_class_that_never_occurs_has_no_difference():
     table, slope = metrics.compare_classes(targets, scores, -scores, groups, np.arange(targets.shape[1], dtype=float))
     assert np.isnan([table[k][1] for k in ("base", "other", "diff", "diff_low", "diff_high")]).all()
     assert table["n"][1] == 0 and np.isfinite(slope["slope"])
+
+
+def test_a_share_and_its_interval():
+    upper, lower = np.array([1.0, 2, 3, 4]), np.array([4.0, 4, 4, 4])
+    found = metrics.ratio("share", upper, lower)
+    assert found["share"] == 10 / 16 and 0.25 < found["share_low"] < 10 / 16 < found["share_high"] < 1
+    assert np.isnan(metrics.ratio("share", upper * 0, lower * 0)["share_low"])
