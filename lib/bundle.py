@@ -110,7 +110,7 @@ def gather(home: Path, variant: str, *, with_weights: bool = True) -> Bundle:
     if missing := [str(path.relative_to(home)) for path in needed if not path.is_file()]:
         raise FileNotFoundError(
             f"{home} is not complete, {len(missing)} files are missing: {', '.join(missing)}. "
-            f"Train all folds and pool them first: make run NB=04 RUN={home.name} PROFILE=... (the demo run: make demo)."
+            f"Train all folds and pool them first: make run NB=04 RUN={home.name} PROFILE=... (or make demo)."
         )
     files = {"folds.csv": table}
     manifest: dict = {"schema": SCHEMA, "run": home.name, "variant": variant}

@@ -79,6 +79,13 @@ class Demonstrator:
                 if not trial.done:
                     do(trial, g)
 
+    def tables(self, kept_curated: Path, known: Truth | None) -> dict[str, pd.DataFrame]:
+        """All that is told: leaks (`effects`), leak_effects (`differences`), judged_by (`kept`), self_judging
+        (`judging`; no row where no truth is known)."""
+        judging = pd.DataFrame() if known is None else self.judging(known)
+        effects, differences = self.effects(kept_curated), self.differences(kept_curated)
+        return {"leaks": effects, "leak_effects": differences, "judged_by": self.kept(), "self_judging": judging}
+
     def effects(self, kept_curated: Path) -> pd.DataFrame:
         """What each way reports and reaches: a row a way.
 
@@ -249,16 +256,16 @@ class Demonstrator:
         return curation.gather(own, table, self.classes, [judge])
 
 
-def says(effects: pd.DataFrame, kept: pd.DataFrame) -> str:
-    """What fools and by how much, in sentences, from the values of `Demonstrator.effects` and `Demonstrator.kept`."""
+def says(tables: dict[str, pd.DataFrame]) -> str:
+    """What fools and by how much, in sentences, from the values of `Demonstrator.tables`."""
     told = []
-    for row in effects.itertuples():
+    for row in tables["leaks"].itertuples():
         reached = f"{row.reached:.3f} ({row.reached_low:.3f} to {row.reached_high:.3f})"
         if np.isnan(row.reported):
             told.append(f"{row.way} reaches {reached}")
         else:
             told.append(f"{row.way} reports {row.reported:.3f} and reaches {reached}")
-    shares = " and ".join(f"{row.share:.0%} judged by {row.judged_by}" for row in kept.itertuples())
+    shares = " and ".join(f"{row.share:.0%} judged by {row.judged_by}" for row in tables["judged_by"].itertuples())
     return f"The leaks, lwlrap: {'; '.join(told)}. The filter lets through {shares}."
 
 

@@ -213,7 +213,7 @@ def _assembled(variant: Path, table: pd.DataFrame, profile: str) -> Design:
         raise ValueError(f"{variant} scored clips in other folds than folds.csv says. Take another run (-p run NAME).")
     loss = first["recipe"]["loss"]
     sides = [_windows(variant, some, clips, loss) for some in (pairs, names)]
-    return Design(variant, clips, first["classes"], *sides, first)
+    return Design(variant, clips, first["classes"], *sides, sidecars[names[0]])
 
 
 def _windows(variant: Path, names: list[str], clips: pd.DataFrame, loss: str) -> Scored:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from lib import metrics, oof
-from lib.retraining import BASE
+from lib.plan import BASE
 
 __all__ = ["Comparison", "against_base"]
 

@@ -96,7 +96,7 @@ def test_the_demonstration_is_trained_once_and_told_whole(world, tmp_path, monke
     shares = [curation.select(world.evidences[g], "top_1").query("subset == 'curated'")["kept"] for g in range(3)]
     assert kept["share"][1] == pytest.approx(pd.concat(shares).mean())
     assert (kept["share_low"] < kept["share"]).all() and (kept["share"] < kept["share_high"]).all()
-    told = leaks.says(effects, kept)
+    told = leaks.says(world.tables(tmp_path / "not there", None))
     assert told.count("reports") == 4 and f"{kept['share'][0]:.0%} judged by itself" in told
     assert world.differences(tmp_path / "not there")["sin"].tolist() == ["a", "a", "b"]
     whole = world.effects(tmp_path / "04_kfold" / "curated")  # any models of 04 will do here
