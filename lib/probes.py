@@ -35,7 +35,8 @@ def shift(design: Design, second: Stage2Scores) -> pd.DataFrame:
 
     Fed with: `one model`, the scores of a pair model, each a seed, as in training; `averaged after`, the same, and what
     stage 2 says is averaged over the models; `averaged before`, stage 2 reads the average of the models' windows;
-    `larger model`, windows of without_g, which saw a fold more. The arithmetic mean is fed the same.
+    `larger model`, windows of without_g, which saw a fold more. The arithmetic mean is fed the same. Intervals and
+    verdicts are corrected by Holm over the models that are fed alike.
     """
     n_seeds = len(next(iter(second.scores.values())))
     judges = [lambda g, i=i: _nth_model(design.reported(g), i) for i in range(len(design.outer_folds) - 1)]
@@ -47,19 +48,20 @@ def shift(design: Design, second: Stage2Scores) -> pd.DataFrame:
         "averaged before": averaged,
         "larger model": larger,
     }
-    rows = []
+    rows, targets = [], design.targets.to_numpy()
     for name, sources in fed.items():
         parts = [[nested.pooled(source(g), BASE) for g in design.outer_folds] for source in sources]
         base = np.stack([nested.shown_once(part, design.clips.index) for part in parts])
-        for kind in second.scores:
-            read = np.concatenate([on_outer(design, second.models, kind, n_seeds, source) for source in sources])
-            alike = np.repeat(base, n_seeds, axis=0)  # each source with each seed of stage 2: none is averaged away
-            found = metrics.compare(design.targets.to_numpy(), alike, read, design.groups)
-            reached = [np.mean([metrics.lwlrap(design.targets.to_numpy(), s) for s in side]) for side in (base, read)]
-            rows.append({"model": kind, "fed": name, "mean": reached[0], "stage2": reached[1], **found})
-    table = pd.DataFrame(rows)
-    table["p_holm"] = metrics.holm(table["p"].to_numpy())
-    return table
+        alike = np.repeat(base, n_seeds, axis=0)  # each source with each seed of stage 2: none is averaged away
+        read = {
+            kind: np.concatenate([on_outer(design, second.models, kind, n_seeds, source) for source in sources])
+            for kind in second.scores
+        }
+        mean = np.mean([metrics.lwlrap(targets, s) for s in base])
+        for row in metrics.compare_all(targets, alike, read, design.groups):
+            reached = np.mean([metrics.lwlrap(targets, s) for s in read[row["variant"]]])
+            rows.append({"model": row.pop("variant"), "fed": name, "mean": mean, "stage2": reached, **row})
+    return pd.DataFrame(rows)
 
 
 def selection(design: Design, second: Stage2Scores, honest: np.ndarray, base: np.ndarray) -> pd.DataFrame:
