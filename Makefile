@@ -21,7 +21,7 @@ PIPELINE = PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m lib.pipeline
 OWNER ?= $(KAGGLE_USERNAME)
 VARIANT ?= curated
 
-.PHONY: help setup run demo test test-slurm lab report bench kaggle data lint clean
+.PHONY: help setup run demo test test-slurm test-kills lab report bench kaggle data lint clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -48,6 +48,9 @@ test: setup lint ## lint, unit tests, every notebook on demo data, a real fold, 
 
 test-slurm: setup ## the pipeline on a SLURM of one node, which it starts on this machine (Debian, root)
 	TEST_SLURM=1 $(BIN)/python -m pytest tests/test_slurm.py
+
+test-kills: setup ## ten kills of a demo run, and the same numbers in the end (a quarter of an hour)
+	$(BIN)/python tests/ten_kills.py
 
 lint: setup ## ruff, and no outputs in notebooks
 	$(BIN)/ruff check .
