@@ -87,9 +87,9 @@ def test_a_name_that_would_leave_its_folder_is_refused(name, value):
         check({name: value})
 
 
-@pytest.mark.parametrize("name", ["cache", "demo-data", "findings"])
+@pytest.mark.parametrize("name", ["cache", "demo-data", "findings", "replaced"])
 def test_a_run_cannot_take_the_folder_of_something_else(name):
-    with pytest.raises(ValueError, match=f"run='{name}' must be .* demo-data and findings are taken"):
+    with pytest.raises(ValueError, match=f"run='{name}' must be .* demo-data, findings and replaced are taken"):
         check({"run": name})
     assert check({"run": f"{name}-2"}) == {"run": f"{name}-2"}
 
