@@ -10,8 +10,9 @@ RUN ?=
 PROFILE ?= demo
 DATA ?=
 NB ?=
-# Trainings at once on GPUs, and profiles/<ON>: default (this machine) or slurm. ARGS: further words for snakemake.
-GPUS ?= 0
+# Trainings at once, a GPU each (empty: as many as this machine has), and profiles/<ON>: default (this machine) or slurm.
+# ARGS: further words for snakemake.
+GPUS ?=
 ON ?= default
 ARGS ?=
 PIPELINE = PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m lib.pipeline
@@ -37,7 +38,7 @@ setup: .venv/made ## make the virtual environment .venv with the tested versions
 	@touch $@
 
 run: setup ## all notebooks of RUN with PROFILE on DATA=folder, or NB="04 05" and what they need; goes on where it was
-	@$(PIPELINE) --run '$(RUN)' --profile '$(PROFILE)' --data '$(DATA)' --only '$(NB)' --gpus $(GPUS) --on $(ON) -- $(ARGS)
+	@$(PIPELINE) --run '$(RUN)' --profile '$(PROFILE)' --data '$(DATA)' --only '$(NB)' $(if $(GPUS),--gpus $(GPUS)) --on $(ON) -- $(ARGS)
 
 demo: setup ## all notebooks on a synthesised data set, in minutes on two cores; then the report
 	@$(PIPELINE) --run demo --profile demo

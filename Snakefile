@@ -11,7 +11,9 @@ PLAN = Plan.read(*(str(config.get(name, "")) for name in ("profile", "run", "dat
 HOME = PLAN.home
 PAPERMILL = "papermill --no-progress-bar --log-output {input.notebook} {log} -y {params.given:q} -y {PLAN.place:q}"
 JOB = f"OMP_NUM_THREADS={{threads}} exec python -m lib.job {PAPERMILL}"
-GPU = int(config.get("gpus", 0))
+GPUS = int(config.get("gpus", 0))
+GPU = min(1, GPUS)  # that a training takes, where there are some
+TRAINING = f"GPUS={GPUS} {JOB}"
 
 
 def notebook(name):
@@ -53,7 +55,7 @@ rule trials:  # the trainings of an experiment for one fold and one seed
     params: given=lambda w: PLAN.given_trial(w.part, int(w.fold), int(w.seed))
     resources: gpu=GPU
     message: "{wildcards.part}: fold {wildcards.fold}, seed {wildcards.seed}"
-    shell: JOB
+    shell: TRAINING
 
 
 rule experiment:
@@ -65,7 +67,7 @@ rule experiment:
     params: given=lambda w: PLAN.given(w.experiment)
     resources: gpu=GPU
     message: "{wildcards.experiment}"
-    shell: JOB
+    shell: TRAINING
 
 
 rule kfold:
@@ -79,7 +81,7 @@ rule kfold:
     params: given=lambda w: PLAN.given_model(w.variant, w.model)
     resources: gpu=GPU
     message: "04_kfold: {wildcards.variant} {wildcards.model}"
-    shell: JOB
+    shell: TRAINING
 
 
 rule pool:
@@ -115,7 +117,7 @@ rule compare:
     params: given=PLAN.given("05_curation", part="compare")
     resources: gpu=GPU
     message: "05_curation: compare"
-    shell: JOB
+    shell: TRAINING
 
 
 rule stage2:

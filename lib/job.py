@@ -2,21 +2,23 @@
 
     python -m lib.job papermill [options] notebook.ipynb executed.ipynb ...
 
-Its stderr (progress of a training) goes to log.txt beside the executed notebook. Standard library only: it runs before
-every notebook of the pipeline.
+Its stderr (progress of a training) goes to log.txt beside the executed notebook. With GPUS=n in the environment it
+takes one of n GPUs that no other such job has. Standard library only: it runs before every notebook of the pipeline.
 
 Used in: Snakefile, `pipeline`.
 """
 
 import ctypes
+import fcntl
 import json
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
-__all__ = ["MARK", "end_with_caller", "failure", "main"]
+__all__ = ["MARK", "claim_gpu", "end_with_caller", "failure", "main"]
 
 MARK = "! "  # begins the lines that `pipeline` passes on
 
@@ -28,6 +30,18 @@ def end_with_caller() -> None:
     """Have Linux kill this process when its parent is gone, even by `kill -9`; elsewhere nothing happens."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def claim_gpu(n: int) -> tuple[int, int] | None:
+    """A GPU of 0 to n - 1 that no other process has claimed, and the open file (descriptor) that holds the claim."""
+    for gpu in range(n):
+        file = os.open(Path(tempfile.gettempdir(), f"sound-tagging-gpu-{gpu}.lock"), os.O_CREAT | os.O_RDWR)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return gpu, file
+        except BlockingIOError:
+            os.close(file)
+    return None
 
 
 def failure(executed: Path, log: Path) -> str:
@@ -51,6 +65,9 @@ def failure(executed: Path, log: Path) -> str:
 def main(words: list[str]) -> int:
     """Run `words`; the exit status of the command."""
     end_with_caller()
+    claimed = None if "CUDA_VISIBLE_DEVICES" in os.environ else claim_gpu(int(os.environ.get("GPUS", "0")))
+    if claimed:
+        os.environ["CUDA_VISIBLE_DEVICES"] = str(claimed[0])
     executed = Path([word for word in words if word.endswith(".ipynb")][-1])
     log = executed.with_name("log.txt")
     executed.parent.mkdir(parents=True, exist_ok=True)

@@ -51,7 +51,9 @@ TAKEN = r"(?!(cache|demo-data|findings|replaced)$)"
 
 KEYS = {
     # what is run
-    "run": Key(str, "folder under outputs/, but cache, demo-data, findings and replaced are taken", pattern=TAKEN + NAME),
+    "run": Key(
+        str, "folder under outputs/, but cache, demo-data, findings and replaced are taken", pattern=TAKEN + NAME
+    ),
     "profile": Key(str, "name of the parameter file, params/<profile>.yaml"),
     "overwrite": Key(bool, "True throws away what this variant holds and starts again"),
     "seed": Key(int, "seed of weights and batches", 0, 2**31 - 1),

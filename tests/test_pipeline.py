@@ -288,6 +288,17 @@ def test_a_kernel_that_died_is_told_by_the_end_of_its_log(tmp_path):
     assert job.failure(executed, log).splitlines()[-1] == "line 98" and "line 50" not in job.failure(executed, log)
 
 
+def test_each_training_has_a_gpu_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(job.tempfile, "gettempdir", lambda: str(tmp_path))
+    (first, file), (second, other) = job.claim_gpu(2), job.claim_gpu(2)
+    assert (first, second) == (0, 1) and job.claim_gpu(2) is None and job.claim_gpu(0) is None
+    os.close(file)
+    again, file = job.claim_gpu(2)
+    assert again == 0
+    os.close(file)
+    os.close(other)
+
+
 # --- helpers ---------------------------------------------------------------------------------------------------------
 
 
