@@ -22,7 +22,7 @@ import math
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -80,6 +80,12 @@ class Cache:
     def frames(self, clip: object) -> torch.Tensor:
         """The frames of one clip (a row of the index), float16 (n_frames, n_channels, n_mels)."""
         return self.parts[clip.part][clip.first_frame : clip.first_frame + clip.n_frames]
+
+    def on(self, device: torch.device) -> "Cache":
+        """This cache with its frames on a GPU, if they fit into half of what is free there; else as it is."""
+        if device.type != "cuda" or 2 * sum(part.nbytes for part in self.parts) > torch.cuda.mem_get_info(device)[0]:
+            return self
+        return replace(self, parts=tuple(part.to(device) for part in self.parts))
 
     def statistics(self, fnames: pd.Series, per_band: bool = False) -> tuple[list, list]:
         """Mean and standard deviation of the frames of the given clips: pass the training clips.

@@ -183,6 +183,7 @@ def fit(
     mine = digest(*settings, *clips, begun)
     saver = Checkpoint(checkpoint, mine, curve)
     cbs = [*_drawing(recipe, training), curve, saver, ImageSize(sizes)]
+    _move((training, validation), next(model.parameters()).device)
     learn = _learner(model, recipe, (training, validation), cbs)
     with learn.no_bar(), learn.no_logging(), contextlib.closing(curve):
         first = SkipToEpoch(saver.restore(learn))  # fit_flat_cos takes a start_epoch, but forgets it
@@ -417,6 +418,16 @@ def _learner(
         cbs=list(cbs),
         path=folder,
     )
+
+
+def _move(feeds: Sequence, device: torch.device) -> None:
+    """Have batches gathered on the device, where the frames fit; feeds that share a cache share what is moved."""
+    moved: dict[str, Cache] = {}
+    for feed in feeds:
+        for part in getattr(feed, "parts", (feed,)):
+            if part.cache.name not in moved:
+                moved[part.cache.name] = part.cache.on(device)
+            part.cache = moved[part.cache.name]
 
 
 def _check(training: Training, loss: str) -> None:

@@ -152,6 +152,7 @@ def score(
 ) -> np.ndarray:
     """Logits of the windows of `table` (from `windows.rolling`), float32 (n_windows, n_classes), in its order."""
     device, logits = next(model.parameters()).device, []
+    cache = cache.on(device)
     model.eval()
     with torch.inference_mode():
         for first in tqdm(range(0, len(table), batch_size), desc="scoring windows", unit="batch", leave=False):

@@ -141,7 +141,7 @@ def random_starts(n_frames: np.ndarray, width: int, rng: np.random.Generator) ->
 
 
 def batch(cache: Cache, rows: pd.DataFrame, start_frame: np.ndarray, width: int) -> torch.Tensor:
-    """Gather windows: one indexing of the mapped array for each subset, no loop over clips.
+    """Gather windows where the frames lie (`Cache.on`): one indexing of the array of each subset, no loop over clips.
 
     Parameters
     ----------
@@ -160,13 +160,14 @@ def batch(cache: Cache, rows: pd.DataFrame, start_frame: np.ndarray, width: int)
     inside = (at >= 0) & (at < n_frames)
     source = first_frame + at.clamp_min(0).minimum(n_frames - 1)
     part = rows["part"].to_numpy()
-    frames = torch.empty(len(rows), width, cache.n_channels, cache.logmel.n_mels)
+    device = cache.parts[0].device
+    frames = torch.empty(len(rows), width, cache.n_channels, cache.logmel.n_mels, device=device)
     for k in np.unique(part):
-        chosen = torch.from_numpy(part == k)
-        frames[chosen] = cache.parts[k][source[chosen]].float()
+        chosen = torch.from_numpy(np.flatnonzero(part == k))
+        frames[chosen.to(device)] = cache.parts[k][source[chosen].to(device)].float()
     floor = torch.from_numpy(rows["floor_db"].to_numpy(np.float32, copy=True))[:, None, None, None]
-    padding = torch.where(torch.tensor(cache.logmel.in_db)[:, None], floor, 0.0)  # (n, 1, n_channels, 1)
-    return torch.where(inside[:, :, None, None], frames, padding).permute(0, 2, 3, 1)
+    padding = torch.where(torch.tensor(cache.logmel.in_db)[:, None], floor, 0.0).to(device)  # (n, 1, n_channels, 1)
+    return torch.where(inside[:, :, None, None].to(device), frames, padding).permute(0, 2, 3, 1)
 
 
 def energy(cache: Cache, table: pd.DataFrame, window_s: float) -> pd.Series:

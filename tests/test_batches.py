@@ -1,11 +1,14 @@
 """Tests of lib.batches: which clips and spans an epoch shows, and how strongly they are masked."""
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from lib import batches, windows
 from lib.augment import AUGMENTATIONS
@@ -202,3 +205,16 @@ def test_targets_are_a_row_a_clip(counted):
     rows = spans(counted, [(0, 0, 20), (0, 20, 20), (1, 0, 10)])
     with pytest.raises(ValueError, match="3 rows of targets for 2 clips. Give a row a clip"):
         feed(counted, rows, np.eye(3, dtype=np.float32))
+
+
+def test_windows_are_gathered_and_changed_where_the_frames_lie(counted):
+    """On a GPU that is only imagined: shapes and devices are followed, and what mixes two devices fails."""
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        there = tuple(torch.empty(part.shape, dtype=part.dtype, device="cuda") for part in counted.parts)
+        imagined = dataclasses.replace(counted, parts=there)
+        x, y = next(iter(feed(imagined, counted.index, np.ones((11, 2), np.float32), **ALL_ON)))
+    assert x.device.type == "cuda" and x.shape == (len(y), 1, 16, 8)
+
+
+def test_a_cache_stays_where_there_is_no_gpu(counted):
+    assert counted.on(torch.device("cpu")) is counted
