@@ -86,7 +86,8 @@ def main(words: list[str]) -> int:
         except BlockingIOError:
             sys.stdout.write(f"{plan.home} is being made by another process; waiting for it.\n")
             fcntl.flock(lock, fcntl.LOCK_EX)
-        for sentence in plan.set_aside():
+        dry = {"-n", "--dry-run", "--dryrun"} & set(given.snakemake)
+        for sentence in [] if dry else plan.set_aside():
             sys.stdout.write(f"{sentence}\n")
         options = {"run": given.run, "profile": given.profile, "data": given.data, "only": given.only}
         config = [f"{name}={value}" for name, value in options.items() if value] + [f"gpus={given.gpus}"]
@@ -101,10 +102,13 @@ def main(words: list[str]) -> int:
                 text=True,
                 preexec_fn=end_with_caller,
             )
-            for line in follow(_copied(told.stdout, log)):
+            copied = _copied(told.stdout, log)
+            for line in copied if dry else follow(copied):
                 sys.stdout.write(f"{line}\n")
                 sys.stdout.flush()
             code = told.wait()
+    if dry:
+        return code
     sys.stdout.write(f"{plan.home} is done.\n" if not code else f"{plan.home} is not complete; all of it: {log.name}\n")
     return code
 

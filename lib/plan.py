@@ -172,25 +172,30 @@ class Plan:
         """The parameters that say where things lie: another place is no other run, so snakemake is not told."""
         return json.dumps({name: self.params[name] for name in UNTRACKED if name in self.params})
 
-    def set_aside(self) -> list[str]:
-        """Move what was made with other parameters to outputs/replaced/, and what was made of it; sentences about it.
-
-        A notebook refuses to mix configurations within a folder; here the change is meant, as it was asked for by file.
-        """
-        moved, told = set(), []
+    def stale(self) -> dict[str, str]:
+        """Folders below outputs/<run> that were made with other parameters, or of such: why each."""
+        found: dict[str, str] = {}
         for name, (values, needs) in self._parts().items():
             file = ROOT / self.home / name / "configuration.json"
             if not file.is_file():
                 continue
             theirs, mine = json.loads(file.read_text()), parameters.configuration(values)
-            differ = [k for k in mine if k in theirs and theirs[k] != mine[k]] + [k for k in mine if k not in theirs]
-            if differ or moved & set(needs):
-                moved.add(name)
-                why = ", ".join(f"{k}: {theirs.get(k)!r}, now {mine[k]!r}" for k in differ) or "it was made of that"
-                told.append(
-                    f"{self.home}/{name} is made again ({why}); the old one is kept in {_put_away(file.parent)}"
-                )
-        return told
+            changes = [
+                f"{k}: {theirs.get(k)!r}, now {v!r}" for k, v in mine.items() if k not in theirs or theirs[k] != v
+            ]
+            if changes or found.keys() & set(needs):
+                found[name] = ", ".join(changes) or "it was made of that"
+        return found
+
+    def set_aside(self) -> list[str]:
+        """Move what is stale to outputs/replaced/; sentences about it.
+
+        A notebook refuses to mix configurations within a folder; here the change is meant, as it was asked for by file.
+        """
+        return [
+            f"{self.home}/{name} is made again ({why}); the old one is kept in {_put_away(ROOT / self.home / name)}"
+            for name, why in self.stale().items()
+        ]
 
     def _parts(self) -> dict[str, tuple[dict, list[str]]]:
         """Folders with a configuration of their own: their parameters, and the folders that they are made of."""

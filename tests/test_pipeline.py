@@ -108,6 +108,9 @@ def test_what_is_done_is_not_done_again_and_a_touch_is_no_change(workbook):
 
 def test_a_changed_parameter_makes_what_depends_on_it_again(workbook):
     workbook.profile(max_clip_s=7.0)
+    whole = workbook.results()
+    code, said = workbook.run("--", "-n")
+    assert code == 0 and "06_stage2" in said and (workbook.calls(), workbook.results()) == ([], whole)
     code, said = workbook.run()
     assert code == 0, said
     assert workbook.calls() == ["06_stage2/curated", "08_submission/curated", "09_journal"]
