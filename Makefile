@@ -42,7 +42,7 @@ run: setup ## all notebooks of RUN with PROFILE on DATA=folder, or NB="04 05" an
 
 demo: setup ## all notebooks on a synthesised data set, in minutes on two cores; then the report
 	@$(PIPELINE) --run demo --profile demo
-	@$(BIN)/python -m lib.report demo
+	@$(BIN)/python -m lib.report outputs/demo
 
 test: setup lint ## lint, unit tests, every notebook on demo data, a real fold, a kill (about 10 minutes)
 	$(BIN)/python -m pytest
