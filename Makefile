@@ -44,7 +44,7 @@ demo: setup ## all notebooks on a synthesised data set, in minutes on two cores;
 	@$(PIPELINE) --run demo --profile demo
 	@$(BIN)/python -m lib.report outputs/demo
 
-test: setup lint ## lint, unit tests, every notebook on demo data, a real fold, a kill (about 10 minutes)
+test: setup lint ## lint, unit tests, every notebook on demo data, a real fold, a kill (about 13 minutes)
 	$(BIN)/python -m pytest
 
 test-slurm: setup ## the pipeline on a SLURM of one node, which it starts on this machine (Debian, root)
