@@ -7,6 +7,7 @@ Used in: `make run` (python -m lib.pipeline).
 
 import argparse
 import fcntl
+import json
 import re
 import shutil
 import subprocess
@@ -74,7 +75,7 @@ def main(words: list[str]) -> int:
     given = parser.parse_args(words)
     try:
         plan = Plan.read(given.profile, given.run, given.data)
-        plan.wanted(given.only)
+        last = plan.wanted(given.only)[-1]
     except (OSError, ValueError) as error:
         sys.stderr.write(f"{error}\n")
         return 1
@@ -107,9 +108,10 @@ def main(words: list[str]) -> int:
                 sys.stdout.write(f"{line}\n")
                 sys.stdout.flush()
             code = told.wait()
-    if dry:
-        return code
-    sys.stdout.write(f"{plan.home} is done.\n" if not code else f"{plan.home} is not complete; all of it: {log.name}\n")
+    if code:
+        sys.stdout.write(f"{plan.home} is not complete; all of it: {log.name}\n")
+    elif not dry:
+        sys.stdout.write(f"{plan.home} is done. {json.loads((ROOT / last).read_text())['says']}\n")
     return code
 
 
