@@ -107,7 +107,7 @@ def find(home: Path) -> list[Page]:
     found = sorted(path.parent for path in home.glob(f"[0-9][0-9]_*/**/{EXECUTED}"))
     if not found:
         raise FileNotFoundError(
-            f"{home} holds no {EXECUTED}, the notebook that papermill leaves beside a result. Make them: make kfold "
+            f"{home} holds no {EXECUTED}, the notebook that papermill leaves beside a result. Make them: make run "
             f"RUN={home.name}; or by hand: papermill notebooks/01_eda.ipynb {home}/01_eda/{EXECUTED} -p run {home.name}"
         )
     pages = [_page(folder, home) for folder in found if not any(name[0] == "." for name in folder.parts[1:])]

@@ -79,7 +79,7 @@ def _read(variant: Path) -> tuple[dict, oof.Clips]:
     """Configuration and out-of-fold scores; ValueError unless all folds are done."""
     home, path = variant.parents[1].name, variant / "configuration.json"
     if not path.is_file():
-        raise ValueError(f"It is not there yet. Train it: make kfold RUN={home}")
+        raise ValueError(f"It is not there yet. Train it: make run NB=04 RUN={home}")
     setting = json.loads(path.read_text())
     done = [fold for fold in range(setting["n_folds"]) if (variant / f"without_{fold}" / "result.json").is_file()]
     if missing := sorted(set(range(setting["n_folds"])) - set(done)):

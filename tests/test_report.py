@@ -141,7 +141,7 @@ def test_a_run_that_is_not_there_or_holds_no_executed_notebook_is_refused(home):
     with pytest.raises(FileNotFoundError, match=r"There is no run .*nothing\. There are: mine\."):
         report.build(home.with_name("nothing"))
     write_part(home.with_name("bare") / "01_eda")
-    with pytest.raises(FileNotFoundError, match="holds no executed.ipynb.*make kfold RUN=bare"):
+    with pytest.raises(FileNotFoundError, match="holds no executed.ipynb.*make run RUN=bare"):
         report.build(home.with_name("bare"))
 
 

@@ -76,7 +76,7 @@ def test_without_a_base_nothing_is_compared_and_the_way_to_it_is_told(tmp_path):
     found = variants.against_base(tmp_path / "mine")
     assert found.table.empty and found.curves.empty
     assert found.refused == [
-        "Nothing is compared with mine/curated: It is not there yet. Train it: make kfold RUN=mine"
+        "Nothing is compared with mine/curated: It is not there yet. Train it: make run NB=04 RUN=mine"
     ]
     make_variant(tmp_path / "begun", done=1)
     assert "Folds [1] are still to be trained" in variants.against_base(tmp_path / "begun").refused[0]
