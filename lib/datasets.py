@@ -31,7 +31,7 @@ import pandas as pd
 
 from lib import audit
 
-__all__ = ["Dataset", "has_audio", "load", "load_test", "targets"]
+__all__ = ["Dataset", "Labelled", "has_audio", "load", "load_test", "targets"]
 
 
 class _Part(NamedTuple):
@@ -199,6 +199,22 @@ def has_audio(root: str | Path) -> bool:
     root = Path(root).expanduser()
     parts = _LAYOUTS[_recognised(root)[0]][1].values()
     return any((root / f"{part.audio}.zip").is_file() or any((root / part.audio).glob("*.*")) for part in parts)
+
+
+class Labelled:
+    """What holds `clips` (labels, group) and `classes`: their targets and groups."""
+
+    clips: pd.DataFrame
+    classes: Iterable[str]
+
+    @property
+    def targets(self) -> np.ndarray:
+        """0/1 float32 (n_clips, n_classes)"""
+        return targets(self.clips, self.classes)
+
+    @property
+    def groups(self) -> np.ndarray:
+        return self.clips["group"].to_numpy(str)
 
 
 def targets(clips: pd.DataFrame, classes: tuple[str, ...]) -> np.ndarray:

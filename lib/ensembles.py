@@ -108,7 +108,7 @@ def plan(passes: int, ks: list[int]) -> dict[str, list[Member]]:
 
 
 @dataclass(frozen=True)
-class Ensembles:
+class Ensembles(datasets.Labelled):
     """Scores of the outer folds by every member.
 
     Attributes
@@ -127,15 +127,6 @@ class Ensembles:
     windows: dict[str, np.ndarray]
     passes: dict[str, float]
     n_folds: int
-
-    @property
-    def targets(self) -> np.ndarray:
-        """0/1 float32 (n_clips, n_classes)"""
-        return datasets.targets(self.clips, self.classes)
-
-    @property
-    def groups(self) -> np.ndarray:
-        return self.clips["group"].to_numpy(str)
 
     @property
     def decides(self) -> bool:

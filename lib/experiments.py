@@ -125,7 +125,7 @@ def chosen(table: Table, names: list[str], more: Table | None = None) -> Table:
 
 
 @dataclass(frozen=True)
-class Trials:
+class Trials(datasets.Labelled):
     """What the trials of an experiment found on the clips of its folds.
 
     Attributes
@@ -144,15 +144,6 @@ class Trials:
     done: pd.DataFrame
     curves: pd.DataFrame
     n_folds: int
-
-    @property
-    def targets(self) -> np.ndarray:
-        """0/1 float32 (n_clips, n_classes)"""
-        return datasets.targets(self.clips, self.classes)
-
-    @property
-    def groups(self) -> np.ndarray:
-        return self.clips["group"].to_numpy(str)
 
     @property
     def decides(self) -> bool:
