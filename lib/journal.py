@@ -20,7 +20,7 @@ import pandas as pd
 
 from lib import parameters, runs, variants
 from lib.files import whole_file
-from lib.retraining import BASE
+from lib.plan import BASE
 
 __all__ = ["NUMBERS", "TEXTS", "answers", "cost", "draft", "duration", "headline", "rebuild", "says", "select"]
 

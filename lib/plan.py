@@ -202,7 +202,7 @@ class Plan:
         base, select, compare = f"04_kfold/{BASE}", "05_curation/select", "05_curation/compare"
         stage2, submission = f"06_stage2/{BASE}", f"08_submission/{BASE}"
         parts = {name: (self.values(name), []) for name in ("01_eda", "02_features", "03_augmentation", "07_ensemble")}
-        parts |= {f"04_kfold/{name}": (self.values("04_kfold", name), []) for name in {BASE, self.variant}}
+        parts |= {f"04_kfold/{name}": (self.values("04_kfold", name), []) for name in (BASE, self.variant)}
         parts[select] = self.values("05_curation", part="select"), [base]
         parts |= {f"04_kfold/{name}": (self.values("04_kfold", name), [select]) for name in self.retrained}
         parts[compare] = self.values("05_curation", part="compare"), [f"04_kfold/{name}" for name in self.retrained]
