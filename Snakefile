@@ -22,7 +22,7 @@ def notebook(name):
 
 def curation(wildcards):
     """What a training needs of 05."""
-    return PLAN.target("05_curation", "select") if wildcards.variant in PLAN.retrained else []
+    return PLAN.target("05_curation", "select") if PLAN.is_retrained(wildcards.variant) else []
 
 
 wildcard_constraints:
@@ -128,6 +128,17 @@ rule stage2:
     log: f"{HOME}/06_stage2/{BASE}/executed.ipynb"
     params: given=PLAN.given("06_stage2")
     message: "06_stage2"
+    shell: JOB
+
+
+rule best:
+    input:
+        notebook=notebook("10_best"),
+        models=PLAN.candidates,
+    output: PLAN.target("10_best")
+    log: f"{HOME}/10_best/executed.ipynb"
+    params: given=PLAN.given("10_best")
+    message: "10_best"
     shell: JOB
 
 

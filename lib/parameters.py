@@ -124,6 +124,9 @@ KEYS = {
     # 07: from models to one
     "ensemble_epochs": Key(int, "passes over the training clips that each strategy may spend", 3, 100_000),
     "ensemble_folds": Key(list, "numbers of fold models to compare, at equal compute; empty: none", 2, 20, items=int),
+    # 10: as good as it gets
+    "candidates": Key(list, "variants of 04 to choose among, a+b: the average of both; empty: none", pattern=VARIANT),
+    "repeats": Key(int, "trainings of each 04 model of a candidate, with seeds that count on from `seed`", 1, 100),
     # network and training
     "arch": Key(str, "timm model, from scratch"),
     "image_size": Key(int, "pixels a side that windows are resized to; 0: as they are", 0, 1024),

@@ -7,13 +7,16 @@ Conventions
 target : the result.json of a part, a path below outputs/ relative to the workbook. It is written last and means done.
 layers : parameter files, each over the one before: those of `profile`, then params/<run>.yaml if there is one, which
          may name a `run` and a `variant` of its own and then is an experiment within that run.
+recipe : a variant of 04 that 10 compares: the base, one of VARIANTS, or an experiment, params/<recipe>.yaml; with a
+         seed of its own it is the variant `<recipe>.seed_<n>`.
 Light imports only: every job of a cluster reads the Snakefile again.
 
-Used in: Snakefile, `pipeline`; `retraining` and 05 (BASE, VARIANTS).
+Used in: Snakefile, `pipeline`; `retraining` and 05 (BASE, VARIANTS); `candidates`.
 """
 
 import json
 import os
+import re
 import shutil
 from dataclasses import dataclass
 from itertools import combinations
@@ -21,7 +24,7 @@ from pathlib import Path
 
 from lib import datasets, folds, parameters
 
-__all__ = ["BASE", "NOTEBOOKS", "ROOT", "VARIANTS", "Plan"]
+__all__ = ["BASE", "NOTEBOOKS", "ROOT", "VARIANTS", "Plan", "recipes", "seeded"]
 
 ROOT = Path(__file__).resolve().parents[1]
 BASE = "curated"
@@ -38,7 +41,7 @@ VARIANTS = {
 }
 NOTEBOOKS = (
     *("01_eda", "02_features", "03_augmentation", "04_kfold", "05_curation"),
-    *("06_stage2", "07_ensemble", "08_submission", "09_journal"),
+    *("06_stage2", "07_ensemble", "08_submission", "10_best", "09_journal"),  # which reads what all others found
 )
 SPREAD = 2  # trainings of an experiment that stay in one kernel; more are spread over jobs, by fold and seed
 
@@ -109,11 +112,34 @@ class Plan:
         asked = self.base["retrain"] or list(VARIANTS)
         return [name for name in asked if noisy or "train_set" not in VARIANTS[name]]
 
+    def is_retrained(self, variant: str) -> bool:
+        """Whether a variant, of whatever seed, is trained on what 05 has selected."""
+        return _unseeded(variant)[0] in self.retrained
+
     def target(self, *parts: str) -> str:
         return "/".join([self.home, *parts, "result.json"])
 
     def kfold(self, variant: str, models: list[str]) -> list[str]:
         return [self.target("04_kfold", variant, model) for model in models]
+
+    @property
+    def candidates(self) -> list[str]:
+        """What 10 reads: of every recipe all models, of its further seeds those without one fold.
+
+        Raises
+        ------
+        ValueError
+            A recipe that is neither the base nor a training set of 05 nor an experiment.
+        """
+        found, seed = [], self.base["seed"]
+        for recipe in recipes(self.base["candidates"]):
+            if recipe not in (BASE, *VARIANTS) and not _experiment(recipe):
+                what = f"no training set of 05, and no params/{recipe}.yaml says `variant: {recipe}`"
+                raise ValueError(f"candidates: {recipe!r} is {what}.")
+            found += self.kfold(recipe, self.models + self.pairs)
+            for more in range(seed + 1, seed + self.base["repeats"]):
+                found += self.kfold(seeded(recipe, more, seed), self.models)
+        return found
 
     def pooled(self, variants: list[str]) -> list[str]:
         return [self.target("04_kfold", variant, "pooled") for variant in variants]
@@ -137,10 +163,13 @@ class Plan:
             found["06_stage2"] = [self.target("06_stage2", BASE)]
             found["08_submission"] = [self.target("08_submission", BASE)] if "test" in self.subsets else []
             found["09_journal"] = [self.target("09_journal")]
+            found["10_best"] = [self.target("10_best")] if self.base["candidates"] else []
         numbers = [word.zfill(2) for word in only.split()]  # YAML reads 06 as 6
         chosen = [name for name in NOTEBOOKS if not numbers or name[:2] in numbers]
         if not chosen:
-            raise ValueError(f"NB={only!r} names no notebook. There are: {' '.join(name[:2] for name in NOTEBOOKS)}.")
+            raise ValueError(
+                f"NB={only!r} names no notebook. There are: {' '.join(sorted(name[:2] for name in NOTEBOOKS))}."
+            )
         return [target for name in chosen for target in found.get(name, [])]
 
     def before_journal(self) -> list[str]:
@@ -162,9 +191,10 @@ class Plan:
         return self.given(notebook, folds=[fold], seeds=[seed], part=name)
 
     def values(self, notebook: str, variant: str = BASE, **changes: object) -> dict[str, object]:
-        own = self.params if variant == self.variant else self.base
+        recipe, seed = _unseeded(variant)
+        own = self.params if recipe == self.variant else {**self.base, **_experiment(recipe)}
         declared = parameters.declared(json.loads((ROOT / "notebooks" / f"{notebook}.ipynb").read_text()))
-        asked = {**own, "variant": variant, **VARIANTS.get(variant, {}), **changes}
+        asked = {**own, "variant": variant, **VARIANTS.get(recipe, {}), **seed, **changes}
         return {name: value for name, value in asked.items() if name in declared}
 
     @property
@@ -201,6 +231,7 @@ class Plan:
         """Folders with a configuration of their own: their parameters, and the folders that they are made of."""
         base, select, compare = f"04_kfold/{BASE}", "05_curation/select", "05_curation/compare"
         stage2, submission = f"06_stage2/{BASE}", f"08_submission/{BASE}"
+        raced = list(dict.fromkeys(str(Path(target).parents[1].relative_to(self.home)) for target in self.candidates))
         parts = {name: (self.values(name), []) for name in ("01_eda", "02_features", "03_augmentation", "07_ensemble")}
         parts |= {f"04_kfold/{name}": (self.values("04_kfold", name), []) for name in (BASE, self.variant)}
         parts[select] = self.values("05_curation", part="select"), [base]
@@ -208,7 +239,33 @@ class Plan:
         parts[compare] = self.values("05_curation", part="compare"), [f"04_kfold/{name}" for name in self.retrained]
         parts[stage2] = self.values("06_stage2"), [base]
         parts[submission] = self.values("08_submission"), [base, stage2]
+        parts |= {name: (self.values("04_kfold", Path(name).name), []) for name in raced if name not in parts}
+        parts["10_best"] = self.values("10_best"), raced
         return parts
+
+
+def recipes(candidates: list[str]) -> list[str]:
+    """The variants that candidates ("a+b") are averages of, each once."""
+    return list(dict.fromkeys(recipe for name in candidates for recipe in name.split("+")))
+
+
+def seeded(recipe: str, seed: int, own: int) -> str:
+    """The variant of a recipe that is trained with a seed; with the recipe's own one it is the recipe itself."""
+    return recipe if seed == own else f"{recipe}.seed_{seed}"
+
+
+def _unseeded(variant: str) -> tuple[str, dict[str, int]]:
+    """A variant's recipe, and the seed that its name tells, if it does."""
+    found = re.fullmatch(r"(.+)\.seed_(\d+)", variant)
+    return (found[1], {"seed": int(found[2])}) if found else (variant, {})
+
+
+def _experiment(name: str) -> dict[str, object]:
+    """What the experiment params/<name>.yaml changes; nothing, where there is no such file or it is none."""
+    path = ROOT / "params" / f"{name}.yaml"
+    values = parameters.load_profile(path) if path.is_file() else {}
+    changes = {key: value for key, value in values.items() if key not in ("run", "variant")}
+    return changes if values.get("variant") == name else {}
 
 
 UNTRACKED = ("run", "profile", "data_dir", "folds_csv", "strict", "overwrite")  # where, not what

@@ -19,7 +19,7 @@ import yaml
 from lib import job, pipeline, plan
 
 ROOT = Path(__file__).resolve().parents[1]
-DEMO = 31  # parts of the demo run
+DEMO = 32  # parts of the demo run
 
 
 class Workbook:
@@ -208,8 +208,8 @@ def test_one_notebook_and_what_it_needs(workbook):
     assert workbook.run("--only", "06")[0] == 0
     calls = workbook.calls()
     assert len(calls) == 16 and {name.split("/")[0] for name in calls} == {"04_kfold", "06_stage2"}
-    code, said = workbook.run("--only", "10")
-    assert code == 1 and "NB='10' names no notebook. There are: 01 02" in said
+    code, said = workbook.run("--only", "11")
+    assert code == 1 and "NB='11' names no notebook. There are: 01 02" in said
 
 
 def test_an_experiment_is_one_file(workbook):
@@ -221,6 +221,32 @@ def test_an_experiment_is_one_file(workbook):
     read = json.loads((workbook.root / "outputs/demo/04_kfold/mels32/configuration.json").read_text())
     base = json.loads((workbook.root / "outputs/demo/04_kfold/curated/configuration.json").read_text())
     assert (read["n_mels"], base["n_mels"]) == (32, 64) and read.keys() == base.keys()
+
+
+def test_candidates_are_trained_with_their_pairs_and_further_seeds_without(workbook):
+    (workbook.root / "params" / "mels32.yaml").write_text("run: demo\nvariant: mels32\nn_mels: 32\n")
+    workbook.profile(candidates=["curated", "curated+mels32"], repeats=2)
+    code, said = workbook.run("--only", "10")
+    assert code == 0, said
+    pairs = [f"without_{f}_{g}" for g in range(5) for f in range(g)]
+    trained = [
+        f"04_kfold/{name}/{m}" for name in ("mels32", "mels32.seed_2020", "curated.seed_2020") for m in MODELS[1:]
+    ]
+    assert workbook.calls() == sorted([*trained, *(f"04_kfold/mels32/{m}" for m in pairs), "10_best"])
+    read = {
+        name: json.loads((workbook.root / f"outputs/demo/04_kfold/{name}/configuration.json").read_text())
+        for name in ("curated", "curated.seed_2020", "mels32", "mels32.seed_2020")
+    }
+    assert [made["seed"] for made in read.values()] == [2019, 2020, 2019, 2020]
+    assert [made["n_mels"] for made in read.values()] == [64, 64, 32, 32]
+    assert in_workbook(workbook, "Plan.read('demo').stale()") == {}
+    code, said = workbook.run(
+        "--profile", "demo", "--run", "mels32", "--only", "04"
+    )  # as an experiment: the same models
+    assert (code, workbook.calls()) == (0, ["04_kfold/mels32/pooled"]), said
+    workbook.profile(candidates=["mels23"])
+    code, said = workbook.run("--only", "10")
+    assert code == 1 and "'mels23' is no training set of 05, and no params/mels23.yaml says `variant: mels23`" in said
 
 
 MODELS = ["pooled", *(f"without_{f}" for f in range(5))]

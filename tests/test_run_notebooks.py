@@ -298,7 +298,7 @@ def augmentation_is_compared_on_the_demo_set(tmp, data):
 
 
 def clips_are_read_nested_once_all_pair_models_are_there(tmp, data):
-    """06 says what is missing; then it compares, chooses without the outer fold, and writes what 08 reads."""
+    """06 says what is missing, compares, chooses without the outer fold, and writes what 08 reads; so does 10."""
     common = {"data_dir": data("tiny"), "notebook": "06_stage2"}
     words = ["-p", "stage2_models", "conv1d,logistic", "-p", "stage2_epochs", "2", "-p", "max_clip_s", "2"]
     fails(tmp, tmp, "stage2", *words, **common, saying=["Train them first", "04_kfold.ipynb", "-p fold 0"])
@@ -324,6 +324,12 @@ def clips_are_read_nested_once_all_pair_models_are_there(tmp, data):
         assert not set(clips["group"]) & set(dealt.loc[dealt["fold"] == use["outer"], "group"])
     assert json.loads((home / "result.json").read_text())["metrics"]["n"] == 24
     stage2.load(home / "weights.safetensors")
+    fails(tmp, tmp, "stage2", "-p", "repeats", "2", notebook="10_best", saying=["curated.seed_2020", "make run NB=10"])
+    succeeds(tmp, tmp, "stage2", notebook="10_best")
+    home = OUTPUTS / f"{NAME}-stage2" / "10_best"
+    tables = {f"{name}.csv" for name in ("judged", "comparison", "by_fold")}
+    assert set(contents(home)) == tables | {"comparison.png", "confusions.png", "manifest.json", "result.json"}
+    assert pd.read_csv(home / "by_fold.csv")["candidate"].tolist() == ["curated"] * 3
 
 
 def models_become_one(tmp, data):

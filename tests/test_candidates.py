@@ -1,0 +1,161 @@
+"""Tests of lib.candidates: the choice knows nothing of the fold that reports it, and says what it is made of."""
+
+import json
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lib import candidates, clipwise, folds, oof
+from lib.features import LogMel
+from lib.folds import LeakError
+
+N_FOLDS = 3
+CLASSES = ["x", "y"]
+AUDIO = LogMel(sample_rate=8000, n_fft=512, hop_length=80, n_mels=16, fmin=20)
+RECIPE = {"loss": "bce", "epochs": 1, "batch_size": 4, "lr": 0.01, "lr_body": 0.0, "mixup": 0.0, "mask_share": 0.0}
+TABLE = pd.DataFrame({"fname": [f"{i:02}.wav" for i in range(24)], "group": [f"g{i}" for i in range(24)]})
+TABLE["fold"] = np.arange(24) // 8
+MODELS = [folds.model_name(f) for f in range(N_FOLDS)]
+PAIRS = [folds.model_name(*pair) for pair in combinations(range(N_FOLDS), 2)]
+
+
+def make(home, variant, right, models=(*MODELS, *PAIRS), strength=1.0, seconds=60.0):
+    """A variant's models: right[fold] is the share of that fold's clips whose label ranks first."""
+    folds.settle(home / "folds.csv", TABLE)
+    clips = TABLE.assign(labels=[("x",) if i % 2 else ("y",) for i in range(24)])
+    for name in models:
+        part = home / "04_kfold" / variant / name
+        scored = clips[clips["fold"].isin(folds.unseen(name))]
+        hits = np.array([i % 8 < round(8 * right[fold]) for i, fold in scored["fold"].items()])
+        is_x = scored["labels"].map(lambda labels: labels == ("x",)).to_numpy()
+        logits = np.where(np.stack([is_x, ~is_x], 1) == hits[:, None], strength, -strength)
+        oof.write(part, scored.assign(window_start_s=0.0), logits, scored, CLASSES, "bce")
+        pd.DataFrame(columns=["epoch"]).to_csv(part / "epochs.csv", index=False)
+        sidecar = {"classes": CLASSES, "audio": AUDIO.settings(), "windows": {"window_s": 1.0, "hop_s": 0.5}}
+        sidecar |= {
+            "recipe": RECIPE,
+            "network": {"arch": "a", "image_size": 0},
+            "folds": folds.digest(TABLE),
+            "seed": 1,
+        }
+        (part / "weights.json").write_text(json.dumps(sidecar))
+        (part / "manifest.json").write_text(json.dumps({"seconds": seconds}))
+        (part / "result.json").write_text("{}")
+
+
+@pytest.fixture
+def home(tmp_path):
+    """`early` is perfect on folds 0 and 1, `late` on fold 2 and good elsewhere; both have a second seed."""
+    home = tmp_path / "mine"
+    make(home, "early", [1, 1, 0], seconds=60)
+    make(home, "late", [0.75, 0.75, 1], strength=3, seconds=120)
+    make(home, "early.seed_8", [1, 1, 0.5], MODELS, seconds=180)
+    make(home, "late.seed_8", [0.75, 0.75, 1], MODELS, strength=3, seconds=120)
+    return home
+
+
+def read(home, names=("early", "late", "early+late"), repeats=2):
+    return candidates.read(home, list(names), seed=7, repeats=repeats, profile="demo")
+
+
+def test_the_best_of_the_other_folds_is_taken_even_where_the_outer_fold_says_otherwise(home):
+    field = read(home, ["early", "late"])
+    judged = field.judged()
+    best = judged.loc[judged.groupby("outer")["lwlrap"].idxmax()].set_index("outer")["method"]
+    # outer 2: early is perfect on 0 and 1; outer 0: late has .75 and 1, early 1 and 0
+    assert best.to_dict() == {0: "late", 1: "late", 2: "early"}
+    scores = field.reported(judged)
+    told = field.by_fold(judged, scores[candidates.CHOSEN]).set_index("outer")
+    assert told["seed_7"].to_dict() == {0: 0.75, 1: 0.75, 2: 0.0}
+    assert told["seed_8"].to_dict() == {0: 0.75, 1: 0.75, 2: 0.5}
+    assert told["minutes"].to_dict() == {0: 2.0, 1: 2.0, 2: 2.0}  # early: one and three minutes
+    comparison = clipwise.compare(field.design, scores, "early")
+    row = comparison.set_index("method").loc[candidates.CHOSEN]
+    assert row["hit_rate"] == pytest.approx((0.75 + 0.75 + 0 + 0.75 + 0.75 + 0.5) / 6)
+    assert comparison["hit_rate"].max() > row["hit_rate"]  # the best from behind
+
+
+def test_what_is_judged_by_hand(home):
+    judged = read(home).judged().set_index(["outer", "method"])
+    assert judged.loc[(2, "early"), "hit_rate"] == 1.0
+    assert judged.loc[(2, "late"), "hit_rate"] == 0.75
+    assert judged.loc[(0, "early"), "hit_rate"] == 0.5
+    assert judged.loc[(0, "late"), "lwlrap"] == pytest.approx((8 + 6 + 2 / 2) / 16)
+    assert judged.loc[(0, "early+late"), "hit_rate"] == judged.loc[(0, "late"), "hit_rate"]  # late is the surer one
+
+
+def test_an_average_is_that_of_the_clip_scores_seed_by_seed(home):
+    field = read(home)
+    early, late = field.scores["early"], field.scores["late"]
+    assert early.shape == (2, 24, 2)
+    np.testing.assert_allclose(field.scores["early+late"], (early + late) / 2)
+    scores = field.reported(field.judged())
+    np.testing.assert_allclose(scores[candidates.TOGETHER][0], scores[candidates.CHOSEN].mean(0))
+
+
+def test_every_choice_lists_its_clips_and_none_is_of_the_outer_fold(home):
+    field = read(home)
+    field.reported(field.judged())
+    made = field.manifest()
+    assert {use["what"] for use in made["uses"]} == {"judge early", "judge late", "choose a method"}
+    for use in made["uses"]:
+        used = set(made["sets"][use["clips"]])
+        assert used and not used & set(made["reported"][str(use["outer"])])
+
+
+def test_a_planted_leak_is_caught(home):
+    field = read(home)
+    table = field.designs["late"].pairs.table
+    planted = (table["fold"] == 0) & (table["model"] == "without_0_1")
+    field.designs["late"].pairs.table["model"] = table["model"].where(~planted, "without_0")  # it saw fold 1
+    field.designs["late"].training = lambda outer: field.designs["late"].pairs.where(table["fold"].to_numpy() != outer)
+    with pytest.raises(LeakError):
+        field.judged()
+
+
+def test_the_conclusion_tells_choice_scores_and_cost(home):
+    field = read(home, ["early", "late"])
+    judged = field.judged()
+    scores = field.reported(judged)
+    comparison = clipwise.compare(field.design, scores, "early")
+    says = field.says(comparison, field.by_fold(judged, scores[candidates.CHOSEN]))
+    assert "late (2 of 3), early (1 of 3)" in says
+    assert "n = 24, mean of 2 seed(s): top-1 hit rate 0.583 (" in says
+    assert "Hit rates of folds 0.250 to 0.750 (sd 0.289), of seeds 0.500 to 0.667" in says
+    assert says.endswith("A fold costs 2.0 minutes of one core a seed.")
+    found = field.found(comparison)
+    assert found["hit_rate"] == pytest.approx(0.5833, abs=1e-4) and found["n"] == 24
+    assert found["together_hit_rate"] == comparison.set_index("method").loc[candidates.TOGETHER, "hit_rate"]
+
+
+def test_one_candidate_is_its_own_choice(home):
+    field = read(home, ["late"], repeats=1)
+    judged = field.judged()
+    scores = field.reported(judged)
+    np.testing.assert_array_equal(scores[candidates.CHOSEN], scores["late"])
+    comparison = clipwise.compare(field.design, scores, "late").set_index("method")
+    assert comparison.loc[candidates.CHOSEN, "lwlrap_diff"] == 0
+    assert comparison.loc[candidates.CHOSEN, "verdict"] == "unclear"
+
+
+def test_models_that_are_missing_are_named_with_the_command_that_makes_them(home):
+    (home / "04_kfold" / "late.seed_8" / "without_1" / "result.json").unlink()
+    with pytest.raises(
+        FileNotFoundError, match=r"late\.seed_8 lacks folds \[1\].*make run NB=10 RUN=mine PROFILE=demo"
+    ):
+        read(home)
+    with pytest.raises(FileNotFoundError, match="make run NB=10"):
+        read(home, ["early", "other"])
+    with pytest.raises(ValueError, match="There are no candidates"):
+        read(home, [])
+
+
+def test_models_of_other_folds_are_refused(home):
+    part = home / "04_kfold" / "late.seed_8" / "without_0"
+    table = pd.read_csv(part / "clips.csv")
+    table.loc[0, "fname"] = "other.wav"
+    table.to_csv(part / "clips.csv", index=False)
+    with pytest.raises(ValueError, match="other clips, folds or classes"):
+        read(home)
