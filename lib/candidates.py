@@ -123,7 +123,6 @@ class Candidates:
                 f"The scores of all seeds averaged: hit rate {_interval(together, 'hit_rate')}, "
                 f"lwlrap {_interval(together, 'lwlrap')}"
             )
-        told.append(f"A fold costs {by_fold['minutes'].mean():.1f} minutes of one core a seed")
         return ". ".join(told) + "."
 
 

@@ -107,8 +107,8 @@ def says(table: pd.DataFrame, run: str) -> str:
         return f"Run {run} holds no finished part yet; {n_runs} other runs hold {len(table)}."
     verdicts = mine["verdict"].replace("", "without a verdict").value_counts()
     told = ", ".join(f"{n} {verdict}" for verdict, n in verdicts.items())
-    cost = f"{mine['trainings'].sum():.0f} trainings, {duration(mine['seconds'].sum())} of computing"
-    return f"Run {run} holds {len(mine)} finished parts ({told}; {cost}); all {n_runs} runs hold {len(table)}."
+    trainings = f"{mine['trainings'].sum():.0f} trainings"  # not how long they took: equal runs say the same
+    return f"Run {run} holds {len(mine)} finished parts ({told}; {trainings}); all {n_runs} runs hold {len(table)}."
 
 
 def cost(part: Path) -> tuple[int, float]:
