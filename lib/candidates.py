@@ -3,9 +3,10 @@
 Conventions
 -----------
 recipe : a variant of 04, with its pair models; trainings with another seed are `<recipe>.seed_<n>`, without pairs
-candidate : recipes joined by "+"; its clip scores are the mean of theirs, each the mean over the clip's windows
-For the outer fold g, candidates are judged on every other fold f by `without_f_g`, which saw neither, and the best one
-is read on g once, by the models `without_g` of every seed.
+readout : from the scores of a clip's windows to the clip: a pooling or a stage-2 model of 06
+candidate : recipes joined by "+"; its clip scores are the mean of theirs, each by the readout that is best for it
+For the outer fold g, readouts and candidates are judged on every other fold f by `without_f_g`, which saw neither; the
+best one is read on g once, by the models `without_g` of every seed.
 
 Used in: 10.
 """
@@ -16,11 +17,13 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from tqdm import tqdm
 
-from lib import clipwise, folds, metrics, nested, oof, plan
-from lib.nested import Design
+from lib import clipwise, folds, metrics, nested, plan
+from lib.clipwise import Reader
+from lib.nested import Design, Scored
 
-__all__ = ["CHOSEN", "TOGETHER", "Candidates", "read"]
+__all__ = ["CHOSEN", "TOGETHER", "Candidates", "Judged", "read"]
 
 CHOSEN = "chosen for each fold"
 TOGETHER = "the same, seeds averaged"
@@ -28,22 +31,38 @@ SCORES = ("lwlrap", "hit_rate")
 
 
 @dataclass(frozen=True)
+class Judged:
+    """What a choice goes by, and what it would reach.
+
+    Attributes
+    ----------
+    readouts : outer, recipe, readout, lwlrap and hit_rate (on the training folds), chosen (the recipe's best)
+    candidates : outer, method (candidate), lwlrap and hit_rate (on the training folds)
+    scores : candidate -> float64 (n_seeds, n_clips, n_classes) on the outer folds, clips in the order of the design
+    """
+
+    readouts: pd.DataFrame
+    candidates: pd.DataFrame
+    scores: dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
 class Candidates:
-    """What the models of all recipes say.
+    """The models of all recipes.
 
     Attributes
     ----------
     names : of the candidates
-    designs : recipe -> its models, all of the same clips and folds
+    designs : recipe -> its pair models, all of the same clips and folds
     seeds : of the models that are reported
-    scores : candidate -> float64 (n_seeds, n_clips, n_classes), clips in the order of `design.clips`
+    windows : recipe -> for each seed, the windows of every fold f by `without_f`
     minutes : recipe -> of one training on all folds but one, mean
     """
 
     names: list[str]
     designs: dict[str, Design]
     seeds: list[int]
-    scores: dict[str, np.ndarray]
+    windows: dict[str, list[Scored]]
     minutes: dict[str, float]
 
     @property
@@ -51,45 +70,67 @@ class Candidates:
         """Of the first recipe: the clips, classes and folds of all."""
         return next(iter(self.designs.values()))
 
-    def judged(self) -> pd.DataFrame:
-        """Every candidate on the training folds of every outer fold: outer, method (candidate), lwlrap, hit_rate."""
-        rows = []
-        for outer in self.design.outer_folds:
-            known = {}
-            for recipe, design in self.designs.items():
-                design.admit(f"judge {recipe}", design.training(outer), outer)
-                clips, known[recipe] = nested.pooled(design.training(outer), clipwise.BASE)
-            targets = self.design.targets.loc[clips].to_numpy()
-            for name in self.names:
-                scores = _mean(known, name)
-                reached = {"lwlrap": metrics.lwlrap(targets, scores), "hit_rate": metrics.hit_rate(targets, scores)}
-                rows.append({"outer": outer, "method": name, **reached})
-        return pd.DataFrame(rows)
-
-    def reported(self, judged: pd.DataFrame) -> dict[str, np.ndarray]:
-        """All candidates' scores, and those of the best for each outer fold: CHOSEN, and its mean over seeds, TOGETHER.
+    def judge(self, reader: Reader, readouts: list[str], seed: int) -> Judged:
+        """Every readout and every candidate on the training folds of every outer fold; the best readouts on that one.
 
         Parameters
         ----------
-        judged : what the choice goes by, from `judged`; the highest lwlrap, the first of equal ones
-        """
-        chosen = clipwise.choose(self.design, self.scores, judged)
-        return {**self.scores, CHOSEN: chosen, TOGETHER: chosen.mean(0, keepdims=True)}
+        readouts : names of poolings and stage-2 models; none: all but those that weigh by energy
+        seed : of the stage-2 models
 
-    def by_fold(self, judged: pd.DataFrame, scores: np.ndarray) -> pd.DataFrame:
+        Raises
+        ------
+        LeakError
+            A score is read that knows of the outer fold.
+        ValueError
+            A readout that there is not.
+        """
+        design, tried, judged = self.design, [], []
+        reported = {name: [] for name in self.names}
+        for outer in tqdm(design.outer_folds, desc="outer folds", unit="fold"):
+            inner, outside = {}, {}
+            for recipe in self.designs:
+                inner[recipe], outside[recipe], rows = self._best(recipe, reader, readouts, outer, seed)
+                tried += rows
+            targets = design.targets.loc[inner[recipe].index].to_numpy()
+            for name in self.names:
+                judged.append({"outer": outer, "method": name, **_scored(targets, _mean(inner, name).to_numpy())})
+                reported[name].append(_mean(outside, name))
+        scores = {
+            name: np.stack([pd.concat(parts).loc[design.clips.index].to_numpy() for parts in zip(*found, strict=True)])
+            for name, found in reported.items()
+        }
+        return Judged(pd.DataFrame(tried), pd.DataFrame(judged), scores)
+
+    def reported(self, judged: Judged) -> dict[str, np.ndarray]:
+        """All candidates' scores, and those of the best for each outer fold: CHOSEN, and its mean over seeds, TOGETHER.
+
+        The choice goes by the highest lwlrap on the training folds; of equal ones the first is taken.
+        """
+        chosen = clipwise.choose(self.design, judged.scores, judged.candidates)
+        return {**judged.scores, CHOSEN: chosen, TOGETHER: chosen.mean(0, keepdims=True)}
+
+    def by_fold(self, judged: Judged, scores: np.ndarray) -> pd.DataFrame:
         """What was chosen for each outer fold and what it reached there.
 
         Returns
         -------
-        outer, candidate, minutes (of training, one seed, one core), then a column of hit rates for each seed, in [0, 1]
+        outer, candidate, readouts (of its recipes), minutes (of training, one seed, one core), then a column of hit
+        rates for each seed, in [0, 1]
         """
-        rows = []
-        for outer, row in judged.groupby("outer")["lwlrap"].idxmax().items():
+        rows, best = [], judged.readouts[judged.readouts["chosen"]].set_index(["outer", "recipe"])["readout"]
+        for outer, row in judged.candidates.groupby("outer")["lwlrap"].idxmax().items():
             here = (self.design.clips["fold"] == outer).to_numpy()
-            targets, name = self.design.targets.to_numpy()[here], judged.loc[row, "method"]
+            targets, name = self.design.targets.to_numpy()[here], judged.candidates.loc[row, "method"]
+            recipes = name.split("+")
+            told = {
+                "outer": outer,
+                "candidate": name,
+                "readouts": " + ".join(best[outer, recipe] for recipe in recipes),
+            }
+            told["minutes"] = sum(self.minutes[recipe] for recipe in recipes)
             hits = {f"seed_{n}": metrics.hit_rate(targets, s[here]) for n, s in zip(self.seeds, scores, strict=True)}
-            minutes = sum(self.minutes[recipe] for recipe in name.split("+"))
-            rows.append({"outer": outer, "candidate": name, "minutes": minutes, **hits})
+            rows.append(told | hits)
         return pd.DataFrame(rows)
 
     def found(self, comparison: pd.DataFrame) -> dict[str, float]:
@@ -99,7 +140,7 @@ class Candidates:
         return {**rows.loc[CHOSEN, [*keys, "n"]], **together}
 
     def manifest(self) -> dict[str, object]:
-        """Every judging and choice of all recipes with its clips, as `Design.manifest`."""
+        """Every fit and choice of all recipes with its clips, as `Design.manifest`."""
         found = self.design.manifest()
         for design in list(self.designs.values())[1:]:
             found["uses"], found["sets"] = found["uses"] + design.uses, found["sets"] | design.sets
@@ -125,6 +166,25 @@ class Candidates:
             )
         return ". ".join(told) + "."
 
+    def _best(
+        self, recipe: str, reader: Reader, names: list[str], outer: int, seed: int
+    ) -> tuple[pd.DataFrame, list[pd.DataFrame], list[dict]]:
+        """Scores of the training clips by the best readout, those of the outer fold seed by seed, and a row a readout."""
+        design, rows, best = self.designs[recipe], [], None
+        design.admit(f"choose a readout of {recipe}", design.training(outer), outer)
+        for readout in clipwise.readouts(design, reader, names, outer, seed):
+            reached = _scored(design.targets.loc[readout.fnames].to_numpy(), readout.scores)
+            rows.append({"outer": outer, "recipe": recipe, "readout": readout.name, **reached, "chosen": False})
+            if best is None or reached["lwlrap"] > best[0]["lwlrap"]:
+                best = rows[-1], readout
+        best[0]["chosen"] = True
+        inner = pd.DataFrame(best[1].scores, best[1].fnames)
+        outside = []
+        for windows in self.windows[recipe]:
+            fnames, scores = best[1].read(windows.where(windows.table["fold"] == outer))
+            outside.append(pd.DataFrame(scores, fnames))
+        return inner, outside, rows
+
 
 def read(home: Path, names: list[str], seed: int, repeats: int, profile: str) -> Candidates:
     """The candidates of a run, from outputs/<run>/04_kfold.
@@ -146,34 +206,44 @@ def read(home: Path, names: list[str], seed: int, repeats: int, profile: str) ->
     """
     if not names:
         raise ValueError("There are no candidates. Name some: -p candidates curated,wide,curated+wide")
-    recipes = plan.recipes(names)
-    seeds = list(range(seed, seed + repeats))
+    seeds, designs, windows, minutes = list(range(seed, seed + repeats)), {}, {}, {}
     try:
-        designs = {recipe: nested.read(home, recipe, profile) for recipe in recipes}
-        models = {recipe: [home / "04_kfold" / plan.seeded(recipe, s, seed) for s in seeds] for recipe in recipes}
-        first = designs[recipes[0]]
-        own = {recipe: np.stack([_scores(variant, first) for variant in models[recipe]]) for recipe in recipes}
+        for recipe in plan.recipes(names):
+            designs[recipe] = nested.read(home, recipe, profile)
+            variants = [home / "04_kfold" / plan.seeded(recipe, s, seed) for s in seeds]
+            windows[recipe] = [_windows(variant, designs[recipe]) for variant in variants]
+            minutes[recipe] = float(np.mean([_minutes(variant, designs[recipe]) for variant in variants]))
     except FileNotFoundError as error:
         command = f"make run NB=10 RUN={home.name} PROFILE={profile}"
         raise FileNotFoundError(f"Not all candidates are trained ({error}). All at once: {command}") from None
-    minutes = {recipe: np.mean([_minutes(variant, first) for variant in models[recipe]]) for recipe in recipes}
-    return Candidates(names, designs, seeds, {name: _mean(own, name) for name in names}, minutes)
+    first = next(iter(designs.values()))
+    for recipe, design in designs.items():
+        if design.classes != first.classes or not design.clips.equals(first.clips):
+            raise ValueError(f"{recipe} was read on other clips, folds or classes than {next(iter(designs))}.")
+    return Candidates(names, designs, seeds, windows, minutes)
 
 
-def _mean(known: dict[str, np.ndarray], name: str) -> np.ndarray:
-    """The scores of a candidate from those of its recipes."""
-    return np.mean([known[recipe] for recipe in name.split("+")], axis=0)
+def _mean(known: dict, name: str) -> pd.DataFrame | list[pd.DataFrame]:
+    """The scores of a candidate from those of its recipes; seed by seed, where there is a list of them."""
+    parts = [known[recipe] for recipe in name.split("+")]
+    if isinstance(parts[0], list):
+        return [sum(some) / len(some) for some in zip(*parts, strict=True)]
+    return sum(parts) / len(parts)
 
 
-def _scores(variant: Path, design: Design) -> np.ndarray:
-    """Clip scores of the models `without_f`, (n_clips, n_classes), in the order of `design.clips`."""
-    clips = oof.read(variant / "pooled", len(design.outer_folds))
-    if clips.missing:
-        raise FileNotFoundError(f"{variant} lacks folds {clips.missing}")
-    theirs = clips.table.set_index("fname")
-    if clips.classes != design.classes or theirs["fold"].to_dict() != design.clips["fold"].to_dict():
-        raise ValueError(f"{variant} was read on other clips, folds or classes than {design.variant}. Train one anew.")
-    return clips.scores
+def _scored(targets: np.ndarray, scores: np.ndarray) -> dict[str, float]:
+    return {"lwlrap": metrics.lwlrap(targets, scores), "hit_rate": metrics.hit_rate(targets, scores)}
+
+
+def _windows(variant: Path, design: Design) -> Scored:
+    """The windows of every fold f by `without_f`; all folds must be there, with the clips of the design."""
+    models = [folds.model_name(fold) for fold in design.outer_folds]
+    if missing := [model for model in models if not (variant / model / "result.json").is_file()]:
+        raise FileNotFoundError(f"{variant} lacks {', '.join(missing)}")
+    found = nested.windows_of(variant, models, design.clips, design.loss)
+    if set(found.table["fname"]) != set(design.clips.index):
+        raise ValueError(f"{variant} scored other clips than {design.variant}. Train one of them anew.")
+    return found
 
 
 def _minutes(variant: Path, design: Design) -> float:

@@ -6,11 +6,12 @@ Clip scores are float64 (n_seeds, n_clips, n_classes), clips in the order of `De
 Parameters, models and the choice among methods come from `Design.training(g)` alone; `Design.admit` watches.
 Stage-1 models are averaged after pooling or stage 2, unless a name says otherwise.
 
-Used in: 06.
+Used in: 06, 10.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ from lib.stage2 import MODELS, Stage2, Stage2Model
 __all__ = [
     "BASE",
     "Reader",
+    "Readout",
     "Stage2Scores",
     "by_length",
     "candidates",
@@ -38,6 +40,7 @@ __all__ = [
     "pictured",
     "pool_all",
     "read_stage2",
+    "readouts",
     "says",
     "typical",
     "verdict",
@@ -103,6 +106,22 @@ class Stage2Scores:
     inner: dict[tuple[str, int], tuple[np.ndarray, np.ndarray]]
 
 
+@dataclass(frozen=True)
+class Readout:
+    """A pooling or a stage-2 model, made for one outer fold.
+
+    Attributes
+    ----------
+    fnames, scores : of the training clips, (n_clips,) and (n_clips, n_classes), by what a choice may go
+    read : windows -> fnames and scores of their clips
+    """
+
+    name: str
+    fnames: np.ndarray
+    scores: np.ndarray
+    read: Callable[[Scored], tuple[np.ndarray, np.ndarray]]
+
+
 def with_energy(design: Design, cache: Cache) -> Design:
     """Add to every window its energy: mean power, 1 for the loudest window of a clip."""
     for side in (design.pairs, design.single):
@@ -146,17 +165,36 @@ def read_stage2(design: Design, reader: Reader, kinds: list[str], seeds: list[in
                 for i, seed in enumerate(seeds):
                     fitted[kind, outer, i] = reader.fit(design, kind, training, outer, seed, f"fit {kind}")
                     bar.update()
-                parts = []
-                for fold in [fold for fold in outer_folds if fold != outer]:
-                    there = (training.table["fold"] == fold).to_numpy()
-                    model = reader.fit(
-                        design, kind, training.where(~there), outer, seeds[0], f"fit {kind} without {fold}"
-                    )
-                    parts.append(_read(model, training.where(there), design.loss))
-                    bar.update()
-                inner[kind, outer] = tuple(np.concatenate(side) for side in zip(*parts, strict=True))
+                inner[kind, outer] = _inner(design, reader, kind, outer, seeds[0], bar.update)
             scores[kind] = on_outer(design, fitted, kind, len(seeds), design.reported)
     return Stage2Scores(scores, fitted, inner)
+
+
+def readouts(design: Design, reader: Reader, names: list[str], outer: int, seed: int) -> Iterator[Readout]:
+    """The named poolings and stage-2 models, made for an outer fold from what knows nothing of it.
+
+    Parameters
+    ----------
+    names : none: all but those that weigh windows by energy, which scores alone don't tell
+
+    Raises
+    ------
+    ValueError
+        A name that is no such pooling or model.
+    """
+    training = design.training(outer)
+    known = [*(name for name, made in pooling.POOLINGS.items() if not made.weighted), *MODELS]
+    if unknown := [name for name in names if name not in known]:
+        raise ValueError(f"readouts: {', '.join(unknown)} are none that scores alone can give: {', '.join(known)}.")
+    for name in names or known:
+        if name in MODELS:
+            model = reader.fit(design, name, training, outer, seed, f"fit {name}")
+            inner = _inner(design, reader, name, outer, seed)
+            yield Readout(name, *inner, partial(_read, model, loss=design.loss))
+        else:
+            parameter = _parameter(design, name, training, outer)
+            read = partial(nested.pooled, method=name, parameter=parameter)
+            yield Readout(name, *read(training), read)
 
 
 def on_outer(design: Design, fitted: dict, kind: str, n_seeds: int, source: Callable[[int], Scored]) -> np.ndarray:
@@ -323,15 +361,22 @@ def write_choice(folder: Path, design: Design, reader: Reader, comparison: pd.Da
     return chosen
 
 
-def found(comparison: pd.DataFrame) -> dict[str, float]:
-    """For `result.json`: what "take the best of the other folds" reached, the mean, and all differences to the mean."""
+def found(comparison: pd.DataFrame, selection: pd.DataFrame) -> dict[str, float]:
+    """For `result.json`: what "take the best of the other folds" reached, the mean, and all differences to the mean.
+
+    And the mean over outer folds of what stage 2 gains in hit rate, picked there and chosen elsewhere
+    (`probes.selection`).
+    """
     rows = comparison.set_index("method")
     keys = ["lwlrap", "lwlrap_low", "lwlrap_high", "hit_rate", "hit_rate_low", "hit_rate_high", "n"]
     numbers = dict(rows.loc[BEST, keys]) | {"mean_lwlrap": rows.loc[BASE, "lwlrap"]}
     for method in rows.index.drop(BASE):
         for key in ("lwlrap_diff", "lwlrap_diff_low", "lwlrap_diff_high"):
             numbers[f"{method}_{key}"] = rows.loc[method, key]
-    return numbers
+    gains = selection[selection["metric"] == "hit_rate"].mean(numeric_only=True)
+    return numbers | {
+        f"{way.replace(' ', '_')}_hit_rate_diff": gains[way] for way in ("picked there", "chosen elsewhere")
+    }
 
 
 def verdict(comparison: pd.DataFrame) -> str:
@@ -362,6 +407,21 @@ def _parameter(design: Design, method: str, training: Scored, outer: int | None)
         return None
     design.admit(f"choose the parameter of {method}", training, outer)
     return pooling.choose(method, training.table["fname"], training.scores, design.targets)
+
+
+def _inner(
+    design: Design, reader: Reader, kind: str, outer: int, seed: int, each: Callable[[], None] = lambda: None
+) -> tuple[np.ndarray, np.ndarray]:
+    """What a stage-2 model says of each training fold, fitted on the other ones: fnames and scores."""
+    training, parts = design.training(outer), []
+    for fold in [fold for fold in design.outer_folds if fold != outer]:
+        there = (training.table["fold"] == fold).to_numpy()
+        model = reader.fit(design, kind, training.where(~there), outer, seed, f"fit {kind} without {fold}")
+        parts.append(_read(model, training.where(there), design.loss))
+        each()
+    fnames, scores = (np.concatenate(side) for side in zip(*parts, strict=True))
+    order = np.argsort(fnames, kind="stable")
+    return fnames[order], scores[order]
 
 
 def _read(model: Stage2Model, source: Scored, loss: str) -> tuple[np.ndarray, np.ndarray]:

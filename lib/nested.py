@@ -10,7 +10,7 @@ A `Scored` is a table with a row a window (fname, window_start_s, fold, model: w
 Every fit and every choice passes `Design.admit`, which refuses a leak and writes down the clips for the manifest.
 Clips are found by (fname, fold, model), never by position; clip scores come sorted by fname.
 
-Used in: 06, 07.
+Used in: 06, 10.
 """
 
 import json
@@ -28,7 +28,7 @@ from lib.learners import Recipe
 from lib.models import Network, activate
 from lib.windows import Windows
 
-__all__ = ["Design", "Scored", "averaged", "pooled", "read", "shown_once"]
+__all__ = ["Design", "Scored", "averaged", "pooled", "read", "shown_once", "windows_of"]
 
 
 @dataclass(frozen=True)
@@ -192,6 +192,32 @@ def shown_once(parts: Iterable[tuple[np.ndarray, np.ndarray]], clips: pd.Index) 
     return np.concatenate([scores for _, scores in parts])[pd.Index(fnames).get_indexer(clips)]
 
 
+def windows_of(variant: Path, names: list[str], clips: pd.DataFrame, loss: str) -> Scored:
+    """All windows that the named models of a variant scored.
+
+    Parameters
+    ----------
+    variant : outputs/<run>/04_kfold/<variant>
+    clips : fold; index fname
+    loss : tells how logits become scores
+
+    Raises
+    ------
+    LeakError
+        A model scored a clip that it may have seen.
+    """
+    tables, scores = [], []
+    for name in names:
+        found = oof.read_windows(variant / name)
+        table = pd.DataFrame({key: found[key] for key in ("fname", "window_start_s", "fold")}).assign(model=name)
+        seen = ~table["fold"].isin(folds.unseen(name)) | (clips["fold"].reindex(table["fname"]).values != table["fold"])
+        if seen.any():
+            raise folds.LeakError(f"{variant / name} scored {table['fname'][seen].iloc[0]}, which it may have seen.")
+        tables.append(table)
+        scores.append(activate(found["logits"], loss))
+    return Scored(pd.concat(tables, ignore_index=True), np.concatenate(scores))
+
+
 def _assembled(variant: Path, table: pd.DataFrame, profile: str) -> Design:
     """The design, after checking that all its models are there and of one kind."""
     n_folds = table["fold"].nunique()
@@ -212,22 +238,8 @@ def _assembled(variant: Path, table: pd.DataFrame, profile: str) -> Design:
     if not clips["fold"].equals(table.set_index("fname")["fold"].reindex(clips.index)):
         raise ValueError(f"{variant} scored clips in other folds than folds.csv says. Take another run (-p run NAME).")
     loss = first["recipe"]["loss"]
-    sides = [_windows(variant, some, clips, loss) for some in (pairs, names)]
+    sides = [windows_of(variant, some, clips, loss) for some in (pairs, names)]
     return Design(variant, clips, first["classes"], *sides, sidecars[names[0]])
-
-
-def _windows(variant: Path, names: list[str], clips: pd.DataFrame, loss: str) -> Scored:
-    """All windows of the named models, those that a model should not have scored refused."""
-    tables, scores = [], []
-    for name in names:
-        found = oof.read_windows(variant / name)
-        table = pd.DataFrame({key: found[key] for key in ("fname", "window_start_s", "fold")}).assign(model=name)
-        seen = ~table["fold"].isin(folds.unseen(name)) | (clips["fold"].reindex(table["fname"]).values != table["fold"])
-        if seen.any():
-            raise folds.LeakError(f"{variant / name} scored {table['fname'][seen].iloc[0]}, which it may have seen.")
-        tables.append(table)
-        scores.append(activate(found["logits"], loss))
-    return Scored(pd.concat(tables, ignore_index=True), np.concatenate(scores))
 
 
 def _settings(sidecar: dict) -> dict:

@@ -126,6 +126,7 @@ KEYS = {
     "ensemble_folds": Key(list, "numbers of fold models to compare, at equal compute; empty: none", 2, 20, items=int),
     # 10: as good as it gets
     "candidates": Key(list, "variants of 04 to choose among, a+b: the average of both; empty: none", pattern=VARIANT),
+    "readouts": Key(list, "poolings and stage-2 models to choose among; empty: all but energy's", pattern=NAME),
     "repeats": Key(int, "trainings of each 04 model of a candidate, with seeds that count on from `seed`", 1, 100),
     # network and training
     "arch": Key(str, "timm model, from scratch"),

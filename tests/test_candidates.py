@@ -56,14 +56,21 @@ def home(tmp_path):
     return home
 
 
+READER = clipwise.Reader(max_clip_s=1.0, class_order="alphabetical", stage2_epochs=2)
+
+
+def judge(field, readouts=("mean",)):
+    return field.judge(READER, list(readouts), seed=1)
+
+
 def read(home, names=("early", "late", "early+late"), repeats=2):
     return candidates.read(home, list(names), seed=7, repeats=repeats, profile="demo")
 
 
 def test_the_best_of_the_other_folds_is_taken_even_where_the_outer_fold_says_otherwise(home):
     field = read(home, ["early", "late"])
-    judged = field.judged()
-    best = judged.loc[judged.groupby("outer")["lwlrap"].idxmax()].set_index("outer")["method"]
+    judged = judge(field)
+    best = judged.candidates.loc[judged.candidates.groupby("outer")["lwlrap"].idxmax()].set_index("outer")["method"]
     # outer 2: early is perfect on 0 and 1; outer 0: late has .75 and 1, early 1 and 0
     assert best.to_dict() == {0: "late", 1: "late", 2: "early"}
     scores = field.reported(judged)
@@ -78,7 +85,7 @@ def test_the_best_of_the_other_folds_is_taken_even_where_the_outer_fold_says_oth
 
 
 def test_what_is_judged_by_hand(home):
-    judged = read(home).judged().set_index(["outer", "method"])
+    judged = judge(read(home)).candidates.set_index(["outer", "method"])
     assert judged.loc[(2, "early"), "hit_rate"] == 1.0
     assert judged.loc[(2, "late"), "hit_rate"] == 0.75
     assert judged.loc[(0, "early"), "hit_rate"] == 0.5
@@ -88,18 +95,25 @@ def test_what_is_judged_by_hand(home):
 
 def test_an_average_is_that_of_the_clip_scores_seed_by_seed(home):
     field = read(home)
-    early, late = field.scores["early"], field.scores["late"]
+    scores = field.reported(judge(field))
+    early, late = scores["early"], scores["late"]
     assert early.shape == (2, 24, 2)
-    np.testing.assert_allclose(field.scores["early+late"], (early + late) / 2)
-    scores = field.reported(field.judged())
+    np.testing.assert_allclose(scores["early+late"], (early + late) / 2)
+    own = field.windows["late"][1]  # one window a clip: its mean is its score
+    here = pd.Index(field.design.clips.index).get_indexer(own.table["fname"])
+    np.testing.assert_allclose(late[1][here], own.scores)
     np.testing.assert_allclose(scores[candidates.TOGETHER][0], scores[candidates.CHOSEN].mean(0))
 
 
 def test_every_choice_lists_its_clips_and_none_is_of_the_outer_fold(home):
     field = read(home)
-    field.reported(field.judged())
+    field.reported(judge(field, ["mean", "power", "logistic"]))
     made = field.manifest()
-    assert {use["what"] for use in made["uses"]} == {"judge early", "judge late", "choose a method"}
+    assert {use["what"].split(" without ")[0] for use in made["uses"]} == {
+        *("choose a readout of early", "choose a readout of late", "choose the parameter of power", "fit logistic"),
+        "choose a method",
+    }
+    assert sum(use["what"].startswith("fit logistic") for use in made["uses"]) == 2 * N_FOLDS * (1 + N_FOLDS - 1)
     for use in made["uses"]:
         used = set(made["sets"][use["clips"]])
         assert used and not used & set(made["reported"][str(use["outer"])])
@@ -112,12 +126,12 @@ def test_a_planted_leak_is_caught(home):
     field.designs["late"].pairs.table["model"] = table["model"].where(~planted, "without_0")  # it saw fold 1
     field.designs["late"].training = lambda outer: field.designs["late"].pairs.where(table["fold"].to_numpy() != outer)
     with pytest.raises(LeakError):
-        field.judged()
+        judge(field)
 
 
 def test_the_conclusion_tells_choice_and_scores(home):
     field = read(home, ["early", "late"])
-    judged = field.judged()
+    judged = judge(field)
     scores = field.reported(judged)
     comparison = clipwise.compare(field.design, scores, "early")
     says = field.says(comparison, field.by_fold(judged, scores[candidates.CHOSEN]))
@@ -132,9 +146,10 @@ def test_the_conclusion_tells_choice_and_scores(home):
 
 def test_one_candidate_is_its_own_choice(home):
     field = read(home, ["late"], repeats=1)
-    judged = field.judged()
+    judged = judge(field)
     scores = field.reported(judged)
     np.testing.assert_array_equal(scores[candidates.CHOSEN], scores["late"])
+    assert judged.candidates["method"].eq("late").all()
     comparison = clipwise.compare(field.design, scores, "late").set_index("method")
     assert comparison.loc[candidates.CHOSEN, "lwlrap_diff"] == 0
     assert comparison.loc[candidates.CHOSEN, "verdict"] == "unclear"
@@ -142,9 +157,7 @@ def test_one_candidate_is_its_own_choice(home):
 
 def test_models_that_are_missing_are_named_with_the_command_that_makes_them(home):
     (home / "04_kfold" / "late.seed_8" / "without_1" / "result.json").unlink()
-    with pytest.raises(
-        FileNotFoundError, match=r"late\.seed_8 lacks folds \[1\].*make run NB=10 RUN=mine PROFILE=demo"
-    ):
+    with pytest.raises(FileNotFoundError, match=r"late\.seed_8 lacks without_1.*make run NB=10 RUN=mine PROFILE=demo"):
         read(home)
     with pytest.raises(FileNotFoundError, match="make run NB=10"):
         read(home, ["early", "other"])
@@ -154,8 +167,34 @@ def test_models_that_are_missing_are_named_with_the_command_that_makes_them(home
 
 def test_models_of_other_folds_are_refused(home):
     part = home / "04_kfold" / "late.seed_8" / "without_0"
-    table = pd.read_csv(part / "clips.csv")
-    table.loc[0, "fname"] = "other.wav"
-    table.to_csv(part / "clips.csv", index=False)
-    with pytest.raises(ValueError, match="other clips, folds or classes"):
+    arrays = dict(np.load(part / "oof_windows.npz"))
+    kept = arrays["fname"] != "00.wav"
+    np.savez(part / "oof_windows.npz", **{name: a[kept] if len(a) == len(kept) else a for name, a in arrays.items()})
+    with pytest.raises(ValueError, match="scored other clips"):
         read(home)
+
+
+def test_the_best_readout_is_that_of_the_training_folds(home):
+    """Logits of two windows a clip: their mean is right on folds 0 and 1, their maximum on fold 2."""
+    for name in (*MODELS, *PAIRS):
+        part = home / "04_kfold" / "early" / name
+        arrays = dict(np.load(part / "oof_windows.npz"))
+        is_x = np.array([int(fname[:2]) % 2 == 1 for fname in arrays["fname"]])
+        right = np.where(np.stack([is_x, ~is_x], 1), 1.0, -1.0)
+        loud = np.where((arrays["fold"] == 2)[:, None], 3, -3) * right
+        arrays |= {"fname": np.repeat(arrays["fname"], 3), "fold": np.repeat(arrays["fold"], 3)}
+        arrays |= {"window_start_s": np.tile([0.0, 0.5, 1.0], len(is_x))}
+        quiet = np.where((arrays["fold"][::3] == 2)[:, None], -2, 2) * right
+        np.savez(part / "oof_windows.npz", **arrays | {"logits": np.stack([loud, quiet, quiet], 1).reshape(-1, 2)})
+    field = read(home, ["early"], repeats=1)
+    judged = judge(field, ["mean", "max"])
+    best = judged.readouts[judged.readouts["chosen"]].set_index("outer")["readout"]
+    assert best[2] == "mean"
+    told = field.by_fold(judged, field.reported(judged)[candidates.CHOSEN]).set_index("outer")
+    assert told.loc[2, "readouts"] == "mean" and told.loc[2, "seed_7"] == 0.0  # the maximum would have been right
+    assert len(judged.readouts) == 2 * N_FOLDS and judged.readouts["chosen"].sum() == N_FOLDS
+
+
+def test_a_readout_that_there_is_not_is_named(home):
+    with pytest.raises(ValueError, match="readouts: best, energy are none that scores alone can give: mean, "):
+        judge(read(home), ["mean", "best", "energy"])

@@ -38,7 +38,9 @@ def test_on_scenes_stage_2_beats_every_pooling_with_an_interval_clear_of_zero(re
     assert clipwise.verdict(comparison) == "kept"
     assert comparison["method"].iloc[0] in ("conv1d", "best_of_all", "best_stage2")
     assert comparison.set_index("method").loc["mean"].isna()["verdict"]
-    found = clipwise.found(comparison)
+    selection = pd.DataFrame({"outer": [0, 1, 0], "metric": ["hit_rate", "hit_rate", "lwlrap"]})
+    found = clipwise.found(comparison, selection.assign(**{"chosen elsewhere": [0.1, 0.2, 1], "picked there": 0.3}))
+    assert found["chosen_elsewhere_hit_rate_diff"] == pytest.approx(0.15) and found["picked_there_hit_rate_diff"] == 0.3
     assert found["lwlrap"] > found["mean_lwlrap"] + 0.1 and found["n"] == 48
     assert f"{found['lwlrap']:.3f}" in clipwise.says(comparison, {"method": "conv1d"})
 

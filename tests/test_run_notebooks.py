@@ -325,9 +325,9 @@ def clips_are_read_nested_once_all_pair_models_are_there(tmp, data):
     assert json.loads((home / "result.json").read_text())["metrics"]["n"] == 24
     stage2.load(home / "weights.safetensors")
     fails(tmp, tmp, "stage2", "-p", "repeats", "2", notebook="10_best", saying=["curated.seed_2020", "make run NB=10"])
-    succeeds(tmp, tmp, "stage2", notebook="10_best")
+    succeeds(tmp, tmp, "stage2", notebook="10_best", stage2_epochs=2)
     home = OUTPUTS / f"{NAME}-stage2" / "10_best"
-    tables = {f"{name}.csv" for name in ("judged", "comparison", "by_fold")}
+    tables = {f"{name}.csv" for name in ("readouts", "judged", "comparison", "by_fold")}
     assert set(contents(home)) == tables | {"comparison.png", "confusions.png", "manifest.json", "result.json"}
     assert pd.read_csv(home / "by_fold.csv")["candidate"].tolist() == ["curated"] * 3
 
