@@ -153,7 +153,13 @@ class Plan:
         return [f"{self.home}/{part}/trials/without_{f}_seed_{s}/done" for f, s in pairs]
 
     def wanted(self, only: str = "") -> list[str]:
-        """Targets of the notebooks named by their numbers ("04 05"); all that the data allow by default."""
+        """Targets of the notebooks named by their numbers ("04 05"); all that the data allow by default.
+
+        Raises
+        ------
+        ValueError
+            Of numbers that name no notebook, or none that has something to make.
+        """
         if self.variant != BASE:  # an experiment is trained beside its base, and journalled
             found = {"04_kfold": self.pooled([BASE, self.variant]), "09_journal": [self.target("09_journal")]}
         else:
@@ -170,7 +176,11 @@ class Plan:
             raise ValueError(
                 f"NB={only!r} names no notebook. There are: {' '.join(sorted(name[:2] for name in NOTEBOOKS))}."
             )
-        return [target for name in chosen for target in found.get(name, [])]
+        targets = [target for name in chosen for target in found.get(name, [])]
+        if not targets:
+            why = "08 wants test clips, 10 `candidates` in the profile, an experiment only 04 and 09"
+            raise ValueError(f"NB={only!r} has nothing to make here: {why}.")
+        return targets
 
     def before_journal(self) -> list[str]:
         return [target for target in self.wanted() if "/09_journal/" not in target]

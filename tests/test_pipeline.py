@@ -210,6 +210,9 @@ def test_one_notebook_and_what_it_needs(workbook):
     assert len(calls) == 16 and {name.split("/")[0] for name in calls} == {"04_kfold", "06_stage2"}
     code, said = workbook.run("--only", "11")
     assert code == 1 and "NB='11' names no notebook. There are: 01 02" in said
+    workbook.profile(candidates=[])
+    code, said = workbook.run("--only", "10")
+    assert (code, said.splitlines()) == (1, [said.strip()]) and "nothing to make here: 08 wants test clips, 10" in said
 
 
 def test_an_experiment_is_one_file(workbook):
