@@ -1,0 +1,169 @@
+"""FSDKaggle2019 rehearsed: its true tables with all rows, made-up audio of a tenth of the seconds, each stage measured.
+
+    python benchmarks/rehearse_fsd2019.py path/to/fsdkaggle2019-meta [shares of the rows, such as 0.25,0.5,1]
+
+Lengths are drawn as the set's are (curated: median 4.7 s, quartiles 1.6 and 11.1; noisy: mostly 15 s; test: as curated)
+and divided by ten; a clip is noise and a tone of its class. The profile fsd2019 runs on it, but for a small network,
+one epoch, three folds and 1 s windows every 0.5 s: the way through the rows is rehearsed, not a score. Each stage is a
+process of its own; its memory is the anonymous memory of that process and those it starts, the largest of looks 0.2 s
+apart. What lies in mapped files, which the system takes back when it needs to, does not count.
+
+Needs 6 GB of disk while it runs; leaves outputs/rehearsal.csv.
+"""
+
+import itertools
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import soundfile
+from tqdm import tqdm
+
+ROOT = Path(__file__).resolve().parents[1]
+SAMPLE_RATE = 44_100  # Hz, as the set's
+SHORTER = 10
+N_FOLDS = 3
+CHANGES = {"arch": "regnetx_002", "epochs": 1, "n_folds": N_FOLDS, "window_s": 1.0, "hop_s": 0.5, "budget_s": 0.0}
+TABLES = {"curated": "train_curated", "noisy": "train_noisy", "test": "test"}
+CACHE = """
+import sys
+from pathlib import Path
+from lib import cache, datasets, features, parameters
+values = parameters.load_profile(Path("params/fsd2019.yaml"))
+settings = features.LogMel(**{k: values[k] for k in ("sample_rate", "n_fft", "hop_length", "n_mels", "fmin")})
+clips = datasets.load(sys.argv[1]).clips
+cache.build(clips[clips["subset"] != "test"], settings, Path("outputs/cache"))
+"""
+
+
+def make_data(meta: Path, share: float, folder: Path) -> dict[str, float]:
+    """Every n-th row of the tables, in Zenodo's layout, with audio; how many clips and seconds that are."""
+    rng = np.random.default_rng(0)
+    noise = rng.normal(0, 0.05, 20 * SAMPLE_RATE)
+    place = folder / "FSDKaggle2019.meta"
+    place.mkdir(parents=True)
+    shutil.copy(meta / "vocabulary.csv", place)
+    vocabulary = pd.read_csv(meta / "vocabulary.csv", header=None)[1].tolist()
+    found = {}
+    for subset, name in TABLES.items():
+        rows = pd.read_csv(meta / f"{name}_post_competition.csv", dtype=str).iloc[:: round(1 / share)]
+        rows.to_csv(place / f"{name}_post_competition.csv", index=False)
+        audio = folder / f"FSDKaggle2019.audio_{name}"
+        audio.mkdir()
+        if subset == "noisy":
+            length_s = np.where(rng.random(len(rows)) < 0.8, 15, rng.uniform(1, 16, len(rows)))
+        else:
+            length_s = rng.lognormal(np.log(4.7), 1.35, len(rows)).clip(0.3, 57.6)
+        n_samples = (length_s / SHORTER * SAMPLE_RATE).astype(int)
+        for fname, labels, n in tqdm(zip(rows["fname"], rows["labels"], n_samples, strict=True), subset, len(rows)):
+            hz = 100 * 1.05 ** vocabulary.index(labels.split(",")[0])
+            start = rng.integers(len(noise) - n)
+            tone = 0.2 * np.sin(2 * np.pi * hz * np.arange(n) / SAMPLE_RATE)
+            soundfile.write(audio / fname, noise[start : start + n] + tone, SAMPLE_RATE, subtype="PCM_16")
+        found |= {subset: len(rows), f"{subset}_s": n_samples.sum() / SAMPLE_RATE}
+    return found
+
+
+def anonymous_mb(pid: int) -> float:
+    """Anonymous memory of a process and all below it."""
+    words = subprocess.run(["ps", "-eo", "pid=,ppid="], capture_output=True, text=True).stdout.split()
+    parents = dict(zip(map(int, words[::2]), map(int, words[1::2]), strict=True))
+    family, total = {pid}, 0
+    while more := {p for p, parent in parents.items() if parent in family} - family:
+        family |= more
+    for member in family:
+        try:
+            lines = Path(f"/proc/{member}/status").read_text().splitlines()
+        except OSError:  # it has ended
+            continue
+        total += sum(int(line.split()[1]) for line in lines if line.startswith("RssAnon:"))
+    return total / 1024
+
+
+def measure(command: list[str], folder: Path) -> dict[str, float]:
+    """Run a stage: seconds and anonymous memory; what it says is shown if it fails."""
+    env = {**os.environ, "PYTHONPATH": str(folder)}
+    began, peak = time.perf_counter(), 0.0
+    with open(folder / "log", "w+") as log:
+        started = subprocess.Popen(command, cwd=folder, env=env, stdout=log, stderr=subprocess.STDOUT)
+        while started.poll() is None:
+            peak = max(peak, anonymous_mb(started.pid))
+            time.sleep(0.2)
+        if started.returncode:
+            log.seek(0)
+            sys.exit(f"{' '.join(command)} failed:\n{log.read()[-3000:]}")
+    return {"seconds": time.perf_counter() - began, "memory_mb": peak}
+
+
+def disk_mb(folder: Path) -> float:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 2**20
+
+
+def rehearse(meta: Path, share: float) -> pd.DataFrame:
+    """All stages on a share of the rows, in a copy of the workbook that is thrown away."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary, "workbook")
+        for name in ("lib", "notebooks", "params"):
+            shutil.copytree(ROOT / name, folder / name)
+        shutil.copy(ROOT / "pyproject.toml", folder)
+        data = Path(temporary, "data")
+        held = make_data(meta, share, data)
+
+        def notebook(name: str, **parameters: object) -> list[str]:
+            given = json.dumps({**CHANGES, **parameters, "run": "rehearsal", "data_dir": str(data)})
+            words = [
+                "--no-progress-bar",
+                f"notebooks/{name}.ipynb",
+                "out.ipynb",
+                "-f",
+                "params/fsd2019.yaml",
+                "-y",
+                given,
+            ]
+            return [sys.executable, "-m", "papermill", *words]
+
+        load = "import sys; from lib import datasets; datasets.load(sys.argv[1])"
+        folds = [{"fold": fold} for fold in range(N_FOLDS)]
+        pairs = [{"fold": f, "holdout_fold": g} for f, g in itertools.combinations(range(N_FOLDS), 2)]
+        stages = [
+            ("tables and headers", [sys.executable, "-c", load, str(data)]),
+            ("cache of curated and noisy", [sys.executable, "-c", CACHE, str(data)]),
+            *(("04, an epoch without a fold", notebook("04_kfold", **fold)) for fold in folds),
+            *(("04, an epoch without two folds", notebook("04_kfold", **pair)) for pair in pairs),
+            ("04, pooled", notebook("04_kfold", fold=-1)),
+            ("05, select", notebook("05_curation", part="select")),
+            (
+                "04, an epoch on what is kept",
+                notebook("04_kfold", train_set="curated_noisy", train_windows="kept", variant="kept"),
+            ),
+            ("08, submission", notebook("08_submission")),
+        ]
+        rows = []
+        for stage, command in stages:
+            rows.append(
+                {"share": share, "stage": stage, **measure(command, folder), "disk_mb": disk_mb(folder / "outputs")}
+            )
+            print(f"{share:5} {stage}: {rows[-1]['seconds']:.0f} s, {rows[-1]['memory_mb']:.0f} MB", flush=True)
+        return pd.DataFrame(rows).assign(**held, data_mb=disk_mb(data))
+
+
+def main() -> None:
+    if len(sys.argv) < 2 or not Path(sys.argv[1]).is_dir():
+        print("no folder of FSDKaggle2019's tables given: skipped. Usage: rehearse_fsd2019.py FSDKaggle2019.meta")
+        return
+    shares = [float(share) for share in (sys.argv[2] if len(sys.argv) > 2 else "0.25,0.5,1").split(",")]
+    table = pd.concat([rehearse(Path(sys.argv[1]).resolve(), share) for share in shares])
+    many = table.groupby(["stage", "share"], sort=False)[["seconds", "memory_mb", "disk_mb"]].max().unstack()
+    print(many.round(0).to_string())
+    table.to_csv(ROOT / "outputs" / "rehearsal.csv", index=False, float_format="%.1f")
+
+
+if __name__ == "__main__":
+    main()
