@@ -22,7 +22,7 @@ PIPELINE = PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m lib.pipeline
 OWNER ?= $(KAGGLE_USERNAME)
 VARIANT ?= curated
 
-.PHONY: help setup run demo test test-slurm test-kills lab report bench kaggle data lint clean
+.PHONY: help setup run demo test test-slurm test-kills lab report findings bench kaggle data lint clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -63,6 +63,9 @@ lab: setup ## JupyterLab on the notebooks
 
 report: setup ## render the executed notebooks of RUN as pages to open from disk, outputs/RUN/report/index.html
 	@$(BIN)/python -m lib.report outputs/$(RUN)
+
+findings: setup ## copy what runs have found to outputs/findings, and write the README's numbers anew
+	@$(BIN)/python -m lib.findings
 
 bench: setup ## speed and memory, as ratios inside one run
 	@for script in benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done

@@ -169,7 +169,7 @@ class Candidates:
     def _best(
         self, recipe: str, reader: Reader, names: list[str], outer: int, seed: int
     ) -> tuple[pd.DataFrame, list[pd.DataFrame], list[dict]]:
-        """Scores of the training clips by the best readout, those of the outer fold seed by seed, and a row a readout."""
+        """Scores of the training clips by the best readout, of the outer fold seed by seed, and a row a readout."""
         design, rows, best = self.designs[recipe], [], None
         design.admit(f"choose a readout of {recipe}", design.training(outer), outer)
         for readout in clipwise.readouts(design, reader, names, outer, seed):
