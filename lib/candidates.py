@@ -19,9 +19,9 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from lib import clipwise, folds, metrics, nested, plan
-from lib.clipwise import Reader
+from lib import clipwise, folds, metrics, nested, plan, readouts
 from lib.nested import Design, Scored
+from lib.readouts import Reader
 
 __all__ = ["CHOSEN", "TOGETHER", "Candidates", "Judged", "read"]
 
@@ -70,12 +70,12 @@ class Candidates:
         """Of the first recipe: the clips, classes and folds of all."""
         return next(iter(self.designs.values()))
 
-    def judge(self, reader: Reader, readouts: list[str], seed: int) -> Judged:
+    def judge(self, reader: Reader, names: list[str], seed: int) -> Judged:
         """Every readout and every candidate on the training folds of every outer fold; the best readouts on that one.
 
         Parameters
         ----------
-        readouts : names of poolings and stage-2 models; none: all but those that weigh by energy
+        names : of poolings and stage-2 models; none: all but those that weigh by energy
         seed : of the stage-2 models
 
         Raises
@@ -90,7 +90,7 @@ class Candidates:
         for outer in tqdm(design.outer_folds, desc="outer folds", unit="fold"):
             inner, outside = {}, {}
             for recipe in self.designs:
-                inner[recipe], outside[recipe], rows = self._best(recipe, reader, readouts, outer, seed)
+                inner[recipe], outside[recipe], rows = self._best(recipe, reader, names, outer, seed)
                 tried += rows
             targets = design.targets.loc[inner[recipe].index].to_numpy()
             for name in self.names:
@@ -172,7 +172,7 @@ class Candidates:
         """Scores of the training clips by the best readout, of the outer fold seed by seed, and a row a readout."""
         design, rows, best = self.designs[recipe], [], None
         design.admit(f"choose a readout of {recipe}", design.training(outer), outer)
-        for readout in clipwise.readouts(design, reader, names, outer, seed):
+        for readout in readouts.made_for(design, reader, names, outer, seed):
             reached = _scored(design.targets.loc[readout.fnames].to_numpy(), readout.scores)
             rows.append({"outer": outer, "recipe": recipe, "readout": readout.name, **reached, "chosen": False})
             if best is None or reached["lwlrap"] > best[0]["lwlrap"]:

@@ -113,8 +113,8 @@ def why(shift: pd.DataFrame, selection: pd.DataFrame, data: pd.DataFrame) -> Fig
 
     Parameters
     ----------
-    shift : model, fed, lwlrap_diff, lwlrap_diff_low, lwlrap_diff_high (`clipwise.shift`)
-    selection : outer, metric, chosen elsewhere, picked there (`clipwise.selection`)
+    shift : model, fed, lwlrap_diff, lwlrap_diff_low, lwlrap_diff_high (`probes.shift`)
+    selection : outer, metric, chosen elsewhere, picked there (`probes.selection`)
     data : method (share of the training groups), lwlrap_diff, lwlrap_diff_low, lwlrap_diff_high
     """
     figure, (left, middle, right) = plt.subplots(1, 3, figsize=(14, 4), layout="constrained")
@@ -126,7 +126,7 @@ def why(shift: pd.DataFrame, selection: pd.DataFrame, data: pd.DataFrame) -> Fig
         _with_bars(left, x, mine, f"C{i}", kind)
     left.set_xticks(np.arange(len(fed)), [name.replace(" ", "\n", 1) for name in fed])
     left.set(ylabel="stage 2 minus arithmetic mean, lwlrap", title="By the scores that stage 2 is fed")
-    left.legend(fontsize="x-small")
+    left.legend(fontsize="x-small", loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=len(kinds), columnspacing=1)
     hits = selection[selection["metric"] == "hit_rate"]
     for column, colour, aside in (("chosen elsewhere", "C0", -0.1), ("picked there", "C3", 0.1)):
         gains = 100 * hits[column]

@@ -2,7 +2,7 @@
 
 Conventions
 -----------
-As in `clipwise`. What reads the reported fold to show a sin is named so, and nothing is chosen by it.
+As in `readouts`. What reads the reported fold to show a sin is named so, and nothing is chosen by it.
 
 Used in: 06.
 """
@@ -14,8 +14,8 @@ import pandas as pd
 
 from lib import metrics, models, nested, pooling, windows
 from lib.cache import Cache
-from lib.clipwise import BASE, Reader, Stage2Scores, on_outer
 from lib.nested import Design, Scored
+from lib.readouts import BASE, Reader, Stage2Scores, on_outer
 
 __all__ = [
     "learning_curve",

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib import candidates, clipwise, folds, oof
+from lib import candidates, clipwise, folds, oof, readouts
 from lib.features import LogMel
 from lib.folds import LeakError
 
@@ -56,7 +56,7 @@ def home(tmp_path):
     return home
 
 
-READER = clipwise.Reader(max_clip_s=1.0, class_order="alphabetical", stage2_epochs=2)
+READER = readouts.Reader(max_clip_s=1.0, class_order="alphabetical", stage2_epochs=2)
 
 
 def judge(field, readouts=("mean",)):

@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib import bundle, clipwise, nested, pooling, stage2
-from lib.clipwise import Reader
+from lib import bundle, clipwise, nested, pooling, readouts, stage2
 from lib.folds import LeakError
+from lib.readouts import Reader
 
 READER = Reader(max_clip_s=4.5, class_order="alphabetical", stage2_epochs=16)
 KINDS = ["conv1d", "logistic"]
@@ -18,8 +18,8 @@ KINDS = ["conv1d", "logistic"]
 @pytest.fixture(scope="module")
 def read(make_design):
     design = make_design()
-    scores, parameters = clipwise.pool_all(design)
-    second = clipwise.read_stage2(design, READER, KINDS, [1])
+    scores, parameters = readouts.pool_all(design)
+    second = readouts.read_stage2(design, READER, KINDS, [1])
     scores |= second.scores
     table = clipwise.candidates(design, parameters, second)
     scores["best_of_all"] = clipwise.choose(design, scores, table)
@@ -56,8 +56,8 @@ def test_no_choice_and_no_fit_reads_the_outer_fold(make_design):
         side.scores[rows] = rng.random((rows.sum(), 3))
     made = []
     for design in (plain, changed):
-        scores, parameters = clipwise.pool_all(design)
-        second = clipwise.read_stage2(design, dataclasses.replace(READER, stage2_epochs=2), KINDS, [1])
+        scores, parameters = readouts.pool_all(design)
+        second = readouts.read_stage2(design, dataclasses.replace(READER, stage2_epochs=2), KINDS, [1])
         table = clipwise.candidates(design, parameters, second)
         made.append((table[table["outer"] == 0], second.models["conv1d", 0, 0].state_dict(), scores["mean"]))
     pd.testing.assert_frame_equal(made[0][0], made[1][0])
@@ -87,7 +87,7 @@ def test_a_leak_planted_in_the_training_of_stage_2_is_caught(make_design):
         with pytest.raises(LeakError):
             READER.fit(design, "logistic", windows, 0, 1, "fit logistic")
         with pytest.raises(LeakError):
-            clipwise._parameter(design, "power", windows, 0)
+            readouts.parameter(design, "power", windows, 0)
     assert design.uses == []
 
 
@@ -134,7 +134,7 @@ def test_lengths_and_images_to_show(read):
     shown = clipwise.typical(design)
     assert len(shown) == 2 and len(set(shown)) == 2  # c has no clip
     assert [design.clips.loc[fname, "labels"] for fname in shown] == [("a",), ("b",)]
-    images, rows = clipwise.pictured(design, READER, shown[::-1])
+    images, rows = readouts.pictured(design, READER, shown[::-1])
     assert rows == ["a", "b", "c"] and images.shape == (2, 3, 8)
     for fname, image in zip(shown[::-1], images, strict=True):
         own = design.single.scores[(design.single.table["fname"] == fname).to_numpy()]
@@ -162,6 +162,6 @@ def test_what_is_written_for_use(read, tmp_path):
 
 def test_nested_pooling_is_that_of_the_pair_models(make_design):
     design = make_design()
-    scores, _ = clipwise.pool_all(design)
+    scores, _ = readouts.pool_all(design)
     expected = nested.shown_once([nested.pooled(design.reported(g), "mean") for g in (0, 1, 2)], design.clips.index)
     np.testing.assert_array_equal(scores["mean"][0], expected)

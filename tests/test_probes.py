@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib import clipwise, probes
-from lib.clipwise import Reader
+from lib import probes, readouts
 from lib.nested import Scored
+from lib.readouts import Reader
 
 READER = Reader(max_clip_s=4.5, class_order="alphabetical", stage2_epochs=8)
 
@@ -16,7 +16,7 @@ READER = Reader(max_clip_s=4.5, class_order="alphabetical", stage2_epochs=8)
 @pytest.fixture(scope="module")
 def second(make_design):
     design = make_design()
-    return design, clipwise.read_stage2(design, READER, ["conv1d", "logistic"], [1, 2])
+    return design, readouts.read_stage2(design, READER, ["conv1d", "logistic"], [1, 2])
 
 
 def test_shift_feeds_what_it_says(second):
@@ -38,7 +38,7 @@ def test_shift_feeds_what_it_says(second):
 
 def test_picking_on_the_reported_fold_pretends_at_least_what_is_honest(second):
     design, read = second
-    table = probes.selection(design, read, read.scores["logistic"], clipwise.pool_all(design)[0]["mean"])
+    table = probes.selection(design, read, read.scores["logistic"], readouts.pool_all(design)[0]["mean"])
     assert len(table) == 6 and table["n"].sum() == 2 * 48
     assert (table["picked there"] >= table["chosen elsewhere"] - 1e-12).all()
     assert (table["picked there"] > table["chosen elsewhere"]).any()  # conv1d was there to be picked
