@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from lib import clipwise, folds, metrics, nested, plan, readouts
 from lib.nested import Design, Scored
-from lib.readouts import Reader
+from lib.readouts import BASE, Reader
 
 __all__ = ["CHOSEN", "TOGETHER", "Candidates", "Judged", "read"]
 
@@ -102,13 +102,23 @@ class Candidates:
         }
         return Judged(pd.DataFrame(tried), pd.DataFrame(judged), scores)
 
+    @property
+    def base(self) -> str:
+        """What all is compared with: the first candidate, by the arithmetic mean over windows."""
+        return f"{self.names[0]}, mean"
+
     def reported(self, judged: Judged) -> dict[str, np.ndarray]:
-        """All candidates' scores, and those of the best for each outer fold: CHOSEN, and its mean over seeds, TOGETHER.
+        """Scores of the base, all candidates, the best for each outer fold (CHOSEN), and its mean over seeds (TOGETHER).
 
         The choice goes by the highest lwlrap on the training folds; of equal ones the first is taken.
         """
         chosen = clipwise.choose(self.design, judged.scores, judged.candidates)
-        return {**judged.scores, CHOSEN: chosen, TOGETHER: chosen.mean(0, keepdims=True)}
+        pooled = {
+            recipe: [pd.DataFrame(*nested.pooled(windows, BASE)[::-1]) for windows in some]
+            for recipe, some in self.windows.items()
+        }
+        plain = [seed.loc[self.design.clips.index].to_numpy() for seed in _mean(pooled, self.names[0])]
+        return {self.base: np.stack(plain), **judged.scores, CHOSEN: chosen, TOGETHER: chosen.mean(0, keepdims=True)}
 
     def by_fold(self, judged: Judged, scores: np.ndarray) -> pd.DataFrame:
         """What was chosen for each outer fold and what it reached there.
@@ -215,7 +225,7 @@ def read(home: Path, names: list[str], seed: int, repeats: int, profile: str) ->
             minutes[recipe] = float(np.mean([_minutes(variant, designs[recipe]) for variant in variants]))
     except FileNotFoundError as error:
         command = f"make run NB=10 RUN={home.name} PROFILE={profile}"
-        raise FileNotFoundError(f"Not all candidates are trained ({error}). All at once: {command}") from None
+        raise FileNotFoundError(f"{error}\nAll at once: {command}") from None
     first = next(iter(designs.values()))
     for recipe, design in designs.items():
         if design.classes != first.classes or not design.clips.equals(first.clips):

@@ -78,7 +78,7 @@ def test_the_best_of_the_other_folds_is_taken_even_where_the_outer_fold_says_oth
     assert told["seed_7"].to_dict() == {0: 0.75, 1: 0.75, 2: 0.0}
     assert told["seed_8"].to_dict() == {0: 0.75, 1: 0.75, 2: 0.5}
     assert told["minutes"].to_dict() == {0: 2.0, 1: 2.0, 2: 2.0}  # early: one and three minutes
-    comparison = clipwise.compare(field.design, scores, "early")
+    comparison = clipwise.compare(field.design, scores, field.base)
     row = comparison.set_index("method").loc[candidates.CHOSEN]
     assert row["hit_rate"] == pytest.approx((0.75 + 0.75 + 0 + 0.75 + 0.75 + 0.5) / 6)
     assert comparison["hit_rate"].max() > row["hit_rate"]  # the best from behind
@@ -102,6 +102,7 @@ def test_an_average_is_that_of_the_clip_scores_seed_by_seed(home):
     own = field.windows["late"][1]  # one window a clip: its mean is its score
     here = pd.Index(field.design.clips.index).get_indexer(own.table["fname"])
     np.testing.assert_allclose(late[1][here], own.scores)
+    np.testing.assert_allclose(scores[field.base], early)
     np.testing.assert_allclose(scores[candidates.TOGETHER][0], scores[candidates.CHOSEN].mean(0))
 
 
@@ -133,7 +134,7 @@ def test_the_conclusion_tells_choice_and_scores(home):
     field = read(home, ["early", "late"])
     judged = judge(field)
     scores = field.reported(judged)
-    comparison = clipwise.compare(field.design, scores, "early")
+    comparison = clipwise.compare(field.design, scores, field.base)
     says = field.says(comparison, field.by_fold(judged, scores[candidates.CHOSEN]))
     assert "late (2 of 3), early (1 of 3)" in says
     assert "n = 24, mean of 2 seed(s): top-1 hit rate 0.583 (" in says
@@ -150,14 +151,16 @@ def test_one_candidate_is_its_own_choice(home):
     scores = field.reported(judged)
     np.testing.assert_array_equal(scores[candidates.CHOSEN], scores["late"])
     assert judged.candidates["method"].eq("late").all()
-    comparison = clipwise.compare(field.design, scores, "late").set_index("method")
-    assert comparison.loc[candidates.CHOSEN, "lwlrap_diff"] == 0
+    comparison = clipwise.compare(field.design, scores, field.base).set_index("method")
+    assert field.base == "late, mean" and comparison.loc[candidates.CHOSEN, "lwlrap_diff"] == 0
     assert comparison.loc[candidates.CHOSEN, "verdict"] == "unclear"
 
 
 def test_models_that_are_missing_are_named_with_the_command_that_makes_them(home):
     (home / "04_kfold" / "late.seed_8" / "without_1" / "result.json").unlink()
-    with pytest.raises(FileNotFoundError, match=r"late\.seed_8 lacks without_1.*make run NB=10 RUN=mine PROFILE=demo"):
+    with pytest.raises(
+        FileNotFoundError, match=r"late\.seed_8 lacks without_1\nAll at once: make run NB=10 RUN=mine PROFILE=demo"
+    ):
         read(home)
     with pytest.raises(FileNotFoundError, match="make run NB=10"):
         read(home, ["early", "other"])
