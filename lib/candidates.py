@@ -108,7 +108,7 @@ class Candidates:
         return f"{self.names[0]}, mean"
 
     def reported(self, judged: Judged) -> dict[str, np.ndarray]:
-        """Scores of the base, all candidates, the best for each outer fold (CHOSEN), and its mean over seeds (TOGETHER).
+        """Scores of the base, all candidates, the best for each outer fold (CHOSEN), its seeds averaged (TOGETHER).
 
         The choice goes by the highest lwlrap on the training folds; of equal ones the first is taken.
         """
