@@ -113,7 +113,7 @@ def test_a_changed_parameter_makes_what_depends_on_it_again(workbook):
     assert code == 0 and "06_stage2" in said and (workbook.calls(), workbook.results()) == ([], whole)
     code, said = workbook.run()
     assert code == 0, said
-    assert workbook.calls() == ["06_stage2/curated", "08_submission/curated", "09_journal"]
+    assert workbook.calls() == ["06_stage2/curated", "08_submission/curated", "09_journal", "10_best"]
     assert (
         "06_stage2/curated is made again (max_clip_s: 6.0, now 7.0); the old one is kept in outputs/replaced/1" in said
     )
