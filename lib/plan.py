@@ -158,7 +158,7 @@ class Plan:
         Raises
         ------
         ValueError
-            Of numbers that name no notebook, or none that has something to make.
+            Of numbers that name no notebook, or none that has something to make; as `candidates`.
         """
         if self.variant != BASE:  # an experiment is trained beside its base, and journalled
             found = {"04_kfold": self.pooled([BASE, self.variant]), "09_journal": [self.target("09_journal")]}
@@ -169,7 +169,7 @@ class Plan:
             found["06_stage2"] = [self.target("06_stage2", BASE)]
             found["08_submission"] = [self.target("08_submission", BASE)] if "test" in self.subsets else []
             found["09_journal"] = [self.target("09_journal")]
-            found["10_best"] = [self.target("10_best")] if self.base["candidates"] else []
+            found["10_best"] = [self.target("10_best")] if self.candidates else []
         numbers = [word.zfill(2) for word in only.split()]  # YAML reads 06 as 6
         chosen = [name for name in NOTEBOOKS if not numbers or name[:2] in numbers]
         if not chosen:
