@@ -123,23 +123,28 @@ class Plan:
         return [self.target("04_kfold", variant, model) for model in models]
 
     @property
-    def candidates(self) -> list[str]:
-        """What 10 reads: of every recipe all models, of its further seeds those without one fold.
+    def raced(self) -> dict[str, list[str]]:
+        """Variants of 04 that 10 reads, and their models: of a recipe all, of its further seeds those without one fold.
 
         Raises
         ------
         ValueError
             A recipe that is neither the base nor a training set of 05 nor an experiment.
         """
-        found, seed = [], self.base["seed"]
+        found, seed = {}, self.base["seed"]
         for recipe in recipes(self.base["candidates"]):
             if recipe not in (BASE, *VARIANTS) and not _experiment(recipe):
                 what = f"no training set of 05, and no params/{recipe}.yaml says `variant: {recipe}`"
                 raise ValueError(f"candidates: {recipe!r} is {what}.")
-            found += self.kfold(recipe, self.models + self.pairs)
+            found[recipe] = self.models + self.pairs
             for more in range(seed + 1, seed + self.base["repeats"]):
-                found += self.kfold(seeded(recipe, more, seed), self.models)
+                found[seeded(recipe, more, seed)] = self.models
         return found
+
+    @property
+    def candidates(self) -> list[str]:
+        """Targets of what 10 reads; raises as `raced`."""
+        return [target for variant, models in self.raced.items() for target in self.kfold(variant, models)]
 
     def pooled(self, variants: list[str]) -> list[str]:
         return [self.target("04_kfold", variant, "pooled") for variant in variants]
@@ -158,7 +163,7 @@ class Plan:
         Raises
         ------
         ValueError
-            Of numbers that name no notebook, or none that has something to make; as `candidates`.
+            Of numbers that name no notebook, or none that has something to make; as `raced`.
         """
         if self.variant != BASE:  # an experiment is trained beside its base, and journalled
             found = {"04_kfold": self.pooled([BASE, self.variant]), "09_journal": [self.target("09_journal")]}
@@ -241,7 +246,6 @@ class Plan:
         """Folders with a configuration of their own: their parameters, and the folders that they are made of."""
         base, select, compare = f"04_kfold/{BASE}", "05_curation/select", "05_curation/compare"
         stage2, submission = f"06_stage2/{BASE}", f"08_submission/{BASE}"
-        raced = list(dict.fromkeys(str(Path(target).parents[1].relative_to(self.home)) for target in self.candidates))
         parts = {name: (self.values(name), []) for name in ("01_eda", "02_features", "03_augmentation", "07_ensemble")}
         parts |= {f"04_kfold/{name}": (self.values("04_kfold", name), []) for name in (BASE, self.variant)}
         parts[select] = self.values("05_curation", part="select"), [base]
@@ -249,8 +253,9 @@ class Plan:
         parts[compare] = self.values("05_curation", part="compare"), [f"04_kfold/{name}" for name in self.retrained]
         parts[stage2] = self.values("06_stage2"), [base]
         parts[submission] = self.values("08_submission"), [base, stage2]
-        parts |= {name: (self.values("04_kfold", Path(name).name), []) for name in raced if name not in parts}
-        parts["10_best"] = self.values("10_best"), raced
+        for name in self.raced:  # those of 05 are there already; of another seed they are made of the same selection
+            parts.setdefault(f"04_kfold/{name}", (self.values("04_kfold", name), [select] * self.is_retrained(name)))
+        parts["10_best"] = self.values("10_best"), [f"04_kfold/{name}" for name in self.raced]
         return parts
 
 
