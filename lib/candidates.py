@@ -27,7 +27,6 @@ __all__ = ["CHOSEN", "TOGETHER", "Candidates", "Judged", "read"]
 
 CHOSEN = "chosen for each fold"
 TOGETHER = "the same, seeds averaged"
-SCORES = ("lwlrap", "hit_rate")
 
 
 @dataclass(frozen=True)
@@ -145,9 +144,9 @@ class Candidates:
 
     def found(self, comparison: pd.DataFrame) -> dict[str, float]:
         """For `result.json`: scores of what was chosen, and those of its seeds averaged (together_...)."""
-        rows, keys = comparison.set_index("method"), [f"{m}{end}" for m in SCORES for end in ("", "_low", "_high")]
-        together = {f"together_{key}": rows.loc[TOGETHER, key] for key in keys}
-        return {**rows.loc[CHOSEN, [*keys, "n"]], **together}
+        rows = comparison.set_index("method")
+        together = {f"together_{key}": rows.loc[TOGETHER, key] for key in metrics.SCORES}
+        return {**rows.loc[CHOSEN, [*metrics.SCORES, "n"]], **together}
 
     def manifest(self) -> dict[str, object]:
         """Every fit and choice of all recipes with its clips, as `Design.manifest`."""

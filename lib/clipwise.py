@@ -181,8 +181,7 @@ def found(comparison: pd.DataFrame, selection: pd.DataFrame) -> dict[str, float]
     (`probes.selection`).
     """
     rows = comparison.set_index("method")
-    keys = ["lwlrap", "lwlrap_low", "lwlrap_high", "hit_rate", "hit_rate_low", "hit_rate_high", "n"]
-    numbers = dict(rows.loc[BEST, keys]) | {"mean_lwlrap": rows.loc[BASE, "lwlrap"]}
+    numbers = dict(rows.loc[BEST, [*metrics.SCORES, "n"]]) | {"mean_lwlrap": rows.loc[BASE, "lwlrap"]}
     for method in rows.index.drop(BASE):
         for key in ("lwlrap_diff", "lwlrap_diff_low", "lwlrap_diff_high"):
             numbers[f"{method}_{key}"] = rows.loc[method, key]

@@ -322,8 +322,7 @@ def trained_on(run: Run, found: Ensembles) -> dict[tuple[str, int, int], list[st
 def numbers(strategies: pd.DataFrame, parts_: pd.DataFrame) -> dict[str, float]:
     """For `result.json`: the long training's scores, every strategy's difference to it, and the parts."""
     rows = strategies.set_index("variant")
-    keys = ["lwlrap", "lwlrap_low", "lwlrap_high", "hit_rate", "hit_rate_low", "hit_rate_high", "n"]
-    told = dict(rows.loc["long", keys])
+    told = dict(rows.loc["long", [*metrics.SCORES, "n"]])
     for label, table in (("", rows.drop("long")), ("part_", parts_.set_index(parts_["part"].map(_key)))):
         for name, row in table.iterrows():
             told |= {f"{label}{name}_{k}": row[k] for k in ("lwlrap_diff", "lwlrap_diff_low", "lwlrap_diff_high")}

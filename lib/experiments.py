@@ -218,9 +218,8 @@ class Trials(datasets.Labelled):
 
     def found(self, table: pd.DataFrame) -> dict[str, float]:
         """For `result.json`: the base's scores, and the difference of every variant to it."""
-        keys = ["lwlrap", "lwlrap_low", "lwlrap_high", "hit_rate", "hit_rate_low", "hit_rate_high", "n"]
         scores = table.set_index("variant")
-        found = dict(scores.loc["base", keys]) if "base" in self.scores else {}
+        found = dict(scores.loc["base", [*metrics.SCORES, "n"]]) if "base" in self.scores else {}
         for name in scores.index.drop("base", errors="ignore") if "lwlrap_diff" in scores else []:
             found |= {
                 f"{name}_{key}": scores.loc[name, key] for key in ("lwlrap_diff", "lwlrap_diff_low", "lwlrap_diff_high")

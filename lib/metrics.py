@@ -19,6 +19,7 @@ Used in: every notebook that states a score (02 to 07).
 import numpy as np
 
 __all__ = [
+    "SCORES",
     "bootstrap",
     "clip_losses",
     "compare",
@@ -35,6 +36,7 @@ __all__ = [
     "validate",
 ]
 
+SCORES = ["lwlrap", "lwlrap_low", "lwlrap_high", "hit_rate", "hit_rate_low", "hit_rate_high"]  # what `bootstrap` gives
 CHUNK = 2**22  # numbers handled at once: 700,000 windows x 80 classes stay within some 100 MB of temporaries
 POWER = 2.8  # 1.96 + 0.84 standard errors: a difference of that size is found in 80 of 100 studies, at 5 % two-sided
 

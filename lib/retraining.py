@@ -68,9 +68,8 @@ def compare(run: Run, n_folds: int) -> pd.DataFrame:
 
 def found(table: pd.DataFrame) -> dict[str, float]:
     """For `result.json`: the scores of the base, and the difference of every variant to it."""
-    keys = ["lwlrap", "lwlrap_low", "lwlrap_high", "hit_rate", "hit_rate_low", "hit_rate_high", "n"]
     rows = table.set_index("variant")
-    numbers = dict(rows.loc[BASE, keys]) if BASE in rows.index else {}
+    numbers = dict(rows.loc[BASE, [*metrics.SCORES, "n"]]) if BASE in rows.index else {}
     for name in rows.index.drop(BASE, errors="ignore"):
         diffs = ("lwlrap_diff", "lwlrap_diff_low", "lwlrap_diff_high")
         numbers |= {f"{name}_{key}": rows.loc[name, key] for key in diffs}
