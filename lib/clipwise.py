@@ -79,16 +79,12 @@ def compare(
 
     Returns
     -------
-    method, lwlrap, hit_rate (with _low, _high), n, then as `metrics.compare_all` (empty for `base`); best first
+    As `metrics.score_all`, with `method` for the name; best first
     """
     keep = np.ones(len(design.clips), bool) if only is None else np.asarray(only)
     targets, groups = design.targets.to_numpy()[keep], design.groups[keep]
-    n_seeds = max(len(found) for found in scores.values())
-    alike = {name: np.repeat(s[:, keep], n_seeds // len(s), axis=0) for name, s in scores.items()}
-    own = [{"method": name, **metrics.bootstrap(targets, s[:, keep], groups)} for name, s in scores.items()]
-    others = {name: found for name, found in alike.items() if name != base}
-    pairs = pd.DataFrame(metrics.compare_all(targets, alike[base], others, groups)).drop(columns="n")
-    table = pd.DataFrame(own).merge(pairs.rename(columns={"variant": "method"}), on="method", how="left")
+    table = pd.DataFrame(metrics.score_all(targets, {name: s[:, keep] for name, s in scores.items()}, base, groups))
+    table = table.rename(columns={"variant": "method"})
     return table.sort_values("lwlrap", ascending=False, ignore_index=True)
 
 

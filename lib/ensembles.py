@@ -151,12 +151,10 @@ class Ensembles(datasets.Labelled):
         disagreement, then as `metrics.compare_all`; verdicts are "screened" without all folds and three seeds
         """
         averages = {name: self.average(name) for name in self.windows}
-        rows = [{"variant": name, **self._row(name), **self._scored(s)} for name, s in averages.items()]
-        others = {name: s for name, s in averages.items() if name != base}
-        pairs = pd.DataFrame(metrics.compare_all(self.targets, averages[base], others, self.groups)).drop(columns="n")
+        scored = pd.DataFrame(metrics.score_all(self.targets, averages, base, self.groups))
         if not self.decides:
-            pairs["verdict"] = "screened"
-        table = pd.DataFrame(rows).merge(pairs, on="variant", how="left")
+            scored["verdict"] = scored["verdict"].mask(scored["verdict"].notna(), "screened")
+        table = pd.DataFrame([{"variant": name, **self._row(name)} for name in averages]).merge(scored, on="variant")
         return table.sort_values("lwlrap", ascending=False, ignore_index=True)
 
     def _row(self, name: str) -> dict[str, float]:
@@ -170,9 +168,6 @@ class Ensembles(datasets.Labelled):
             "single": float(np.mean(alone)),
             "disagreement": float(np.mean(pairs)) if pairs else 0.0,
         }
-
-    def _scored(self, scores: np.ndarray) -> dict[str, float]:
-        return metrics.bootstrap(self.targets, scores, self.groups)
 
 
 def members(run: Run) -> pd.DataFrame:

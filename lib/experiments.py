@@ -161,19 +161,12 @@ class Trials(datasets.Labelled):
 
         Without enough folds and seeds for verdicts the column says "screened"; "failed" where a training diverged.
         """
-        targets, groups = self.targets, self.groups
-        rows = [
-            {"variant": name, "n_seeds": len(scores), **metrics.bootstrap(targets, scores, groups)}
-            for name, scores in self.scores.items()
-        ]
+        rows = metrics.score_all(self.targets, self.scores, "base", self.groups)
         found = pd.DataFrame(rows, columns=None if rows else ["variant"])
-        others = {name: scores for name, scores in self.scores.items() if name != "base"}
-        if "base" in self.scores and others:
-            pairs = pd.DataFrame(metrics.compare_all(targets, self.scores["base"], others, groups))
-            if not self.decides:
-                pairs["verdict"] = "screened"
-            found = found.merge(pairs.drop(columns=["n", "n_seeds"]), on="variant", how="left")
+        if "verdict" in found:
             found = found.sort_values("lwlrap_diff", ascending=False, na_position="first")
+            if not self.decides:
+                found["verdict"] = found["verdict"].mask(found["verdict"].notna(), "screened")
         failed = self.done.loc[self.done["problem"] != "", "variant"].drop_duplicates()
         lost = pd.DataFrame({"variant": failed, "verdict": "failed"})
         epochs = self.done.drop_duplicates("variant")[["variant", "epochs"]]

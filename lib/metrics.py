@@ -33,6 +33,7 @@ __all__ = [
     "per_class_lwlrap",
     "prior_scores",
     "ratio",
+    "score_all",
     "validate",
 ]
 
@@ -205,6 +206,32 @@ def compare_all(
         row = _verdict(*pairs[i], level=1 - 0.05 / (len(others) - rank[i]))
         verdict = row["verdict"] if adjusted[i] < 0.05 else "unclear"
         rows.append({"variant": name, **row, "p_holm": float(adjusted[i]), "verdict": verdict})
+    return rows
+
+
+def score_all(
+    targets: np.ndarray, found: dict[str, np.ndarray], base: str, groups: np.ndarray
+) -> list[dict[str, float | int | str]]:
+    """Named scores side by side: each as `bootstrap` has it, and all but the base as `compare_all` has them.
+
+    Parameters
+    ----------
+    found : name -> scores; those of one seed stand for every seed of the others
+    base : a name, whose row has no difference; if `found` lacks it, or holds nothing else, no row has one
+
+    Returns
+    -------
+    A dict for each, with `variant` (its name) and `n_seeds` (its own), in the order of `found`
+    """
+    cubes = {name: scores if scores.ndim == 3 else scores[None] for name, scores in found.items()}
+    rows = [{"variant": k, **bootstrap(targets, found[k], groups), "n_seeds": len(v)} for k, v in cubes.items()]
+    others = [name for name in found if name != base]
+    if base in found and others:
+        n_seeds = max(map(len, cubes.values()))
+        alike = {name: np.repeat(cube, n_seeds, axis=0) if len(cube) == 1 else cube for name, cube in cubes.items()}
+        pairs = compare_all(targets, alike[base], {name: alike[name] for name in others}, groups)
+        differences = {pair["variant"]: pair for pair in pairs}
+        rows = [row | differences.get(row["variant"], {}) | {"n_seeds": row["n_seeds"]} for row in rows]
     return rows
 
 

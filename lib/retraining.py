@@ -38,8 +38,7 @@ def compare(run: Run, n_folds: int) -> pd.DataFrame:
 
     Returns
     -------
-    variant, lwlrap and hit_rate with intervals, n, then what `metrics.compare_all` says (paired, corrected by Holm);
-    the base alone while nothing else is done, no row while it isn't
+    As `metrics.score_all` (paired, corrected by Holm); the base alone while nothing else is done, no row while it isn't
 
     Raises
     ------
@@ -50,18 +49,15 @@ def compare(run: Run, n_folds: int) -> pd.DataFrame:
     if BASE not in names:
         return pd.DataFrame(columns=["variant", "lwlrap_diff", "verdict"])
     base = oof.read(_folder(run, BASE) / "pooled", n_folds)
-    targets, groups, others, rows = base.targets, base.groups, {}, []
+    scores = {}
     for name in names:
         _check(run, name)
-        found = oof.read(_folder(run, name) / "pooled", n_folds)
-        if found.table["fname"].tolist() != base.table["fname"].tolist():
+        clips = oof.read(_folder(run, name) / "pooled", n_folds)
+        if clips.table["fname"].tolist() != base.table["fname"].tolist():
             raise ValueError(f"{name} scored other clips than {BASE}. Train both on the same data and folds.")
-        rows.append({"variant": name, **metrics.bootstrap(targets, found.scores, groups)})
-        others |= {name: found.scores} if name != BASE else {}
-    table = pd.DataFrame(rows)
-    if others:
-        pairs = pd.DataFrame(metrics.compare_all(targets, base.scores, others, groups)).drop(columns="n")
-        table = table.merge(pairs, on="variant", how="left")
+        scores[name] = clips.scores
+    table = pd.DataFrame(metrics.score_all(base.targets, scores, BASE, base.groups))
+    if "lwlrap_diff" in table:
         table = table.sort_values("lwlrap_diff", ascending=False, na_position="first", ignore_index=True)
     return table
 

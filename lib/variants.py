@@ -27,8 +27,8 @@ class Comparison(NamedTuple):
 
     Attributes
     ----------
-    table : variant, changed (settings that differ from the base), lwlrap and hit_rate with intervals, n, then what
-        `metrics.compare_all` says; the base on top; no row where the base is not whole
+    table : as `metrics.score_all`, and `changed`, the settings that differ from the base; the base on top; no row where
+        the base is not whole
     curves : learning curves of the same variants: variant, model, epoch, train_loss, valid_loss, lwlrap
     refused : a sentence for each reason why variants are not compared
     """
@@ -63,12 +63,9 @@ def against_base(home: Path, base_home: Path | None = None) -> Comparison:
                 changed[name] = ", ".join(f"{k} {theirs[k]}" for k in differ)
         except (OSError, ValueError, KeyError) as error:
             causes[str(error)].append(name)
-    rows = [{"variant": name, "changed": changed[name], **_bootstrap(of)} for name, of in found.items()]
-    table = pd.DataFrame(rows)
-    if len(found) > 1:
-        scores = {name: of.scores for name, of in found.items() if name != BASE}
-        pairs = metrics.compare_all(clips.targets, clips.scores, scores, clips.groups)
-        table = table.merge(pd.DataFrame(pairs).drop(columns="n"), on="variant", how="left")
+    scored = metrics.score_all(clips.targets, {name: of.scores for name, of in found.items()}, BASE, clips.groups)
+    table = pd.DataFrame(scored)
+    table.insert(1, "changed", table["variant"].map(changed))
     curves = pd.concat([of.epochs.assign(variant=name) for name, of in found.items()], ignore_index=True)
     whom = f"{base.parents[1].name}/{BASE}"
     refused = [f"Not compared with {whom}: {', '.join(names)}. {why}" for why, names in causes.items()]
@@ -101,7 +98,3 @@ def _comparable(variant: Path, base: Path, of_base: Mapping, clips: oof.Clips) -
     if mine.table["fname"].tolist() != clips.table["fname"].tolist():
         raise ValueError("Other clips were scored. Train both on the same data.")
     return setting, mine
-
-
-def _bootstrap(clips: oof.Clips) -> dict[str, float | int]:
-    return metrics.bootstrap(clips.targets, clips.scores, clips.groups)

@@ -338,6 +338,22 @@ def test_a_table_of_chance_seldom_finds_something():
     assert kept <= 4  # 5 % of 20 tables, and chance
 
 
+def test_side_by_side_are_own_scores_and_differences_to_the_base():
+    targets, scores, groups = study(12)
+    rng = np.random.default_rng(0)
+    seeds = scores + rng.normal(0, 0.3, (3, *scores.shape))
+    table = {row["variant"]: row for row in metrics.score_all(targets, {"a": seeds, "b": scores}, "b", groups)}
+    assert list(table) == ["a", "b"]
+    for name, own in (("a", seeds), ("b", scores)):
+        assert table[name].items() >= metrics.bootstrap(targets, own, groups).items()
+    [pair] = metrics.compare_all(targets, np.repeat(scores[None], 3, axis=0), {"a": seeds}, groups)
+    assert table["a"].items() >= pair.items() and table["a"]["n_seeds"] == 3
+    assert "lwlrap_diff" not in table["b"] and table["b"]["n_seeds"] == 1
+    for alone in ({"b": scores}, {"c": scores, "a": seeds}):  # nothing to compare; no base
+        assert all("verdict" not in row for row in metrics.score_all(targets, alone, "b", groups))
+    assert metrics.score_all(targets, {}, "b", groups) == []
+
+
 def test_classes_are_compared_one_by_one():
     targets, scores, groups = study(11)
     better = scores + targets * (np.arange(targets.shape[1]) == 2)  # helps class 2 and no other
