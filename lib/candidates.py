@@ -27,6 +27,7 @@ __all__ = ["CHOSEN", "TOGETHER", "Candidates", "Judged", "read"]
 
 CHOSEN = "chosen for each fold"
 TOGETHER = "the same, seeds averaged"
+ENDS = (("low", "min"), ("high", "max"))
 
 
 @dataclass(frozen=True)
@@ -127,26 +128,24 @@ class Candidates:
         outer, candidate, readouts (of its recipes), minutes (of training, one seed, one core), then a column of hit
         rates for each seed, in [0, 1]
         """
-        rows, best = [], judged.readouts[judged.readouts["chosen"]].set_index(["outer", "recipe"])["readout"]
-        for outer, row in judged.candidates.groupby("outer")["lwlrap"].idxmax().items():
+        rows, readout = [], judged.readouts[judged.readouts["chosen"]].set_index(["outer", "recipe"])["readout"]
+        for outer, name in clipwise.best(judged.candidates).items():
             here = (self.design.clips["fold"] == outer).to_numpy()
-            targets, name = self.design.targets.to_numpy()[here], judged.candidates.loc[row, "method"]
-            recipes = name.split("+")
-            told = {
-                "outer": outer,
-                "candidate": name,
-                "readouts": " + ".join(best[outer, recipe] for recipe in recipes),
-            }
+            targets, recipes = self.design.targets.to_numpy()[here], name.split("+")
+            told = {"outer": outer, "candidate": name}
+            told["readouts"] = " + ".join(readout[outer, recipe] for recipe in recipes)
             told["minutes"] = sum(self.minutes[recipe] for recipe in recipes)
             hits = {f"seed_{n}": metrics.hit_rate(targets, s[here]) for n, s in zip(self.seeds, scores, strict=True)}
             rows.append(told | hits)
         return pd.DataFrame(rows)
 
-    def found(self, comparison: pd.DataFrame) -> dict[str, float]:
-        """For `result.json`: scores of what was chosen, and those of its seeds averaged (together_...)."""
+    def found(self, comparison: pd.DataFrame, by_fold: pd.DataFrame) -> dict[str, float]:
+        """For `result.json`: scores of what was chosen, those of its seeds averaged (together_...), and the lowest and
+        highest hit rate of a fold (mean over seeds) and of a seed (over folds): folds_low, folds_high, seeds_low ..."""
         rows = comparison.set_index("method")
         together = {f"together_{key}": rows.loc[TOGETHER, key] for key in metrics.SCORES}
-        return {**rows.loc[CHOSEN, [*metrics.SCORES, "n"]], **together}
+        spread = {f"{of}_{end}": rates.agg(least) for of, rates in _hit_rates(by_fold).items() for end, least in ENDS}
+        return {**rows.loc[CHOSEN, [*metrics.SCORES, "n"]], **together, **spread}
 
     def manifest(self) -> dict[str, object]:
         """Every fit and choice of all recipes with its clips, as `Design.manifest`."""
@@ -158,14 +157,14 @@ class Candidates:
     def says(self, comparison: pd.DataFrame, by_fold: pd.DataFrame) -> str:
         """The conclusion in sentences, from the measured values."""
         rows = comparison.set_index("method")
-        hits = by_fold.filter(regex="^seed_")
+        rates = _hit_rates(by_fold)
         counts = by_fold["candidate"].value_counts()
         told = [
             f"Of {len(self.names)} candidate(s), chosen for each outer fold on the others by lwlrap: "
             + ", ".join(f"{name} ({n} of {len(by_fold)})" for name, n in counts.items()),
             f"On the outer folds, n = {int(rows.loc[CHOSEN, 'n'])}, mean of {len(self.seeds)} seed(s): top-1 hit rate "
             f"{_interval(rows.loc[CHOSEN], 'hit_rate')}, lwlrap {_interval(rows.loc[CHOSEN], 'lwlrap')}",
-            f"Hit rates of folds {_spread(hits.mean(axis=1))}, of seeds {_spread(hits.mean())}",
+            f"Hit rates of folds {_spread(rates['folds'])}, of seeds {_spread(rates['seeds'])}",
         ]
         if len(self.seeds) > 1:
             together = rows.loc[TOGETHER]
@@ -259,6 +258,12 @@ def _minutes(variant: Path, design: Design) -> float:
     """Mean minutes of the trainings `without_f`."""
     parts = [variant / folds.model_name(fold) / "manifest.json" for fold in design.outer_folds]
     return float(np.mean([json.loads(part.read_text())["seconds"] for part in parts])) / 60
+
+
+def _hit_rates(by_fold: pd.DataFrame) -> dict[str, pd.Series]:
+    """Of the folds, means over seeds; and of the seeds, means over folds."""
+    hits = by_fold.filter(regex="^seed_")
+    return {"folds": hits.mean(axis=1), "seeds": hits.mean()}
 
 
 def _interval(row: pd.Series, name: str) -> str:

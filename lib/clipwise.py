@@ -20,6 +20,7 @@ from lib.readouts import BASE, Reader, Stage2Scores
 from lib.stage2 import MODELS
 
 __all__ = [
+    "best",
     "by_length",
     "candidates",
     "changed",
@@ -58,13 +59,18 @@ def choose(
     -------
     (n_seeds, n_clips, n_classes)
     """
-    table = table if among is None else table[table["method"].isin(list(among))]
     result = np.empty((max(map(len, scores.values())), *next(iter(scores.values())).shape[1:]))
-    for outer, row in table.groupby("outer")["lwlrap"].idxmax().items():
+    for outer, method in best(table, among).items():
         design.admit("choose a method", design.training(outer), outer)
         here = (design.clips["fold"] == outer).to_numpy()
-        result[:, here] = scores[table.loc[row, "method"]][:, here]
+        result[:, here] = scores[method][:, here]
     return result
+
+
+def best(table: pd.DataFrame, among: list[str] | None = None) -> dict[int, str]:
+    """Outer fold -> the method with the highest lwlrap in `table`, of equal ones the first; parameters as `choose`."""
+    table = table if among is None else table[table["method"].isin(list(among))]
+    return {outer: table.loc[row, "method"] for outer, row in table.groupby("outer")["lwlrap"].idxmax().items()}
 
 
 def compare(

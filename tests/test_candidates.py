@@ -135,12 +135,15 @@ def test_the_conclusion_tells_choice_and_scores(home):
     judged = judge(field)
     scores = field.reported(judged)
     comparison = clipwise.compare(field.design, scores, field.base)
-    says = field.says(comparison, field.by_fold(judged, scores[candidates.CHOSEN]))
+    by_fold = field.by_fold(judged, scores[candidates.CHOSEN])
+    says = field.says(comparison, by_fold)
     assert "late (2 of 3), early (1 of 3)" in says
     assert "n = 24, mean of 2 seed(s): top-1 hit rate 0.583 (" in says
     assert "Hit rates of folds 0.250 to 0.750 (sd 0.289), of seeds 0.500 to 0.667" in says
     assert "The scores of all seeds averaged: hit rate 0.5" in says
-    found = field.found(comparison)
+    found = field.found(comparison, by_fold)
+    assert (found["folds_low"], found["folds_high"]) == (0.25, 0.75)
+    assert (found["seeds_low"], found["seeds_high"]) == (0.5, pytest.approx(2 / 3))
     assert found["hit_rate"] == pytest.approx(0.5833, abs=1e-4) and found["n"] == 24
     assert found["together_hit_rate"] == comparison.set_index("method").loc[candidates.TOGETHER, "hit_rate"]
 
