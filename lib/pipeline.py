@@ -14,6 +14,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 from lib.job import MARK, end_with_caller
 from lib.plan import ROOT, Plan
@@ -80,39 +82,47 @@ def main(words: list[str]) -> int:
         sys.stderr.write(f"{error}\n")
         return 1
     home = ROOT / plan.home
+    dry = {"-n", "--dry-run", "--dryrun"} & set(given.snakemake)
+    options = {"run": given.run, "profile": given.profile, "data": given.data, "only": given.only}
+    config = [f"{name}={value}" for name, value in options.items() if value] + [f"gpus={given.gpus}"]
+    command = [sys.executable, "-m", "snakemake", "--profile", f"profiles/{given.on}", *given.snakemake]
+    command += ["--resources", f"gpu={given.gpus}"] if given.gpus else []
+    command += ["--config", *config]
+    if dry:
+        return subprocess.run(command, cwd=ROOT, stderr=subprocess.STDOUT, check=False).returncode
+    with _alone(home), (home / "pipeline.log").open("w") as log:
+        for sentence in plan.set_aside():
+            sys.stdout.write(f"{sentence}\n")
+        told = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            preexec_fn=end_with_caller,
+        )
+        for line in follow(_copied(told.stdout, log)):
+            sys.stdout.write(f"{line}\n")
+            sys.stdout.flush()
+        code = told.wait()
+    if code:
+        sys.stdout.write(f"{plan.home} is not complete; all of it: {log.name}\n")
+    else:
+        sys.stdout.write(f"{plan.home} is done. {json.loads((ROOT / last).read_text())['says']}\n")
+    return code
+
+
+@contextmanager
+def _alone(home: Path) -> Iterator[None]:
+    """Wait until no other process makes this run, and say so; killed processes hold nothing."""
     home.mkdir(parents=True, exist_ok=True)
     with (home / ".lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            sys.stdout.write(f"{plan.home} is being made by another process; waiting for it.\n")
+            sys.stdout.write(f"{home.relative_to(ROOT)} is being made by another process; waiting for it.\n")
             fcntl.flock(lock, fcntl.LOCK_EX)
-        dry = {"-n", "--dry-run", "--dryrun"} & set(given.snakemake)
-        for sentence in [] if dry else plan.set_aside():
-            sys.stdout.write(f"{sentence}\n")
-        options = {"run": given.run, "profile": given.profile, "data": given.data, "only": given.only}
-        config = [f"{name}={value}" for name, value in options.items() if value] + [f"gpus={given.gpus}"]
-        command = [sys.executable, "-m", "snakemake", "--profile", f"profiles/{given.on}", *given.snakemake]
-        command += ["--resources", f"gpu={given.gpus}"] if given.gpus else []
-        with (home / "pipeline.log").open("w") as log:
-            told = subprocess.Popen(
-                [*command, "--config", *config],
-                cwd=ROOT,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                preexec_fn=end_with_caller,
-            )
-            copied = _copied(told.stdout, log)
-            for line in copied if dry else follow(copied):
-                sys.stdout.write(f"{line}\n")
-                sys.stdout.flush()
-            code = told.wait()
-    if code:
-        sys.stdout.write(f"{plan.home} is not complete; all of it: {log.name}\n")
-    elif not dry:
-        sys.stdout.write(f"{plan.home} is done. {json.loads((ROOT / last).read_text())['says']}\n")
-    return code
+        yield
 
 
 def _copied(lines: Iterator[str], log) -> Iterator[str]:
