@@ -8,7 +8,10 @@ one epoch, three folds and 1 s windows every 0.5 s: the way through the rows is 
 process of its own; its memory is the anonymous memory of that process and those it starts, the largest of looks 0.2 s
 apart. What lies in mapped files, which the system takes back when it needs to, does not count.
 
-Needs 6 GB of disk while it runs; leaves outputs/rehearsal.csv.
+From that, and from how many windows of its own the profile's network trains and scores a second here, it computes what
+the real set would take on this machine: the set's published hours, one window a second of audio.
+
+Needs 6 GB of disk while it runs; leaves outputs/rehearsal.csv and outputs/expected.csv.
 """
 
 import itertools
@@ -24,12 +27,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import soundfile
+import torch
 from tqdm import tqdm
+
+from lib import models, parameters
 
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLE_RATE = 44_100  # Hz, as the set's
 SHORTER = 10
+HOURS = {"curated": 10.5, "noisy": 80.0, "test": 12.9}  # of the real set, as published
 N_FOLDS = 3
+STEPS = 3
 CHANGES = {"arch": "regnetx_002", "epochs": 1, "n_folds": N_FOLDS, "window_s": 1.0, "hop_s": 0.5, "budget_s": 0.0}
 TABLES = {"curated": "train_curated", "noisy": "train_noisy", "test": "test"}
 CACHE = """
@@ -154,15 +162,78 @@ def rehearse(meta: Path, share: float) -> pd.DataFrame:
         return pd.DataFrame(rows).assign(**held, data_mb=disk_mb(data))
 
 
+def windows_per_s(values: dict[str, object]) -> dict[str, float]:
+    """Windows that the network of a profile trains and scores a second, on all cores: median of a few batches."""
+    n_frames = round(values["window_s"] * values["sample_rate"] / values["hop_length"])
+    x, targets = torch.randn(values["batch_size"], 1, values["n_mels"], n_frames), torch.zeros(values["batch_size"], 80)
+    model = models.WindowModel(models.Network(values["arch"], values["image_size"]), 80, [0.0], [1.0]).prepare("cpu")
+    optimiser = torch.optim.AdamW(model.parameters(), fused=True)
+
+    def train() -> None:
+        torch.nn.functional.binary_cross_entropy_with_logits(model(x), targets).backward()
+        optimiser.step()
+        optimiser.zero_grad()
+
+    def score() -> None:
+        with torch.inference_mode():
+            model(x)
+
+    found = {}
+    for name, step in (("train", train), ("score", score)):
+        model.train(name == "train")
+        step()  # warms up
+        seconds = []
+        for _ in range(STEPS):
+            began = time.perf_counter()
+            step()
+            seconds.append(time.perf_counter() - began)
+        found[name] = len(x) / float(np.median(seconds))
+    return found
+
+
+def expected(rehearsed: pd.DataFrame) -> pd.DataFrame:
+    """What the real set takes here with the profile fsd2019, computed: stage, hours, memory_gb, disk_gb.
+
+    Hours of training and scoring are windows over windows a second; those of the cache go with the seconds of audio.
+    Memory is that of the rehearsal with all rows; disk grows with the seconds, tenfold.
+    """
+    values = parameters.load_profile(ROOT / "params" / "fsd2019.yaml")
+    rate, of = windows_per_s(values), rehearsed.set_index("stage")
+    seconds = {subset: 3600 * hours for subset, hours in HOURS.items()}
+    rehearsed_s = rehearsed["curated_s"].iloc[0] + rehearsed["noisy_s"].iloc[0]
+    cached = seconds["curated"] + seconds["noisy"]
+    n_curated, k = rehearsed["curated"].iloc[0], values["n_folds"]
+    epochs = values["epochs"] * n_curated / 3600 / rate["train"]  # hours on all clips
+    listened = {subset: s / values["hop_s"] / 3600 / rate["score"] for subset, s in seconds.items()}  # by one model
+    rows = [
+        ("cache", of.loc["cache of curated and noisy", "seconds"] * cached / rehearsed_s / 3600, "cache of"),
+        ("04, five folds", k * epochs * (k - 1) / k + listened["curated"], "04, an epoch without a"),
+        ("04, ten pair models", k * (k - 1) / 2 * epochs * (k - 2) / k + (k - 1) * listened["curated"], "04, an epoch"),
+        ("05, noisy windows judged by ten models", k * (k - 1) / 2 * listened["noisy"], "05"),
+        ("08, test clips by five models", k * listened["test"], "08"),
+    ]
+    table = pd.DataFrame(rows, columns=["stage", "hours", "of"])
+    table["memory_gb"] = [rehearsed[of.index.str.startswith(name)]["memory_mb"].max() / 1024 for name in table["of"]]
+    table["disk_gb"] = [SHORTER * rehearsed["cache_mb"].max() / 1024] + [np.nan] * 4
+    return table.drop(columns="of").assign(windows_trained_per_s=rate["train"], windows_scored_per_s=rate["score"])
+
+
 def main() -> None:
     if len(sys.argv) < 2 or not Path(sys.argv[1]).is_dir():
         print("no folder of FSDKaggle2019's tables given: skipped. Usage: rehearse_fsd2019.py FSDKaggle2019.meta")
         return
     shares = [float(share) for share in (sys.argv[2] if len(sys.argv) > 2 else "0.25,0.5,1").split(",")]
     table = pd.concat([rehearse(Path(sys.argv[1]).resolve(), share) for share in shares])
-    many = table.groupby(["stage", "share"], sort=False)[["seconds", "memory_mb", "disk_mb"]].max().unstack()
-    print(many.round(0).to_string())
-    table.to_csv(ROOT / "outputs" / "rehearsal.csv", index=False, float_format="%.1f")
+    kinds = table.groupby(["stage", "share"], sort=False)
+    many = (
+        kinds[["seconds", "memory_mb", "disk_mb"]].max().reset_index()
+    )  # a stage that was done for each fold: the most
+    print(many.set_index(["stage", "share"]).unstack().round(0).to_string())
+    many["rows"] = many["share"].map("{:g}".format)  # text, by which findings tell rows apart
+    many.drop(columns="share").to_csv(ROOT / "outputs" / "rehearsal.csv", index=False, float_format="%.1f")
+    found = expected(table[table["share"] == table["share"].max()])
+    print(found.round(2).to_string(index=False))
+    found.to_csv(ROOT / "outputs" / "expected.csv", index=False, float_format="%.3f")
 
 
 if __name__ == "__main__":

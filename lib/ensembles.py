@@ -151,11 +151,15 @@ class Ensembles(datasets.Labelled):
         disagreement, then as `metrics.compare_all`; verdicts are "screened" without all folds and three seeds
         """
         averages = {name: self.average(name) for name in self.windows}
-        scored = pd.DataFrame(metrics.score_all(self.targets, averages, base, self.groups))
-        if not self.decides:
-            scored["verdict"] = scored["verdict"].mask(scored["verdict"].notna(), "screened")
+        scored = self.screened(pd.DataFrame(metrics.score_all(self.targets, averages, base, self.groups)))
         table = pd.DataFrame([{"variant": name, **self._row(name)} for name in averages]).merge(scored, on="variant")
         return table.sort_values("lwlrap", ascending=False, ignore_index=True)
+
+    def screened(self, table: pd.DataFrame) -> pd.DataFrame:
+        """The table, its verdicts turned into "screened" where there is too little for them."""
+        return (
+            table if self.decides else table.assign(verdict=table["verdict"].mask(table["verdict"].notna(), "screened"))
+        )
 
     def _row(self, name: str) -> dict[str, float]:
         singles = self.singles(name)
@@ -258,7 +262,7 @@ def orders(found: Ensembles, strategies: list[str]) -> pd.DataFrame:
 
     Returns
     -------
-    strategy, variant (mean and order), lwlrap, then as `metrics.compare_all` (Holm over this table)
+    strategy, variant (mean and order), lwlrap, then as `metrics.compare_all` (Holm over the rows of a strategy)
     """
     tables = []
     for name in strategies:
@@ -272,7 +276,7 @@ def orders(found: Ensembles, strategies: list[str]) -> pd.DataFrame:
         rows = metrics.compare_all(found.targets, base, others, found.groups)
         reached = [np.mean([metrics.lwlrap(found.targets, seed) for seed in s]) for s in others.values()]
         tables.append(pd.DataFrame(rows).assign(strategy=name, lwlrap=reached))
-    return pd.concat(tables, ignore_index=True)
+    return found.screened(pd.concat(tables, ignore_index=True))
 
 
 def parts(found: Ensembles) -> pd.DataFrame:
@@ -297,7 +301,7 @@ def parts(found: Ensembles) -> pd.DataFrame:
     ]
     table = pd.DataFrame(told)
     table["p_holm"] = metrics.holm(table["p"].to_numpy())
-    return table.assign(verdict=table["verdict"].where(table["p_holm"] < 0.05, "unclear"))
+    return found.screened(table.assign(verdict=table["verdict"].where(table["p_holm"] < 0.05, "unclear")))
 
 
 def trained_on(run: Run, found: Ensembles) -> dict[tuple[str, int, int], list[str]]:

@@ -203,7 +203,8 @@ def test_tables_tell_averaging_from_single_models():
 def test_one_seed_is_a_screening():
     found = made(1, one=(1, 0.1), long=(1, 0.1), seeds=(3, 0.1), folds_3=(3, 0.1))
     assert not found.decides
-    assert set(found.table()["verdict"].dropna()) == {"screened"}
+    for table in (found.table(), ensembles.parts(found), ensembles.orders(found, ["seeds"])):
+        assert set(table["verdict"].dropna()) == {"screened"}
     assert ensembles.verdict(found, found.table()) is None
     assert ensembles.says(found, found.table(), ensembles.parts(found)).endswith("no verdict is drawn from it.")
 
