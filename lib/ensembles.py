@@ -19,7 +19,6 @@ Used in: 07.
 """
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -284,24 +283,20 @@ def parts(found: Ensembles) -> pd.DataFrame:
 
     Returns
     -------
-    part, base, other (what is compared), then as `metrics.compare`, with p_holm
+    part, base, other (what is compared), then as `metrics.compare_each`; what holds of a member is its seed's mean
     """
-    single = {name: _flat(found.singles(name)) for name in found.windows}
-    average = {name: np.repeat(found.average(name), s.shape[1], axis=0) for name, s in found.windows.items()}
-    rows = []
-    for name in [name for name in found.windows if name in ("seeds", "snapshots") or name.startswith("folds_")]:
-        rows.append((f"averaging, {name}", "a member", "their average", single[name], average[name]))
-    for name in [name for name in found.windows if name.startswith("folds_")]:
-        fewer, all_data = _paired(single[name], single["seeds"])
-        rows.append((f"more data, {name}", "a member", "a model on all data, a third of the passes", fewer, all_data))
-    rows.append(("more passes", "one", "long", found.average("one"), found.average("long")))
-    told = [
-        {"part": part, "base": a, "other": b, **metrics.compare(found.targets, base, other, found.groups)}
-        for part, a, b, base, other in rows
-    ]
-    table = pd.DataFrame(told)
-    table["p_holm"] = metrics.holm(table["p"].to_numpy())
-    return found.screened(table.assign(verdict=table["verdict"].where(table["p_holm"] < 0.05, "unclear")))
+    single = {name: found.singles(name) for name in found.windows}
+    folds_ = [name for name in single if name.startswith("folds_")]
+    pairs = {}
+    for name in [name for name in single if name in ("seeds", "snapshots", *folds_)]:
+        pairs[f"averaging, {name}"] = ("a member", "their average", single[name], found.average(name))
+    for name in folds_:
+        one = "a model on all data, a third of the passes"
+        pairs[f"more data, {name}"] = ("a member", one, single[name], single["seeds"])
+    pairs["more passes"] = ("one", "long", found.average("one"), found.average("long"))
+    rows = metrics.compare_each(found.targets, {part: pair[2:] for part, pair in pairs.items()}, found.groups)
+    words = pd.DataFrame([(part, *pair[:2]) for part, pair in pairs.items()], columns=["part", "base", "other"])
+    return found.screened(words.join(pd.DataFrame(rows).drop(columns="variant")))
 
 
 def trained_on(run: Run, found: Ensembles) -> dict[tuple[str, int, int], list[str]]:
@@ -462,14 +457,3 @@ def _pooled(fnames: np.ndarray, scores: np.ndarray) -> np.ndarray:
     flat = scores.reshape(-1, *scores.shape[-2:])
     pooled = np.stack([pooling.pool_mean(fnames, one)[1] for one in flat])
     return pooled.reshape(*scores.shape[:-2], *pooled.shape[1:])
-
-
-def _flat(singles: np.ndarray) -> np.ndarray:
-    """Members as further seeds: (n_seeds, n_members, ...) -> (n_seeds * n_members, ...)."""
-    return singles.reshape(-1, *singles.shape[2:])
-
-
-def _paired(one: np.ndarray, other: np.ndarray) -> Iterator[np.ndarray]:
-    """Both sides with as many models: the shorter one is repeated as often as that takes whole."""
-    n = np.lcm(len(one), len(other))
-    return (np.repeat(side, n // len(side), axis=0) for side in (one, other))

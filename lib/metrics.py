@@ -11,7 +11,8 @@ Conventions
 * Ties get the worst rank, as in scikit-learn: a tie never helps. (The contest's own code let the later column win.)
 * Rows without a label are dropped; `n` counts the rows with one. All rates lie in [0, 1].
 * `groups` (n,) names what is never split: a group is resampled whole, because its clips resemble each other.
-* `bootstrap` and `compare` also take scores (n_seeds, n, n_classes) of the same clips: the value is the seeds' mean.
+* `bootstrap` and `compare` also take scores (n_seeds, n, n_classes) of the same clips: the value is the seeds' mean;
+  or (n_seeds, n_members, n, n_classes), where a seed's value is the mean over its members: they are no further seeds.
 
 Used in: every notebook that states a score (02 to 07).
 """
@@ -25,6 +26,7 @@ __all__ = [
     "compare",
     "compare_all",
     "compare_classes",
+    "compare_each",
     "confusions",
     "gap",
     "hit_rate",
@@ -189,7 +191,14 @@ def compare(
 def compare_all(
     targets: np.ndarray, base: np.ndarray, others: dict[str, np.ndarray], groups: np.ndarray, *, seed: int = 0
 ) -> list[dict[str, float | int | str]]:
-    """One table of comparisons against the same base, corrected by Holm; rows in the order of `others`.
+    """One table of comparisons against the same base, corrected by Holm: as `compare_each`."""
+    return compare_each(targets, {name: (base, other) for name, other in others.items()}, groups, seed=seed)
+
+
+def compare_each(
+    targets: np.ndarray, pairs: dict[str, tuple[np.ndarray, np.ndarray]], groups: np.ndarray, *, seed: int = 0
+) -> list[dict[str, float | int | str]]:
+    """One table of comparisons, each of a base and another, corrected by Holm; rows in the order of `pairs`.
 
     Returns
     -------
@@ -197,13 +206,13 @@ def compare_all(
     which Holm's procedure tests that row (1 - .05 / m for the smallest p, ..., .95 for the largest), and the verdict is
     of these: kept or dropped hold at 5 % for the whole table.
     """
-    many = 1000 * max(2, len(others))  # enough that a tail of .025 / m holds some 25 resamples
-    pairs = [_paired(targets, base, other, groups, many, seed) for other in others.values()]
-    p = np.array([_verdict(*pair, 0.95)["p"] for pair in pairs])
+    many = 1000 * max(2, len(pairs))  # enough that a tail of .025 / m holds some 25 resamples
+    found = [_paired(targets, *pair, groups, many, seed) for pair in pairs.values()]
+    p = np.array([_verdict(*pair, 0.95)["p"] for pair in found])
     adjusted, rank = holm(p), np.argsort(np.argsort(p, kind="stable"), kind="stable")
     rows = []
-    for i, name in enumerate(others):
-        row = _verdict(*pairs[i], level=1 - 0.05 / (len(others) - rank[i]))
+    for i, name in enumerate(pairs):
+        row = _verdict(*found[i], level=1 - 0.05 / (len(pairs) - rank[i]))
         verdict = row["verdict"] if adjusted[i] < 0.05 else "unclear"
         rows.append({"variant": name, **row, "p_holm": float(adjusted[i]), "verdict": verdict})
     return rows
@@ -366,19 +375,27 @@ def _group_sums(targets: np.ndarray, sides: list[np.ndarray], groups: np.ndarray
     """
     if len(groups) != len(targets):
         raise ValueError(f"{len(groups)} groups for {len(targets)} rows of targets. Give each clip its group.")
-    seeds = zip(*(side if np.ndim(side) == 3 else [side] for side in sides), strict=True)
     sums = []
-    for scores_of_sides in seeds:
+    for sides_of_seed in zip(*map(_by_seed, sides), strict=True):
         columns = []
-        for scores in scores_of_sides:
-            truth, scores, labelled = validate(targets, scores)
-            names, group = np.unique(np.asarray(groups, str)[labelled], return_inverse=True)
-            rows, _, precision = _precisions(truth, scores)
-            columns += [np.bincount(group[rows], precision), np.bincount(group, _hits(truth, scores))]
+        for members in sides_of_seed:
+            found = []
+            for scores in members:
+                truth, scores, labelled = validate(targets, scores)
+                names, group = np.unique(np.asarray(groups, str)[labelled], return_inverse=True)
+                rows, _, precision = _precisions(truth, scores)
+                found.append([np.bincount(group[rows], precision), np.bincount(group, _hits(truth, scores))])
+            columns += list(np.mean(found, axis=0))
         sums.append(np.stack([np.bincount(group[rows]), np.bincount(group), *columns], axis=1))
     if len(names) < 2:
         raise ValueError(f"one group only ({names[0]}): an interval needs two or more. Pass the groups of the clips.")
     return np.stack(sums), len(truth)
+
+
+def _by_seed(scores: np.ndarray) -> np.ndarray:
+    """Scores of one model, of seeds, or of seeds with members, as (n_seeds, n_members, n, n_classes)."""
+    scores = np.asarray(scores)
+    return scores[:, None] if scores.ndim == 3 else scores[None, None] if scores.ndim == 2 else scores
 
 
 def _rates(sums: np.ndarray, n_resamples: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -425,7 +442,8 @@ def _paired(
     targets: np.ndarray, base: np.ndarray, other: np.ndarray, groups: np.ndarray, n_resamples: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray, dict[str, int]]:
     """other - base: of both metrics (2,), of the resamples (n_resamples, 2), and n, n_groups, n_seeds."""
-    if np.shape(base) != np.shape(other):
+    shapes = [(found.shape[0], *found.shape[2:]) for found in map(_by_seed, (base, other))]
+    if shapes[0] != shapes[1]:
         raise ValueError(
             f"base {np.shape(base)} and other {np.shape(other)} differ: a paired comparison needs the same clips, "
             "classes and number of seeds on both sides. Leave out what only one side has."

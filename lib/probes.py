@@ -52,14 +52,14 @@ def shift(design: Design, second: Stage2Scores) -> pd.DataFrame:
     for name, sources in fed.items():
         parts = [[nested.pooled(source(g), BASE) for g in design.outer_folds] for source in sources]
         base = np.stack([nested.shown_once(part, design.clips.index) for part in parts])
-        alike = np.repeat(base, n_seeds, axis=0)  # each source with each seed of stage 2: none is averaged away
+        alike = np.repeat(base[None], n_seeds, axis=0)  # the sources are members of every seed of stage 2
         read = {
-            kind: np.concatenate([on_outer(design, second.models, kind, n_seeds, source) for source in sources])
+            kind: np.stack([on_outer(design, second.models, kind, n_seeds, source) for source in sources], axis=1)
             for kind in second.scores
         }
         mean = np.mean([metrics.lwlrap(targets, s) for s in base])
         for row in metrics.compare_all(targets, alike, read, design.groups):
-            reached = np.mean([metrics.lwlrap(targets, s) for s in read[row["variant"]]])
+            reached = np.mean([metrics.lwlrap(targets, s) for some in read[row["variant"]] for s in some])
             rows.append({"model": row.pop("variant"), "fed": name, "mean": mean, "stage2": reached, **row})
     return pd.DataFrame(rows)
 

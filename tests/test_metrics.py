@@ -338,6 +338,32 @@ def test_a_table_of_chance_seldom_finds_something():
     assert kept <= 4  # 5 % of 20 tables, and chance
 
 
+def test_members_of_a_seed_are_averaged_and_count_as_no_seeds():
+    targets, scores, groups = study(13)
+    rng = np.random.default_rng(0)
+    members = scores + rng.normal(0, 0.4, (3, 5, *scores.shape))  # three seeds of five members
+    found = metrics.compare(targets, members, members[:, :2], groups)  # another number of members on the other side
+    lwlrap = np.array([[metrics.lwlrap(targets, one) for one in seed] for seed in members])
+    assert found["lwlrap_diff"] == pytest.approx(lwlrap[:, :2].mean() - lwlrap.mean()) and found["n_seeds"] == 3
+    assert metrics.bootstrap(targets, members, groups)["lwlrap"] == pytest.approx(lwlrap.mean())
+    alone = metrics.compare(targets, members[:, 0], members[:, 1], groups)
+    assert metrics.compare(targets, members[:, :1], members[:, 1], groups) == alone
+    with pytest.raises(ValueError, match="number of seeds"):
+        metrics.compare(targets, members, members[:2], groups)
+
+
+def test_comparisons_with_a_base_each_are_one_table():
+    targets, scores, groups = study(14)
+    rng = np.random.default_rng(0)
+    noisy = {name: scores + rng.normal(0, 0.5, scores.shape) for name in "abc"}
+    same = metrics.compare_all(targets, scores, noisy, groups)
+    assert metrics.compare_each(targets, {name: (scores, other) for name, other in noisy.items()}, groups) == same
+    pairs = {"up": (noisy["a"], scores + targets), "none": (noisy["b"], noisy["b"])}
+    up, none = metrics.compare_each(targets, pairs, groups)
+    assert up["verdict"] == "kept" and (none["lwlrap_diff"], none["verdict"]) == (0, "unclear")
+    assert up["p_holm"] == pytest.approx(2 * up["p"])
+
+
 def test_side_by_side_are_own_scores_and_differences_to_the_base():
     targets, scores, groups = study(12)
     rng = np.random.default_rng(0)

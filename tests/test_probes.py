@@ -24,7 +24,7 @@ def test_shift_feeds_what_it_says(second):
     table = probes.shift(design, read)
     assert len(table) == 8 and table["p_holm"].between(0, 1).all()
     rows = table.set_index(["model", "fed"])
-    assert rows.loc[("conv1d", "one model"), "n_seeds"] == 4  # two pair models that saw neither, two seeds
+    assert (table["n_seeds"] == 2).all()  # the two pair models that saw neither are no further seeds
     assert rows.loc[("conv1d", "averaged after"), "lwlrap_diff"] > 0.1
     # models that all say the same leave nothing to shift
     key = ["fname", "window_start_s"]
