@@ -62,6 +62,7 @@ lab: setup ## JupyterLab on the notebooks
 	cd notebooks && ../$(BIN)/jupyter lab
 
 report: setup ## render the executed notebooks of RUN as pages to open from disk, outputs/RUN/report/index.html
+	@test -n '$(RUN)' || { echo "make report wants a run: make report RUN=demo"; exit 1; }
 	@$(BIN)/python -m lib.report outputs/$(RUN)
 
 findings: setup ## copy what runs have found to outputs/findings, and write the README's numbers anew

@@ -50,7 +50,7 @@ rule trials:  # the trainings of an experiment for one fold and one seed
     input:
         notebook=lambda w: notebook(w.part.partition("/")[0]),
         before=lambda w: PLAN.pooled([BASE, *PLAN.retrained]) if w.part.startswith("05") else [],
-    output: touch(HOME + "/{part}/trials/without_{fold}_seed_{seed}/done")
+    output: HOME + "/{part}/trials/without_{fold}_seed_{seed}/result.json"
     log: HOME + "/{part}/trials/without_{fold}_seed_{seed}/executed.ipynb"
     params: given=lambda w: PLAN.given_trial(w.part, int(w.fold), int(w.seed))
     resources: gpu=GPU

@@ -51,7 +51,8 @@ def write_models(folder: Path) -> bundle.Bundle:
     for name in names:
         models.save(folder / f"{name}.safetensors", models.WindowModel(network, 80, [-40.0], [15.0]), sidecar)
         found |= {f"{name}.{kind}": folder / f"{name}.{kind}" for kind in ("safetensors", "json")}
-    manifest = {"models": names, "classes": CLASSES, "prior": [0.0] * 80, "choice": {"pooling": "mean"}}
+    choice = {"kind": "pooling", "method": "mean", "parameter": None}
+    manifest = {"models": names, "classes": CLASSES, "prior": [0.0] * 80, "choice": choice}
     return bundle.Bundle(manifest, found)
 
 

@@ -204,6 +204,7 @@ def train(run: Run, cache: Cache, curated: pd.DataFrame, classes: list[str], dea
     strategies = plan(run.params["ensemble_epochs"], run.params["ensemble_folds"])
     todo = {m.name: m for some in strategies.values() for m in some}.values()
     labels = files.digest(classes, datasets.targets(curated, classes).tobytes())
+    run.settle(labels=labels, folds=folds.digest(dealt))
     read = {}
     trials = [(m, outer, seed) for outer in asked for seed in run.params["seeds"] for m in todo]
     for m, outer, seed in tqdm(trials, desc="members", unit="model"):

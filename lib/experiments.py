@@ -261,6 +261,7 @@ def train(run: Run, table: Table, curated: pd.DataFrame, classes: list[str], dea
     for fold in asked:
         folds.check_fold(fold, -1, n_folds)
     labels = files.digest(classes, datasets.targets(curated, classes).tobytes())
+    run.settle(labels=labels, folds=folds.digest(dealt))
     store = remember(lambda logmel: caches.build(curated, logmel, run.cache))
     trials = [(name, fold, seed) for name in table for fold in asked for seed in run.params["seeds"]]
     for name, fold, seed in tqdm(trials, desc="trials", unit="training"):

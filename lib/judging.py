@@ -24,7 +24,18 @@ from lib.cache import Cache
 from lib.files import whole_file, whole_folder
 from lib.models import activate
 
-__all__ = ["all_evidence", "check", "evidence", "judge_noisy", "pair_models", "roll", "says", "sources", "write"]
+__all__ = [
+    "all_evidence",
+    "check",
+    "evidence",
+    "found",
+    "judge_noisy",
+    "pair_models",
+    "roll",
+    "says",
+    "sources",
+    "write",
+]
 
 BLOCK = 2**16  # windows whose logits become scores at once
 
@@ -55,7 +66,9 @@ def check(judges: Path, dealt: pd.DataFrame) -> list[str]:
         f, g = sorted(folds.unseen(missing[0]))
         raise FileNotFoundError(
             f"{len(missing)} of {len(names)} pair models are not in {judges}: {', '.join(missing)}. Train each: "
-            f"papermill 04_kfold.ipynb out.ipynb -p run {judges.parents[1].name} -p fold {f} -p holdout_fold {g}"
+            f"papermill notebooks/04_kfold.ipynb out.ipynb -f params/PROFILE.yaml -p data_dir DATA "
+            f"-p run {judges.parents[1].name} -p fold {f} -p holdout_fold {g}; or all: "
+            f"make run NB=05 RUN={judges.parents[1].name} PROFILE=... DATA=..."
         )
     for name in names:
         sidecar = models.sidecar(judges / name / "weights.safetensors")
@@ -171,6 +184,12 @@ def write(folder: Path, evidences: Mapping[int, curation.Evidence], rules: list[
     clips = every.groupby(["rule", "subset", "outer", "fname"], sort=False)["kept"].any()
     shares = by[["kept", "silent"]].mean().rename(columns={"kept": "windows"})
     return shares.assign(clips=clips.groupby(["rule", "subset"], sort=False).mean()).round(3).reset_index()
+
+
+def found(shares: pd.DataFrame, rule: str) -> dict[str, float]:
+    """For `result.json`: the shares that a rule keeps, kept_curated_windows and so on; `shares` from `write`."""
+    rows = shares[shares["rule"] == rule].itertuples()
+    return {f"kept_{row.subset}_{what}": getattr(row, what) for row in rows for what in ("windows", "clips")}
 
 
 def says(shares: pd.DataFrame, rule: str) -> str:

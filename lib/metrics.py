@@ -33,6 +33,7 @@ __all__ = [
     "holm",
     "lwlrap",
     "per_class_lwlrap",
+    "prior_by_fold",
     "prior_scores",
     "ratio",
     "score_all",
@@ -349,6 +350,20 @@ def holm(p_values: np.ndarray) -> np.ndarray:
 def prior_scores(train_targets: np.ndarray, n: int) -> np.ndarray:
     """The dumb baseline: each of n clips gets the class frequencies of the training clips, float64 (n, n_classes)."""
     return np.tile(np.asarray(train_targets, float).mean(0), (n, 1))
+
+
+def prior_by_fold(targets: np.ndarray, fold: np.ndarray) -> np.ndarray:
+    """The dumb baseline out of fold: each clip gets the class frequencies of all other folds, float64 (n, n_classes).
+
+    Parameters
+    ----------
+    fold : (n,), the fold of each clip
+    """
+    targets, fold = np.asarray(targets), np.asarray(fold)
+    scores = np.empty(targets.shape)
+    for f in np.unique(fold):
+        scores[fold == f] = prior_scores(targets[fold != f], (fold == f).sum())
+    return scores
 
 
 def _precisions(truth: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

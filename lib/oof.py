@@ -141,7 +141,9 @@ def read(part: Path, n_folds: int) -> Clips:
     done = [p for p in parts if (p / ("result.json" if part.name == "pooled" else "clips.csv")).is_file()]
     if not done:
         raise FileNotFoundError(
-            f"No fold is done in {part.parent}. Train them first: papermill 04_kfold.ipynb out.ipynb -p fold 0"
+            f"No fold is done in {part.parent}. Train them first: papermill notebooks/04_kfold.ipynb out.ipynb "
+            f"-f params/PROFILE.yaml -p data_dir DATA -p run {part.parents[2].name} -p variant {part.parent.name} "
+            "-p fold 0"
         )
     text = {"fname": str, "group": str, "labels": str}
     tables = [pd.read_csv(p / "clips.csv", dtype=text, keep_default_na=False) for p in done]

@@ -45,7 +45,7 @@ NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"  # names become folders
 VARIANT = rf"{NAME}(\+{NAME})*"  # of an experiment; several are made together
 PLACE = (
     *("run", "profile", "data_dir", "folds_csv", "weights", "overwrite", "strict"),
-    *("variant", "fold", "holdout_fold", "variants", "retrain", "folds", "seeds"),
+    *("variant", "fold", "holdout_fold", "variants", "retrain", "folds", "seeds", "ensemble_folds", "tabulate"),
 )
 TAKEN = r"(?!(cache|demo-data|findings|replaced)$)"
 
@@ -55,6 +55,7 @@ KEYS = {
         str, "folder under outputs/, but cache, demo-data, findings and replaced are taken", pattern=TAKEN + NAME
     ),
     "profile": Key(str, "name of the parameter file, params/<profile>.yaml"),
+    "tabulate": Key(bool, "False: a job of many, that only trains; tables are left to a last call"),
     "overwrite": Key(bool, "True throws away what this variant holds and starts again"),
     "seed": Key(int, "seed of weights and batches", 0, 2**31 - 1),
     # data and folds

@@ -78,6 +78,7 @@ def main(words: list[str]) -> int:
     try:
         plan = Plan.read(given.profile, given.run, given.data)
         last = plan.wanted(given.only)[-1]
+        plan.check_profile()
     except (OSError, ValueError) as error:
         sys.stderr.write(f"{error}\n")
         return 1

@@ -18,13 +18,14 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
 from lib import datasets, folds, parameters
 
-__all__ = ["BASE", "NOTEBOOKS", "ROOT", "VARIANTS", "Plan", "recipes", "seeded"]
+__all__ = ["BASE", "NOTEBOOKS", "ROOT", "VARIANTS", "Plan", "is_judged", "recipes", "seeded", "unseeded"]
 
 ROOT = Path(__file__).resolve().parents[1]
 BASE = "curated"
@@ -86,6 +87,11 @@ class Plan:
         params = {name: value for layer in read for name, value in layer.items()} | typed
         if run and "run" not in (read[-1] if own in layers else {}):
             params["run"] = run
+        if missing := sorted({"run", "profile", "data_dir", "n_folds", "seed"} - params.keys()):
+            raise ValueError(
+                f"PROFILE={profile!r} is no whole profile: it lacks {', '.join(missing)}. Name first what it is for, "
+                f"such as PROFILE='esc10 {profile}'."
+            )
         variant = str(params.pop("variant", BASE))
         below = {name: value for layer in read[:-1] for name, value in layer.items()}
         base = params if variant == BASE else {**below, **typed, "run": params["run"]}
@@ -114,7 +120,7 @@ class Plan:
 
     def is_retrained(self, variant: str) -> bool:
         """Whether a variant, of whatever seed, is trained on what 05 has selected."""
-        return _unseeded(variant)[0] in self.retrained
+        return is_judged(self.values("04_kfold", variant))
 
     def target(self, *parts: str) -> str:
         return "/".join([self.home, *parts, "result.json"])
@@ -150,12 +156,12 @@ class Plan:
         return [self.target("04_kfold", variant, "pooled") for variant in variants]
 
     def trials(self, part: str) -> list[str]:
-        """Marks of the trainings of an experiment, by fold and seed; none where one kernel does them all."""
+        """Targets of the trainings of an experiment, by fold and seed; none where one kernel does them all."""
         seeds = [self.base["seed"]] if part.startswith("05") else self.base["seeds"]
         pairs = [(f, s) for f in self.base["folds"] or range(self.base["n_folds"]) for s in seeds]
         if len(pairs) <= SPREAD:
             return []
-        return [f"{self.home}/{part}/trials/without_{f}_seed_{s}/done" for f, s in pairs]
+        return [self.target(part, "trials", f"{folds.model_name(f)}_seed_{s}") for f, s in pairs]
 
     def wanted(self, only: str = "") -> list[str]:
         """Targets of the notebooks named by their numbers ("04 05"); all that the data allow by default.
@@ -203,10 +209,10 @@ class Plan:
     def given_trial(self, part: str, fold: int, seed: int) -> str:
         """The parameters of the trainings of an experiment for one fold and one seed."""
         notebook, _, name = part.partition("/")
-        return self.given(notebook, folds=[fold], seeds=[seed], part=name)
+        return self.given(notebook, folds=[fold], seeds=[seed], part=name, tabulate=False)
 
     def values(self, notebook: str, variant: str = BASE, **changes: object) -> dict[str, object]:
-        recipe, seed = _unseeded(variant)
+        recipe, seed = unseeded(variant)
         own = self.params if recipe == self.variant else {**self.base, **_experiment(recipe)}
         declared = parameters.declared(json.loads((ROOT / "notebooks" / f"{notebook}.ipynb").read_text()))
         asked = {**own, "variant": variant, **VARIANTS.get(recipe, {}), **seed, **changes}
@@ -232,6 +238,22 @@ class Plan:
                 found[name] = ", ".join(changes) or "it was made of that"
         return found
 
+    def check_profile(self) -> None:
+        """Refuse a run that was made with another profile: a PROFILE that was forgotten would have all of it made anew.
+
+        Raises
+        ------
+        ValueError
+            With both profiles, and what to do.
+        """
+        for file in sorted((ROOT / self.home).glob("[0-9]*/**/result.json"))[:1]:
+            theirs = json.loads(file.read_text()).get("parameters", {}).get("profile", self.params["profile"])
+            if theirs != self.params["profile"]:
+                raise ValueError(
+                    f"{self.home} was made with PROFILE={theirs}, not with {self.params['profile']}. "
+                    f"Say PROFILE={theirs}, or give this run another name: RUN=..."
+                )
+
     def set_aside(self) -> list[str]:
         """Move what is stale to outputs/replaced/; sentences about it.
 
@@ -247,16 +269,21 @@ class Plan:
         base, select, compare = f"04_kfold/{BASE}", "05_curation/select", "05_curation/compare"
         stage2, submission = f"06_stage2/{BASE}", f"08_submission/{BASE}"
         parts = {name: (self.values(name), []) for name in ("01_eda", "02_features", "03_augmentation", "07_ensemble")}
-        parts |= {f"04_kfold/{name}": (self.values("04_kfold", name), []) for name in (BASE, self.variant)}
+        parts[base] = self.values("04_kfold"), []
         parts[select] = self.values("05_curation", part="select"), [base]
-        parts |= {f"04_kfold/{name}": (self.values("04_kfold", name), [select]) for name in self.retrained}
+        for name in dict.fromkeys([self.variant, *self.retrained, *self.raced]):
+            made_of = [select] if self.is_retrained(name) else []
+            parts.setdefault(f"04_kfold/{name}", (self.values("04_kfold", name), made_of))
         parts[compare] = self.values("05_curation", part="compare"), [f"04_kfold/{name}" for name in self.retrained]
         parts[stage2] = self.values("06_stage2"), [base]
         parts[submission] = self.values("08_submission"), [base, stage2]
-        for name in self.raced:  # those of 05 are there already; of another seed they are made of the same selection
-            parts.setdefault(f"04_kfold/{name}", (self.values("04_kfold", name), [select] * self.is_retrained(name)))
         parts["10_best"] = self.values("10_best"), [f"04_kfold/{name}" for name in self.raced]
         return parts
+
+
+def is_judged(params: Mapping[str, object]) -> bool:
+    """Whether a training set of 04 needs what 05 has selected or heard."""
+    return params["train_windows"] != "all" or params["train_set"] == "pseudo" or bool(params["ignore_missing"])
 
 
 def recipes(candidates: list[str]) -> list[str]:
@@ -269,7 +296,7 @@ def seeded(recipe: str, seed: int, own: int) -> str:
     return recipe if seed == own else f"{recipe}.seed_{seed}"
 
 
-def _unseeded(variant: str) -> tuple[str, dict[str, int]]:
+def unseeded(variant: str) -> tuple[str, dict[str, int]]:
     """A variant's recipe, and the seed that its name tells, if it does."""
     found = re.fullmatch(r"(.+)\.seed_(\d+)", variant)
     return (found[1], {"seed": int(found[2])}) if found else (variant, {})

@@ -98,11 +98,8 @@ def says(table: pd.DataFrame) -> str:
 def prior(clips: pd.DataFrame, dealt: pd.DataFrame, classes: tuple[str, ...]) -> float:
     """lwlrap of the dumb rival: every clip gets the class frequencies of the clips outside its fold."""
     table = clips.merge(dealt[["fname", "fold"]], on="fname", suffixes=("_published", ""))
-    targets, fold = datasets.targets(table, classes), table["fold"].to_numpy()
-    scores = targets * 0.0
-    for f in set(fold):
-        scores[fold == f] = metrics.prior_scores(targets[fold != f], (fold == f).sum())
-    return metrics.lwlrap(targets, scores)
+    targets = datasets.targets(table, classes)
+    return metrics.lwlrap(targets, metrics.prior_by_fold(targets, table["fold"].to_numpy()))
 
 
 def _asked(run: Run) -> dict[str, dict]:

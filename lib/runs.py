@@ -118,7 +118,7 @@ class Run:
         model : named by what it does not see, such as without_2
         changes : parameters that differ from those of this run
         """
-        variant_folder = self.folder / variant
+        variant_folder = self.variant / variant
         return replace(
             self,
             params={**self.params, **changes, "seed": seed},
@@ -132,6 +132,7 @@ class Run:
         """Fix the configuration of this variant: parameters and what was `read` (names of cache, folds ...).
 
         With `overwrite`, this part and what was pooled are thrown away; all parts, where their configuration differs.
+        An experiment, whose trials settle one by one, is thrown away only then.
 
         Raises
         ------
@@ -144,7 +145,8 @@ class Run:
         theirs = json.loads(path.read_text()) if path.is_file() else mine
         differ = [k for k in sorted(mine.keys() | theirs.keys()) if mine.get(k) != theirs.get(k)]
         if self.params["overwrite"]:
-            for made in [self.variant] if differ else [self.folder, self.variant / "pooled"]:
+            part = [] if self.folder == self.variant and "seeds" in self.params else [self.folder]
+            for made in [self.variant] if differ else [*part, self.variant / "pooled"]:
                 throw_away(made)
         elif differ:
             changes = ", ".join(f"{k}: {theirs.get(k)!r} there, {mine.get(k)!r} now" for k in differ)
@@ -232,6 +234,11 @@ def start(namespace: dict[str, object], notebook: str) -> Run:
         done = (folder / "select" / "result.json").is_file()
         params["part"] = {"auto": "compare" if done else "select"}.get(params["part"], params["part"])
         folder = variant = folder / str(params["part"])
+    if not params.get("tabulate", True):  # what this job could say of the experiment stays in a folder of its own
+        held_out, seeds = params["folds"], params.get("seeds", [params["seed"]])
+        if len(held_out) != 1 or len(seeds) != 1:
+            raise ValueError("tabulate=False is for a job of one fold and one seed: -p folds 2 -p seeds 1.")
+        folder = variant / "trials" / f"{folds.model_name(held_out[0])}_seed_{seeds[0]}"
     seed_everything(params["seed"])
     return Run(notebook, params, folder, variant)
 

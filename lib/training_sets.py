@@ -23,6 +23,7 @@ import pandas as pd
 from lib import curation, datasets, folds, windows
 from lib.cache import Cache
 from lib.files import digest
+from lib.plan import is_judged
 from lib.runs import Run
 
 __all__ = ["MISSING", "PSEUDO", "SUBSETS", "TrainingSet", "from_kept", "make", "sources", "whole"]
@@ -80,13 +81,14 @@ def sources(run: Run) -> dict[str, str]:
     FileNotFoundError
         If 05 has not selected yet; the message holds the command.
     """
-    if not _judged(run):
+    if not is_judged(run.params):
         return {}
     path = _selected(run) / "configuration.json"
     if not (path.parent / "result.json").is_file():
         raise FileNotFoundError(
-            f"{path.parent} holds no finished selection. Make it first: "
-            f"papermill 05_curation.ipynb out.ipynb -p run {run.params['run']} -p part select"
+            f"{path.parent} holds no finished selection. Make it first: papermill notebooks/05_curation.ipynb "
+            f"out.ipynb -f params/{run.params['profile']}.yaml -p data_dir {run.params['data_dir']} "
+            f"-p run {run.params['run']} -p part select"
         )
     return {"curation": digest(json.loads(path.read_text()))}
 
@@ -120,14 +122,14 @@ def make(
             "keep windows for. Take train_set curated_noisy or warm_up, or train_windows all."
         )
     held_out = folds.unseen(run.folder.name)
-    if _judged(run) and len(held_out) > 1:
+    if is_judged(run.params) and len(held_out) > 1:
         raise ValueError(
             f"{run.folder.name} would train on windows whose judges saw one of its folds. Train single folds."
         )
     fold = clips["group"].map(dict(zip(dealt["group"], dealt["fold"], strict=True)))
     clips = clips[clips["subset"].isin(SUBSETS[params["train_set"]]) & ~fold.isin(held_out)]
     clips = clips.sort_values("fname", ignore_index=True)
-    heard = _heard(run, dealt) if _judged(run) else None
+    heard = _heard(run, dealt) if is_judged(run.params) else None
     parts = []
     for subset in SUBSETS[params["train_set"]]:
         here = clips[clips["subset"] == subset].reset_index(drop=True)
@@ -200,12 +202,6 @@ def _ignoring(part: TrainingSet, heard: pd.DataFrame, classes: Collection[str]) 
     return replace(part, targets=targets, judges=judges.drop_duplicates(ignore_index=True))
 
 
-def _judged(run: Run) -> bool:
-    """Whether the training set depends on what judges say."""
-    params = run.params
-    return params["train_windows"] != "all" or params["train_set"] == "pseudo" or params["ignore_missing"]
-
-
 def _selected(run: Run) -> Path:
     return run.home / "05_curation" / "select"
 
@@ -220,5 +216,6 @@ def _heard(run: Run, dealt: pd.DataFrame) -> pd.DataFrame:
 
 def _read(path: Path) -> pd.DataFrame:
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is not there. Select with that rule: papermill 05_curation.ipynb -p rules ...")
+        how = f"-p rules {path.parents[1].name} -p part select"
+        raise FileNotFoundError(f"{path} is not there. Select with that rule: 05_curation, {how}")
     return pd.read_csv(path, dtype={"fname": str}, keep_default_na=False)

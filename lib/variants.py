@@ -1,7 +1,8 @@
 """Variants of 04 against their base: the curated models of the same run, or of another one with the same folds.
 
 Never against the best so far, which is the luckiest. Variants that were read on other folds or labels are refused, with
-the reason in words: their difference to the base could be that of the clips.
+the reason in words: their difference to the base could be that of the clips. The same recipe with another seed, as 10
+trains it, is no variant.
 
 Used in: 09_journal.
 """
@@ -15,7 +16,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from lib import metrics, oof
-from lib.plan import BASE
+from lib.plan import BASE, unseeded
 
 __all__ = ["Comparison", "against_base"]
 
@@ -53,7 +54,8 @@ def against_base(home: Path, base_home: Path | None = None) -> Comparison:
         empty = pd.DataFrame({"variant": [], "verdict": []})
         return Comparison(empty, empty, [f"Nothing is compared with {base.parents[1].name}/{BASE}: {error}"])
     found, changed, causes = {BASE: clips}, {BASE: ""}, defaultdict(list)
-    others = sorted(path.parent for path in (home / "04_kfold").glob("[!.]*/configuration.json"))
+    folders = (path.parent for path in (home / "04_kfold").glob("[!.]*/configuration.json"))
+    others = sorted(folder for folder in folders if not unseeded(folder.name)[1])
     for folder in others:
         name = folder.name if folder.parent == base.parent else f"{home.name}/{folder.name}"
         try:
@@ -76,7 +78,7 @@ def _read(variant: Path) -> tuple[dict, oof.Clips]:
     """Configuration and out-of-fold scores; ValueError unless all folds are done."""
     home, path = variant.parents[1].name, variant / "configuration.json"
     if not path.is_file():
-        raise ValueError(f"It is not there yet. Train it: make run NB=04 RUN={home}")
+        raise ValueError(f"It is not there yet. Train it: make run NB=04 RUN={home} PROFILE=... DATA=...")
     setting = json.loads(path.read_text())
     done = [fold for fold in range(setting["n_folds"]) if (variant / f"without_{fold}" / "result.json").is_file()]
     if missing := sorted(set(range(setting["n_folds"])) - set(done)):

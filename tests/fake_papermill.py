@@ -25,8 +25,9 @@ with Path(os.environ["CALLS"]).open("a") as calls:
 time.sleep(float(os.environ.get("S", "0")))
 if cell["outputs"]:
     sys.exit("papermill would tell much here")
-part = folder.parent.parent if folder.parent.name == "trials" else folder
-variant = part.parent if source.stem == "04_kfold" else part
+variant = folder.parent if source.stem == "04_kfold" else folder
+if not values.get("tabulate", True):
+    variant = folder.parents[1]
 sys.path.insert(0, str(source.resolve().parents[1]))
 from lib import parameters  # noqa: E402
 
@@ -38,5 +39,5 @@ partial = file.with_suffix(f".{os.getpid()}")
 partial.write_text(json.dumps(own))
 partial.replace(file)
 if source.stem == "04_kfold" and values["fold"] >= 0:
-    (part / "weights.safetensors").write_text(executed.as_posix())
-(part / "result.json").write_text(json.dumps({"metrics": {"lwlrap": 0.5}, "says": f"{name} is made"}))
+    (folder / "weights.safetensors").write_text(executed.as_posix())
+(folder / "result.json").write_text(json.dumps({"metrics": {"lwlrap": 0.5}, "says": f"{name} is made"}))

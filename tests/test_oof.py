@@ -125,7 +125,7 @@ def test_a_pair_model_scores_both_folds_that_it_did_not_see(tmp_path):
 
 @pytest.mark.parametrize("part", ["pooled", "without_0", "without_0_1"])
 def test_nothing_done_is_answered_with_the_command(tmp_path, part):
-    with pytest.raises(FileNotFoundError, match=r"No fold is done .* papermill 04_kfold.ipynb out.ipynb -p fold 0"):
+    with pytest.raises(FileNotFoundError, match=r"No fold is done .* papermill notebooks/04_kfold.ipynb .* -p fold 0"):
         oof.read(tmp_path / part, 2)
 
 

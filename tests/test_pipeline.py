@@ -136,6 +136,8 @@ def test_more_seeds_are_no_other_run_and_data_may_move(workbook):
     calls = workbook.calls()
     trials = [f"{name}/trials/without_{f}_seed_{s}" for name in EXPERIMENTS for f in (0, 1) for s in (1, 2019)]
     assert calls == sorted([*trials, *EXPERIMENTS, "06_stage2/curated", "08_submission/curated", "09_journal"])
+    for name in [*trials, *EXPERIMENTS]:  # what one fold and seed tell is no result of the experiment
+        assert json.loads(workbook.results()[f"outputs/demo/{name}/result.json"])["says"] == f"{name} is made"
     assert not (workbook.root / "outputs" / "replaced").exists()
     workbook.profile(data_dir=str(write_tables(workbook.root / "elsewhere", noisy=True, test=True)))
     assert workbook.run()[0] == 0 and workbook.calls() == []
@@ -268,6 +270,34 @@ def test_a_run_over_a_profile_that_says_less_than_it(workbook):
     assert made.params["run"] == "small" and made.params["n_mels"] == 32 and made.variant == "curated"
 
 
+def test_a_layer_alone_is_no_profile(workbook):
+    (workbook.root / "params" / "small.yaml").write_text("n_mels: 32\n")
+    code, said = workbook.run("--profile", "small")
+    assert code == 1 and "'small' is no whole profile: it lacks data_dir, n_folds, profile, run, seed" in said
+
+
+def test_a_profile_that_was_forgotten_sets_nothing_aside(workbook):
+    """An experiment within a run that another profile made: demo, which nobody meant, would have it all made anew."""
+    for path in (workbook.root / "outputs" / "demo").rglob("result.json"):
+        path.write_text(json.dumps({**json.loads(path.read_text()), "parameters": {"profile": "esc10"}}))
+    (workbook.root / "params" / "mels32.yaml").write_text("run: demo\nvariant: mels32\nn_mels: 32\n")
+    workbook.profile(n_fft=2048)
+    whole = workbook.results()
+    for words in (["--run", "mels32"], []):
+        code, said = workbook.run(*words)
+        assert code == 1 and "outputs/demo was made with PROFILE=esc10, not with demo. Say PROFILE=esc10" in said
+    assert (workbook.calls(), workbook.results()) == ([], whole)
+
+
+def test_an_experiment_on_judged_windows_waits_for_their_selection(workbook):
+    (workbook.root / "params" / "mine.yaml").write_text("run: demo\nvariant: mine\ntrain_windows: kept\n")
+    mine = "Plan.read('demo', 'mine')"
+    assert in_workbook(workbook, f"{mine}.is_retrained('mine')")
+    assert in_workbook(workbook, f"{mine}._parts()['04_kfold/mine'][1]") == ["05_curation/select"]
+    assert not in_workbook(workbook, f"{mine}.is_retrained('curated')")
+    assert not in_workbook(workbook, f"{mine}.is_retrained('curated_noisy')")  # all of them, whatever judges say
+
+
 def in_workbook(workbook, expression):
     """A plan as it is read in a copy of the workbook."""
     root, plan.ROOT = plan.ROOT, workbook.root
@@ -284,7 +314,7 @@ def test_what_the_data_do_not_have_is_not_made(tmp_path):
     full = plan.Plan.read("fsd-mini", data_dir=str(write_tables(tmp_path / "b", noisy=True, test=True)))
     assert full.retrained == list(plan.VARIANTS)
     trials = full.trials("05_curation/compare")
-    assert len(trials) == 5 and trials[0].endswith("05_curation/compare/trials/without_0_seed_2019/done")
+    assert len(trials) == 5 and trials[0].endswith("05_curation/compare/trials/without_0_seed_2019/result.json")
 
 
 def write_tables(root, *, noisy, test):

@@ -260,13 +260,17 @@ def an_experiment_goes_on_where_it_was_left(tmp, data):
     assert {path.parent.relative_to(home).as_posix() for path in home.rglob("result.json")} == {
         "delta/without_1/seed_2019"  # nothing to compare: no result of the notebook
     }
+    succeeds(tmp, tmp, "trials", *words, notebook="02_features", folds=1, tabulate=False)  # a job of many
+    assert not (home / "result.json").exists()
+    assert {path.name for path in (home / "trials" / "without_1_seed_2019").iterdir()} > {"result.json"}
+    assert (home / "base" / "without_1" / "seed_2019" / "result.json").is_file()
     succeeds(tmp, tmp, "trials", *words, notebook="02_features")
     told = json.loads((home / "result.json").read_text())
     assert set(told["metrics"]) == METRICS | {f"delta_lwlrap_diff{end}" for end in ("", "_low", "_high")}
     assert told["verdict"] is None and "no verdict" in told["says"]  # one seed
     comparison = pd.read_csv(home / "comparison.csv").set_index("variant")
     assert list(comparison.index) == ["base", "delta"] and (comparison["n"] == 24).all()
-    trials = sorted(path.parent for path in home.glob("*/*/*/result.json"))
+    trials = sorted(path.parent for path in home.glob("*/*/seed_*/result.json"))
     assert [t.relative_to(home).as_posix() for t in trials] == [
         f"{variant}/without_{fold}/seed_2019" for variant in ("base", "delta") for fold in (0, 1)
     ]
@@ -288,7 +292,8 @@ def augmentation_is_compared_on_the_demo_set(tmp, data):
     succeeds(ROOT / "notebooks", tmp, "augment", notebook="03_augmentation", trial_epochs=1)
     home = OUTPUTS / f"{NAME}-augment" / "03_augmentation"
     assert {path.name for path in home.iterdir()} == {
-        *("base", "no_mixup", "comparison.csv", "costs.csv", "by_class.csv", "manifest.json", "result.json"),
+        *("base", "no_mixup", "comparison.csv", "costs.csv", "by_class.csv"),
+        *("configuration.json", "manifest.json", "result.json"),
         *("augmented.png", "lr_search.png", "differences.png", "convergence.png"),
     }
     told = json.loads((home / "result.json").read_text())
@@ -328,7 +333,8 @@ def clips_are_read_nested_once_all_pair_models_are_there(tmp, data):
     succeeds(tmp, tmp, "stage2", notebook="10_best", stage2_epochs=2)
     home = OUTPUTS / f"{NAME}-stage2" / "10_best"
     tables = {f"{name}.csv" for name in ("readouts", "judged", "comparison", "by_fold")}
-    assert set(contents(home)) == tables | {"comparison.png", "confusions.png", "manifest.json", "result.json"}
+    about = {"configuration.json", "manifest.json", "result.json"}
+    assert set(contents(home)) == tables | about | {"comparison.png", "confusions.png"}
     assert pd.read_csv(home / "by_fold.csv")["candidate"].tolist() == ["curated"] * 3
 
 
@@ -340,7 +346,8 @@ def models_become_one(tmp, data):
     home = OUTPUTS / f"{NAME}-ensemble" / "07_ensemble"
     members = {"one", "long", "seed_1", "seed_2", "cycle_1", "cycle_2", "swa", "folds_2_0", "folds_2_1"}
     reports = ["members.csv", "strategies.csv", "parts.csv", "orders.csv", "strategies.png", "members.png"]
-    assert {path.name for path in home.iterdir()} == {*members, *reports, "manifest.json", "result.json"}
+    about = {"configuration.json", "manifest.json", "result.json"}
+    assert {path.name for path in home.iterdir()} == {*members, *reports, *about}
     dealt = pd.read_csv(OUTPUTS / f"{NAME}-ensemble" / "folds.csv").set_index("fname")
     made = {}
     for name in members:

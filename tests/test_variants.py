@@ -24,6 +24,13 @@ def test_variants_are_compared_with_the_base_on_top(tmp_path):
     assert set(found.curves["variant"]) == set(table.index) and set(found.curves["model"]) == {"without_0", "without_1"}
 
 
+def test_other_seeds_of_a_recipe_are_no_variants(tmp_path):
+    for name in ("curated", "good", "good.seed_2020", "curated.seed_2020"):
+        make_variant(tmp_path / "mine", name, right=0.5)
+    found = variants.against_base(tmp_path / "mine")
+    assert found.table["variant"].tolist() == ["curated", "good"] and found.refused == []
+
+
 def test_the_base_alone_is_a_table_of_one(tmp_path):
     make_variant(tmp_path / "mine", right=0.9)
     found = variants.against_base(tmp_path / "mine")
@@ -76,7 +83,8 @@ def test_without_a_base_nothing_is_compared_and_the_way_to_it_is_told(tmp_path):
     found = variants.against_base(tmp_path / "mine")
     assert found.table.empty and found.curves.empty
     assert found.refused == [
-        "Nothing is compared with mine/curated: It is not there yet. Train it: make run NB=04 RUN=mine"
+        "Nothing is compared with mine/curated: It is not there yet. "
+        "Train it: make run NB=04 RUN=mine PROFILE=... DATA=..."
     ]
     make_variant(tmp_path / "begun", done=1)
     assert "Folds [1] are still to be trained" in variants.against_base(tmp_path / "begun").refused[0]
