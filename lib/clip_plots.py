@@ -4,7 +4,7 @@ Conventions
 -----------
 As in `plots`: tables or arrays in, a matplotlib Figure out; axes carry units, the title says what is seen.
 
-Used in: 06, 07. With `plots`, `explore` and `browse`, the only modules that import matplotlib.
+Used in: 06, 07.
 """
 
 import textwrap

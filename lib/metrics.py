@@ -14,7 +14,7 @@ Conventions
 * `bootstrap` and `compare` also take scores (n_seeds, n, n_classes) of the same clips: the value is the seeds' mean;
   or (n_seeds, n_members, n, n_classes), where a seed's value is the mean over its members: they are no further seeds.
 
-Used in: every notebook that states a score (02 to 07).
+Used in: every notebook that states a score.
 """
 
 import numpy as np

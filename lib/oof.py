@@ -9,7 +9,7 @@ clips.csv       : fname, group, fold, labels (comma-joined), then a column of sc
 epochs.csv      : the learning curve.
 Rows are found by fname and fold, never by position.
 
-Used in: 02 to 07.
+Used in: 02 to 07, 10.
 """
 
 from dataclasses import dataclass

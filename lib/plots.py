@@ -5,7 +5,7 @@ Conventions
 A figure takes tables or arrays and returns a matplotlib Figure: axes carry units, the title says what is seen. Colours
 are seaborn's colour-blind palette. `gallery` and `listen` read audio, through `lib.audio` alone.
 
-Used in: every notebook. With `explore` and `browse`, the only modules that import matplotlib and seaborn.
+Used in: every notebook. Only modules of figures (`plots`, `..._plots`, `explore`, `browse`) import matplotlib, seaborn.
 """
 
 import base64

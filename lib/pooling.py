@@ -8,7 +8,7 @@ logits  : log(score / (1 - score)), what the network gave before the logistic fu
 weights : (n_windows,) at least 0, such as the energy of the window; only the weighted mean reads them.
 Pooling never looks at labels or at other clips; `choose` looks at the labels of the clips it is given, no others.
 
-Used in: 04, 06, 07, 08.
+Used in: 04, 06, 07, 08, 10.
 """
 
 from collections.abc import Callable

@@ -6,7 +6,7 @@ image : float32 (n_classes, n_columns), a row a class, a column a window in the 
 A clip of fewer windows stands in the middle, with columns of zeros around it; of a longer one the middle `max_clip_s`
 is taken. A score is never exactly 0, so a column of zeros is one where there is no window.
 
-Used in: 06, 08. Numpy alone, as it runs where no fastai is.
+Used in: 06, 08, 10. Numpy alone, as it runs where no fastai is.
 
 Source: the write-up's second stage, "80 x N prediction images".
 """

@@ -7,7 +7,7 @@ logits : float32 (n, n_classes), classes in submission order again.
 Normalisation and the order of rows belong to the model and lie in its weights and sidecar: scoring cannot differ from
 training. Columns of zeros are no windows: only the 2-D network, which reads the picture as it is drawn, sees them.
 
-Used in: 06, 08. Imports neither fastai nor librosa; `learners.fit_images` trains.
+Used in: 06, 08, 10. Imports neither fastai nor librosa; `learners.fit_images` trains.
 """
 
 import json
