@@ -159,7 +159,7 @@ def rehearse(meta: Path, share: float) -> pd.DataFrame:
                 {"share": share, "stage": stage, **measure(command, folder), "disk_mb": disk_mb(folder / "outputs")}
             )
             print(f"{share:5} {stage}: {rows[-1]['seconds']:.0f} s, {rows[-1]['memory_mb']:.0f} MB", flush=True)
-        return pd.DataFrame(rows).assign(**held, data_mb=disk_mb(data))
+        return pd.DataFrame(rows).assign(**held, data_mb=disk_mb(data), cache_mb=disk_mb(folder / "outputs" / "cache"))
 
 
 def windows_per_s(values: dict[str, object]) -> dict[str, float]:
@@ -224,13 +224,12 @@ def main() -> None:
         return
     shares = [float(share) for share in (sys.argv[2] if len(sys.argv) > 2 else "0.25,0.5,1").split(",")]
     table = pd.concat([rehearse(Path(sys.argv[1]).resolve(), share) for share in shares])
-    kinds = table.groupby(["stage", "share"], sort=False)
-    many = (
-        kinds[["seconds", "memory_mb", "disk_mb"]].max().reset_index()
-    )  # a stage that was done for each fold: the most
-    print(many.set_index(["stage", "share"]).unstack().round(0).to_string())
-    many["rows"] = many["share"].map("{:g}".format)  # text, by which findings tell rows apart
-    many.drop(columns="share").to_csv(ROOT / "outputs" / "rehearsal.csv", index=False, float_format="%.1f")
+    # of a stage that was done for each fold, the most
+    most = table.groupby(["stage", "share"], sort=False)[["seconds", "memory_mb", "disk_mb"]].max()
+    print(most.unstack().round(0).to_string())
+    most = most.reset_index()
+    most["rows"] = most.pop("share").map("{:.0%} of the rows".format)
+    most.to_csv(ROOT / "outputs" / "rehearsal.csv", index=False, float_format="%.1f")
     found = expected(table[table["share"] == table["share"].max()])
     print(found.round(2).to_string(index=False))
     found.to_csv(ROOT / "outputs" / "expected.csv", index=False, float_format="%.3f")
