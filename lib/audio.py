@@ -6,7 +6,8 @@ Conventions
 -----------
 path    : a file, or a member of an archive written "folder/archive.zip!member.wav"; nothing is ever extracted.
 samples : float32 (n_samples,), mono, in about [-1, 1] (resampling may overshoot); their rate is the one asked for.
-reasons : "missing", "empty", "unreadable: ...", "truncated: ...", "contains NaN ...", "all silent". They hold no path
+reasons : "missing", "empty", "unreadable: ...", "truncated: ...", "contains NaN ...",
+          "damaged: ...", "all silent". They hold no path
           and no address, so that tables of two machines are the same.
 
 Used in: `datasets` and `audit` (headers), `cache` (samples), 01_eda and `plots` (listening), 08_submission.
@@ -29,6 +30,7 @@ import soxr
 __all__ = ["AudioError", "Header", "header", "peek", "read", "read_bytes"]
 
 HEAD_BYTES = 2**14  # a header and 0.2 s of 16-bit sound: enough to read a wav's header and to tell clips apart
+LOUDEST = 1e6  # |sample|; full scale is 1, or 32,768 in files that hold whole numbers as floats
 SILENT = 1e-5  # largest |sample| of a silent clip; a step of 16 bit is 3e-5, so any 16-bit sample but 0 is sound
 CANCELLED = 0.1  # RMS of the mean over that of the loudest channel: under it the phases oppose (1 live of 8 has .125)
 STREAMED = 0x7FFFF000  # sizes from here up (sox, ffmpeg) and 0 are placeholders of a writer that couldn't seek back
@@ -122,6 +124,8 @@ def read(path: str | Path, sample_rate: int) -> np.ndarray:
         raise AudioError(f"truncated: {len(channels)} of {promised} samples")
     if not np.isfinite(channels).all():
         raise AudioError("contains NaN or infinite samples")
+    if (peak := np.abs(channels).max()) > LOUDEST:
+        raise AudioError(f"damaged: samples up to {peak:.0e}, where 1 is full scale")
     samples = _mono(channels)
     if np.abs(samples).max() <= SILENT:
         raise AudioError("all silent")

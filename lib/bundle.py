@@ -18,13 +18,12 @@ Used in: 08; `kaggle`.
 
 import csv
 import hashlib
-import json
 import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from lib.files import digest, write_json
+from lib.files import digest, read_json, write_json
 
 __all__ = [
     "MANIFEST",
@@ -78,7 +77,7 @@ class Bundle:
     @property
     def sidecar(self) -> dict:
         """The settings that all models share: classes, audio, windows, network, recipe."""
-        first = json.loads(self.files[f"{self.manifest['models'][0]}.json"].read_text())
+        first = read_json(self.files[f"{self.manifest['models'][0]}.json"])
         return {name: first[name] for name in SHARED}
 
 
@@ -144,8 +143,8 @@ def read_choice(home: Path, variant: str) -> dict:
     path = _choices(home, variant) / "choice.json"
     if not path.is_file():
         return {"kind": "pooling", "method": "mean", "parameter": None}
-    choice = json.loads(path.read_text())
-    sidecar = json.loads((Path(home) / "04_kfold" / variant / "without_0" / "weights.json").read_text())
+    choice = read_json(path)
+    sidecar = read_json(Path(home) / "04_kfold" / variant / "without_0" / "weights.json")
     if choice.pop("settings") != settings_digest(sidecar):
         raise ValueError(
             f"{path} was chosen on scores of models with other settings than those that lie in {home} now. "
@@ -175,7 +174,7 @@ def read(folder: Path) -> Bundle:
     folder = Path(folder)
     if not (folder / MANIFEST).is_file():
         raise FileNotFoundError(f"{folder} holds no {MANIFEST}: it is no packed run. Make one: make kaggle RUN=...")
-    manifest = json.loads((folder / MANIFEST).read_text())
+    manifest = read_json(folder / MANIFEST)
     if manifest.get("schema") != SCHEMA:
         raise ValueError(
             f"{folder} was packed with schema {manifest.get('schema')}, this code reads {SCHEMA}. "
@@ -214,7 +213,7 @@ def _models(table: Path) -> list[str]:
 
 def _promise(part: Path, models: list[str], folds: str) -> dict:
     """Classes, prior and out-of-fold scores of a run, after a check that its models belong together."""
-    sidecars = {model: json.loads((part / model / "weights.json").read_text()) for model in models}
+    sidecars = {model: read_json(part / model / "weights.json") for model in models}
     first = sidecars[models[0]]
     for model, sidecar in sidecars.items():
         differ = [name for name in SHARED if sidecar[name] != first[name]]
@@ -223,7 +222,7 @@ def _promise(part: Path, models: list[str], folds: str) -> dict:
                 f"{part / model} doesn't belong to this run: it differs in {', '.join(differ) or 'its folds'}. "
                 "Train it again: -p overwrite True."
             )
-    pooled = json.loads((part / "pooled" / "result.json").read_text())
+    pooled = read_json(part / "pooled" / "result.json")
     if not pooled["metrics"].get("complete", True):
         raise ValueError(f"{part / 'pooled'} was pooled before all folds were done. Pool again: -p fold -1.")
     labels = [labels for model in models for labels in _labels(part / model / "clips.csv")]

@@ -16,6 +16,7 @@ once are safe. A clip that cannot be decoded is left out and listed in `problems
 Used in: 01 to 08.
 """
 
+import contextlib
 import csv
 import json
 import math
@@ -117,7 +118,7 @@ def build(clips: pd.DataFrame, logmel: LogMel, folder: Path, n_threads: int = 0)
     Raises
     ------
     ValueError
-        If no clip at all can be used; the message shows the first reasons.
+        If a part was damaged since it was written, or no clip at all can be used; the message shows the first reasons.
     """
     settings = {"made_by": "lib.cache 1", **logmel.settings()}
     home = Path(folder) / f"logmel-{digest(settings)}"
@@ -129,8 +130,9 @@ def build(clips: pd.DataFrame, logmel: LogMel, folder: Path, n_threads: int = 0)
         if not place.is_dir():
             with whole_folder(place) as partial:
                 _fill(partial, rows, logmel, settings, n_threads or os.cpu_count() or 1)
-        index = pd.read_csv(place / "index.csv", dtype={"fname": str})
-        problems += pd.read_csv(place / "problems.csv", dtype={"fname": str}).itertuples(index=False, name=None)
+        index, lost = (pd.read_csv(place / f"{name}.csv", dtype={"fname": str}) for name in ("index", "problems"))
+        _check_whole(place, len(index) + len(lost), len(rows), int(index["n_frames"].sum()), logmel)
+        problems += lost.itertuples(index=False, name=None)
         names.append(place.name)
         if len(index):
             index.insert(1, "part", len(parts))
@@ -188,7 +190,8 @@ def _transformed(clips: pd.DataFrame, logmel: LogMel, n_threads: int, *, quiet: 
             channels = logmel(audio.read(row.path, logmel.sample_rate))
         except audio.AudioError as error:
             return error
-        return channels.permute(2, 0, 1).half().numpy()  # (n_frames, n_channels, n_mels)
+        frames = channels.permute(2, 0, 1).half()  # (n_frames, n_channels, n_mels)
+        return frames.numpy() if frames.isfinite().all() else audio.AudioError("damaged: its log-mel is no number")
 
     before = torch.get_num_threads()
     try:
@@ -217,6 +220,16 @@ def _floor_db(frames: np.ndarray, logmel: LogMel) -> float:
     return float(frames[:, in_db].min())
 
 
+def _check_whole(place: Path, n_listed: int, n_clips: int, n_frames: int, logmel: LogMel) -> None:
+    """Refuse a cache that was damaged since it was written: it was renamed into place whole."""
+    expected = 2 * n_frames * logmel.n_channels * logmel.n_mels  # bytes of float16
+    if n_listed != n_clips or (place / "frames.f16").stat().st_size != expected:
+        raise ValueError(
+            f"{place} is damaged: {n_listed} of {n_clips} clips, {(place / 'frames.f16').stat().st_size} of {expected} "
+            "bytes of frames. Delete that folder: it is made again."
+        )
+
+
 def _map(path: Path, n_frames: int, logmel: LogMel) -> torch.Tensor:
     """The mapped frames; copy-on-write, so that nothing can change the file through the tensor."""
     frames = np.memmap(path, dtype=np.float16, mode="c", shape=(n_frames, logmel.n_channels, logmel.n_mels))
@@ -226,9 +239,10 @@ def _map(path: Path, n_frames: int, logmel: LogMel) -> torch.Tensor:
 def content_hashes(paths: pd.Series, memo: Path) -> list[str]:
     """A hash of every file's bytes; a file whose size and time stamp are known from earlier is not read again."""
     known = {}
-    if memo.is_file():
-        with open(memo, newline="", encoding="utf-8") as file:
-            known = {tuple(row[:3]): row[3] for row in csv.reader(file) if len(row) == 4}
+    with contextlib.suppress(UnicodeDecodeError, csv.Error):  # a damaged memo: all are hashed anew
+        if memo.is_file():
+            with open(memo, newline="", encoding="utf-8") as file:
+                known = {tuple(row[:3]): row[3] for row in csv.reader(file) if len(row) == 4}
     keys = [_stamp(path) for path in paths]
     todo = [(key, path) for key, path in zip(keys, paths, strict=True) if key not in known]
     if todo:
@@ -244,7 +258,7 @@ def content_hashes(paths: pd.Series, memo: Path) -> list[str]:
 def _content_hash(path: str) -> str:
     try:
         return digest(audio.read_bytes(path))
-    except audio.AudioError as error:  # listed when it is decoded; not remembered, so that it is tried again
+    except audio.AudioError as error:  # listed when it is decoded
         return str(error)
 
 

@@ -11,7 +11,6 @@ best one is read on g once, by the models `without_g` of every seed.
 Used in: 10.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +19,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from lib import clipwise, folds, metrics, nested, plan, readouts
+from lib.files import read_json
 from lib.nested import Design, Scored
 from lib.readouts import BASE, Reader
 
@@ -257,7 +257,7 @@ def _windows(variant: Path, design: Design) -> Scored:
 def _minutes(variant: Path, design: Design) -> float:
     """Mean minutes of the trainings `without_f`."""
     parts = [variant / folds.model_name(fold) / "manifest.json" for fold in design.outer_folds]
-    return float(np.mean([json.loads(part.read_text())["seconds"] for part in parts])) / 60
+    return float(np.mean([read_json(part)["seconds"] for part in parts])) / 60
 
 
 def _hit_rates(by_fold: pd.DataFrame) -> dict[str, pd.Series]:

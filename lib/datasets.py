@@ -31,7 +31,9 @@ import pandas as pd
 
 from lib import audit
 
-__all__ = ["Dataset", "Labelled", "has_audio", "load", "load_test", "targets"]
+__all__ = ["RESERVED", "Dataset", "Labelled", "has_audio", "load", "load_test", "targets"]
+
+RESERVED = ("fname", "group", "fold", "labels", "model")  # columns beside those of the classes, in tables of scores
 
 
 class _Part(NamedTuple):
@@ -149,7 +151,8 @@ def load(root: str | Path, *, with_audio: bool = True, strict: bool = False, esc
 def load_test(root: str | Path) -> Dataset:
     """The clips that a submission must score: a row for each row of its table, in that order, whatever lies there.
 
-    Nothing is left out and no header is read: a clip that can't be found has the path "", and `problems` is empty.
+    Nothing is left out and no header is read: a clip that can't be found has the path "". `problems` lists labels that
+    can't be used: those clips count as not labelled.
 
     Parameters
     ----------
@@ -165,33 +168,42 @@ def load_test(root: str | Path) -> Dataset:
     FileNotFoundError
         No such table, or no audio of test clips at all.
     ValueError
-        A table without rows, whose first column is not fname, or with a class twice; an archive cut short.
+        A table without rows, whose first column is not fname, with a row without a name or a class twice; an archive
+        cut short.
     """
     root = Path(root).expanduser()
     kaggle, zenodo = _KAGGLE["test"], _ZENODO["test"]
     released = next((base for base in (root / _META, root) if (base / zenodo.table).is_file()), None)
-    labels, usage = _released(released / zenodo.table) if released else ({}, {})
+    found: list[tuple] = []
+    labels, usage = _released(released / zenodo.table, found) if released else ({}, {})
     if (root / kaggle.table).is_file():
         layout, part = ("demo" if (root / "demo.json").is_file() else "kaggle"), kaggle
         header, *rows = [row for row in csv.reader(_lines(root / kaggle.table)) if any(row)] or [[]]
-        classes = _in_order(enumerate(name.strip() for name in header[1:]), root / kaggle.table)
         if [name.strip() for name in header[:1]] != ["fname"] or not rows:
             raise ValueError(f"{root / kaggle.table}: {len(rows)} rows, first column {header[:1]}; expected fname.")
+        classes = _in_order(enumerate(name.strip() for name in header[1:]), root / kaggle.table)
         fnames = [row[0].strip() for row in rows]
+        if "" in fnames:
+            raise ValueError(f"{root / kaggle.table}: row {fnames.index('') + 1} names no clip. Repair the table.")
         if layout == "demo":
-            labels, _ = _released(root / "truth" / "labels.csv")
+            labels, _ = _released(root / "truth" / "labels.csv", [])
     elif released:
         layout, part, fnames = "zenodo", zenodo, list(labels)
         classes = _vocabulary(released / "vocabulary.csv")
     else:
         raise FileNotFoundError(f"{root} has neither {kaggle.table} nor {zenodo.table}. Set data_dir to their folder.")
+    for fname, names in labels.items():
+        if unknown := [name for name in names if name not in classes]:
+            near = _nearest(unknown[0], classes)
+            found.append((fname, "test", f"{near}: it counts as not labelled", True))
+            labels[fname] = ()
     files = _files(root, part, "test", [])
     if not files:
         raise FileNotFoundError(f"{root}: no audio of test clips. Looked for {part.audio}/ and {part.audio}.zip.")
     clips = pd.DataFrame({"fname": fnames, "path": [_located(fname, files) for fname in fnames], "subset": "test"})
     clips["labels"] = [labels.get(fname, ()) for fname in fnames]
     clips["usage"] = [usage.get(fname, "") for fname in fnames]
-    return Dataset(layout, root, classes, clips, audit.table(()))
+    return Dataset(layout, root, classes, clips, audit.table(found))
 
 
 def has_audio(root: str | Path) -> bool:
@@ -272,17 +284,25 @@ def _audio_files(root: Path, layout: str, found: list[tuple]) -> dict[str, dict[
 
 
 def _files(root: Path, part: _Part, subset: str, found: list[tuple]) -> dict[str, str]:
-    """Base name of every file of audio of one subset -> its path."""
+    """Base name of every file of audio of one subset, as it is and in lower case -> its path."""
     folder, archive = root / part.audio, root / f"{part.audio}.zip"
-    files = {entry.name: entry.path for entry in os.scandir(folder)} if folder.is_dir() else {}
-    return files or (_members(archive, subset, found) if archive.is_file() else {})
+    files = {e.name: e.path for e in os.scandir(folder) if e.name[0] != "."} if folder.is_dir() else {}
+    if archive.is_file():  # what a folder lacks may be in the archive that it was unpacked from
+        try:
+            files = _members(archive, subset, [] if files else found) | files
+        except ValueError:
+            if not files:
+                raise
+    return {name.lower(): path for name, path in files.items()} | files
 
 
-def _released(path: Path) -> tuple[dict[str, tuple[str, ...]], dict[str, str]]:
-    """Labels and usage of test clips by fname, from a table that tells them."""
-    _, rows, _ = _read_table(path, ("fname",), lambda row: row)
-    labels = {row["fname"]: tuple(filter(None, row.get("labels", "").split(","))) for row in rows}
-    return labels, {row["fname"]: row.get("usage", "") for row in rows}
+def _released(path: Path, found: list[tuple]) -> tuple[dict[str, tuple[str, ...]], dict[str, str]]:
+    """Labels and usage of test clips by fname, from a table that tells them; a malformed row has none."""
+    _, rows, malformed = _read_table(path, ("fname",), lambda row: row)
+    found += [(fname, "test", reason, True) for fname, reason in malformed]
+    labels = {fname: () for fname, _ in malformed if "," not in fname}
+    labels |= {row["fname"]: _labels(row.get("labels", "")) for row in rows}
+    return labels, {row["fname"]: row.get("usage", "").capitalize() for row in rows}
 
 
 def _members(archive: Path, subset: str, found: list[tuple]) -> dict[str, str]:
@@ -298,6 +318,8 @@ def _members(archive: Path, subset: str, found: list[tuple]) -> dict[str, str]:
     for name in names:
         folders = re.split(r"[/\\]", name)
         fname = folders[-1]
+        if folders[0] == "__MACOSX":
+            continue  # what macOS adds to an archive: no audio
         if not folders[0] or ".." in folders or ":" in folders[0]:
             found.append((name, subset, f"member of {archive.name} that points outside: ignored", False))
         elif fname in files:
@@ -311,7 +333,7 @@ def _located(fname: str, files: dict[str, str]) -> str:
     """Path of a clip, or of the same clip in another format; "" if there is none."""
     stem = fname.rpartition(".")[0] or fname
     names = (fname, f"{stem}.wav", f"{stem}.ogg", f"{stem}.flac")
-    return next((files[name] for name in names if name in files), "")
+    return next((files[name] for name in (*names, *map(str.lower, names)) if name in files), "")
 
 
 def _read_tables(base: Path, layout: str, esc10_only: bool, found: list[tuple]) -> tuple[dict[str, dict], tuple]:
@@ -335,17 +357,24 @@ def _read_tables(base: Path, layout: str, esc10_only: bool, found: list[tuple]) 
             else:
                 found.append((row["fname"], subset, "row repeated: one is used", True))
     if layout == "esc50":
+        zero = [fname for fname, clip in clips.items() if clip["fold"] < 0]
+        clips = _check_published(clips, base / part.table, malformed)
+        found += [(fname, "curated", "malformed row: published folds are counted from 1", False) for fname in zero]
         classes = _in_order({(clip["target"], clip["labels"][0]) for clip in clips.values()}, base / "meta/esc50.csv")
     elif layout == "zenodo":
         classes = _vocabulary(base / "vocabulary.csv")
     else:
         classes = _in_order(enumerate(name for name in header if name != "fname"), base / "sample_submission.csv")
+    if odd := [name for name in classes if "," in name or name in RESERVED]:
+        raise ValueError(
+            f"{base}: classes {odd} can't be told from two labels, or from a column of clips.csv. Rename them: no "
+            f"comma, and none of {', '.join(RESERVED)}."
+        )
     unknown = {label for clip in clips.values() for label in clip["labels"]} - set(classes)
-    nearest = {label: difflib.get_close_matches(label, classes, n=1, cutoff=0)[0] for label in unknown}
+    nearest = {label: _nearest(label, classes) for label in unknown}
     for fname, clip in clips.items():
         for label in unknown.intersection(clip["labels"]):
-            reason = f"label {label!r} is outside the vocabulary (nearest: {nearest[label]!r})"
-            found.append((fname, clip["subset"], reason, False))
+            found.append((fname, clip["subset"], nearest[label], False))
     return clips, classes
 
 
@@ -355,15 +384,46 @@ def _clip(row: dict[str, str]) -> dict[str, Any]:
     if re.search(r"[/\\]|\.\.", fname):
         raise ValueError("the name points outside the folder of audio")
     text = row.get("category") or row.get("labels", "")
-    labels = tuple(dict.fromkeys(label.strip() for label in text.split(",") if label.strip()))
+    labels = (text,) if row.get("category") else _labels(text)
     if text and not labels:
         raise ValueError("no labels")
     clip = {"fname": fname, "path": "", "labels": labels, "group": _group(row) or fname, "fold": pd.NA}
     if "filename" in row:
-        clip |= {"fold": int(row["fold"]) - 1, "target": int(row["target"]), "esc10": row["esc10"].lower() == "true"}
-        if clip["fold"] < 0:
-            raise ValueError("published folds are counted from 1")
+        clip |= {"fold": _whole(row["fold"]) - 1, "target": _whole(row["target"])}
+        clip["esc10"] = row["esc10"].lower() == "true"
     return clip | {"usage": row.get("usage", "")}
+
+
+def _labels(text: str) -> tuple[str, ...]:
+    """Names joined by commas, each once."""
+    return tuple(dict.fromkeys(label.strip() for label in text.split(",") if label.strip()))
+
+
+def _whole(text: str) -> int:
+    """A whole number, also as "1.0"."""
+    return int(text.removesuffix(".0"))
+
+
+def _nearest(label: str, classes: Iterable[str]) -> str:
+    """That a label is none of the classes, in words."""
+    nearest = difflib.get_close_matches(label, classes, n=1, cutoff=0)[0]
+    return f"label {label!r} is outside the vocabulary (nearest: {nearest!r})"
+
+
+def _check_published(clips: dict[str, dict], path: Path, malformed: list[tuple[str, str]]) -> dict[str, dict]:
+    """The clips of ESC-50's table without those whose fold, -1 here, is no published one.
+
+    Raises
+    ------
+    ValueError
+        No row made sense, or the whole table counts its folds from 0.
+    """
+    if not clips:
+        raise ValueError(f"{path}: no row makes sense: {'; '.join(why for _, why in malformed[:3]) or 'it is empty'}.")
+    n = Counter(clip["fold"] for clip in clips.values())
+    if n[-1] * 2 * len(n) > len(clips) and sorted(n) == list(range(-1, len(n) - 1)):
+        raise ValueError(f"{path}: folds are {sorted(f + 1 for f in n)}, but published ones are counted from 1. Add 1.")
+    return {fname: clip for fname, clip in clips.items() if clip["fold"] >= 0}
 
 
 def _group(row: dict[str, str]) -> str:
@@ -393,6 +453,10 @@ def _groups(root: Path, base: Path, layout: str, clips: dict[str, dict], found: 
         if not clips.keys() & dict(rows).keys():
             raise ValueError(f"{path}: names none of the {len(clips)} clips. Write fname as the other tables do.")
         groups |= dict(rows)
+        mine = {fname for fname, clip in clips.items() if clip["subset"] != "test"}
+        if left := len(mine - dict(rows).keys()):
+            reason = f"lacks {left} of {len(mine)} clips: their groups are those of the tables"
+            found.append((path.name, "", reason, True))
     return groups
 
 

@@ -18,7 +18,6 @@ outer fold; there the parts are numbered on from the last fold: `without_2_5` sa
 Used in: 07.
 """
 
-import json
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -310,7 +309,7 @@ def trained_on(run: Run, found: Ensembles) -> dict[tuple[str, int, int], list[st
         for outer in sorted(found.clips["fold"].unique().tolist()):
             for seed in run.params["seeds"]:
                 manifest = run.trial(name, folds.model_name(outer), seed).folder / "manifest.json"
-                clips[name, outer, seed] = json.loads(manifest.read_text())["clips"]["train"]
+                clips[name, outer, seed] = files.read_json(manifest)["clips"]["train"]
     return clips
 
 

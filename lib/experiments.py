@@ -11,7 +11,6 @@ Comparisons are paired over clips, groups and seeds, on pooled out-of-fold score
 Used in: 02, 03.
 """
 
-import json
 from dataclasses import dataclass
 from functools import cache as remember
 
@@ -321,8 +320,8 @@ def _read(run: Run, trials: list[tuple], classes: list[str], n_folds: int) -> Tr
     done, curves, tables = [], [], []
     for name, fold, seed in trials:
         trial = run.trial(name, folds.model_name(fold), seed)
-        result = json.loads((trial.folder / "result.json").read_text())
-        manifest = json.loads((trial.folder / "manifest.json").read_text())
+        result = files.read_json(trial.folder / "result.json")
+        manifest = files.read_json(trial.folder / "manifest.json")
         problem = result["says"] if result["verdict"] == "failed" else ""
         speed = manifest.get("images_per_s", np.nan)
         done.append([name, fold, seed, result["parameters"]["epochs"], manifest["seconds"], speed, problem])

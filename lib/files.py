@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["digest", "throw_away", "whole_file", "whole_folder", "write_json"]
+__all__ = ["digest", "read_json", "throw_away", "whole_file", "whole_folder", "write_json"]
 
 
 def digest(*parts: object) -> str:
@@ -80,6 +80,23 @@ def whole_folder(path: Path) -> Iterator[Path]:
                 raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def read_json(path: Path) -> dict:
+    """What a JSON file of a run holds.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is no such file.
+    ValueError
+        It was damaged, by whatever else than these runs: they write it whole.
+    """
+    path = Path(path)
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}). Delete {path.parent} and make it again.") from error
 
 
 def write_json(path: Path, content: object) -> None:

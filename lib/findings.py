@@ -14,7 +14,6 @@ gaps have their sign.
 Used in: `make findings`, and the test that holds README and findings together.
 """
 
-import json
 import re
 import shutil
 import sys
@@ -23,7 +22,7 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-from lib.files import whole_file
+from lib.files import read_json, whole_file
 from lib.plan import ROOT
 
 __all__ = ["collect", "fill", "render"]
@@ -41,7 +40,7 @@ def collect(outputs: Path) -> list[str]:
         if missing := [f"outputs/{path}" for path in some if not (outputs / path).is_file()]:
             told.append(f"{name} stays as it is: there is no {', '.join(missing)} here")
         elif isinstance(source, list):
-            results = [json.loads((outputs / path).read_text(encoding="utf-8")) for path in some]
+            results = [read_json(outputs / path) for path in some]
             rows = [{"run": result["parameters"]["run"], **result["metrics"]} for result in results]
             pd.DataFrame(rows).to_csv(folder / name, index=False)
         else:

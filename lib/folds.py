@@ -279,7 +279,10 @@ def _table(clips: pd.DataFrame, fold: np.ndarray, source: object) -> pd.DataFram
     table = clips[["fname", "group"]].assign(fold=fold).sort_values("fname", ignore_index=True)
     _refuse(table["fname"][table["fname"].duplicated()], f"{source}: clips are listed twice. Give each clip once.")
     if (found := sorted(set(table["fold"].tolist()))) != list(range(len(found))):
-        raise ValueError(f"{source}: folds are {found}, expected 0 to k - 1 without a gap. Count them from 0.")
+        raise ValueError(
+            f"{source}: folds are {found}, counted from 0 here, expected 0 to {len(found) - 1} without a gap. Number "
+            "them so, or give folds of your own (folds_csv)."
+        )
     n_folds = table.groupby("group")["fold"].nunique()
     _refuse(n_folds.index[n_folds > 1], f"{source}: groups stand in two folds. Put all clips of a group into one.")
     return table

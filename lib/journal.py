@@ -19,7 +19,7 @@ from pathlib import Path
 import pandas as pd
 
 from lib import parameters, runs, variants
-from lib.files import whole_file
+from lib.files import read_json, whole_file
 from lib.plan import BASE
 
 __all__ = ["NUMBERS", "TEXTS", "answers", "cost", "draft", "duration", "headline", "rebuild", "says", "select"]
@@ -117,7 +117,7 @@ def cost(part: Path) -> tuple[int, float]:
     seconds = []
     for path in [*below, part / "manifest.json"]:
         try:
-            seconds.append(float(json.loads(path.read_text())["seconds"]))
+            seconds.append(float(read_json(path)["seconds"]))
         except (OSError, ValueError, LookupError, TypeError):
             seconds.append(0.0)
     return len(seconds) - 1, sum(seconds)
@@ -140,7 +140,7 @@ def _row(part: Path, outputs: Path) -> dict[str, object]:
     row["question"], row["expected"] = _asked(part / "executed.ipynb", runs.CODE / "notebooks" / f"{notebook}.ipynb")
     row["trainings"], row["seconds"] = cost(part)
     try:
-        told, made = (json.loads((part / name).read_text()) for name in ("result.json", "manifest.json"))
+        told, made = (read_json(part / name) for name in ("result.json", "manifest.json"))
         numbers = told["metrics"]
         row |= {"verdict": told["verdict"], "says": told["says"], "finished": made["finished"]}
         row |= {key: numbers.get(key) for key in ("lwlrap", "lwlrap_low", "lwlrap_high")}

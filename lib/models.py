@@ -11,7 +11,6 @@ Used in: 02 to 08.
 """
 
 import difflib
-import json
 import platform
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,7 +25,7 @@ from tqdm import tqdm
 
 from lib import windows
 from lib.cache import Cache
-from lib.files import whole_file, write_json
+from lib.files import read_json, whole_file, write_json
 
 __all__ = ["Network", "WindowModel", "activate", "best_device", "load", "save", "save_weights", "score", "sidecar"]
 
@@ -203,7 +202,7 @@ def sidecar(path: Path) -> dict:
     for file in (path, path.with_suffix(".json")):
         if not file.is_file():
             raise FileNotFoundError(f"{file} is not there: 04_kfold writes it when a fold is trained.")
-    return json.loads(path.with_suffix(".json").read_text())
+    return read_json(path.with_suffix(".json"))
 
 
 def best_device() -> torch.device:

@@ -13,7 +13,6 @@ Clips are found by (fname, fold, model), never by position; clip scores come sor
 Used in: 06, 10.
 """
 
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +22,7 @@ import pandas as pd
 
 from lib import datasets, folds, oof, pooling
 from lib.features import LogMel
-from lib.files import digest
+from lib.files import digest, read_json
 from lib.learners import Recipe
 from lib.models import Network, activate
 from lib.windows import Windows
@@ -226,7 +225,7 @@ def _assembled(variant: Path, table: pd.DataFrame, profile: str) -> Design:
     missing = [name for name in names + pairs if not (variant / name / "result.json").is_file()]
     if missing:
         raise FileNotFoundError(_commands(variant, missing, profile))
-    sidecars = {name: json.loads((variant / name / "weights.json").read_text()) for name in names + pairs}
+    sidecars = {name: read_json(variant / name / "weights.json") for name in names + pairs}
     first = _settings(sidecars[names[0]])
     if first["folds"] != folds.digest(table):
         raise ValueError(f"{variant} was made with folds {first['folds']}, this run has {folds.digest(table)}.")

@@ -12,6 +12,7 @@ Rows are found by fname and fold, never by position.
 Used in: 02 to 07, 10.
 """
 
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from lib.pooling import pool_mean
 __all__ = ["Clips", "read", "read_windows", "write", "write_windows"]
 
 COLUMNS = ["fname", "group", "fold", "labels"]
+ANEW = "-p overwrite True"
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ def write(
     ValueError
         A class whose name could not be told from a column, or from two labels, in clips.csv.
     """
-    if confused := [name for name in classes if "," in name or name in (*COLUMNS, "model")]:
+    if confused := [name for name in classes if "," in name or name in datasets.RESERVED]:
         raise ValueError(f"Classes {confused} hold a comma or are called as a column of clips.csv. Rename them.")
     write_windows(part, windows, logits, classes)
     fnames, scores = pool_mean(windows["fname"], activate(logits, loss))
@@ -133,7 +135,7 @@ def read(part: Path, n_folds: int) -> Clips:
     FileNotFoundError
         If no fold is done; the message holds the command that trains one.
     ValueError
-        If two parts score the same clip.
+        If two parts score the same clip, or a file was damaged since it was written.
     """
     parts = [part]
     if part.name == "pooled":
@@ -147,6 +149,10 @@ def read(part: Path, n_folds: int) -> Clips:
         )
     text = {"fname": str, "group": str, "labels": str}
     tables = [pd.read_csv(p / "clips.csv", dtype=text, keep_default_na=False) for p in done]
+    for table, place in zip(tables, done, strict=True):
+        windows = place / "oof_windows.npz"
+        if windows.is_file() and set(table["fname"]) != set(read_windows(place)["fname"]):
+            raise ValueError(f"{place}/clips.csv is damaged: it lacks clips of {windows.name}. Train it anew, {ANEW}.")
     classes = list(tables[0].columns[len(COLUMNS) :])
     table = pd.concat([t.assign(model=p.name) for t, p in zip(tables, done, strict=True)], ignore_index=True)
     if table["fname"].duplicated().any():
@@ -158,6 +164,9 @@ def read(part: Path, n_folds: int) -> Clips:
 
 
 def read_windows(part: Path) -> dict[str, np.ndarray]:
-    """The arrays of oof_windows.npz: fname, window_start_s, fold, logits, classes."""
-    with np.load(part / "oof_windows.npz", allow_pickle=False) as arrays:
-        return dict(arrays)
+    """The arrays of oof_windows.npz: fname, window_start_s, fold, logits, classes; ValueError if it was damaged."""
+    try:
+        with np.load(part / "oof_windows.npz", allow_pickle=False) as arrays:
+            return dict(arrays)
+    except (zipfile.BadZipFile, EOFError, ValueError) as error:
+        raise ValueError(f"{part}/oof_windows.npz is damaged ({error}). Train it anew, {ANEW}.") from error

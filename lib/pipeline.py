@@ -7,7 +7,6 @@ Used in: `make run` (python -m lib.pipeline).
 
 import argparse
 import fcntl
-import json
 import re
 import shutil
 import subprocess
@@ -17,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from lib.files import read_json
 from lib.job import MARK, end_with_caller
 from lib.plan import ROOT, Plan
 
@@ -109,7 +109,7 @@ def main(words: list[str]) -> int:
     if code:
         sys.stdout.write(f"{plan.home} is not complete; all of it: {log.name}\n")
     else:
-        sys.stdout.write(f"{plan.home} is done. {json.loads((ROOT / last).read_text())['says']}\n")
+        sys.stdout.write(f"{plan.home} is done. {read_json(ROOT / last)['says']}\n")
     return code
 
 

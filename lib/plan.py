@@ -24,6 +24,7 @@ from itertools import combinations
 from pathlib import Path
 
 from lib import datasets, folds, parameters
+from lib.files import read_json
 
 __all__ = ["BASE", "NOTEBOOKS", "ROOT", "VARIANTS", "Plan", "is_judged", "recipes", "seeded", "unseeded"]
 
@@ -77,7 +78,8 @@ class Plan:
         Raises
         ------
         FileNotFoundError, ValueError
-            As `parameters.load_profile` and `datasets.load`.
+            As `parameters.load_profile`, `parameters.check` and `datasets.load`; a run whose name snakemake would take
+            for a number; layers that are no whole profile.
         """
         own = ROOT / "params" / f"{run}.yaml"
         layers = [ROOT / "params" / f"{name}.yaml" for name in profile.split()]
@@ -87,6 +89,9 @@ class Plan:
         params = {name: value for layer in read for name, value in layer.items()} | typed
         if run and "run" not in (read[-1] if own in layers else {}):
             params["run"] = run
+        parameters.check(params)
+        if re.fullmatch(r"(?i)[\d_.e+-]+|true|false|none|null", str(params.get("run", ""))):
+            raise ValueError(f"run={params['run']!r} would be read as a number or a constant. Begin it with a word.")
         if missing := sorted({"run", "profile", "data_dir", "n_folds", "seed"} - params.keys()):
             raise ValueError(
                 f"PROFILE={profile!r} is no whole profile: it lacks {', '.join(missing)}. Name first what it is for, "
@@ -230,7 +235,7 @@ class Plan:
             file = ROOT / self.home / name / "configuration.json"
             if not file.is_file():
                 continue
-            theirs, mine = json.loads(file.read_text()), parameters.configuration(values)
+            theirs, mine = read_json(file), parameters.configuration(values)
             changes = [
                 f"{k}: {theirs.get(k)!r}, now {v!r}" for k, v in mine.items() if k not in theirs or theirs[k] != v
             ]
@@ -247,7 +252,7 @@ class Plan:
             With both profiles, and what to do.
         """
         for file in sorted((ROOT / self.home).glob("[0-9]*/**/result.json"))[:1]:
-            theirs = json.loads(file.read_text()).get("parameters", {}).get("profile", self.params["profile"])
+            theirs = read_json(file).get("parameters", {}).get("profile", self.params["profile"])
             if theirs != self.params["profile"]:
                 raise ValueError(
                     f"{self.home} was made with PROFILE={theirs}, not with {self.params['profile']}. "

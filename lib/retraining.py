@@ -6,12 +6,12 @@ All show as many windows as the curated clips alone, with the same folds, seed a
 Used in: 05_curation.
 """
 
-import json
 from pathlib import Path
 
 import pandas as pd
 
 from lib import datasets, folds, metrics, oof
+from lib.files import read_json
 from lib.plan import BASE, VARIANTS
 from lib.runs import Run
 
@@ -121,7 +121,7 @@ def _whole(run: Run, name: str, n_folds: int) -> bool:
 
 def _check(run: Run, name: str) -> None:
     """Refuse a variant whose configuration differs in more than the training set."""
-    base, mine = (json.loads((_folder(run, n) / "configuration.json").read_text()) for n in (BASE, name))
+    base, mine = (read_json(_folder(run, n) / "configuration.json") for n in (BASE, name))
     differ = sorted(k for k in (base.keys() | mine.keys()) - MAY_DIFFER if base.get(k) != mine.get(k))
     if differ:
         raise ValueError(f"{name} and {BASE} differ in {', '.join(differ)} too: no fair comparison. Train it anew.")

@@ -10,7 +10,6 @@ Used in: every notebook.
 """
 
 import contextlib
-import json
 import os
 import platform
 import random
@@ -26,7 +25,7 @@ import torch
 
 import lib
 from lib import bundle, demo, folds, kaggle, parameters
-from lib.files import throw_away, whole_file, write_json
+from lib.files import read_json, throw_away, whole_file, write_json
 
 __all__ = ["IN_KERNEL", "ROOT", "Run", "seed_everything", "start"]
 
@@ -70,7 +69,7 @@ class Run:
     def done(self) -> bool:
         """Whether this part was finished before (a pooled one, with all its folds)."""
         result = self.folder / "result.json"
-        return result.is_file() and json.loads(result.read_text())["metrics"].get("complete", True)
+        return result.is_file() and read_json(result)["metrics"].get("complete", True)
 
     def pick(self, settings: type) -> object:
         """A settings dataclass (`LogMel`, `Windows` ...) filled from the parameters of the same names."""
@@ -142,7 +141,7 @@ class Run:
         self.read = read
         mine = {**parameters.configuration(self.params), **read}
         path = self.variant / "configuration.json"
-        theirs = json.loads(path.read_text()) if path.is_file() else mine
+        theirs = read_json(path) if path.is_file() else mine
         differ = [k for k in sorted(mine.keys() | theirs.keys()) if mine.get(k) != theirs.get(k)]
         if self.params["overwrite"]:
             part = [] if self.folder == self.variant and "seeds" in self.params else [self.folder]

@@ -10,7 +10,6 @@ training. Columns of zeros are no windows: only the 2-D network, which reads the
 Used in: 06, 08, 10. Imports neither fastai nor librosa; `learners.fit_images` trains.
 """
 
-import json
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -21,6 +20,7 @@ from safetensors import torch as safetensors
 from torch import nn
 
 from lib import prediction_images
+from lib.files import read_json
 from lib.models import activate, save_weights
 
 __all__ = ["MODELS", "Stage2", "Stage2Model", "clip_scores", "load", "save"]
@@ -213,7 +213,7 @@ def load(path: Path) -> tuple[Stage2Model, dict]:
     for file in (path, path.with_suffix(".json")):
         if not file.is_file():
             raise FileNotFoundError(f"{file} is not there: 06_stage2 writes it.")
-    sidecar = json.loads(path.with_suffix(".json").read_text())
+    sidecar = read_json(path.with_suffix(".json"))
     told = sidecar["stage2"]
     model = Stage2Model(Stage2(told["kind"], told["columns"], tuple(told["rows"])))
     model.load_state_dict(safetensors.load_file(path))

@@ -12,7 +12,6 @@ What is read on fold g is chosen by judges without g alone, and carries their na
 Used in: 04_kfold, 05_curation (`leaks`).
 """
 
-import json
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +21,7 @@ import pandas as pd
 
 from lib import curation, datasets, folds, windows
 from lib.cache import Cache
-from lib.files import digest
+from lib.files import digest, read_json
 from lib.plan import is_judged
 from lib.runs import Run
 
@@ -90,7 +89,7 @@ def sources(run: Run) -> dict[str, str]:
             f"out.ipynb -f params/{run.params['profile']}.yaml -p data_dir {run.params['data_dir']} "
             f"-p run {run.params['run']} -p part select"
         )
-    return {"curation": digest(json.loads(path.read_text()))}
+    return {"curation": digest(read_json(path))}
 
 
 def make(
@@ -208,7 +207,7 @@ def _selected(run: Run) -> Path:
 
 def _heard(run: Run, dealt: pd.DataFrame) -> pd.DataFrame:
     """What the judges of this fold hear, after making sure that they judged these folds."""
-    theirs = json.loads((_selected(run) / "configuration.json").read_text())["folds"]
+    theirs = read_json(_selected(run) / "configuration.json")["folds"]
     if theirs != (mine := folds.digest(dealt)):
         raise ValueError(f"{_selected(run)} selected on folds {theirs}, but these are {mine}. Select again.")
     return _read(_selected(run) / "heard" / run.folder.name / "heard.csv")

@@ -7,7 +7,6 @@ trains it, is no variant.
 Used in: 09_journal.
 """
 
-import json
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from lib import metrics, oof
+from lib.files import read_json
 from lib.plan import BASE, unseeded
 
 __all__ = ["Comparison", "against_base"]
@@ -79,7 +79,7 @@ def _read(variant: Path) -> tuple[dict, oof.Clips]:
     home, path = variant.parents[1].name, variant / "configuration.json"
     if not path.is_file():
         raise ValueError(f"It is not there yet. Train it: make run NB=04 RUN={home} PROFILE=... DATA=...")
-    setting = json.loads(path.read_text())
+    setting = read_json(path)
     done = [fold for fold in range(setting["n_folds"]) if (variant / f"without_{fold}" / "result.json").is_file()]
     if missing := sorted(set(range(setting["n_folds"])) - set(done)):
         raise ValueError(f"Folds {missing} are still to be trained.")
@@ -88,7 +88,7 @@ def _read(variant: Path) -> tuple[dict, oof.Clips]:
 
 def _comparable(variant: Path, base: Path, of_base: Mapping, clips: oof.Clips) -> tuple[dict, oof.Clips]:
     """As `_read`; ValueError too where the difference to the base could come from other folds, labels or clips."""
-    setting = json.loads((variant / "configuration.json").read_text())
+    setting = read_json(variant / "configuration.json")
     if setting["folds"] != of_base["folds"]:
         raise ValueError(
             f"Their folds are {setting['folds']}, those of the base {of_base['folds']}: other models saw other clips. "

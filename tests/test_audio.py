@@ -107,6 +107,7 @@ REFUSED = {
     r"truncated: \d+ of \d+ samples": encoded(form="MP3", subtype="MPEG_LAYER_III")[:3000],
     "unreadable: 3 Hz": encoded(rate=3),
     "contains NaN": encoded([0.5, np.nan, 0.5], subtype="FLOAT"),
+    "damaged: samples up to 1e\\+30": encoded([0.5, -1e30, 0.5], subtype="FLOAT"),
     "contains NaN or inf": encoded([0.5, np.inf, 0.5], subtype="FLOAT"),
     "all silent": encoded(np.zeros(1000)),
     "all silent$": encoded(np.full((1000, 2), 9e-6), subtype="FLOAT"),

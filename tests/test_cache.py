@@ -242,6 +242,19 @@ def test_a_subset_that_is_all_bad_beside_a_good_one(make_clips, home):
         assert store.problems["usable"].dtype == bool  # else ~ means something else
 
 
+@pytest.mark.parametrize("name", ["index.csv", "frames.f16"])
+def test_a_cache_that_was_damaged_is_refused(clips, home, name):
+    cache.build(clips, SMALL, home)
+    (file,) = home.glob(f"*/*/{name}")
+    content = file.read_bytes()
+    file.write_bytes(content[: content.rstrip(b"\n").rfind(b"\n") + 1] if name == "index.csv" else content[:-2])
+    with pytest.raises(ValueError, match="is damaged: .* Delete that folder: it is made again"):
+        cache.build(clips, SMALL, home)
+    next(home.glob("hashes.csv")).write_bytes(b"\xff\x00")  # of the memo only time is lost
+    with pytest.raises(ValueError, match="is damaged: .* Delete that folder"):
+        cache.build(clips, SMALL, home)
+
+
 def test_no_clip_at_all(make_clips, home):
     bad = make_clips({f"{i}.wav": b"" for i in range(7)})
     for _ in range(2):

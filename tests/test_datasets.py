@@ -231,7 +231,10 @@ def test_groups_of_zenodos_tables_beside_kaggles_and_of_groups_csv(kaggle, zenod
     assert [groups[f"{name}.wav"] for name in ("c0", "c1", "n0", "n1", "t0")] == [
         "mine", "c1.wav", "flickr:1@N07", "flickr:1@N07", "freesound:78",
     ]  # fmt: skip
-    assert found(data) == [("c1.wav", "", "malformed row (groups.csv, line 4): 1 fields, expected 2", True)]
+    assert found(data) == [
+        ("c1.wav", "", "malformed row (groups.csv, line 4): 1 fields, expected 2", True),
+        ("groups.csv", "", "lacks 5 of 6 clips: their groups are those of the tables", True),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -486,6 +489,60 @@ def test_a_label_that_is_no_class_is_refused(kaggle):
     data = datasets.load(kaggle)
     with pytest.raises(ValueError, match=r"labels \['Rain'\]: not among 2 classes"):
         datasets.targets(data.clips, ("Bark", "Tap_(a)"))
+
+
+def test_published_folds_counted_from_0_are_refused_as_a_whole(esc50):
+    """Taken row by row, the first fold would be lost, and the run would go on without it."""
+    table = esc50 / "meta/esc50.csv"
+    table.write_text(table.read_text().replace(",5,0,dog", ",0,0,dog"))
+    with pytest.raises(ValueError, match=r"folds are \[0, 1, 2\], but published ones are counted from 1. Add 1"):
+        datasets.load(esc50)
+
+
+def test_whole_numbers_may_be_written_as_floats_and_a_category_is_one_label(esc50):
+    table = esc50 / "meta/esc50.csv"
+    table.write_text(table.read_text().replace(",5,0,dog", ",5.0,0.0,dog"))
+    assert datasets.load(esc50).clips["fold"].max() == 4
+    table.write_text(table.read_text().replace(",dog,", ',"dog, barking",'))
+    with pytest.raises(ValueError, match=r"classes \['dog, barking'\] can't be told from two labels"):
+        datasets.load(esc50)
+    write(table, table.read_text().split("\n")[0], "x.wav,one,9,rain,True,7,A")
+    with pytest.raises(ValueError, match=r"no row makes sense: malformed row \(esc50.csv, line 2\)"):
+        datasets.load(esc50)
+
+
+def test_what_a_folder_lacks_is_taken_from_the_archive_beside_it(kaggle):
+    archive = zipped(kaggle / "train_curated")
+    with zipfile.ZipFile(archive, "a") as opened:
+        opened.writestr("__MACOSX/train_curated/c0.wav", b"no audio")
+    save(kaggle / "train_curated" / "c0.wav", 70)
+    (kaggle / "train_curated" / ".DS_Store").write_text("")
+    data = datasets.load(kaggle)
+    assert data.problems.empty and len(data.clips) == 8
+    paths = data.clips.set_index("fname")["path"]
+    assert "zip!" not in paths["c0.wav"] and ".zip!train_curated/c1.wav" in paths["c1.wav"]
+    archive.write_bytes(archive.read_bytes()[:100])  # of no use, beside a folder that has what there is
+    assert set(datasets.load(kaggle).problems["reason"]) == {"missing"}
+
+
+def test_names_are_found_whatever_their_case(kaggle):
+    for path in (kaggle / "test").iterdir():
+        path.rename(path.with_name(path.name.upper()))
+    assert datasets.load(kaggle).problems.empty and (datasets.load_test(kaggle).clips["path"] != "").all()
+
+
+def test_labels_of_test_clips_that_cannot_be_used_are_listed_and_no_clip_is_lost(kaggle):
+    rows = ["t0.wav,Meow,public", 't1.wav,"Rain, Bark",Private', "t2.wav,Bark"]
+    write(kaggle / "test_post_competition.csv", "fname,labels,usage", *rows)
+    data = datasets.load_test(kaggle)
+    assert data.clips["labels"].tolist() == [(), ("Rain", "Bark")]
+    assert data.clips["usage"].tolist() == ["Public", "Private"]
+    reasons = data.problems.set_index("fname")["reason"]
+    assert reasons["t0.wav"].startswith("label 'Meow' is outside the vocabulary") and "2 fields" in reasons["t2.wav"]
+    assert data.problems["usable"].all()
+    write(kaggle / "sample_submission.csv", "fname,Rain,Bark,Tap_(a)", "t0.wav,0,0,0", ",0,0,0")
+    with pytest.raises(ValueError, match="row 2 names no clip"):
+        datasets.load_test(kaggle)
 
 
 # Real data

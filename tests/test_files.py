@@ -147,3 +147,13 @@ def test_json_reads_back_as_plain_values(tmp_path):
     text = (tmp_path / "a.json").read_text(encoding="utf-8")
     assert json.loads(text) == {"n": 3, "x": 0.5, "v": [0, 1], "b": True, "p": str(tmp_path), "ä": None}
     assert text.endswith("\n")
+
+
+def test_json_that_was_damaged_says_where_and_what_to_do(tmp_path):
+    files.write_json(tmp_path / "a.json", {"x": 1})
+    assert files.read_json(tmp_path / "a.json") == {"x": 1}
+    (tmp_path / "a.json").write_text('{"x"')
+    with pytest.raises(ValueError, match=r"a.json is damaged .* Delete .* and make it again"):
+        files.read_json(tmp_path / "a.json")
+    with pytest.raises(FileNotFoundError):
+        files.read_json(tmp_path / "b.json")

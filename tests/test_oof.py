@@ -59,6 +59,18 @@ def test_what_is_written_is_what_is_read(tmp_path):
     assert sorted(path.name for path in part.iterdir()) == ["clips.csv", "epochs.csv", "oof_windows.npz", "result.json"]
 
 
+def test_tables_that_were_damaged_are_refused(tmp_path):
+    part = tmp_path / "without_0"
+    write_part(part, clips_of(0))
+    rows = (part / "clips.csv").read_text().splitlines(keepends=True)
+    (part / "clips.csv").write_text("".join(rows[:-1]))
+    with pytest.raises(ValueError, match=r"clips.csv is damaged: it lacks clips .* -p overwrite True"):
+        oof.read(part, 2)
+    (part / "oof_windows.npz").write_bytes((part / "oof_windows.npz").read_bytes()[:200])
+    with pytest.raises(ValueError, match=r"oof_windows.npz is damaged"):
+        oof.read_windows(part)
+
+
 def test_scores_come_back_to_the_last_bit_or_nearly(tmp_path):
     """Written as decimal text; pandas before 3 may lose a last bit."""
     logits = write_part(tmp_path / "without_0", clips_of(0, n=300))
