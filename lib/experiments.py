@@ -22,6 +22,7 @@ from lib import cache as caches
 from lib import datasets, files, folds, learners, metrics, oof
 from lib.features import LogMel
 from lib.models import Network
+from lib.parameters import image_pixels
 from lib.runs import Run
 from lib.windows import Windows
 
@@ -30,7 +31,6 @@ __all__ = [
     "augmentation",
     "chosen",
     "features",
-    "image_pixels",
     "train",
 ]
 
@@ -271,14 +271,6 @@ def train(run: Run, table: Table, curated: pd.DataFrame, classes: list[str], dea
         if not trial.done:
             _train(trial, folds.model_name(fold), frames, curated, classes, dealt)
     return _read(run, trials, list(classes), n_folds)
-
-
-def image_pixels(params: dict[str, object]) -> float:
-    """Pixels of a training picture under these parameters; with progressive resizing, of its mean epoch."""
-    if params["image_size"]:
-        sizes = np.array([*params["progressive"], params["image_size"]], float)
-        return float(len(sizes) / (1 / sizes**2).sum())  # equal compute at each size: epochs go with 1 / size^2
-    return params["n_mels"] * params["window_s"] * params["sample_rate"] / params["hop_length"]
 
 
 def _changing(table: Table, base: dict[str, object]) -> Table:

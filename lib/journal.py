@@ -108,7 +108,7 @@ def says(table: pd.DataFrame, run: str) -> str:
     verdicts = mine["verdict"].replace("", "without a verdict").value_counts()
     told = ", ".join(f"{n} {verdict}" for verdict, n in verdicts.items())
     trainings = f"{mine['trainings'].sum():.0f} trainings"  # not how long they took: equal runs say the same
-    return f"Run {run} holds {len(mine)} finished parts ({told}; {trainings}); all {n_runs} runs hold {len(table)}."
+    return f"Run {run} holds {len(mine)} finished parts ({told}; {trainings}); all runs ({n_runs}): {len(table)}."
 
 
 def cost(part: Path) -> tuple[int, float]:
@@ -140,7 +140,7 @@ def _row(part: Path, outputs: Path) -> dict[str, object]:
     row["question"], row["expected"] = _asked(part / "executed.ipynb", runs.CODE / "notebooks" / f"{notebook}.ipynb")
     row["trainings"], row["seconds"] = cost(part)
     try:
-        told, made = (read_json(part / name) for name in ("result.json", "manifest.json"))
+        told, made = (json.loads((part / name).read_text()) for name in ("result.json", "manifest.json"))
         numbers = told["metrics"]
         row |= {"verdict": told["verdict"], "says": told["says"], "finished": made["finished"]}
         row |= {key: numbers.get(key) for key in ("lwlrap", "lwlrap_low", "lwlrap_high")}

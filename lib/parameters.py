@@ -208,6 +208,17 @@ def configuration(params: Mapping[str, object]) -> dict[str, object]:
     return {name: value for name, value in params.items() if name not in place}
 
 
+def image_pixels(params: Mapping[str, object]) -> float:
+    """Pixels of a training picture under these parameters; with progressive resizing, of its mean epoch.
+
+    Compute is counted in them: epochs times pixels.
+    """
+    if params["image_size"]:
+        sizes = [*params["progressive"], params["image_size"]]
+        return len(sizes) / sum(1 / size**2 for size in sizes)  # equal compute at each size: epochs go with 1 / size^2
+    return params["n_mels"] * params["window_s"] * params["sample_rate"] / params["hop_length"]
+
+
 def _checked(name: str, value: object) -> object:
     if name not in KEYS:
         near = difflib.get_close_matches(str(name), KEYS, n=1, cutoff=0.5)  # YAML reads `1:` and `on:` as no text

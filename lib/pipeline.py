@@ -122,6 +122,7 @@ def _alone(home: Path) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             sys.stdout.write(f"{home.relative_to(ROOT)} is being made by another process; waiting for it.\n")
+            sys.stdout.flush()
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 

@@ -6,7 +6,7 @@ Conventions
 -----------
 target : the result.json of a part, a path below outputs/ relative to the workbook. It is written last and means done.
 layers : parameter files, each over the one before: those of `profile`, then params/<run>.yaml if there is one, which
-         may name a `run` and a `variant` of its own and then is an experiment within that run.
+         may name a `run` and a `variant` of its own: then it is an experiment, laid over the file of that run.
 recipe : a variant of 04 that 10 compares: the base, one of VARIANTS, or an experiment, params/<recipe>.yaml; with a
          seed of its own it is the variant `<recipe>.seed_<n>`.
 Light imports only: every job of a cluster reads the Snakefile again.
@@ -85,6 +85,10 @@ class Plan:
         layers = [ROOT / "params" / f"{name}.yaml" for name in profile.split()]
         layers += [own] if run and own.is_file() and own not in layers else []
         read = [parameters.load_profile(layer) for layer in layers]
+        its_run = ROOT / "params" / f"{read[-1].get('run', '')}.yaml" if read else own
+        if its_run.is_file() and its_run not in layers:  # an experiment lies over the run that it belongs to
+            layers.insert(-1, its_run)
+            read.insert(-1, parameters.load_profile(its_run))
         typed = {"data_dir": data_dir} if data_dir else {}
         params = {name: value for layer in read for name, value in layer.items()} | typed
         if run and "run" not in (read[-1] if own in layers else {}):

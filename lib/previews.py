@@ -18,6 +18,7 @@ from lib import cache as caches
 from lib.batches import N_MASKS
 from lib.features import LogMel
 from lib.models import Network, WindowModel
+from lib.parameters import image_pixels
 from lib.runs import Run
 from lib.windows import Windows
 
@@ -43,7 +44,7 @@ def costs(table: experiments.Table, run: Run, clips: pd.DataFrame) -> pd.DataFra
         if logmel not in timed:
             timed[logmel] = min(_seconds(logmel, heard) for _ in range(3))
         size = logmel.n_channels * logmel.n_mels * 2 * logmel.frames_per_s
-        rows.append([name, timed[logmel], round(size), round(experiments.image_pixels(trial.params))])
+        rows.append([name, timed[logmel], round(size), round(image_pixels(trial.params))])
     found = pd.DataFrame(rows, columns=["variant", "times_base", "bytes_per_s", "pixels"])
     found["times_base"] = (found["times_base"] / found["times_base"].iloc[0]).round(2)
     return found.drop_duplicates("variant", ignore_index=True)

@@ -14,12 +14,13 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from lib import metrics, oof
+from lib import metrics, oof, parameters
 from lib.files import read_json
 from lib.plan import BASE, unseeded
 
-__all__ = ["Comparison", "against_base"]
+__all__ = ["Comparison", "against_base", "says", "shown"]
 
+UNEQUAL = 0.02  # from there on two trainings are not said to have cost the same
 MADE = ("data", "curation")  # follow from the other settings: not what a person changed
 
 
@@ -28,8 +29,8 @@ class Comparison(NamedTuple):
 
     Attributes
     ----------
-    table : as `metrics.score_all`, and `changed`, the settings that differ from the base; the base on top; no row where
-        the base is not whole
+    table : as `metrics.score_all`, with `changed`, the settings that differ from the base, and `compute`, pixels of all
+        training pictures over the base's; the base on top; no row where the base is not whole
     curves : learning curves of the same variants: variant, model, epoch, train_loss, valid_loss, lwlrap
     refused : a sentence for each reason why variants are not compared
     """
@@ -53,7 +54,7 @@ def against_base(home: Path, base_home: Path | None = None) -> Comparison:
     except (OSError, ValueError, KeyError) as error:
         empty = pd.DataFrame({"variant": [], "verdict": []})
         return Comparison(empty, empty, [f"Nothing is compared with {base.parents[1].name}/{BASE}: {error}"])
-    found, changed, causes = {BASE: clips}, {BASE: ""}, defaultdict(list)
+    found, changed, settings, causes = {BASE: clips}, {BASE: ""}, {BASE: setting}, defaultdict(list)
     folders = (path.parent for path in (home / "04_kfold").glob("[!.]*/configuration.json"))
     others = sorted(folder for folder in folders if not unseeded(folder.name)[1])
     for folder in others:
@@ -62,16 +63,47 @@ def against_base(home: Path, base_home: Path | None = None) -> Comparison:
             if folder != base:
                 theirs, found[name] = _comparable(folder, base, setting, clips)
                 differ = [k for k, value in theirs.items() if k not in MADE and value != setting.get(k)]
+                settings[name] = theirs
                 changed[name] = ", ".join(f"{k} {theirs[k]}" for k in differ)
         except (OSError, ValueError, KeyError) as error:
             causes[str(error)].append(name)
+    compute = {name: _compute(of) for name, of in settings.items()}
     scored = metrics.score_all(clips.targets, {name: of.scores for name, of in found.items()}, BASE, clips.groups)
     table = pd.DataFrame(scored)
     table.insert(1, "changed", table["variant"].map(changed))
+    table["compute"] = table["variant"].map(compute) / compute[BASE]
     curves = pd.concat([of.epochs.assign(variant=name) for name, of in found.items()], ignore_index=True)
     whom = f"{base.parents[1].name}/{BASE}"
     refused = [f"Not compared with {whom}: {', '.join(names)}. {why}" for why, names in causes.items()]
     return Comparison(table, curves, refused)
+
+
+def shown(comparison: Comparison) -> pd.DataFrame:
+    """The columns of the table that fit on a page, rounded."""
+    difference = ["lwlrap_diff", "lwlrap_diff_low", "lwlrap_diff_high"]
+    columns = ["variant", "changed", "lwlrap", *difference, "verdict", "compute"]
+    return comparison.table[[name for name in columns if name in comparison.table]].round(3)
+
+
+def says(comparison: Comparison) -> str:
+    """Every difference to the base in a sentence, and where the compute was not equal."""
+    table, told = comparison.table, []
+    for row in table.dropna(subset="lwlrap_diff").itertuples() if "lwlrap_diff" in table else []:
+        sentence = (
+            f"{row.variant} against the base: lwlrap {row.lwlrap_diff:+.3f} ({row.lwlrap_diff_low:+.3f} to "
+            f"{row.lwlrap_diff_high:+.3f}), {row.verdict}"
+        )
+        unequal = abs(row.compute - 1) > UNEQUAL
+        told.append(sentence + (f", but at {row.compute:.2f} times the compute (epochs x pixels)." if unequal else "."))
+    return " ".join(told)
+
+
+def _compute(setting: Mapping) -> float:
+    """Epochs times pixels of a training picture; NaN where a setting does not tell them."""
+    try:
+        return setting["epochs"] * parameters.image_pixels(setting)
+    except KeyError:
+        return float("nan")
 
 
 def _read(variant: Path) -> tuple[dict, oof.Clips]:

@@ -103,7 +103,7 @@ def test_variants_are_chosen_by_name_and_may_be_joined():
 
 def test_epochs_go_with_the_pixels_of_a_picture():
     params = base(n_mels=64, window_s=3.0, sample_rate=22050, hop_length=441, image_size=0, trial_epochs=40)
-    assert experiments.image_pixels(params) == 64 * 150
+    assert parameters.image_pixels(params) == 64 * 150
     assert experiments._epochs(params, {}) == 40
     assert experiments._epochs(params, {"n_mels": 128}) == 20
     assert experiments._epochs(params, {"window_s": 1.0}) == 120

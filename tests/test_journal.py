@@ -185,7 +185,7 @@ def test_a_screening_has_no_verdict_and_says_so(tmp_path):
 def test_the_answer_in_sentences_counts_verdicts(outputs):
     table = journal.rebuild(outputs)
     said = journal.says(table, "mine")
-    assert said.startswith("Run mine holds 3 finished parts (") and said.endswith("all 2 runs hold 4.")
+    assert said.startswith("Run mine holds 3 finished parts (") and said.endswith("all runs (2): 4.")
     for part in ("1 unclear", "1 measured", "1 dropped", "6 trainings);"):
         assert part in said
     assert "**How much audio" in journal.answers(table) and "It is so." in journal.answers(table)

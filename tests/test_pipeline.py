@@ -276,6 +276,24 @@ def test_a_layer_alone_is_no_profile(workbook):
     assert code == 1 and "'small' is no whole profile: it lacks data_dir, n_folds, profile, run, seed" in said
 
 
+def test_an_experiment_lies_over_the_file_of_its_run(workbook):
+    """So the base has what the run's own file says, whether PROFILE names that file or not."""
+    (workbook.root / "params" / "quick.yaml").write_text("run: quick\nepochs: 3\n")
+    (workbook.root / "params" / "mels32.yaml").write_text("run: quick\nvariant: mels32\nn_mels: 32\n")
+    for words in ("'demo', 'mels32'", "'demo quick', 'mels32'", "'demo mels32'"):
+        made = in_workbook(workbook, f"Plan.read({words})")
+        assert (made.base["epochs"], made.base["n_mels"], made.home) == (3, 64, "outputs/quick")
+        assert (made.params["epochs"], made.params["n_mels"], made.variant) == (3, 32, "mels32")
+
+
+@pytest.mark.parametrize("name", ["007", "1e5", "1_0", "true", "../evil", "findings", "a b"])
+def test_a_run_that_is_no_name_is_refused_before_anything_is_written(workbook, name):
+    before = sorted(workbook.root.rglob("*"))
+    code, said = workbook.run("--run", name)
+    assert code == 1 and "run=" in said and len(said.splitlines()) == 1
+    assert sorted(workbook.root.rglob("*")) == before
+
+
 def test_a_profile_that_was_forgotten_sets_nothing_aside(workbook):
     """An experiment within a run that another profile made: demo, which nobody meant, would have it all made anew."""
     for path in (workbook.root / "outputs" / "demo").rglob("result.json"):

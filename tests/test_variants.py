@@ -24,6 +24,19 @@ def test_variants_are_compared_with_the_base_on_top(tmp_path):
     assert set(found.curves["variant"]) == set(table.index) and set(found.curves["model"]) == {"without_0", "without_1"}
 
 
+def test_the_answer_is_told_with_what_it_cost(tmp_path):
+    pixels = {"image_size": 0, "progressive": [], "n_mels": 64, "window_s": 1.0, "sample_rate": 100, "hop_length": 1}
+    make_variant(tmp_path / "mine", right=0.9, epochs=4, **pixels)
+    make_variant(tmp_path / "mine", "alike", right=0.3, epochs=2, **pixels | {"n_mels": 128})
+    make_variant(tmp_path / "mine", "short", right=0.9, epochs=1, **pixels)
+    found = variants.against_base(tmp_path / "mine")
+    alike, short = variants.says(found).split(". short ")
+    assert alike.startswith("alike against the base: lwlrap -0.300 (-0.") and alike.endswith("), dropped")
+    assert short.endswith("unclear, but at 0.25 times the compute (epochs x pixels).")
+    assert variants.shown(found)["compute"].tolist() == [1, 1, 0.25]
+    assert variants.says(variants.against_base(tmp_path / "none")) == ""
+
+
 def test_other_seeds_of_a_recipe_are_no_variants(tmp_path):
     for name in ("curated", "good", "good.seed_2020", "curated.seed_2020"):
         make_variant(tmp_path / "mine", name, right=0.5)
