@@ -35,7 +35,7 @@ setup: .venv/made ## make the virtual environment .venv with the tested versions
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,pipeline,kaggle]'
-	@touch $@
+	@touch $@ && echo "Ready. Next: make demo, or source .venv/bin/activate"
 
 run: setup ## all notebooks of RUN with PROFILE on DATA=folder, or NB="04 05" and what they need; goes on where it was
 	@$(PIPELINE) --run '$(RUN)' --profile '$(PROFILE)' --data '$(DATA)' --only '$(NB)' $(if $(GPUS),--gpus $(GPUS)) --on $(ON) -- $(ARGS)

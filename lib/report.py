@@ -93,6 +93,7 @@ def build(home: Path) -> Path:
             nav = f'<nav><a href="index.html">Run {_quoted(home.name)}</a> {_quoted(page.name)}</nav>'
             toggle = '<input type="checkbox" id="code"> <label for="code">show code</label>'
             body = f"{nav}{toggle}<main>{_stopped(page)}{_rendered(home / page.folder / EXECUTED)}{below}</main>"
+            body = _anywhere(body, page, home.resolve().parents[1])
             (partial / page.file).write_text(_document(f"{page.name} · {home.name}", body), encoding="utf-8")
         (partial / "index.html").write_text(_document(f"Run {home.name}", _index(home, pages)), encoding="utf-8")
         files.throw_away(site)
@@ -210,6 +211,15 @@ def _rendered(path: Path) -> str:
             cell.outputs = _quiet(cell.outputs)
     body, _ = HTMLExporter(template_name="basic").from_notebook_node(notebook)
     return REMOTE.sub("", body)
+
+
+def _anywhere(body: str, page: Page, root: Path) -> str:
+    """The page without the places of this machine: the workbook's folder and that of the data set."""
+    data = Path(str(page.told.get("parameters", {}).get("data_dir", "demo"))).expanduser()
+    for place in (data, (root / data).resolve()):
+        if len(place.parent.parts) > 1 and place.parent != root:
+            body = body.replace(f"{_quoted(str(place.parent))}/", "path/to/")
+    return body.replace(f"{_quoted(str(root))}/", "")
 
 
 def _quiet(outputs: list) -> list:
