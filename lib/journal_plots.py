@@ -27,11 +27,12 @@ def learning_curves(curves: pd.DataFrame) -> Figure:
         for side, column in zip(axes, ("train_loss", "lwlrap"), strict=True):
             folds = np.array([_over_shares(one, column) for _, one in curve.groupby("model")])
             side.fill_between(SHARES, folds.min(0), folds.max(0), color=style["color"], alpha=0.08, lw=0)
-            side.plot(SHARES, folds.mean(0), lw=2.5 if i == 0 else 1.3, label=name.replace("_", " "), **style)
+            side.plot(SHARES, folds.mean(0), lw=2.5 if i == 0 else 1.3, marker=".", label=name, **style)
         ends.append(folds.mean(0)[-1])
     for side, what in zip(axes, ("training loss, as augmented (nats)", "lwlrap of held-out windows"), strict=True):
         side.set(xlabel="share of the training (%)", ylabel=what)
-    others = f", the others between {min(ends[1:]):.3f} and {max(ends[1:]):.3f}" if ends[1:] else ""
+    low, high = (f"{end(ends[1:] or [0]):.3f}" for end in (min, max))
+    others = "" if not ends[1:] else f", the rest at {low}" if low == high else f", the others between {low} and {high}"
     axes[0].set_title("Lines: means of the folds; shades: their range")
     axes[1].set_title(f"The base ends at {ends[0]:.3f}{others}")
     figure.legend(*axes[1].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize="small")
@@ -39,7 +40,7 @@ def learning_curves(curves: pd.DataFrame) -> Figure:
 
 
 def _over_shares(curve: pd.DataFrame, column: str) -> np.ndarray:
-    """The column of one model's curve at SHARES, between the epochs that measured it."""
+    """The column of one model's curve at SHARES, between the epochs that measured it; NaN before the first."""
     share = 100 * (curve["epoch"] + 1) / (curve["epoch"].max() + 1)
     there = curve[column].notna()
-    return np.interp(SHARES, share[there], curve.loc[there, column])
+    return np.interp(SHARES, share[there], curve.loc[there, column], left=np.nan)

@@ -59,7 +59,7 @@ def learning_curves(epochs: pd.DataFrame) -> Figure:
         left.plot(curve["epoch"] + 1, curve["valid_loss"], **dots)
         right.plot(curve["epoch"] + 1, curve["lwlrap"], label=name, **dots)
     last = epochs.groupby("model").tail(1)
-    left.set(xlabel="epoch", ylabel="loss (nats)", title="Thin: training, as augmented; dotted: held-out windows")
+    left.set(xlabel="epoch", ylabel="loss (nats)", title="Thin: training, as augmented; with dots: held-out windows")
     right.set(
         xlabel="epoch",
         ylabel="lwlrap of single windows",
@@ -133,15 +133,14 @@ def differences(table: pd.DataFrame, base: str = "the base") -> Figure:
         colour = VERDICT_COLOURS[row.verdict]
         axes.plot([row.lwlrap_diff_low, row.lwlrap_diff_high], [y, y], color=colour, lw=2)
         axes.plot(row.lwlrap_diff, y, "o", color=colour)
-    labels = table["variant"].str.replace("_", " ") + "  " + table["verdict"]
-    axes.set_yticks(np.arange(len(table)), labels)
-    axes.invert_yaxis()
+    axes.set_yticks(np.arange(len(table)), table["variant"] + "  " + table["verdict"])
+    axes.set_ylim(len(table) - 0.5, -0.5)
     axes.grid(visible=False, axis="y")
-    kept = int((table["verdict"] == "kept").sum())
-    decided = "no verdict: a screening" if (table["verdict"] == "screened").all() else f"{kept} better than chance"
+    counts = table["verdict"].value_counts()
+    decided = ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICT_COLOURS if verdict in counts)
     axes.set(
         xlabel=f"difference in lwlrap to {base} (interval corrected by Holm; {int(table['n'].iloc[0])} clips)",
-        title=f"{len(table)} variants against {base}: {decided}",
+        title=f"Against {base}: {decided}",
     )
     return figure
 
