@@ -189,6 +189,10 @@ def _changed(notebook: str, params: Mapping[str, object]) -> tuple[str, str]:
         given["data_dir"] = f"path/to/{Path(str(params['data_dir'])).name}"
     command = [f"papermill notebooks/{notebook}.ipynb out.ipynb -f params/{name}.yaml"]
     command += [f"-p {key} {_typed(value)}" for key, value in {**given, **differ}.items()]
+    if differ.get("fold") == -1 and "n_folds" in params:  # pools what has been trained before
+        every = " ".join(map(str, [*range(params["n_folds"]), -1]))
+        command = [f"for fold in {every}; do", *command, "; done"]
+        command = [word.replace("-p fold -1", "-p fold $fold") for word in command]
     what = [f"{key} {_typed(value)}" for key, value in differ.items() if key not in ("fold", "part")]
     return ", ".join(what) if profile else f"not known: there is no params/{name}.yaml", " ".join(command)
 

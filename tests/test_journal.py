@@ -118,6 +118,14 @@ def test_what_differs_from_the_profile_and_the_command_name_no_place_of_this_mac
     assert "secret" not in (tmp_path / "journal.csv").read_text()
 
 
+def test_the_command_of_what_is_pooled_trains_what_it_pools(tmp_path):
+    given = {"run": "mine", "profile": "demo", "data_dir": "demo", "n_folds": 3, "fold": -1, "holdout_fold": -1}
+    write_part(tmp_path / "mine" / "04_kfold" / "curated" / "pooled", parameters=given)
+    (command,) = journal.rebuild(tmp_path)["command"]
+    assert command.startswith("for fold in 0 1 2 -1; do papermill notebooks/04_kfold.ipynb out.ipynb ")
+    assert "-p fold $fold" in command and command.endswith("; done")
+
+
 def test_a_profile_that_is_gone_is_said_to_be(tmp_path):
     write_part(tmp_path / "mine" / "01_eda", parameters={"profile": "lost", "run": "mine"})
     assert row(journal.rebuild(tmp_path), "01_eda")["changed"] == "not known: there is no params/lost.yaml"
