@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-__all__ = ["KEYS", "Key", "check", "configuration", "declared", "load_profile"]
+__all__ = ["KEYS", "PLACE", "Key", "check", "configuration", "declared", "image_pixels", "load_profile"]
 
 
 @dataclass(frozen=True)

@@ -142,7 +142,8 @@ class Run:
         mine = {**parameters.configuration(self.params), **read}
         path = self.variant / "configuration.json"
         theirs = read_json(path) if path.is_file() else mine
-        differ = [k for k in sorted(mine.keys() | theirs.keys()) if mine.get(k) != theirs.get(k)]
+        known = mine.keys() | theirs.keys() - set(parameters.PLACE)  # a key may have become one of place since
+        differ = [k for k in sorted(known) if mine.get(k) != theirs.get(k)]
         if self.params["overwrite"]:
             part = [] if self.folder == self.variant and "seeds" in self.params else [self.folder]
             for made in [self.variant] if differ else [*part, self.variant / "pooled"]:
