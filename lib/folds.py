@@ -235,7 +235,8 @@ def _stratify(groups: np.ndarray, truth: np.ndarray, n_folds: int, seed: int) ->
     if len(names) < n_folds:
         raise ValueError(
             f"{len(names)} groups can't fill n_folds={n_folds}, as a group is never split. "
-            f"Set n_folds to {len(names)} or less, or add clips of other groups."
+            + (f"Set n_folds to {len(names)} or less, or add" if len(names) > 1 else "Add")
+            + " clips of other groups."
         )
     counts = np.zeros((len(names), 1 + truth.shape[1]))  # of each group: clips, then clips of each class
     np.add.at(counts, group, np.column_stack([np.ones(len(truth)), truth]))
