@@ -307,7 +307,8 @@ def test_checkpoints_are_spaced_and_the_last_epoch_has_one(tones, tmp_path, monk
 def test_the_curve_is_computed_over_all_windows_at_once(tones, tmp_path, monkeypatch):
     """Batches of 4: a mean over batches would be another number."""
     monkeypatch.setattr(batches, "SCORING_BATCH", 4)
-    _, curve, model, validation = fit(tones, tmp_path / "checkpoint")
+    begun = dataclasses.replace(RECIPE, epochs=1)  # while there are errors: all numbers of a perfect ranking are 1
+    _, curve, model, validation = fit(tones, tmp_path / "checkpoint", recipe=begun)
     assert len(validation) > 3
     logits = models.score(model, validation.cache, validation.table, WIDTH, batch_size=4)
     truth = validation.targets.numpy()

@@ -66,7 +66,15 @@ def run(tmp_path, clips, dealt, monkeypatch):
     write(pd.DataFrame(heard, columns=columns), selected / "heard" / "without_0" / "heard.csv")
     write_json(selected / "configuration.json", {"folds": folds.digest(dealt)})
     write_json(selected / "result.json", {})
-    plain = {"run": "test", "train_set": "curated", "train_windows": "all", "rule": "top_1", "ignore_missing": False}
+    plain = {
+        "run": "test",
+        "profile": "demo",
+        "data_dir": "demo",
+        "train_set": "curated",
+        "train_windows": "all",
+        "rule": "top_1",
+        "ignore_missing": False,
+    }
 
     def make(model="without_0", **params):
         folder = tmp_path / "04_kfold" / "x" / model

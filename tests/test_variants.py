@@ -114,7 +114,7 @@ def test_curves_of_different_length_are_drawn_over_the_share_of_the_training(tmp
     assert base.get_xdata().tolist() == list(range(5, 101, 5))
     assert base.get_ydata()[-1] == pytest.approx(0.9) and other.get_ydata()[-1] == pytest.approx(0.4)
     assert base.get_color() == "black" and base.get_label() == "curated"
-    assert scores.get_title() == "The base ends at 0.900, the others between 0.400 and 0.400"
+    assert scores.get_title() == "The base ends at 0.900, the rest at 0.400"
     assert losses.lines[0].get_ydata()[-1] == pytest.approx(0.5) and "(nats)" in losses.get_ylabel()
     assert "(%)" in scores.get_xlabel()
 
