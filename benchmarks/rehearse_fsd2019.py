@@ -202,7 +202,7 @@ def expected(rehearsed: pd.DataFrame) -> pd.DataFrame:
     seconds = {subset: 3600 * hours for subset, hours in HOURS.items()}
     rehearsed_s = rehearsed["curated_s"].iloc[0] + rehearsed["noisy_s"].iloc[0]
     cached = seconds["curated"] + seconds["noisy"]
-    n_curated, k = rehearsed["curated"].iloc[0], values["n_folds"]
+    n_curated, k = rehearsed["curated"].iloc[0] / rehearsed["share"].iloc[0], values["n_folds"]
     epochs = values["epochs"] * n_curated / 3600 / rate["train"]  # hours on all clips
     listened = {subset: s / values["hop_s"] / 3600 / rate["score"] for subset, s in seconds.items()}  # by one model
     rows = [
@@ -214,7 +214,7 @@ def expected(rehearsed: pd.DataFrame) -> pd.DataFrame:
     ]
     table = pd.DataFrame(rows, columns=["stage", "hours", "of"])
     table["memory_gb"] = [rehearsed[of.index.str.startswith(name)]["memory_mb"].max() / 1024 for name in table["of"]]
-    table["disk_gb"] = [SHORTER * rehearsed["cache_mb"].max() / 1024] + [np.nan] * 4
+    table["disk_gb"] = [rehearsed["cache_mb"].max() * cached / rehearsed_s / 1024] + [np.nan] * 4
     return table.drop(columns="of").assign(windows_trained_per_s=rate["train"], windows_scored_per_s=rate["score"])
 
 
