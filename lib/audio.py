@@ -7,8 +7,7 @@ Conventions
 path    : a file, or a member of an archive written "folder/archive.zip!member.wav"; nothing is ever extracted.
 samples : float32 (n_samples,), mono, in about [-1, 1] (resampling may overshoot); their rate is the one asked for.
 reasons : "missing", "empty", "unreadable: ...", "truncated: ...", "contains NaN ...",
-          "damaged: ...", "all silent". They hold no path
-          and no address, so that tables of two machines are the same.
+          "damaged: ...", "all silent". They hold no path and no address, so that tables of two machines are the same.
 
 Used in: `datasets` and `audit` (headers), `cache` (samples), 01_eda and `plots` (listening), 08_submission.
 """

@@ -222,11 +222,11 @@ def _floor_db(frames: np.ndarray, logmel: LogMel) -> float:
 
 def _check_whole(place: Path, n_listed: int, n_clips: int, n_frames: int, logmel: LogMel) -> None:
     """Refuse a cache that was damaged since it was written: it was renamed into place whole."""
-    expected = 2 * n_frames * logmel.n_channels * logmel.n_mels  # bytes of float16
-    if n_listed != n_clips or (place / "frames.f16").stat().st_size != expected:
+    size, expected = (place / "frames.f16").stat().st_size, 2 * n_frames * logmel.n_channels * logmel.n_mels  # float16
+    if n_listed != n_clips or size != expected:
         raise ValueError(
-            f"{place} is damaged: {n_listed} of {n_clips} clips, {(place / 'frames.f16').stat().st_size} of {expected} "
-            "bytes of frames. Delete that folder: it is made again."
+            f"{place} is damaged: {n_listed} of {n_clips} clips, {size} of {expected} bytes of frames. "
+            "Delete that folder: it is made again."
         )
 
 

@@ -357,9 +357,10 @@ def _read_tables(base: Path, layout: str, esc10_only: bool, found: list[tuple]) 
             else:
                 found.append((row["fname"], subset, "row repeated: one is used", True))
     if layout == "esc50":
-        zero = [fname for fname, clip in clips.items() if clip["fold"] < 0]
-        clips = _check_published(clips, base / part.table, malformed)
-        found += [(fname, "curated", "malformed row: published folds are counted from 1", False) for fname in zero]
+        published = _check_published(clips, base / part.table, malformed)
+        lost = [fname for fname in clips if fname not in published]
+        found += [(fname, "curated", "malformed row: published folds are counted from 1", False) for fname in lost]
+        clips = published
         classes = _in_order({(clip["target"], clip["labels"][0]) for clip in clips.values()}, base / "meta/esc50.csv")
     elif layout == "zenodo":
         classes = _vocabulary(base / "vocabulary.csv")

@@ -233,7 +233,7 @@ def score_all(
     -------
     A dict for each, with `variant` (its name) and `n_seeds` (its own), in the order of `found`
     """
-    cubes = {name: scores if scores.ndim == 3 else scores[None] for name, scores in found.items()}
+    cubes = {name: _by_seed(scores) for name, scores in found.items()}
     rows = [{"variant": k, **bootstrap(targets, found[k], groups), "n_seeds": len(v)} for k, v in cubes.items()]
     others = [name for name in found if name != base]
     if base in found and others:
