@@ -145,7 +145,8 @@ class Run:
         known = mine.keys() | theirs.keys() - set(parameters.PLACE)  # a key may have become one of place since
         differ = [k for k in sorted(known) if mine.get(k) != theirs.get(k)]
         if self.params["overwrite"]:
-            part = [] if self.folder == self.variant and "seeds" in self.params else [self.folder]
+            experiment = self.folder == self.variant and {"seeds", "tabulate"} <= self.params.keys()
+            part = [] if experiment else [self.folder]
             for made in [self.variant] if differ else [*part, self.variant / "pooled"]:
                 throw_away(made)
         elif differ:

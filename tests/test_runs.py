@@ -393,3 +393,16 @@ def test_a_table_of_results_is_written_again(root):
     assert result(run)["says"] == "half"
     finish(run, says="more", again=True)
     assert result(run)["says"] == "more"
+
+
+def test_overwrite_throws_a_part_away_but_an_experiment_only_with_another_configuration(root):
+    """02, 03 and 07 hold trials that settle one by one; 06 has several seeds too, but is one part."""
+    for notebook, more, stays in (("06_stage2", {}, False), ("02_features", {"tabulate": True}, True)):
+        values = {**FLAT, "seeds": [1], **more}
+        runs.start(values, notebook).settle(folds="f")
+        kept = root / "outputs" / "r" / notebook / "kept"
+        kept.write_text("")
+        runs.start({**values, "overwrite": True}, notebook).settle(folds="f")
+        assert kept.exists() == stays
+        runs.start({**values, "overwrite": True, "lr": 0.2}, notebook).settle(folds="f")
+        assert not kept.exists()
