@@ -11,6 +11,7 @@ import soundfile
 from lib import nested
 
 ROOT = Path(__file__).resolve().parents[1]
+os.environ["CUDA_VISIBLE_DEVICES"] = ""  # tests compare to the last bit, on the processor
 
 
 @pytest.fixture(scope="session")
