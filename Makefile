@@ -10,7 +10,7 @@ RUN ?=
 PROFILE ?= demo
 DATA ?=
 NB ?=
-# Trainings at once, a GPU each (empty: as many as this machine has), and profiles/<ON>: default (this machine) or slurm.
+# Trainings at once on GPUs (empty: one each; more share them), and profiles/<ON>: default (this machine) or slurm.
 # ARGS: further words for snakemake.
 GPUS ?=
 ON ?= default

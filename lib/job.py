@@ -3,7 +3,8 @@
     python -m lib.job papermill [options] notebook.ipynb executed.ipynb ...
 
 Its stderr (progress of a training) goes to log.txt beside the executed notebook. With GPUS=n in the environment it
-takes one of n GPUs that no other such job has. Standard library only: it runs before every notebook of the pipeline.
+takes one of n places on this machine's GPUs that no other such job has. Standard library only: it runs before every
+notebook of the pipeline.
 
 Used in: Snakefile, `pipeline`.
 """
@@ -12,13 +13,14 @@ import ctypes
 import fcntl
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-__all__ = ["MARK", "claim_gpu", "end_with_caller", "failure", "main"]
+__all__ = ["MARK", "claim_gpu", "count_gpus", "end_with_caller", "failure", "main"]
 
 MARK = "! "  # begins the lines that `pipeline` passes on
 
@@ -32,13 +34,22 @@ def end_with_caller() -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def claim_gpu(n: int) -> tuple[int, int] | None:
-    """A GPU of 0 to n - 1 that no other process has claimed, and the open file (descriptor) that holds the claim."""
-    for gpu in range(n):
-        file = os.open(Path(tempfile.gettempdir(), f"sound-tagging-gpu-{gpu}.lock"), os.O_CREAT | os.O_RDWR)
+def count_gpus() -> int:
+    """GPUs of this machine, by NVIDIA's tool."""
+    if not shutil.which("nvidia-smi"):
+        return 0
+    return subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False).stdout.count("GPU ")
+
+
+def claim_gpu(n: int, n_gpus: int) -> tuple[int, int] | None:
+    """A GPU for one of n trainings at once, which share n_gpus out among them, and the open file (descriptor) that
+    holds the claim; None without a GPU, and when all n places are taken.
+    """
+    for place in range(n if n_gpus else 0):
+        file = os.open(Path(tempfile.gettempdir(), f"sound-tagging-gpu-{place}.lock"), os.O_CREAT | os.O_RDWR)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return gpu, file
+            return place % n_gpus, file
         except BlockingIOError:
             os.close(file)
     return None
@@ -65,7 +76,8 @@ def failure(executed: Path, log: Path) -> str:
 def main(words: list[str]) -> int:
     """Run `words`; the exit status of the command."""
     end_with_caller()
-    claimed = None if "CUDA_VISIBLE_DEVICES" in os.environ else claim_gpu(int(os.environ.get("GPUS", "0")))
+    at_once = int(os.environ.get("GPUS", "0"))
+    claimed = claim_gpu(at_once, count_gpus()) if at_once and "CUDA_VISIBLE_DEVICES" not in os.environ else None
     if claimed:
         os.environ["CUDA_VISIBLE_DEVICES"] = str(claimed[0])
     executed = Path([word for word in words if word.endswith(".ipynb")][-1])

@@ -8,7 +8,6 @@ Used in: `make run` (python -m lib.pipeline).
 import argparse
 import fcntl
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -17,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lib.files import read_json
-from lib.job import MARK, end_with_caller
+from lib.job import MARK, count_gpus, end_with_caller
 from lib.plan import ROOT, Plan
 
 __all__ = ["follow", "main"]
@@ -57,13 +56,6 @@ def _span(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def _gpus() -> int:
-    """GPUs of this machine, by NVIDIA's tool."""
-    if not shutil.which("nvidia-smi"):
-        return 0
-    return subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False).stdout.count("GPU ")
-
-
 def main(words: list[str]) -> int:
     """The command line behind `make run`: set aside what is made otherwise now, run snakemake, tell how far it is."""
     parser = argparse.ArgumentParser(prog="python -m lib.pipeline", description="Run the notebooks of a run.")
@@ -71,7 +63,7 @@ def main(words: list[str]) -> int:
     parser.add_argument("--run", default="", help="folder under outputs/")
     parser.add_argument("--data", default="", help="folder of the data set")
     parser.add_argument("--only", default="", help="numbers of notebooks, such as '04 05'; what they need comes along")
-    parser.add_argument("--gpus", type=int, default=_gpus(), help="trainings at once, a GPU each; by default all here")
+    parser.add_argument("--gpus", type=int, default=count_gpus(), help="trainings at once on GPUs; by default one each")
     parser.add_argument("--on", default="default", help="profiles/<name>: default (this machine), slurm")
     parser.add_argument("snakemake", nargs="*", help="further words for snakemake, after --")
     given = parser.parse_args(words)

@@ -377,13 +377,22 @@ def test_a_kernel_that_died_is_told_by_the_end_of_its_log(tmp_path):
 
 def test_each_training_has_a_gpu_of_its_own(tmp_path, monkeypatch):
     monkeypatch.setattr(job.tempfile, "gettempdir", lambda: str(tmp_path))
-    (first, file), (second, other) = job.claim_gpu(2), job.claim_gpu(2)
-    assert (first, second) == (0, 1) and job.claim_gpu(2) is None and job.claim_gpu(0) is None
+    (first, file), (second, other) = job.claim_gpu(2, 2), job.claim_gpu(2, 2)
+    assert (first, second) == (0, 1) and job.claim_gpu(2, 2) is None and job.claim_gpu(0, 2) is None
     os.close(file)
-    again, file = job.claim_gpu(2)
+    again, file = job.claim_gpu(2, 2)
     assert again == 0
     os.close(file)
     os.close(other)
+
+
+def test_more_trainings_than_gpus_share_them_evenly(tmp_path, monkeypatch):
+    monkeypatch.setattr(job.tempfile, "gettempdir", lambda: str(tmp_path))
+    claims = [job.claim_gpu(5, 2) for _ in range(5)]
+    assert [gpu for gpu, _ in claims] == [0, 1, 0, 1, 0] and job.claim_gpu(5, 2) is None
+    assert job.claim_gpu(6, 0) is None  # a GPU that is not there would be taken for a processor
+    for _, file in claims:
+        os.close(file)
 
 
 # --- helpers ---------------------------------------------------------------------------------------------------------
