@@ -194,15 +194,15 @@ def windows_per_s(values: dict[str, object]) -> dict[str, float]:
     return found
 
 
-def memory_mb(rehearsed: pd.DataFrame, stage: str, subsets: list[str], n_windows: float) -> float:
-    """Memory of the stages whose names begin so, drawn out along a line from the windows of the subsets to n_windows.
+def memory_mb(rehearsed: pd.DataFrame, stage: str, windows: dict[str, float]) -> float:
+    """Memory of the stages whose names begin so, drawn out along a line to this many windows of each subset.
 
     At most: what grows with the rows, which the rehearsal has all, is taken to grow with the windows too.
     """
     mine = rehearsed[rehearsed["stage"].str.startswith(stage)].groupby("share").max(numeric_only=True)
-    x, seen = mine[[f"{subset}_windows" for subset in subsets]].sum(axis=1), mine["memory_mb"]
-    slope = max(0, np.polyfit(x, seen, 1)[0]) if subsets and len(x) > 1 else 0
-    return seen.iloc[-1] + slope * (n_windows - x.iloc[-1])
+    x, seen = mine[[f"{subset}_windows" for subset in windows]].sum(axis=1), mine["memory_mb"]
+    slope = max(0, np.polyfit(x, seen, 1)[0]) if windows and len(x) > 1 else 0
+    return seen.iloc[-1] + slope * (sum(windows.values()) - x.iloc[-1])
 
 
 def expected(rehearsed: pd.DataFrame) -> pd.DataFrame:
@@ -213,36 +213,32 @@ def expected(rehearsed: pd.DataFrame) -> pd.DataFrame:
     """
     values = parameters.load_profile(ROOT / "params" / "fsd2019.yaml")
     rate, whole = windows_per_s(values), rehearsed[rehearsed["share"] == rehearsed["share"].max()].iloc[0]
-    windows = {subset: 3600 * hours / values["hop_s"] for subset, hours in HOURS.items()}
     longer = 3600 * (HOURS["curated"] + HOURS["noisy"]) / (whole["curated_s"] + whole["noisy_s"])
-    seconds = rehearsed.groupby("stage")["seconds"].last()
-    k, n_curated = values["n_folds"], whole["curated"] / whole["share"]
-    n_pairs, judges = k * (k - 1) / 2, (k - 1) / (N_FOLDS - 1)  # judges of a window for each here
-    epochs = values["epochs"] * n_curated / 3600 / rate["train"]  # hours on all clips
-    listened = {subset: n / 3600 / rate["score"] for subset, n in windows.items()}  # by one model
-    both = windows["curated"] + windows["noisy"]
-    rows = [
-        ("cache", longer * seconds["cache of curated and noisy"] / 3600, "cache", [], 0),
-        ("04, five folds", epochs * (k - 1) + listened["curated"], "04", ["curated"], windows["curated"]),
-        (
-            "04, ten pair models",
-            n_pairs * epochs * (k - 2) / k + (k - 1) * listened["curated"],
-            "04",
-            ["curated"],
-            windows["curated"],
-        ),
-        (
-            "05, noisy windows judged by ten models",
-            n_pairs * listened["noisy"],
-            "05",
-            ["curated", "noisy"],
-            judges * both,
-        ),
-        ("08, test clips by five models", k * listened["test"], "08", ["test"], windows["test"]),
-    ]
-    table = pd.DataFrame([row[:2] for row in rows], columns=["stage", "hours"])
-    table["memory_gb"] = [memory_mb(rehearsed, *row[2:]) / 1024 for row in rows]
-    table["disk_gb"] = [rehearsed["cache_mb"].max() * longer / 1024] + [np.nan] * 4
+    cached_s = rehearsed.loc[rehearsed["stage"].str.startswith("cache"), "seconds"].iloc[-1]
+    windows = {subset: 3600 * hours / values["hop_s"] for subset, hours in HOURS.items()}
+    listened = {subset: n / 3600 / rate["score"] for subset, n in windows.items()}  # hours of one model
+    k = values["n_folds"]
+    n_pairs, judges = k * (k - 1) / 2, (k - 1) / (N_FOLDS - 1)  # judges of a window for each that it has here
+    all_clips = (
+        values["epochs"] * whole["curated"] / whole["share"] / 3600 / rate["train"]
+    )  # hours of a training on all
+    hours = {
+        "cache": longer * cached_s / 3600,
+        "04, five folds": (k - 1) * all_clips + listened["curated"],
+        "04, ten pair models": n_pairs * (k - 2) / k * all_clips + (k - 1) * listened["curated"],
+        "05, noisy windows judged by ten models": n_pairs * listened["noisy"],
+        "08, test clips by five models": k * listened["test"],
+    }
+    held = {
+        "cache": {},
+        "04": {"curated": windows["curated"]},
+        "05": {subset: judges * windows[subset] for subset in ("curated", "noisy")},
+        "08": {"test": windows["test"]},
+    }
+    table = pd.DataFrame({"stage": hours.keys(), "hours": hours.values()})
+    first = table["stage"].str.partition(",")[0]
+    table["memory_gb"] = [memory_mb(rehearsed, stage, held[stage]) / 1024 for stage in first]
+    table["disk_gb"] = np.where(first == "cache", rehearsed["cache_mb"].max() * longer / 1024, np.nan)
     return table.assign(windows_trained_per_s=rate["train"], windows_scored_per_s=rate["score"])
 
 
