@@ -36,6 +36,7 @@ __all__ = [
     "prior_by_fold",
     "prior_scores",
     "ratio",
+    "says",
     "score_all",
     "validate",
 ]
@@ -146,13 +147,21 @@ def bootstrap(
     same for all groups of a resample, and one fewer than there are: n draws of n would understate the spread between
     few seeds. Chance that belongs to one seed and one group together counts more than once, so that intervals over
     seeds rather err on the wide side (simulated, 2 to 5 seeds: they held the truth in 90 to 99 % of cases).
-    Under about 20 groups they are too narrow. Raises ValueError as `validate`, and where there is one group only.
+    Under about 20 groups they are too narrow. One group alone (a fold may be one) has none: its limits are NaN. Raises
+    ValueError as `validate`.
 
     Source: Rao and Wu 1988 (n - 1 draws); Owen 2007, "The pigeonhole bootstrap" (crossed draws).
     """
     sums, n = _group_sums(targets, [scores], groups)
     values, resampled = _rates(sums, n_resamples, seed)
     return _intervals("", values[0], resampled[:, 0]) | {"n": n}
+
+
+def says(found: dict[str, float], name: str) -> str:
+    """A metric and its interval in words, from what `bootstrap` found."""
+    low, high = found[f"{name}_low"], found[f"{name}_high"]
+    interval = "one group of clips: no interval" if np.isnan(low) else f"95 % interval {low:.3f} to {high:.3f}"
+    return f"{found[name]:.3f} ({interval})"
 
 
 def compare(
@@ -178,7 +187,8 @@ def compare(
         n, n_groups, n_seeds: clips with a label, their groups, seeds a side
         smallest_diff: the smallest difference in lwlrap that this many clips could have shown: 2.8 bootstrap standard
             errors, which is 80 % power at 5 % two-sided
-        p: two-sided, of the difference in lwlrap, never below 2 / (n_resamples + 1); correct a table of them by `holm`
+        p: two-sided, of the difference in lwlrap, never below 2 / (n_resamples + 1); 1 where there is no interval;
+            correct a table of them by `holm`
         verdict: of lwlrap, before any correction: "kept" (interval above zero), "dropped" (below), "unclear" (holds it)
 
     Raises
@@ -402,8 +412,6 @@ def _group_sums(targets: np.ndarray, sides: list[np.ndarray], groups: np.ndarray
                 found.append([np.bincount(group[rows], precision), np.bincount(group, _hits(truth, scores))])
             columns += list(np.mean(found, axis=0))
         sums.append(np.stack([np.bincount(group[rows]), np.bincount(group), *columns], axis=1))
-    if len(names) < 2:
-        raise ValueError(f"one group only ({names[0]}): an interval needs two or more. Pass the groups of the clips.")
     return np.stack(sums), len(truth)
 
 
@@ -421,12 +429,17 @@ def _rates(sums: np.ndarray, n_resamples: int, seed: int) -> tuple[np.ndarray, n
 
 
 def _resample(sums: np.ndarray, n_resamples: int, seed: int) -> np.ndarray:
-    """Sums over groups, mean over seeds: of all in the first row, then of each resample, (1 + n_resamples, n_sums)."""
+    """Sums over groups, mean over seeds: of all in the first row, then of each resample, (1 + n_resamples, n_sums).
+
+    Resamples of one group are NaN: they would all be alike, which is no interval.
+    """
     rng = np.random.default_rng(seed)
-    n_seeds, n_groups, _ = sums.shape
+    n_seeds, n_groups, n_sums = sums.shape
     n_drawn = max(1, n_seeds - 1)
     seed_shares = rng.multinomial(n_drawn, np.full(n_seeds, 1 / n_seeds), n_resamples) / n_drawn
     totals = [sums.mean(0).sum(0)]
+    if n_groups < 2:
+        return np.vstack([*totals, np.full((n_resamples, n_sums), np.nan)])
     for shares in np.array_split(seed_shares, n_resamples * n_groups // CHUNK + 1):
         n = len(shares)
         drawn = rng.integers(n_groups, size=(n, n_groups)) + n_groups * np.arange(n)[:, None]
@@ -478,7 +491,7 @@ def _verdict(diff: np.ndarray, diffs: np.ndarray, counts: dict[str, int], level:
         **found,
         **counts,
         "smallest_diff": float(POWER * diffs[:, 0].std(ddof=1)),
-        "p": float(min(1, 2 * (1 + against) / (1 + len(diffs)))),
+        "p": 1.0 if np.isnan(low) else float(min(1, 2 * (1 + against) / (1 + len(diffs)))),
         "verdict": "kept" if low > 0 else "dropped" if high < 0 else "unclear",
     }
 

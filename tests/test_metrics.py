@@ -275,10 +275,22 @@ def test_comparison_of_seeds_is_paired_and_counts_them():
         metrics.compare(targets, base, base[:2], groups)
 
 
+def test_one_group_has_scores_but_no_interval():
+    targets, scores, groups = study(9)
+    found, all_of_them = metrics.bootstrap(targets, scores, ["a"] * 60), metrics.bootstrap(targets, scores, groups)
+    assert (found["lwlrap"], found["hit_rate"], found["n"]) == tuple(
+        all_of_them[k] for k in ("lwlrap", "hit_rate", "n")
+    )
+    assert np.isnan([found[f"{name}_{end}"] for name in ("lwlrap", "hit_rate") for end in ("low", "high")]).all()
+    assert metrics.says(found, "lwlrap") == f"{found['lwlrap']:.3f} (one group of clips: no interval)"
+    assert metrics.says(all_of_them, "hit_rate").startswith(f"{found['hit_rate']:.3f} (95 % interval 0.")
+    row = metrics.score_all(targets, {"base": scores, "other": scores + targets}, "base", ["a"] * 60)[1]
+    assert row["lwlrap_diff"] > 0 and np.isnan(row["lwlrap_diff_low"])
+    assert (row["verdict"], row["p"], row["p_holm"]) == ("unclear", 1, 1)
+
+
 def test_intervals_refuse_what_has_none():
     targets, scores, groups = study(9)
-    with pytest.raises(ValueError, match="one group only"):
-        metrics.bootstrap(targets, scores, ["a"] * 60)
     with pytest.raises(ValueError, match="59 groups for 60 rows"):
         metrics.bootstrap(targets, scores, groups[1:])
     with pytest.raises(ValueError, match="Mixup"):
