@@ -72,7 +72,7 @@ bench: setup ## speed and memory, as ratios inside one run
 	@for script in benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 kaggle: setup ## pack NB of RUN as a kernel and its weights as a data set: OWNER=name [GPU=1] [SET="key=value ..."]
-	@$(BIN)/python -m lib.kaggle notebooks/$(or $(NB),08_submission).ipynb outputs/$(RUN) --owner '$(OWNER)' --profile params/$(PROFILE).yaml \
+	@$(BIN)/python -m lib.kaggle notebooks/$(or $(NB),08_submission).ipynb outputs/$(RUN) --owner '$(OWNER)' --profile '$(PROFILE)' \
 		--variant $(VARIANT) --folder build/kaggle $(if $(GPU),--gpu) $(addprefix --set ,$(SET)) --sources '$(SOURCES)'
 
 data: setup ## download FSDKaggle2019 to DATA (data/fsd2019) by the kaggle command, or tell how to do it by hand

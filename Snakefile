@@ -146,7 +146,7 @@ rule submission:
     input:
         notebook=notebook("08_submission"),
         pooled=PLAN.pooled([BASE]),
-        choice=PLAN.target("06_stage2", BASE),
+        choice=PLAN.choice,
     output: PLAN.target("08_submission", BASE)
     log: f"{HOME}/08_submission/{BASE}/executed.ipynb"
     params: given=PLAN.given("08_submission")

@@ -31,7 +31,7 @@ import pandas as pd
 
 from lib import audit
 
-__all__ = ["RESERVED", "Dataset", "Labelled", "has_audio", "load", "load_test", "targets"]
+__all__ = ["RESERVED", "Dataset", "Labelled", "load", "load_test", "targets", "with_audio"]
 
 RESERVED = ("fname", "group", "fold", "labels", "model")  # columns beside those of the classes, in tables of scores
 
@@ -206,11 +206,13 @@ def load_test(root: str | Path) -> Dataset:
     return Dataset(layout, root, classes, clips, audit.table(found))
 
 
-def has_audio(root: str | Path) -> bool:
-    """Whether a data set has a folder or archive of audio beside its tables; raises as `load` does on other folders."""
+def with_audio(root: str | Path) -> frozenset[str]:
+    """Subsets that have a folder or archive of audio beside their table; raises as `load` does on other folders."""
     root = Path(root).expanduser()
-    parts = _LAYOUTS[_recognised(root)[0]][1].values()
-    return any((root / f"{part.audio}.zip").is_file() or any((root / part.audio).glob("*.*")) for part in parts)
+    layout, base = _recognised(root)
+    parts = {subset: part for subset, part in _LAYOUTS[layout][1].items() if (base / part.table).is_file()}
+    archives = {subset for subset, part in parts.items() if (root / f"{part.audio}.zip").is_file()}
+    return frozenset(archives | {subset for subset, part in parts.items() if any((root / part.audio).glob("*.*"))})
 
 
 class Labelled:

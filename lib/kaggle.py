@@ -186,15 +186,19 @@ def main(words: list[str]) -> int:
     parser.add_argument("notebook", type=Path)
     parser.add_argument("home", type=Path, help="outputs/<run>")
     parser.add_argument("--owner", required=True, help="Kaggle user name")
-    parser.add_argument("--profile", type=Path, required=True, help="parameter file")
+    parser.add_argument("--profile", required=True, help="names of parameter files, one over the other")
     parser.add_argument("--variant", default="curated")
     parser.add_argument("--gpu", action="store_true")
     parser.add_argument("--sources", default="", help="data sets instead of the competition's files: owner/slug,...")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a parameter, such as fold=2")
     parser.add_argument("--folder", type=Path, required=True, help="where the two folders are written")
     given = parser.parse_args(words)
+    from lib.plan import Plan  # at home alone: a kernel has no pandas yet when this module finds its inputs
+
     try:
-        values = parameters.load_profile(given.profile) | _typed(dict(word.split("=", 1) for word in given.set))
+        values = Plan.read(given.profile, given.home.name).recipe(given.variant) | _typed(
+            dict(word.split("=", 1) for word in given.set)
+        )
         sources = tuple(filter(None, given.sources.split(",")))
         options = {"owner": given.owner, "variant": given.variant, "gpu": given.gpu, "sources": sources}
         kernel, data = pack(given.notebook, given.home, parameters.check(values), given.folder, **options)

@@ -11,22 +11,23 @@ recipe : a variant of 04 that 10 compares: the base, one of VARIANTS, or an expe
          seed of its own it is the variant `<recipe>.seed_<n>`.
 Light imports only: every job of a cluster reads the Snakefile again.
 
-Used in: Snakefile, `pipeline`; `training_sets`, `retraining`, `variants`, `candidates`; 05 (BASE).
+Used in: Snakefile, `pipeline`, `kaggle`; `training_sets`, `retraining`, `variants`, `candidates`; 05 (BASE).
 """
 
 import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import combinations
 from pathlib import Path
 
 from lib import datasets, folds, parameters
 from lib.files import read_json
 
-__all__ = ["BASE", "NOTEBOOKS", "ROOT", "VARIANTS", "Plan", "is_judged", "recipes", "seeded", "unseeded"]
+__all__ = ["BASE", "NOTEBOOKS", "ROOT", "VARIANTS", "Plan", "compared", "is_judged", "recipes", "seeded", "unseeded"]
 
 ROOT = Path(__file__).resolve().parents[1]
 BASE = "curated"
@@ -57,13 +58,11 @@ class Plan:
     params : of the run, all layers
     base : of its base variant: without the last layer, where that is an experiment
     variant : of 04 that is asked for
-    subsets : of the data set: curated, noisy, test
     """
 
     params: dict[str, object]
     base: dict[str, object]
     variant: str
-    subsets: frozenset[str]
 
     @classmethod
     def read(cls, profile: str = "demo", run: str = "", data_dir: str = "") -> "Plan":
@@ -78,8 +77,8 @@ class Plan:
         Raises
         ------
         FileNotFoundError, ValueError
-            As `parameters.load_profile`, `parameters.check` and `datasets.load`; a run whose name snakemake would take
-            for a number; layers that are no whole profile.
+            As `parameters.load_profile` and `parameters.check`; a run whose name snakemake would take for a number;
+            layers that are no whole profile.
         """
         own = ROOT / "params" / f"{run}.yaml"
         layers = [ROOT / "params" / f"{name}.yaml" for name in profile.split()]
@@ -96,15 +95,20 @@ class Plan:
         parameters.check(params)
         if re.fullmatch(r"(?i)[\d_.e+-]+|true|false|none|null", str(params.get("run", ""))):
             raise ValueError(f"run={params['run']!r} would be read as a number or a constant. Begin it with a word.")
-        if missing := sorted({"run", "profile", "data_dir", "n_folds", "seed"} - params.keys()):
+        if missing := [name for name in NEEDED if name not in params]:
             raise ValueError(
                 f"PROFILE={profile!r} is no whole profile: it lacks {', '.join(missing)}. Name first what it is for, "
-                f"such as PROFILE='esc10 {profile}'."
+                f"such as PROFILE='esc10 {profile}', or copy a whole one (params/demo.yaml lists every key)."
             )
         variant = str(params.pop("variant", BASE))
         below = {name: value for layer in read[:-1] for name, value in layer.items()}
         base = params if variant == BASE else {**below, **typed, "run": params["run"]}
-        return cls(params, base, variant, _subsets(str(params["data_dir"])))
+        return cls(params, base, variant)
+
+    @cached_property
+    def subsets(self) -> frozenset[str]:
+        """Of the data set, those with audio: curated, noisy, test; raises as `datasets.load`."""
+        return _subsets(str(self.params["data_dir"]))
 
     @property
     def home(self) -> str:
@@ -122,10 +126,8 @@ class Plan:
 
     @property
     def retrained(self) -> list[str]:
-        """Variants that 05 compares with the base; those of noisy clips only where there are some."""
-        noisy = "noisy" in self.subsets
-        asked = self.base["retrain"] or list(VARIANTS)
-        return [name for name in asked if noisy or "train_set" not in VARIANTS[name]]
+        """Variants that 05 compares with the base: `compared`."""
+        return compared(self.base["retrain"], self.base["loss"], self.subsets)
 
     def is_retrained(self, variant: str) -> bool:
         """Whether a variant, of whatever seed, is trained on what 05 has selected."""
@@ -161,6 +163,16 @@ class Plan:
         """Targets of what 10 reads; raises as `raced`."""
         return [target for variant, models in self.raced.items() for target in self.kfold(variant, models)]
 
+    @property
+    def choice(self) -> list[str]:
+        """What 08 reads of 06: nothing of two folds, which have no pair models to choose by."""
+        return [self.target("06_stage2", BASE)] if self.has_pairs else []
+
+    @property
+    def has_pairs(self) -> bool:
+        """Whether a model without two folds has a third one to train on: 05, 06 and 10 want such."""
+        return self.params["n_folds"] > 2
+
     def pooled(self, variants: list[str]) -> list[str]:
         return [self.target("04_kfold", variant, "pooled") for variant in variants]
 
@@ -185,11 +197,11 @@ class Plan:
         else:
             found = {name: [self.target(name)] for name in ("01_eda", "02_features", "03_augmentation", "07_ensemble")}
             found["04_kfold"] = self.pooled([BASE])
-            found["05_curation"] = [self.target("05_curation", "compare")]
-            found["06_stage2"] = [self.target("06_stage2", BASE)]
+            found["05_curation"] = [self.target("05_curation", "compare")] if self.has_pairs else []
+            found["06_stage2"] = self.choice
             found["08_submission"] = [self.target("08_submission", BASE)] if "test" in self.subsets else []
             found["09_journal"] = [self.target("09_journal")]
-            found["10_best"] = [self.target("10_best")] if self.candidates else []
+            found["10_best"] = [self.target("10_best")] if self.has_pairs and self.candidates else []
         numbers = [word.zfill(2) for word in only.split()]  # YAML reads 06 as 6
         chosen = [name for name in NOTEBOOKS if not numbers or name[:2] in numbers]
         if not chosen:
@@ -198,7 +210,7 @@ class Plan:
             )
         targets = [target for name in chosen for target in found.get(name, [])]
         if not targets:
-            why = "08 wants test clips, 10 `candidates` in the profile, an experiment only 04 and 09"
+            why = "08 wants test clips, 05, 06 and 10 three folds, 10 `candidates`, an experiment only 04 and 09"
             raise ValueError(f"NB={only!r} has nothing to make here: {why}.")
         return targets
 
@@ -221,11 +233,15 @@ class Plan:
         return self.given(notebook, folds=[fold], seeds=[seed], part=name, tabulate=False)
 
     def values(self, notebook: str, variant: str = BASE, **changes: object) -> dict[str, object]:
+        declared = parameters.declared(json.loads((ROOT / "notebooks" / f"{notebook}.ipynb").read_text()))
+        asked = {**self.recipe(variant), **changes}
+        return {name: value for name, value in asked.items() if name in declared}
+
+    def recipe(self, variant: str) -> dict[str, object]:
+        """All parameters of a variant of 04, those of other notebooks among them."""
         recipe, seed = unseeded(variant)
         own = self.params if recipe == self.variant else {**self.base, **_experiment(recipe)}
-        declared = parameters.declared(json.loads((ROOT / "notebooks" / f"{notebook}.ipynb").read_text()))
-        asked = {**own, "variant": variant, **VARIANTS.get(recipe, {}), **seed, **changes}
-        return {name: value for name, value in asked.items() if name in declared}
+        return {**own, "variant": variant, **VARIANTS.get(recipe, {}), **seed}
 
     @property
     def place(self) -> str:
@@ -290,6 +306,22 @@ class Plan:
         return parts
 
 
+def compared(retrain: list[str], loss: str, subsets: Collection[str]) -> list[str]:
+    """The training sets that 05 compares with the base: those that `retrain` names, or all that can be.
+
+    Those of noisy clips need some. Under loss ce a clip's one label is all there is in it, so no class can be unknown.
+
+    Raises
+    ------
+    ValueError
+        `retrain` names no training set.
+    """
+    if unknown := [name for name in retrain if name not in VARIANTS]:
+        raise ValueError(f"retrain names {', '.join(unknown)}. There are: {', '.join(VARIANTS)}.")
+    asked = retrain or [name for name in VARIANTS if loss != "ce" or "ignore_missing" not in VARIANTS[name]]
+    return [name for name in asked if "noisy" in subsets or "train_set" not in VARIANTS[name]]
+
+
 def is_judged(params: Mapping[str, object]) -> bool:
     """Whether a training set of 04 needs what 05 has selected or heard."""
     return params["train_windows"] != "all" or params["train_set"] == "pseudo" or bool(params["ignore_missing"])
@@ -319,15 +351,20 @@ def _experiment(name: str) -> dict[str, object]:
     return changes if values.get("variant") == name else {}
 
 
+# What a profile must say: what this module reads, beside what the notebooks have by themselves.
+NEEDED = (
+    *("run", "profile", "data_dir", "n_folds", "seed", "seeds", "folds", "loss"),
+    *("train_set", "train_windows", "ignore_missing", "retrain", "candidates", "repeats"),
+)
 UNTRACKED = ("run", "profile", "data_dir", "folds_csv", "strict", "overwrite")  # where, not what
 
 
 def _subsets(data_dir: str) -> frozenset[str]:
-    """What a data set holds; the demo set, which may not be made yet, holds all."""
+    """What a data set holds with its audio; the demo set, which may not be made yet, holds all."""
     if data_dir == "demo":
         return frozenset(["curated", "noisy", "test"])
     folder = next((p for p in (Path(data_dir).expanduser(), ROOT / data_dir) if p.exists()), Path(data_dir))
-    return frozenset(datasets.load(folder, with_audio=False).clips["subset"])
+    return datasets.with_audio(folder) & frozenset(datasets.load(folder, with_audio=False).clips["subset"])
 
 
 def _put_away(folder: Path) -> str:

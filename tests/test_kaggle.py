@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ import nbformat
 import pytest
 from fake_run import make_run
 
-from lib import bundle, kaggle
+from lib import bundle, kaggle, plan
 
 ROOT = Path(__file__).resolve().parents[1]
 SCORE, TRAIN = ROOT / "notebooks" / "08_submission.ipynb", ROOT / "notebooks" / "04_kfold.ipynb"
@@ -217,7 +218,7 @@ def test_tables_of_zenodo_stand_for_the_folder_above_them(tmp_path):
 
 
 def test_the_command_line_packs_and_says_how_to_push(home, tmp_path, capsys):
-    words = [str(SCORE), str(home), "--owner", "me", "--profile", str(ROOT / "params" / "demo.yaml")]
+    words = [str(SCORE), str(home), "--owner", "me", "--profile", "demo"]
     words += ["--folder", str(tmp_path), "--gpu", "--set", "budget_s=9.5"]
     assert kaggle.main(words) == 0
     said = capsys.readouterr().out
@@ -225,6 +226,20 @@ def test_the_command_line_packs_and_says_how_to_push(home, tmp_path, capsys):
     kernel = tmp_path / "first-08-submission"
     assert "budget_s = 9.5" in (kernel / SCORE.name).read_text()
     assert json.loads((kernel / "kernel-metadata.json").read_text())["enable_gpu"] is True
+
+
+def test_a_variant_is_packed_with_the_parameters_that_it_is_trained_with(tmp_path, monkeypatch):
+    """Of the experiment's own file, and of profiles that lie over one another, as `make run` has them."""
+    monkeypatch.setattr(plan, "ROOT", tmp_path)
+    shutil.copytree(ROOT / "params", tmp_path / "params")
+    (tmp_path / "params" / "mels32.yaml").write_text("run: mine\nvariant: mels32\nn_mels: 32\n")
+    home = tmp_path / "outputs" / "mine"
+    home.mkdir(parents=True)
+    (home / "folds.csv").write_text("fname,group,fold\na,a,0\nb,b,1\n")
+    words = [str(TRAIN), str(home), "--owner", "me", "--folder", str(tmp_path / "packed")]
+    assert kaggle.main([*words, "--profile", "fsd2019-writeup writeup-small", "--variant", "mels32"]) == 0
+    text = (tmp_path / "packed" / "mine-04-kfold" / TRAIN.name).read_text()
+    assert all(line in text for line in ("n_mels = 32", "variant = 'mels32'", "batch_size = 16", "run = 'mine'"))
 
 
 @pytest.mark.parametrize(
@@ -236,7 +251,7 @@ def test_the_command_line_packs_and_says_how_to_push(home, tmp_path, capsys):
     ],
 )
 def test_the_command_line_explains_what_it_refuses(home, tmp_path, capsys, change, saying):
-    words = [str(SCORE), str(home), "--owner", "me", "--profile", str(ROOT / "params" / "demo.yaml")]
+    words = [str(SCORE), str(home), "--owner", "me", "--profile", "demo"]
     assert kaggle.main([*words, "--folder", str(tmp_path), *change]) == 1
     assert saying in capsys.readouterr().err
 

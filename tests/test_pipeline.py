@@ -139,7 +139,7 @@ def test_more_seeds_are_no_other_run_and_data_may_move(workbook):
     for name in [*trials, *EXPERIMENTS]:  # what one fold and seed tell is no result of the experiment
         assert json.loads(workbook.results()[f"outputs/demo/{name}/result.json"])["says"] == f"{name} is made"
     assert not (workbook.root / "outputs" / "replaced").exists()
-    workbook.profile(data_dir=str(write_tables(workbook.root / "elsewhere", noisy=True, test=True)))
+    workbook.profile(data_dir=str(write_set(workbook.root / "elsewhere")))
     assert workbook.run()[0] == 0 and workbook.calls() == []
 
 
@@ -326,24 +326,55 @@ def in_workbook(workbook, expression):
 
 
 def test_what_the_data_do_not_have_is_not_made(tmp_path):
-    lean = plan.Plan.read("fsd-mini", data_dir=str(write_tables(tmp_path, noisy=False, test=True)))
+    lean = plan.Plan.read("fsd-mini", data_dir=str(write_set(tmp_path, noisy=False)))
     assert lean.retrained == ["kept_curated", "ignore_missing"]
     assert any("08_submission" in target for target in lean.wanted())
-    full = plan.Plan.read("fsd-mini", data_dir=str(write_tables(tmp_path / "b", noisy=True, test=True)))
+    full = plan.Plan.read("fsd-mini", data_dir=str(write_set(tmp_path / "b")))
     assert full.retrained == list(plan.VARIANTS)
     trials = full.trials("05_curation/compare")
     assert len(trials) == 5 and trials[0].endswith("05_curation/compare/trials/without_0_seed_2019/result.json")
+    for name in ("train_noisy", "test"):  # tables without their audio
+        shutil.rmtree(tmp_path / "b" / name)
+    rest = plan.Plan.read("fsd-mini", data_dir=str(tmp_path / "b"))
+    assert rest.subsets == {"curated"} and rest.retrained == lean.retrained
+    assert not any("08_submission" in target for target in rest.wanted())
 
 
-def write_tables(root, *, noisy, test):
-    """Kaggle's tables without audio."""
-    root.mkdir(parents=True, exist_ok=True)
+def test_one_label_a_clip_leaves_none_unknown(tmp_path):
+    assert "ignore_missing" not in plan.compared([], "ce", ["curated"]) and "ignore_missing" in plan.VARIANTS
+    assert plan.compared([], "bce", ["curated"]) == ["kept_curated", "ignore_missing"]
+
+
+def test_two_folds_have_no_pair_models(tmp_path, monkeypatch):
+    monkeypatch.setattr(plan, "ROOT", tmp_path)
+    shutil.copytree(ROOT / "params", tmp_path / "params")
+    (tmp_path / "params" / "two.yaml").write_text("n_folds: 2\n")
+    two = plan.Plan.read("fsd-mini two", data_dir=str(write_set(tmp_path / "data")))
+    made = {target.split("/")[2] for target in two.wanted()}
+    assert made == {*plan.NOTEBOOKS} - {"05_curation", "06_stage2", "10_best"} and two.choice == []
+    with pytest.raises(ValueError, match="05, 06 and 10 three folds"):
+        two.wanted("06")
+
+
+def test_a_profile_that_lacks_keys_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(plan, "ROOT", tmp_path)
+    (tmp_path / "params").mkdir()
+    (tmp_path / "params" / "mine.yaml").write_text("run: mine\nprofile: mine\ndata_dir: demo\nn_folds: 5\nseed: 1\n")
+    with pytest.raises(ValueError, match="it lacks seeds, folds, loss, .*params/demo.yaml lists every key"):
+        plan.Plan.read("mine")
+
+
+def write_set(root, *, noisy=True):
+    """Kaggle's tables, and files that would be audio."""
     rows = pd.DataFrame({"fname": [f"{i}.wav" for i in range(10)], "labels": ["a", "b"] * 5})
-    rows.to_csv(root / "train_curated.csv", index=False)
+    tables = {"train_curated": rows, "test": pd.DataFrame({"fname": ["t.wav"], "a": 0, "b": 0})}
     if noisy:
-        rows.assign(fname="n" + rows["fname"]).to_csv(root / "train_noisy.csv", index=False)
-    if test:
-        pd.DataFrame({"fname": ["t.wav"], "a": 0, "b": 0}).to_csv(root / "sample_submission.csv", index=False)
+        tables["train_noisy"] = rows.assign(fname="n" + rows["fname"])
+    for name, table in tables.items():
+        (root / name).mkdir(parents=True)
+        table.to_csv(root / f"{'sample_submission' if name == 'test' else name}.csv", index=False)
+        for fname in table["fname"]:
+            (root / name / fname).touch()
     return root
 
 
