@@ -6,13 +6,15 @@ All show as many windows as the curated clips alone, with the same folds, seed a
 Used in: 05_curation.
 """
 
+import shlex
+from collections.abc import Collection
 from pathlib import Path
 
 import pandas as pd
 
 from lib import datasets, folds, metrics, oof
-from lib.files import read_json
-from lib.plan import BASE, VARIANTS
+from lib.files import digest, read_json
+from lib.plan import BASE, VARIANTS, compared
 from lib.runs import Run
 
 __all__ = ["commands", "compare", "found", "prior", "says", "verdict"]
@@ -20,21 +22,30 @@ __all__ = ["commands", "compare", "found", "prior", "says", "verdict"]
 MAY_DIFFER = {"train_set", "train_windows", "rule", "ignore_missing", "loss", "data", "curation"}
 
 
-def commands(run: Run, n_folds: int) -> list[str]:
-    """A papermill command for every training that is still to be done, the base's first."""
+def commands(run: Run, n_folds: int, subsets: Collection[str]) -> list[str]:
+    """A papermill command for every training that is still to be done, the base's first.
+
+    Parameters
+    ----------
+    subsets : of the data set, for `plan.compared`
+    """
     todo = []
-    for name, changes in {BASE: {}, **_asked(run)}.items():
+    for name, changes in {BASE: {}, **_asked(run, subsets)}.items():
         for fold in range(n_folds):
             if not (_folder(run, name) / folds.model_name(fold) / "result.json").is_file():
                 given = {"run": run.params["run"], "data_dir": run.params["data_dir"], "variant": name, "fold": fold}
-                words = " ".join(f"-p {key} {value}" for key, value in {**given, **changes}.items())
+                words = " ".join(f"-p {key} {shlex.quote(str(value))}" for key, value in {**given, **changes}.items())
                 profile = f"-f params/{run.params['profile']}.yaml"
                 todo.append(f"papermill notebooks/04_kfold.ipynb out.ipynb {profile} {words}")
     return todo
 
 
-def compare(run: Run, n_folds: int) -> pd.DataFrame:
+def compare(run: Run, n_folds: int, subsets: Collection[str]) -> pd.DataFrame:
     """Variants that are done on all folds against the base: a row each, best first, the base on top.
+
+    Parameters
+    ----------
+    subsets : of the data set, for `plan.compared`
 
     Returns
     -------
@@ -43,9 +54,10 @@ def compare(run: Run, n_folds: int) -> pd.DataFrame:
     Raises
     ------
     ValueError
-        A variant that differs from the base in more than its training set, or scored other clips.
+        A variant that differs from the base in more than its training set, scored other clips, or was trained on
+        another selection than the one that lies in this run.
     """
-    names = [name for name in (BASE, *_asked(run)) if _whole(run, name, n_folds)]
+    names = [name for name in (BASE, *_asked(run, subsets)) if _whole(run, name, n_folds)]
     if BASE not in names:
         return pd.DataFrame(columns=["variant", "lwlrap_diff", "verdict"])
     base = oof.read(_folder(run, BASE) / "pooled", n_folds)
@@ -102,12 +114,9 @@ def prior(clips: pd.DataFrame, dealt: pd.DataFrame, classes: tuple[str, ...]) ->
     return metrics.lwlrap(targets, metrics.prior_by_fold(targets, table["fold"].to_numpy()))
 
 
-def _asked(run: Run) -> dict[str, dict]:
-    """The variants that `retrain` names, with what they change; ValueError for another name."""
-    names = run.params["retrain"] or list(VARIANTS)
-    if unknown := [name for name in names if name not in VARIANTS]:
-        raise ValueError(f"retrain names {', '.join(unknown)}. There are: {', '.join(VARIANTS)}.")
-    return {name: VARIANTS[name] for name in names}
+def _asked(run: Run, subsets: Collection[str]) -> dict[str, dict]:
+    """The variants that are compared, with what they change."""
+    return {name: VARIANTS[name] for name in compared(run.params["retrain"], run.params["loss"], subsets)}
 
 
 def _folder(run: Run, name: str) -> Path:
@@ -125,3 +134,9 @@ def _check(run: Run, name: str) -> None:
     differ = sorted(k for k in (base.keys() | mine.keys()) - MAY_DIFFER if base.get(k) != mine.get(k))
     if differ:
         raise ValueError(f"{name} and {BASE} differ in {', '.join(differ)} too: no fair comparison. Train it anew.")
+    selection = run.home / "05_curation" / "select" / "configuration.json"
+    if "curation" in mine and mine["curation"] != digest(read_json(selection)):
+        raise ValueError(
+            f"{name} was trained on another selection than the one in {selection.parent}. Train it anew: "
+            f"-p variant {name} -p overwrite True, all folds."
+        )

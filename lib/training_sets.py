@@ -108,7 +108,7 @@ def make(
         If 05 has not selected for this rule and fold.
     ValueError
         A pair model that would train on judged windows (their judges saw one of its folds), a selection made on other
-        folds, or parameters that contradict each other.
+        folds, parameters that contradict each other, a subset without usable clips, or a selection that leaves none.
     """
     params = run.params
     wanted = params["train_set"], params["train_windows"], params["ignore_missing"]
@@ -119,6 +119,16 @@ def make(
         raise ValueError(
             f"train_windows='kept_noisy' and train_set={params['train_set']!r}: there are no labels of noisy clips to "
             "keep windows for. Take train_set curated_noisy or warm_up, or train_windows all."
+        )
+    if params["ignore_missing"] and params["loss"] == "ce":
+        raise ValueError(
+            "ignore_missing=True and loss='ce': with one label a clip no other class can be in it, known or not. "
+            "Take loss bce, or leave ignore_missing out."
+        )
+    if gone := set(SUBSETS[params["train_set"]]) - set(clips["subset"]):
+        raise ValueError(
+            f"train_set={params['train_set']!r}, but the data set holds no usable {' and no '.join(sorted(gone))} "
+            "clip. Put its audio there, or take train_set curated."
         )
     held_out = folds.unseen(run.folder.name)
     if is_judged(run.params) and len(held_out) > 1:
@@ -141,8 +151,12 @@ def make(
             part = whole(name, store, here, classes, params["trim_train_db"])
         parts.append(_ignoring(part, heard, classes) if params["ignore_missing"] else part)
     if params["train_set"] == "warm_up":
-        return replace(parts[0], warm_up=parts[1])
-    return parts[0] if len(parts) == 1 else parts[0] + parts[1]
+        found = replace(parts[0], warm_up=parts[1])
+    else:
+        found = parts[0] if len(parts) == 1 else parts[0] + parts[1]
+    if not all(len(part.targets) for part in (found, found.warm_up) if part is not None):
+        raise ValueError(f"{name} leaves {run.folder.name} no clip to train on. Take a rule that keeps more.")
+    return found
 
 
 def whole(name: str, store: Cache, clips: pd.DataFrame, classes: Collection[str], trim_db: float = 0.0) -> TrainingSet:
@@ -217,4 +231,7 @@ def _read(path: Path) -> pd.DataFrame:
     if not path.is_file():
         how = f"-p rules {path.parents[1].name} -p part select"
         raise FileNotFoundError(f"{path} is not there. Select with that rule: 05_curation, {how}")
-    return pd.read_csv(path, dtype={"fname": str}, keep_default_na=False)
+    text = dict.fromkeys(
+        ("fname", "labels", "confirmed", "class", "judged_by", "scores"), str
+    )  # a class may be a number
+    return pd.read_csv(path, dtype=text, keep_default_na=False)

@@ -153,12 +153,14 @@ def test_self_judging_hears_the_clips_that_the_model_was_trained_on(world):
 
 # retraining
 
+ALL = ["curated", "noisy", "test"]
+
 
 @pytest.fixture
 def trained(tmp_path, monkeypatch):
     """A run whose base, and a variant that is better, are done on both folds."""
     monkeypatch.setattr(Run, "home", property(lambda self: tmp_path))
-    params = {"run": "r", "profile": "demo", "data_dir": "demo", "retrain": []}
+    params = {"run": "r", "profile": "demo", "data_dir": "demo", "retrain": [], "loss": "bce"}
     run = Run("05_curation", params, tmp_path, tmp_path)
     truth, rng = np.arange(40) % 2, np.random.default_rng(0)
     for name, skill in (("curated", 0.0), ("kept_curated", 3.0)):
@@ -177,32 +179,39 @@ def trained(tmp_path, monkeypatch):
 
 
 def test_what_is_done_is_compared_and_the_rest_is_told_as_commands(trained):
-    todo = retraining.commands(trained, 2)
+    todo = retraining.commands(trained, 2, ALL)
     assert len(todo) == 2 * (len(VARIANTS) - 1)
     assert todo[0].endswith("-p data_dir demo -p variant curated_noisy -p fold 0 -p train_set curated_noisy")
-    table = retraining.compare(trained, 2)
+    table = retraining.compare(trained, 2, ALL)
     assert table["variant"].tolist() == ["curated", "kept_curated"]
     assert table["verdict"][1] == "kept" and table["lwlrap_diff"][1] > 0.2
     assert retraining.verdict(table) == "kept"
     assert f"kept_curated {table['lwlrap_diff'][1]:+.3f}" in retraining.says(table)
     assert retraining.found(table)["kept_curated_lwlrap_diff"] == table["lwlrap_diff"][1]
-    assert len(retraining.compare(trained, 3)) == 0  # a third fold of the base is to be done
+    assert len(retraining.compare(trained, 3, ALL)) == 0  # a third fold of the base is to be done
     assert "Nothing is retrained" in retraining.says(table[:1])
 
 
 def test_only_what_is_asked_for_is_compared(trained):
     trained.params["retrain"] = ["kept_curated"]
-    assert retraining.commands(trained, 2) == []
+    assert retraining.commands(trained, 2, ALL) == []
+    trained.params |= {"retrain": [], "loss": "ce", "data_dir": "my data"}
+    todo = retraining.commands(trained, 2, ["curated", "test"])  # no noisy clips, and one label a clip: nothing is left
+    assert todo == [] and "'my data'" in retraining.commands(trained, 2, ALL)[0]
     trained.params["retrain"] = ["kept_courated"]
     with pytest.raises(ValueError, match="retrain names kept_courated. There are: kept_curated, curated_noisy"):
-        retraining.commands(trained, 2)
+        retraining.commands(trained, 2, ALL)
 
 
 def test_an_unfair_comparison_is_refused(trained, tmp_path):
     path = tmp_path / "04_kfold" / "kept_curated" / "configuration.json"
     path.write_text(json.dumps({"epochs": 4, "train_windows": "kept"}))
     with pytest.raises(ValueError, match="kept_curated and curated differ in epochs"):
-        retraining.compare(trained, 2)
+        retraining.compare(trained, 2, ALL)
+    path.write_text(json.dumps({"epochs": 3, "train_windows": "kept", "curation": "of before"}))
+    write_json(tmp_path / "05_curation" / "select" / "configuration.json", {"gate_db": 20.0})
+    with pytest.raises(ValueError, match="kept_curated was trained on another selection than the one in"):
+        retraining.compare(trained, 2, ALL)
 
 
 def test_the_prior_of_a_fold_is_that_of_the_others():

@@ -74,6 +74,7 @@ def run(tmp_path, clips, dealt, monkeypatch):
         "train_windows": "all",
         "rule": "top_1",
         "ignore_missing": False,
+        "loss": "bce",
     }
 
     def make(model="without_0", **params):
@@ -155,11 +156,36 @@ def test_contradictions_are_refused(run, store, clips, dealt):
     assert made(run, store, clips, dealt, model="without_0_1", train_set="curated_noisy")  # nothing was judged
     with pytest.raises(FileNotFoundError, match="Select with that rule"):
         made(run, store, clips, dealt, train_windows="kept", rule="top_7")
+    with pytest.raises(ValueError, match="with one label a clip no other class can be in it"):
+        made(run, store, clips, dealt, ignore_missing=True, loss="ce")
     with pytest.raises(ValueError, match="selected on folds"):
         made(run, store, clips, dealt.assign(fold=(dealt["fold"] + 1) % 3), train_windows="kept")
     (Path(run().home) / "05_curation" / "select" / "result.json").unlink()
     with pytest.raises(FileNotFoundError, match="-p part select"):
         training_sets.sources(run(train_windows="kept"))
+
+
+def test_a_set_without_noisy_clips_trains_on_none(run, store, clips, dealt):
+    curated = clips[clips["subset"] == "curated"]
+    for train_set in ("curated_noisy", "warm_up", "pseudo"):
+        with pytest.raises(ValueError, match=f"train_set='{train_set}', but the data set holds no usable noisy clip"):
+            made(run, store, curated, dealt, train_set=train_set)
+
+
+def test_a_selection_that_leaves_nothing_is_told(run, store, clips, dealt):
+    path = Path(run().home) / "05_curation" / "select" / "top_1" / "without_0" / "kept_windows.csv"
+    pd.read_csv(path).assign(kept=False).to_csv(path, index=False)
+    for train_set in ("curated", "warm_up"):
+        with pytest.raises(ValueError, match="leaves without_0 no clip to train on. Take a rule that keeps more"):
+            made(run, store, clips, dealt, train_set=train_set, train_windows="kept")
+    assert len(made(run, store, clips, dealt, train_set="curated_noisy", train_windows="kept_noisy").targets) == 8
+
+
+def test_classes_that_are_numbers_stay_names(tmp_path):
+    table = pd.DataFrame({"fname": ["1"], "labels": ["1"], "confirmed": ["3"], "class": ["1"], "best": [0.5]})
+    table.to_csv(tmp_path / "heard.csv", index=False)
+    read = training_sets._read(tmp_path / "heard.csv")
+    assert read.loc[0, ["fname", "labels", "confirmed", "class", "best"]].tolist() == ["1", "1", "3", "1", 0.5]
 
 
 @pytest.mark.parametrize(
