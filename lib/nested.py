@@ -25,6 +25,7 @@ from lib.features import LogMel
 from lib.files import digest, read_json
 from lib.learners import Recipe
 from lib.models import Network, activate
+from lib.plan import BASE
 from lib.windows import Windows
 
 __all__ = ["Design", "Scored", "averaged", "pooled", "read", "shown_once", "windows_of"]
@@ -145,7 +146,7 @@ def read(home: Path, variant: str, profile: str) -> Design:
     FileNotFoundError
         Folds or models are missing; the message holds the commands that make them.
     ValueError
-        A model was made with other folds, classes or settings than the first.
+        Fewer than three folds, or a model that was made with other folds, classes or settings than the first.
     """
     variant_folder, dealt = home / "04_kfold" / variant, home / "folds.csv"
     if not dealt.is_file():
@@ -220,6 +221,8 @@ def windows_of(variant: Path, names: list[str], clips: pd.DataFrame, loss: str) 
 def _assembled(variant: Path, table: pd.DataFrame, profile: str) -> Design:
     """The design, after checking that all its models are there and of one kind."""
     n_folds = table["fold"].nunique()
+    if n_folds < 3:
+        raise ValueError(f"{n_folds} folds: a pair model needs a third one to train on. Set n_folds to 3 or more.")
     names = [folds.model_name(f) for f in range(n_folds)]
     pairs = [folds.model_name(f, g) for f in range(n_folds) for g in range(f + 1, n_folds)]
     missing = [name for name in names + pairs if not (variant / name / "result.json").is_file()]
@@ -249,13 +252,14 @@ def _settings(sidecar: dict) -> dict:
 
 
 def _commands(variant: Path, missing: list[str], profile: str) -> str:
+    """How what is missing is trained: the base by hand, another variant by what knows its parameters."""
     run, name = variant.parents[1].name, variant.name
-    lines = []
-    for model in missing:
-        fold, *second = sorted(folds.unseen(model))
-        pair = f" -p holdout_fold {second[0]}" if second else ""
-        lines.append(
-            f"papermill notebooks/04_kfold.ipynb out.ipynb -f params/{profile}.yaml -p run {run} -p variant {name} "
-            f"-p fold {fold}{pair}"
-        )
+    lines = [f"make run NB=10 RUN={run} PROFILE={profile} DATA=...      (with {name} among the candidates)"]
+    if name == BASE:
+        pairs = [sorted(folds.unseen(model)) for model in missing]
+        lines = [
+            f"papermill notebooks/04_kfold.ipynb out.ipynb -f params/{profile}.yaml -p data_dir DATA -p run {run} "
+            + " ".join(f"-p {key} {fold}" for key, fold in zip(("fold", "holdout_fold"), pair, strict=False))
+            for pair in pairs
+        ]
     return f"{len(missing)} models are missing in {variant}. Train them first:\n" + "\n".join(lines)

@@ -22,6 +22,7 @@ import pandas as pd
 from lib import datasets, folds, metrics
 from lib.files import whole_file
 from lib.models import activate
+from lib.plan import BASE
 from lib.pooling import pool_mean
 
 __all__ = ["Clips", "read", "read_windows", "write", "write_windows"]
@@ -142,11 +143,12 @@ def read(part: Path, n_folds: int) -> Clips:
         parts = [part.parent / folds.model_name(fold) for fold in range(n_folds)]
     done = [p for p in parts if (p / ("result.json" if part.name == "pooled" else "clips.csv")).is_file()]
     if not done:
-        raise FileNotFoundError(
-            f"No fold is done in {part.parent}. Train them first: papermill notebooks/04_kfold.ipynb out.ipynb "
-            f"-f params/PROFILE.yaml -p data_dir DATA -p run {part.parents[2].name} -p variant {part.parent.name} "
-            "-p fold 0"
-        )
+        run, variant = part.parents[2].name, part.parent.name
+        how = "papermill notebooks/04_kfold.ipynb out.ipynb -f params/PROFILE.yaml -p data_dir DATA"
+        how += f" -p run {run} -p fold 0"
+        if variant != BASE:  # it has parameters of its own
+            how = f"make run RUN={variant} PROFILE=... DATA=... (an experiment), or NB=05 RUN={run} (of those of 05)"
+        raise FileNotFoundError(f"No fold is done in {part.parent}. Train them first: {how}")
     text = {"fname": str, "group": str, "labels": str}
     tables = [pd.read_csv(p / "clips.csv", dtype=text, keep_default_na=False) for p in done]
     for table, place in zip(tables, done, strict=True):

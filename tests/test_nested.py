@@ -127,9 +127,11 @@ def test_what_is_missing_is_said_with_the_commands_that_train_it(home):
     lines = str(caught.value).splitlines()
     assert lines[0].startswith("1 models are missing in ")
     assert lines[1] == (
-        "papermill notebooks/04_kfold.ipynb out.ipynb -f params/fsd-mini.yaml "
-        f"-p run {home.name} -p variant curated -p fold 1 -p holdout_fold 2"
+        "papermill notebooks/04_kfold.ipynb out.ipynb -f params/fsd-mini.yaml -p data_dir DATA "
+        f"-p run {home.name} -p fold 1 -p holdout_fold 2"
     )
+    with pytest.raises(FileNotFoundError, match="make run NB=10 .* .with short among the candidates"):
+        nested.read(home, "short", "fsd-mini")  # by hand it would be trained with the base's parameters
     (home / "folds.csv").unlink()
     with pytest.raises(FileNotFoundError, match="-p fold 0"):
         nested.read(home, "curated", "demo")

@@ -138,7 +138,9 @@ def test_a_pair_model_scores_both_folds_that_it_did_not_see(tmp_path):
 @pytest.mark.parametrize("part", ["pooled", "without_0", "without_0_1"])
 def test_nothing_done_is_answered_with_the_command(tmp_path, part):
     with pytest.raises(FileNotFoundError, match=r"No fold is done .* papermill notebooks/04_kfold.ipynb .* -p fold 0"):
-        oof.read(tmp_path / part, 2)
+        oof.read(tmp_path / "mine" / "04_kfold" / "curated" / part, 2)
+    with pytest.raises(FileNotFoundError, match="make run RUN=short .* or NB=05 RUN=mine"):
+        oof.read(tmp_path / "mine" / "04_kfold" / "short" / part, 2)
 
 
 def test_clips_scored_twice_are_refused(tmp_path):
