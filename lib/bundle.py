@@ -196,8 +196,8 @@ def manifest_digest(manifest: dict) -> str:
 
 
 def settings_digest(sidecar: dict) -> str:
-    """12 hex digits that name what all models of a run share: classes, audio, windows, network, recipe and folds."""
-    return digest({name: sidecar[name] for name in SHARED})
+    """12 hex digits that name what all models of a run share: classes, audio, windows, network, recipe, folds, seed."""
+    return digest({name: sidecar[name] for name in (*SHARED, "seed")})
 
 
 def _choices(home: Path, variant: str) -> Path:

@@ -194,12 +194,19 @@ def train(run: Run, cache: Cache, curated: pd.DataFrame, classes: list[str], dea
     Raises
     ------
     ValueError
-        A fold is asked for that there is not, or a member's folder holds another configuration.
+        A fold is asked for that there is not, `ensemble_folds` that are more than the groups, or a member's folder
+        that holds another configuration.
     """
     n_folds = dealt["fold"].nunique()
     asked = run.params["folds"] or list(range(n_folds))
     for outer in asked:
         folds.check_fold(outer, -1, n_folds)
+        n_groups = dealt.loc[dealt["fold"] != outer, "group"].nunique()
+        if max(run.params["ensemble_folds"], default=0) > n_groups:
+            raise ValueError(
+                f"ensemble_folds={run.params['ensemble_folds']}: the {n_groups} groups outside fold {outer} can't fill "
+                f"that many parts. Take numbers up to {n_groups}."
+            )
     strategies = plan(run.params["ensemble_epochs"], run.params["ensemble_folds"])
     todo = {m.name: m for some in strategies.values() for m in some}.values()
     labels = files.digest(classes, datasets.targets(curated, classes).tobytes())

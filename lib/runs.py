@@ -101,9 +101,17 @@ class Run:
         ----------
         clips : the curated clips
         targets : (n_clips, n_classes), in the order of clips
+
+        Raises
+        ------
+        ValueError
+            `folds_csv` with another number of folds than n_folds; and as `folds.read`, `folds.make` and `folds.settle`.
         """
         if self.params["folds_csv"]:
             table = folds.read(_existing(str(self.params["folds_csv"]), "folds_csv"), clips)
+            if (n := table["fold"].nunique()) != self.params["n_folds"]:
+                asked = f"n_folds={self.params['n_folds']}"
+                raise ValueError(f"{asked}, but folds_csv={self.params['folds_csv']!r} holds {n}. Set n_folds to that.")
         else:
             table = folds.make(clips, targets, self.params["n_folds"], FOLDS_SEED)
         return folds.settle(self.home / "folds.csv", table)

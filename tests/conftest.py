@@ -76,7 +76,7 @@ def make_design():
             table = pd.DataFrame(rows, columns=["fname", "window_start_s", "fold", "model"])
             sides.append(nested.Scored(table.assign(energy=1.0), np.concatenate(scores)))
         sidecar = {"recipe": {"loss": "bce"}, "windows": {"window_s": 1.0, "hop_s": 0.5}, "audio": {}, "folds": "x"}
-        sidecar["network"] = {"arch": "a"}
+        sidecar |= {"network": {"arch": "a"}, "seed": 0}
         sidecar["classes"] = ["a", "b", "c"]
         return nested.Design(Path("curated"), clips, ["a", "b", "c"], *sides, sidecar)
 

@@ -63,10 +63,11 @@ def test_the_choice_of_06_is_read_and_packed(home, tmp_path, kind, method, param
 
 def test_a_choice_for_models_of_other_settings_is_refused(home):
     write_choice(home, {"kind": "pooling", "method": "max", "parameter": None})
-    for model in ("without_0", "without_1"):
-        change(home / PART / model / "weights.json", recipe={"loss": "ce"})
-    with pytest.raises(ValueError, match="other settings than those that lie in.*Run 06_stage2 again"):
-        bundle.gather(home, "curated")
+    for changed in ({"seed": 7}, {"recipe": {"loss": "ce"}}):
+        for model in ("without_0", "without_1"):
+            change(home / PART / model / "weights.json", **changed)
+        with pytest.raises(ValueError, match="other settings than those that lie in.*Run 06_stage2 again"):
+            bundle.gather(home, "curated")
 
 
 @pytest.mark.parametrize(

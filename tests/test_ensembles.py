@@ -154,6 +154,9 @@ def test_what_is_done_is_not_done_again_and_another_recipe_is_refused(run, monke
         ensembles.train(other, cache, curated, CLASSES, dealt)
     with pytest.raises(ValueError, match="fold=7"):
         ensembles.train(Run("07_ensemble", {**PARAMS, "folds": [7]}, run.folder, run.folder), cache, *run_rest(run))
+    many = Run("07_ensemble", {**PARAMS, "ensemble_folds": [2, 9]}, run.folder, run.folder)
+    with pytest.raises(ValueError, match=r"ensemble_folds=\[2, 9\]: the \d groups outside fold 1 can't fill that many"):
+        ensembles.train(many, cache, curated, CLASSES, dealt)  # before anything is trained
 
 
 def run_rest(run):

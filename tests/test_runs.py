@@ -181,7 +181,9 @@ def test_a_folds_csv_is_used_instead_and_looked_for_in_both_places(root):
         run.folds(CLIPS, np.ones((4, 1)))
     root.mkdir()
     (root / "mine.csv").write_text("fname,fold\na,1\nb,1\nc,0\nd,0\n")
-    assert run.folds(CLIPS, np.ones((4, 1)))["fold"].tolist() == [1, 1, 0, 0]
+    with pytest.raises(ValueError, match="n_folds=3, but folds_csv='mine.csv' holds 2. Set n_folds to that"):
+        start(folds_csv="mine.csv", n_folds=3).folds(CLIPS, np.ones((4, 1)))
+    assert start(folds_csv="mine.csv", n_folds=2).folds(CLIPS, np.ones((4, 1)))["fold"].tolist() == [1, 1, 0, 0]
 
 
 # settle
