@@ -330,9 +330,13 @@ def _members(archive: Path, subset: str, found: list[tuple]) -> dict[str, str]:
 
 
 def _located(fname: str, files: dict[str, str]) -> str:
-    """Path of a clip, or of the same clip in another format; "" if there is none."""
-    stem = fname.rpartition(".")[0] or fname
-    names = (fname, f"{stem}.wav", f"{stem}.ogg", f"{stem}.flac")
+    """Path of a clip, or of the same clip in another format; "" if there is none.
+
+    A name may lack its ending and still hold a dot: `a_30.000` is a_30.000.wav, and never a_30.wav, another clip.
+    """
+    stem, _, ending = fname.rpartition(".")
+    stems = [fname] if not stem or ending.isdecimal() else [fname, stem]
+    names = (fname, *(f"{name}.{kind}" for name in stems for kind in ("wav", "ogg", "flac")))
     return next((files[name] for name in (*names, *map(str.lower, names)) if name in files), "")
 
 
