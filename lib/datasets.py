@@ -33,7 +33,7 @@ from lib import audit
 
 __all__ = ["RESERVED", "Dataset", "Labelled", "has_audio", "load", "load_test", "targets"]
 
-RESERVED = ("fname", "group", "fold", "labels", "model")  # columns beside those of the classes, in tables of scores
+RESERVED = ("fname", "group", "fold", "labels", "model", "variant", "seed")  # beside the classes, in tables of scores
 
 
 class _Part(NamedTuple):
@@ -372,8 +372,8 @@ def _read_tables(base: Path, layout: str, esc10_only: bool, found: list[tuple]) 
         classes = _in_order(enumerate(name for name in header if name != "fname"), base / "sample_submission.csv")
     if odd := [name for name in classes if "," in name or name in RESERVED]:
         raise ValueError(
-            f"{base}: classes {odd} can't be told from two labels, or from a column of clips.csv. Rename them: no "
-            f"comma, and none of {', '.join(RESERVED)}."
+            f"{base}: classes {odd} can't be told from two labels, or from a column of tables of scores. Rename them: "
+            f"no comma, and none of {', '.join(RESERVED)}."
         )
     unknown = {label for clip in clips.values() for label in clip["labels"]} - set(classes)
     nearest = {label: _nearest(label, classes) for label in unknown}

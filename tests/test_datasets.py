@@ -509,6 +509,14 @@ def test_published_folds_counted_from_0_are_refused_as_a_whole(esc50):
         datasets.load(esc50)
 
 
+@pytest.mark.parametrize("name", ["seed", "variant", "fold"])
+def test_a_class_that_is_called_as_a_column_of_scores_is_refused(esc50, name):
+    table = esc50 / "meta/esc50.csv"
+    table.write_text(table.read_text().replace(",dog,", f",{name},"))
+    with pytest.raises(ValueError, match=rf"classes \['{name}'\] can't be told from .* a column of tables of scores"):
+        datasets.load(esc50)
+
+
 def test_whole_numbers_may_be_written_as_floats_and_a_category_is_one_label(esc50):
     table = esc50 / "meta/esc50.csv"
     table.write_text(table.read_text().replace(",5,0,dog", ",5.0,0.0,dog"))
