@@ -8,6 +8,7 @@ Used in: 02, 03.
 """
 
 import time
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -96,7 +97,9 @@ def learning_rates(table: experiments.Table, run: Run) -> pd.DataFrame:
     for name, changes in {"base": {}, **table}.items():
         if name == "base" or {"lr", "lr_body"} & set(changes):
             trial = run.trial(name, "", 0, **changes, epochs=1)
-            model = WindowModel(trial.pick(Network), 2, [0.0], [1.0])
+            n_channels = len(trial.params["channels"])
+            network = replace(trial.pick(Network), normalise="set")  # the same layers, without statistics of bands
+            model = WindowModel(network, 2, [0.0] * n_channels, [1.0] * n_channels)
             groups = learners.groups(model, trial.pick(learners.Recipe))
             found = groups.drop(columns="lr") if found.empty else found
             found[name] = groups["lr"]

@@ -254,6 +254,15 @@ def test_a_slice_of_learning_rates_is_shown_as_the_optimiser_has_it(tmp_path):
     assert "no_mixup" not in found and (found["n_parameters"] > 0).all()
 
 
+@pytest.mark.parametrize("normalise", ["band", "window"])
+def test_learning_rates_are_shown_for_any_normalisation_and_channels(tmp_path, normalise):
+    channels = ["logmel", "delta", "acceleration"]
+    one, three = a_run(tmp_path, **SMALL), a_run(tmp_path, **SMALL, normalise=normalise, channels=channels)
+    table = experiments.augmentation(three.params)
+    few, many = (previews.learning_rates(table, run)["n_parameters"] for run in (one, three))
+    assert many[0] > few[0] and many[1:].tolist() == few[1:].tolist()  # the first layer reads all channels
+
+
 def test_costs_are_told_beside_the_base(small, tmp_path):
     clips, _ = small
     run = a_run(tmp_path, **SMALL)
