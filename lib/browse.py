@@ -65,12 +65,19 @@ def caption(clip: object) -> str:
 
 
 class Browser(ipywidgets.VBox):
-    """Pick a class, see and hear its clips, longest first. Where no kernel serves it, the first page is shown."""
+    """Pick a class, see and hear its clips, longest first. Where no kernel serves it, the first page is shown.
+
+    Parameters
+    ----------
+    label : shown first; the first one that there is, if no clip has it
+    """
 
     def __init__(self, store: Cache | None, clips: pd.DataFrame, label: str) -> None:
         self.store, self.clips = store, clips
-        names = sorted({name for labels in clips["labels"] for name in labels or (UNKNOWN,)})
-        self.label = ipywidgets.Dropdown(options=names, value=label, description="class")
+        names = {name for labels in clips["labels"] for name in labels or (UNKNOWN,)}
+        names = sorted(names, key=lambda name: (name == UNKNOWN, name))
+        first = label if label in names else names[0]
+        self.label = ipywidgets.Dropdown(options=names, value=first, description="class")
         self.first = ipywidgets.IntSlider(0, 0, 0, PER_PAGE, description="from clip", continuous_update=False)
         self.shown = ipywidgets.HTML()
         self.label.observe(self._turn_to_start, "value")

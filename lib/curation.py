@@ -173,9 +173,14 @@ def quantile(evidence: Evidence, q: float) -> np.ndarray:
 
 
 def relative(evidence: Evidence, share: float) -> np.ndarray:
-    """The label scores at least `share` of what it scores in the best window of the clip: no curated clip is lost."""
-    best = evidence.said.groupby(["judge", "clip", "column"])["score"].transform("max")
-    return (evidence.said["score"] >= share * best).to_numpy()
+    """The label scores at least `share` of what it scores in the best window of the clip: no curated clip is lost.
+
+    A silent window, which can't be kept, is no best one.
+    """
+    said, loud = evidence.said, ~evidence.windows["silent"].to_numpy()
+    scores = said["score"].where(loud[said["window"]])
+    best = scores.groupby([said["judge"], said["clip"], said["column"]]).transform("max")
+    return (said["score"] >= share * best).to_numpy()
 
 
 def confident(evidence: Evidence, share: float) -> np.ndarray:

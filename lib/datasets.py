@@ -33,7 +33,7 @@ from lib import audit
 
 __all__ = ["RESERVED", "Dataset", "Labelled", "load", "load_test", "targets", "with_audio"]
 
-RESERVED = ("fname", "group", "fold", "labels", "model")  # columns beside those of the classes, in tables of scores
+RESERVED = ("fname", "group", "fold", "labels", "model", "variant", "seed")  # beside the classes, in tables of scores
 
 
 class _Part(NamedTuple):
@@ -332,9 +332,13 @@ def _members(archive: Path, subset: str, found: list[tuple]) -> dict[str, str]:
 
 
 def _located(fname: str, files: dict[str, str]) -> str:
-    """Path of a clip, or of the same clip in another format; "" if there is none."""
-    stem = fname.rpartition(".")[0] or fname
-    names = (fname, f"{stem}.wav", f"{stem}.ogg", f"{stem}.flac")
+    """Path of a clip, or of the same clip in another format; "" if there is none.
+
+    A name may lack its ending and still hold a dot: `a_30.000` is a_30.000.wav, and never a_30.wav, another clip.
+    """
+    stem, _, ending = fname.rpartition(".")
+    stems = [fname] if not stem or ending.isdecimal() else [fname, stem]
+    names = (fname, *(f"{name}.{kind}" for name in stems for kind in ("wav", "ogg", "flac")))
     return next((files[name] for name in (*names, *map(str.lower, names)) if name in files), "")
 
 
@@ -370,8 +374,8 @@ def _read_tables(base: Path, layout: str, esc10_only: bool, found: list[tuple]) 
         classes = _in_order(enumerate(name for name in header if name != "fname"), base / "sample_submission.csv")
     if odd := [name for name in classes if "," in name or name in RESERVED]:
         raise ValueError(
-            f"{base}: classes {odd} can't be told from two labels, or from a column of clips.csv. Rename them: no "
-            f"comma, and none of {', '.join(RESERVED)}."
+            f"{base}: classes {odd} can't be told from two labels, or from a column of tables of scores. Rename them: "
+            f"no comma, and none of {', '.join(RESERVED)}."
         )
     unknown = {label for clip in clips.values() for label in clip["labels"]} - set(classes)
     nearest = {label: _nearest(label, classes) for label in unknown}

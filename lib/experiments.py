@@ -11,7 +11,7 @@ Comparisons are paired over clips, groups and seeds, on pooled out-of-fold score
 Used in: 02, 03.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cache as remember
 
 import numpy as np
@@ -46,7 +46,8 @@ def features(base: dict[str, object]) -> Table:
 
     Parameters
     ----------
-    base : the parameters that the variants start from; a variant that would change nothing is left out
+    base : the parameters that the variants start from; a variant that would change nothing is left out, and so is one
+        whose picture can't be made with them, such as more mel bands than n_fft has bins for
     """
     n_fft, n_mels = base["n_fft"], base["n_mels"]
     table = {
@@ -117,7 +118,10 @@ def chosen(table: Table, names: list[str], more: Table | None = None) -> Table:
     known = {**table, **(more or {})}
     unknown = [name for name in names if not set(name.split("+")) <= set(known)]
     if unknown:
-        raise ValueError(f"variants={unknown} are not in the table of this experiment: {', '.join(known)}.")
+        raise ValueError(
+            f"variants={unknown} are not in the table of this experiment: {', '.join(known)}. What the base does "
+            "already is left out, and so is what its n_fft, hop_length and n_mels can't make."
+        )
     if not names:
         return table
     return {name: {k: v for part in name.split("+") for k, v in known[part].items()} for name in names}
@@ -274,12 +278,21 @@ def train(run: Run, table: Table, curated: pd.DataFrame, classes: list[str], dea
 
 
 def _changing(table: Table, base: dict[str, object]) -> Table:
-    """Without the variants whose changes the base has already."""
+    """Without the variants whose changes the base has already, and those whose picture its settings can't make."""
     return {
         name: changes
         for name, changes in table.items()
-        if name == "base" or any(base[key] != value for key, value in changes.items())
+        if name == "base"
+        or (any(base[key] != value for key, value in changes.items()) and _can_be_made({**base, **changes}))
     }
+
+
+def _can_be_made(params: dict[str, object]) -> bool:
+    try:
+        LogMel(**{field.name: params[field.name] for field in fields(LogMel) if field.name in params})
+    except ValueError:
+        return False
+    return True
 
 
 def _epochs(base: dict[str, object], changes: dict[str, object]) -> int:

@@ -46,13 +46,23 @@ def claim_gpu(n: int, n_gpus: int) -> tuple[int, int] | None:
     holds the claim; None without a GPU, and when all n places are taken.
     """
     for place in range(n if n_gpus else 0):
-        file = os.open(Path(tempfile.gettempdir(), f"sound-tagging-gpu-{place}.lock"), os.O_CREAT | os.O_RDWR)
+        file = _opened(Path(tempfile.gettempdir(), f"sound-tagging-gpu-{place}.lock"))
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return place % n_gpus, file
         except BlockingIOError:
             os.close(file)
     return None
+
+
+def _opened(path: Path) -> int:
+    """A file for locks that all users of the machine share, made where it is not there yet: its descriptor."""
+    try:
+        file = os.open(path, os.O_CREAT | os.O_EXCL, 0o666)  # a lock takes no right to write
+    except FileExistsError:
+        return os.open(path, os.O_RDONLY)  # Linux refuses O_CREAT on a file of another user in /tmp
+    os.fchmod(file, 0o666)  # the umask of its maker may keep others out
+    return file
 
 
 def failure(executed: Path, log: Path) -> str:

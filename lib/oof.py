@@ -103,10 +103,10 @@ def write(
     Raises
     ------
     ValueError
-        A class whose name could not be told from a column, or from two labels, in clips.csv.
+        A class whose name could not be told from a column, or from two labels, in clips.csv or what is made of it.
     """
     if confused := [name for name in classes if "," in name or name in datasets.RESERVED]:
-        raise ValueError(f"Classes {confused} hold a comma or are called as a column of clips.csv. Rename them.")
+        raise ValueError(f"Classes {confused} hold a comma or are called as a column of tables of scores. Rename them.")
     write_windows(part, windows, logits, classes)
     fnames, scores = pool_mean(windows["fname"], activate(logits, loss))
     table = clips.set_index("fname").loc[fnames, COLUMNS[1:]].reset_index()

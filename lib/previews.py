@@ -8,6 +8,7 @@ Used in: 02, 03.
 """
 
 import time
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -50,11 +51,19 @@ def costs(table: experiments.Table, run: Run, clips: pd.DataFrame) -> pd.DataFra
     return found.drop_duplicates("variant", ignore_index=True)
 
 
-def pictures(samples: np.ndarray, run: Run) -> dict[str, np.ndarray]:
-    """Every channel that the variants of 02 use, of one clip: name -> (n_mels, n_frames)."""
-    used = [changes["channels"] for changes in experiments.features(run.params).values() if "channels" in changes]
-    names = dict.fromkeys(name for channels in (run.params["channels"], *used) for name in channels)
-    return {name: run.trial(name, "", 0, channels=[name]).pick(LogMel)(samples)[0].numpy() for name in names}
+def pictures(table: experiments.Table, run: Run, samples: np.ndarray) -> dict[str, np.ndarray]:
+    """Every channel that the base and the variants of `table` use, of one clip, as the first that uses it makes it.
+
+    Returns
+    -------
+    name -> (n_mels, n_frames)
+    """
+    shown = {}
+    for name, changes in {"base": {}, **table}.items():
+        logmel = run.trial(name, "", 0, **changes).pick(LogMel)
+        for channel, picture in zip(logmel.channels, logmel(samples).numpy(), strict=True):
+            shown.setdefault(channel, picture)
+    return shown
 
 
 def augmented(store: caches.Cache, fnames: list[str], run: Run) -> dict[str, np.ndarray]:
@@ -96,7 +105,9 @@ def learning_rates(table: experiments.Table, run: Run) -> pd.DataFrame:
     for name, changes in {"base": {}, **table}.items():
         if name == "base" or {"lr", "lr_body"} & set(changes):
             trial = run.trial(name, "", 0, **changes, epochs=1)
-            model = WindowModel(trial.pick(Network), 2, [0.0], [1.0])
+            n_channels = len(trial.params["channels"])
+            network = replace(trial.pick(Network), normalise="set")  # the same layers, without statistics of bands
+            model = WindowModel(network, 2, [0.0] * n_channels, [1.0] * n_channels)
             groups = learners.groups(model, trial.pick(learners.Recipe))
             found = groups.drop(columns="lr") if found.empty else found
             found[name] = groups["lr"]

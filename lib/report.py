@@ -111,7 +111,8 @@ def find(home: Path) -> list[Page]:
             f"{home} holds no {EXECUTED}, the notebook that papermill leaves beside a result. Make them: make run "
             f"RUN={home.name}; or by hand: papermill notebooks/01_eda.ipynb {home}/01_eda/{EXECUTED} -p run {home.name}"
         )
-    pages = [_page(folder, home) for folder in found if not any(name[0] == "." for name in folder.parts[1:])]
+    shown = [folder for folder in found if not any(name[0] == "." for name in folder.relative_to(home).parts)]
+    pages = [_page(folder, home) for folder in shown]
     tops = {page.folder: page for page in pages if not _single(page)}
     alone = []
     for page in filter(_single, pages):

@@ -55,6 +55,12 @@ def fate(evidence, rule):
     return [f"{r.fname}{r.window_start_s}:{r.confirmed}" for r in rows.itertuples()]
 
 
+def test_what_a_silent_window_scores_is_no_best_window_of_a_clip(small):
+    small.windows.loc[0, "silent"] = True  # bark .9 in it, .4 and .2 beside it
+    assert fate(small, "relative_0.5") == ["a0.5:bark,rain", "a1.0:bark,rain", "n0.0:sigh"]
+    assert fate(small, "relative_0.9") == ["a0.5:bark,rain", "n0.0:sigh"]
+
+
 @pytest.mark.parametrize(
     ("rule", "kept"),
     [

@@ -167,6 +167,16 @@ def test_esc50(esc50):
     assert ten.classes == ("dog", "rain") and len(ten.clips) == 3
 
 
+def test_a_name_without_ending_that_holds_a_dot_is_no_other_clip(esc50):
+    table = esc50 / "meta/esc50.csv"
+    table.write_text(table.read_text().replace("1-7-A-9.wav", "1-7-A_30.000").replace("1-7-B-9.wav", "1-7-A_30.500"))
+    for name in ("1-7-A_30.000.wav", "1-7-A_30.wav"):
+        save(esc50 / "audio" / name, 0)
+    data = datasets.load(esc50)
+    assert found(data) == [("1-7-A_30.500", "curated", "missing", False)]
+    assert names(data)[0] == "1-7-A_30.000" and data.clips["path"][0].endswith("1-7-A_30.000.wav")
+
+
 def test_archives_are_read_without_extracting(kaggle):
     plain = datasets.load(kaggle)
     archives = [zipped(kaggle / folder) for folder in ("train_curated", "test")]
@@ -496,6 +506,14 @@ def test_published_folds_counted_from_0_are_refused_as_a_whole(esc50):
     table = esc50 / "meta/esc50.csv"
     table.write_text(table.read_text().replace(",5,0,dog", ",0,0,dog"))
     with pytest.raises(ValueError, match=r"folds are \[0, 1, 2\], but published ones are counted from 1. Add 1"):
+        datasets.load(esc50)
+
+
+@pytest.mark.parametrize("name", ["seed", "variant", "fold"])
+def test_a_class_that_is_called_as_a_column_of_scores_is_refused(esc50, name):
+    table = esc50 / "meta/esc50.csv"
+    table.write_text(table.read_text().replace(",dog,", f",{name},"))
+    with pytest.raises(ValueError, match=rf"classes \['{name}'\] can't be told from .* a column of tables of scores"):
         datasets.load(esc50)
 
 

@@ -360,6 +360,12 @@ def labels_of(figure):
     return [axes.get_xlabel() for axes in figure.axes] + [axes.get_ylabel() for axes in figure.axes]
 
 
+def test_the_browser_begins_with_a_class_that_has_clips(demo_set):
+    data = demo_set[0]
+    browser = browse.Browser(None, data.clips, "Yodel")
+    assert browser.label.value in data.classes and browser.shown.value
+
+
 def test_the_browser_turns_pages_and_leaves_a_static_one(demo_set):
     data, store, _, _ = demo_set
     browser = browse.Browser(store, data.clips, "Sigh")

@@ -84,6 +84,32 @@ def test_what_the_base_does_already_is_no_variant():
     assert "no_mixup" not in experiments.augmentation(base(mixup=0.0))
 
 
+IMPOSSIBLE = [
+    ({"n_fft": 1102}, {"several_n_fft"}),  # 551 is odd
+    ({"hop_length": 600}, {"several_n_fft"}),  # longer than 512
+    ({"n_mels": 160}, {"several_n_fft", "double_mels"}),  # bands narrower than a bin
+]
+
+
+@pytest.mark.parametrize(("settings", "lost"), IMPOSSIBLE)
+def test_what_the_base_can_not_make_is_no_variant_and_keeps_no_other_from_being_shown(settings, lost, tmp_path):
+    run = a_run(tmp_path, **settings)
+    table = experiments.features(run.params)
+    assert set(experiments.features(base())) - set(table) == lost
+    samples = np.random.default_rng(0).standard_normal(22050).astype(np.float32)
+    assert list(previews.pictures(table, run, samples)) == ["logmel", "delta", "acceleration", "phase", "pcen"]
+    assert list(previews.pictures({"base": {}}, run, samples)) == ["logmel"]
+    with pytest.raises(ValueError, match=r"variants=\['several_n_fft'\] .* n_fft, hop_length and n_mels can't make"):
+        experiments.chosen(table, ["several_n_fft"])
+
+
+def test_a_picture_is_that_of_the_first_variant_that_uses_it(tmp_path):
+    run = a_run(tmp_path)
+    table = experiments.chosen(experiments.features(run.params), ["half_mels+delta", "delta"])
+    shown = previews.pictures(table, run, np.ones(22050, np.float32))
+    assert {name: len(picture) for name, picture in shown.items()} == {"logmel": 64, "delta": 32, "acceleration": 32}
+
+
 def test_variants_are_chosen_by_name_and_may_be_joined():
     table, more = experiments.features(base()), experiments.augmentation(base())
     assert experiments.chosen(table, ["pcen", "base"]) == {"pcen": table["pcen"], "base": {}}
@@ -254,6 +280,15 @@ def test_a_slice_of_learning_rates_is_shown_as_the_optimiser_has_it(tmp_path):
     assert "no_mixup" not in found and (found["n_parameters"] > 0).all()
 
 
+@pytest.mark.parametrize("normalise", ["band", "window"])
+def test_learning_rates_are_shown_for_any_normalisation_and_channels(tmp_path, normalise):
+    channels = ["logmel", "delta", "acceleration"]
+    one, three = a_run(tmp_path, **SMALL), a_run(tmp_path, **SMALL, normalise=normalise, channels=channels)
+    table = experiments.augmentation(three.params)
+    few, many = (previews.learning_rates(table, run)["n_parameters"] for run in (one, three))
+    assert many[0] > few[0] and many[1:].tolist() == few[1:].tolist()  # the first layer reads all channels
+
+
 def test_costs_are_told_beside_the_base(small, tmp_path):
     clips, _ = small
     run = a_run(tmp_path, **SMALL)
@@ -268,7 +303,7 @@ def test_pictures_and_augmented_windows_are_those_of_the_clip(small, tmp_path):
     run = a_run(tmp_path, **SMALL)
     logmel = run.pick(LogMel)
     samples = np.random.default_rng(0).standard_normal(8000).astype(np.float32)
-    shown = previews.pictures(samples, run)
+    shown = previews.pictures(experiments.features(run.params), run, samples)
     assert list(shown)[:3] == ["logmel", "delta", "acceleration"] and "pcen" in shown and "logmel_256" in shown
     np.testing.assert_array_equal(shown["logmel"], logmel(samples)[0])
     store = cache.build(clips, logmel, tmp_path / "cache")

@@ -417,6 +417,24 @@ def test_each_training_has_a_gpu_of_its_own(tmp_path, monkeypatch):
     os.close(other)
 
 
+def test_all_users_of_a_machine_share_its_gpus(tmp_path, monkeypatch):
+    monkeypatch.setattr(job.tempfile, "gettempdir", lambda: str(tmp_path))
+    before = os.umask(0o077)
+    try:
+        _, file = job.claim_gpu(1, 1)
+    finally:
+        os.umask(before)
+    os.close(file)
+    (lock,) = tmp_path.iterdir()
+    assert lock.stat().st_mode & 0o777 == 0o666
+    real, opened = os.open, []
+    monkeypatch.setattr(job.os, "open", lambda *how: (opened.append(how[1]), real(*how))[1])
+    _, file = job.claim_gpu(1, 1)
+    assert not opened[-1] & (os.O_RDWR | os.O_WRONLY | os.O_CREAT)  # all that may be asked of another user's file
+    assert job.claim_gpu(1, 1) is None
+    os.close(file)
+
+
 def test_more_trainings_than_gpus_share_them_evenly(tmp_path, monkeypatch):
     monkeypatch.setattr(job.tempfile, "gettempdir", lambda: str(tmp_path))
     claims = [job.claim_gpu(5, 2) for _ in range(5)]

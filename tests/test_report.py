@@ -61,6 +61,16 @@ def test_there_is_a_page_a_notebook_and_an_index(home):
     }
 
 
+def test_folders_that_hide_within_a_run_have_no_page_and_those_above_it_do_not_count(home):
+    hidden = home.with_name(".mine") / "run"
+    hidden.parent.mkdir()
+    home.rename(hidden)
+    write_notebook(write_part(hidden / "01_eda" / ".ipynb_checkpoints") / "executed.ipynb")
+    report.build(hidden)
+    assert {"01_eda.html", "04_kfold-curated-pooled.html"} < set(pages(hidden))
+    assert not [name for name in pages(hidden) if "checkpoints" in name]
+
+
 def test_no_page_loads_anything(home):
     report.build(home)
     for name, page in pages(home).items():
