@@ -169,7 +169,7 @@ class Trials(datasets.Labelled):
         if "verdict" in found:
             found = found.sort_values("lwlrap_diff", ascending=False, na_position="first")
             if not self.decides:
-                found["verdict"] = found["verdict"].mask(found["verdict"].notna(), "screened")
+                found = metrics.screened(found)
         failed = self.done.loc[self.done["problem"] != "", "variant"].drop_duplicates()
         lost = pd.DataFrame({"variant": failed, "verdict": "failed"})
         epochs = self.done.drop_duplicates("variant")[["variant", "epochs"]]
