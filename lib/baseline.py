@@ -7,9 +7,7 @@ public clips .537. A test holds the numbers to that: weighted by the labels of t
 Used in: 08.
 """
 
-__all__ = ["PUBLIC", "organisers"]
-
-PUBLIC = 0.537  # lwlrap of the same system on the public clips
+__all__ = ["organisers"]
 
 
 def organisers() -> dict[str, float]:

@@ -145,16 +145,15 @@ def build(clips: pd.DataFrame, logmel: LogMel, folder: Path, n_threads: int = 0)
     return Cache(logmel, tuple(parts), pd.concat(indexes, ignore_index=True), found, digest(settings, names))
 
 
-def hold(clips: pd.DataFrame, logmel: LogMel, n_threads: int = 0) -> Cache:
+def hold(clips: pd.DataFrame, logmel: LogMel) -> Cache:
     """The log-mels of a few clips in memory: the same numbers as `build`, and nothing is written. None need be usable.
 
     Parameters
     ----------
     clips : DataFrame with fname (each once), path, subset
-    n_threads : 0 means one a core
     """
     index, problems, parts, first_frame = [], [], [], 0
-    for row, outcome in _transformed(clips, logmel, n_threads or os.cpu_count() or 1, quiet=True):
+    for row, outcome in _transformed(clips, logmel, os.cpu_count() or 1, quiet=True):
         if isinstance(outcome, audio.AudioError):
             problems.append((row.fname, row.subset, str(outcome), False))
             continue

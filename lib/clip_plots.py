@@ -15,11 +15,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lib import plots, prediction_images
+from lib import prediction_images
 
 __all__ = ["images", "members", "silence", "why"]
 
-VERDICT_COLOURS = plots.VERDICT_COLOURS
 N_ACROSS, MOST_ACROSS = 5, 6  # images side by side
 CAPTION = 24  # letters in a line above an image
 

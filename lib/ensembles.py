@@ -155,9 +155,7 @@ class Ensembles(datasets.Labelled):
 
     def screened(self, table: pd.DataFrame) -> pd.DataFrame:
         """The table, its verdicts turned into "screened" where there is too little for them."""
-        return (
-            table if self.decides else table.assign(verdict=table["verdict"].mask(table["verdict"].notna(), "screened"))
-        )
+        return table if self.decides else metrics.screened(table)
 
     def _row(self, name: str) -> dict[str, float]:
         singles = self.singles(name)

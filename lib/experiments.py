@@ -169,7 +169,7 @@ class Trials(datasets.Labelled):
         if "verdict" in found:
             found = found.sort_values("lwlrap_diff", ascending=False, na_position="first")
             if not self.decides:
-                found["verdict"] = found["verdict"].mask(found["verdict"].notna(), "screened")
+                found = metrics.screened(found)
         failed = self.done.loc[self.done["problem"] != "", "variant"].drop_duplicates()
         lost = pd.DataFrame({"variant": failed, "verdict": "failed"})
         epochs = self.done.drop_duplicates("variant")[["variant", "epochs"]]
@@ -206,7 +206,12 @@ class Trials(datasets.Labelled):
         return pd.concat(tables, ignore_index=True) if tables else empty, pd.DataFrame(slopes)
 
     def baseline(self, dealt: pd.DataFrame, curated: pd.DataFrame) -> float:
-        """lwlrap of the dumb rival: every clip gets the class frequencies of the clips outside its fold."""
+        """lwlrap of the dumb rival: every clip gets the class frequencies of the clips outside its fold.
+
+        NaN where no clip was scored, because all trainings diverged.
+        """
+        if self.clips.empty:
+            return np.nan
         ordered = curated.set_index("fname").loc[dealt["fname"]]
         models = self.clips.assign(model=self.clips["fold"].map(folds.model_name))
         prior = oof.Clips(models, self.classes, self.curves, []).prior(dealt, datasets.targets(ordered, self.classes))
@@ -237,6 +242,8 @@ class Trials(datasets.Labelled):
             told.append(f"{row.variant} {change}: {row.verdict}")
         head = f"Difference in lwlrap to the base on {len(self.clips)} clips, {self.done['seed'].nunique()} seed(s), "
         head += f"{self.done['fold'].nunique()} of {self.n_folds} folds. "
+        if lost := (self.done["problem"] != "").sum():
+            head += f"{lost} of {len(self.done)} trainings diverged. "
         if not told:
             return head + "Nothing to compare: this takes the base and another variant."
         limits = table["smallest_diff"].dropna()
@@ -345,5 +352,6 @@ def _read(run: Run, trials: list[tuple], classes: list[str], n_folds: int) -> Tr
             scores[name] = mine[classes].to_numpy(float).reshape(mine["seed"].nunique(), -1, len(classes))
     clips = rows.drop_duplicates("fname").sort_values("fname", ignore_index=True)
     clips = clips.reindex(columns=["fname", "group", "fold", "labels"])
-    epochs = pd.concat(curves, ignore_index=True) if curves else pd.DataFrame(columns=["variant", "model"])
+    columns = ["variant", "model", "epoch", "lr", "train_loss", "valid_loss", "lwlrap"]
+    epochs = pd.concat(curves, ignore_index=True) if curves else pd.DataFrame(columns=columns)
     return Trials(clips, classes, scores, found, epochs, n_folds)

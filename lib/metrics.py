@@ -18,6 +18,7 @@ Used in: every notebook that states a score.
 """
 
 import numpy as np
+import pandas as pd
 
 __all__ = [
     "SCORES",
@@ -38,6 +39,7 @@ __all__ = [
     "ratio",
     "says",
     "score_all",
+    "screened",
     "validate",
 ]
 
@@ -253,6 +255,11 @@ def score_all(
         differences = {pair["variant"]: pair for pair in pairs}
         rows = [row | differences.get(row["variant"], {}) | {"n_seeds": row["n_seeds"]} for row in rows]
     return rows
+
+
+def screened(table: pd.DataFrame) -> pd.DataFrame:
+    """A table of comparisons that has too little behind it for verdicts: each `verdict` is turned into "screened"."""
+    return table.assign(verdict=table["verdict"].mask(table["verdict"].notna(), "screened"))
 
 
 def compare_classes(

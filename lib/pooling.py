@@ -169,26 +169,19 @@ def pool_mean(fnames: pd.Series | np.ndarray, scores: np.ndarray) -> tuple[np.nd
     return pool("mean", fnames, scores)
 
 
-def choose(
-    method: str,
-    fnames: pd.Series | np.ndarray,
-    scores: np.ndarray,
-    targets: pd.DataFrame,
-    *,
-    weights: np.ndarray | None = None,
-) -> float | None:
+def choose(method: str, fnames: pd.Series | np.ndarray, scores: np.ndarray, targets: pd.DataFrame) -> float | None:
     """The parameter of a method whose lwlrap is best on the clips that are given; None where it has none.
 
     Parameters
     ----------
-    fnames, scores, weights : windows of training folds, by models that saw neither them nor the fold to be reported
+    fnames, scores : windows of training folds, by models that saw neither them nor the fold to be reported
     targets : 0/1, a row a clip (index fname), a column a class; clips without windows are passed over
 
     Of equals the earlier in the grid is taken.
     """
     found = {}
     for parameter in POOLINGS[method].grid:
-        clips, pooled = pool(method, fnames, scores, parameter=parameter, weights=weights)
+        clips, pooled = pool(method, fnames, scores, parameter=parameter)
         found[parameter] = metrics.lwlrap(targets.loc[clips].to_numpy(), pooled)
     return max(found, key=found.get) if found else None
 

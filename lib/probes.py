@@ -129,7 +129,7 @@ def rescored(design: Design, cache: Cache) -> tuple[Scored, Scored]:
     )
 
 
-def random_windows(design: Design, fine: Scored, n_draws: int = 10) -> dict[str, np.ndarray]:
+def random_windows(fine: Scored, n_draws: int = 10) -> dict[str, np.ndarray]:
     """Arithmetic means of 1, 2 and 5 random windows (n_draws times, as seeds) and of rolling windows at three hops."""
     ordered = fine.where(np.lexsort((fine.table["window_start_s"], fine.table["fname"])))
     at = ordered.table.groupby("fname").cumcount()

@@ -84,7 +84,7 @@ def statistics(samples: np.ndarray, sample_rate: int, thresholds_db: Iterable[fl
     return found
 
 
-def measure(clips: pd.DataFrame, folder: Path, silence_db: float, n_threads: int | None = None) -> pd.DataFrame:
+def measure(clips: pd.DataFrame, folder: Path, silence_db: float) -> pd.DataFrame:
     """Statistics of all clips, in parallel; what was measured before is not decoded again.
 
     Parameters
@@ -113,7 +113,7 @@ def measure(clips: pd.DataFrame, folder: Path, silence_db: float, n_threads: int
         return {"content": row.content, **statistics(samples, row.sample_rate, thresholds)}
 
     with (
-        ThreadPoolExecutor(n_threads) as pool,
+        ThreadPoolExecutor() as pool,
         tqdm(total=len(todo), desc="signal statistics", unit="clip", leave=False) as bar,
     ):
         for first in range(0, len(todo), BATCH):

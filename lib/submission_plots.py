@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 __all__ = ["against_promise", "predicted"]
 
-BLUE, ORANGE, GREEN, *_ = sns.color_palette("colorblind")
+BLUE, ORANGE, *_ = sns.color_palette("colorblind")
 N_SHOWN = 80  # classes in a figure
 
 

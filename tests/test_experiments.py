@@ -3,7 +3,9 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -231,6 +233,35 @@ def test_a_training_that_diverges_is_listed_and_costs_nothing_else(small, tmp_pa
     assert trials.done.query("variant == 'delta'")["problem"].str.contains("diverged").all()
     result = tmp_path / "outputs" / "02_features" / "delta" / "without_0" / "seed_1" / "result.json"
     assert json.loads(result.read_text())["verdict"] == "failed"
+
+
+@pytest.mark.parametrize("notebook", ["02_features", "03_augmentation"])
+@pytest.mark.parametrize("diverges", ["all", "all but the base", "base"])
+def test_a_notebook_whose_trainings_diverge_ends_with_the_failures(small, tmp_path, monkeypatch, notebook, diverges):
+    clips, dealt = small
+    real = learners.train_fold
+
+    def fragile(part, *rest, **keywords):
+        if diverges == "all" or ("base" in part.parts) == (diverges == "base"):
+            raise learners.Diverged("The loss is nan in epoch 0: training diverged. Lower lr.")
+        return real(part, *rest, **keywords)
+
+    monkeypatch.setattr(learners, "train_fold", fragile)
+    run = a_run(tmp_path, **SMALL, folds=[0, 1], seeds=[1])
+    table = {name: experiments.features(run.params)[name] for name in ("base", "half_mels")}
+    cells = json.loads((ROOT / "notebooks" / f"{notebook}.ipynb").read_text(encoding="utf-8"))["cells"]
+    code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    at = next(i for i, source in enumerate(code) if "experiments.train(" in source)
+    given = {"run": run, "table": table, "curated": clips.assign(duration_s=1.5), "dealt": dealt, "tabulate": True}
+    given["data"] = SimpleNamespace(classes=["fading", "steady"])
+    for source in (code[1], *code[at:]):
+        exec(source, given)
+    failed = {"all": {"base", "half_mels"}, "all but the base": {"half_mels"}, "base": {"base"}}[diverges]
+    assert set(given["problems"]["variant"]) == failed and len(given["problems"]) == 2 * len(failed)
+    told = json.loads((run.folder / "result.json").read_text())
+    assert told["verdict"] is None and f"{2 * len(failed)} of 4 trainings diverged." in told["says"]
+    assert (run.folder / "convergence.png").exists() == (diverges != "all")
+    plt.close("all")
 
 
 def test_another_base_under_the_same_names_is_refused(small, tmp_path):
