@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lib import bundle, metrics, nested, pooling, readouts, stage2
+from lib import bundle, comparisons, metrics, nested, pooling, readouts, stage2
 from lib.files import write_json
 from lib.nested import Design
 from lib.readouts import BASE, Reader, Stage2Scores
@@ -184,9 +184,7 @@ def found(comparison: pd.DataFrame, selection: pd.DataFrame) -> dict[str, float]
     """
     rows = comparison.set_index("method")
     numbers = dict(rows.loc[BEST, [*metrics.SCORES, "n"]]) | {"mean_lwlrap": rows.loc[BASE, "lwlrap"]}
-    for method in rows.index.drop(BASE):
-        for key in ("lwlrap_diff", "lwlrap_diff_low", "lwlrap_diff_high"):
-            numbers[f"{method}_{key}"] = rows.loc[method, key]
+    numbers |= comparisons.differences(rows.drop(BASE))
     gains = selection[selection["metric"] == "hit_rate"].mean(numeric_only=True)
     return numbers | {
         f"{way.replace(' ', '_')}_hit_rate_diff": gains[way] for way in ("picked there", "chosen elsewhere")
@@ -195,8 +193,7 @@ def found(comparison: pd.DataFrame, selection: pd.DataFrame) -> dict[str, float]
 
 def verdict(comparison: pd.DataFrame) -> str:
     """Of stage 2 against the mean: kept if a model is, dropped if all are, else unclear."""
-    verdicts = set(comparison.loc[comparison["method"].isin(list(MODELS)), "verdict"])
-    return "kept" if "kept" in verdicts else "dropped" if verdicts == {"dropped"} else "unclear"
+    return comparisons.verdict(comparison[comparison["method"].isin(list(MODELS))])
 
 
 def says(comparison: pd.DataFrame, choice: dict) -> str:

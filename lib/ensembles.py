@@ -27,7 +27,7 @@ import torch
 from scipy.stats import rankdata
 from tqdm import tqdm
 
-from lib import datasets, files, folds, learners, metrics, models, oof, pooling, windows
+from lib import comparisons, datasets, files, folds, learners, metrics, models, oof, pooling, windows
 from lib.cache import Cache
 from lib.models import Network, WindowModel
 from lib.runs import Run
@@ -155,7 +155,7 @@ class Ensembles(datasets.Labelled):
 
     def screened(self, table: pd.DataFrame) -> pd.DataFrame:
         """The table, its verdicts turned into "screened" where there is too little for them."""
-        return table if self.decides else metrics.screened(table)
+        return table if self.decides else comparisons.screened(table)
 
     def _row(self, name: str) -> dict[str, float]:
         singles = self.singles(name)
@@ -322,10 +322,8 @@ def numbers(strategies: pd.DataFrame, parts_: pd.DataFrame) -> dict[str, float]:
     """For `result.json`: the long training's scores, every strategy's difference to it, and the parts."""
     rows = strategies.set_index("variant")
     told = dict(rows.loc["long", [*metrics.SCORES, "n"]])
-    for label, table in (("", rows.drop("long")), ("part_", parts_.set_index(parts_["part"].map(_key)))):
-        for name, row in table.iterrows():
-            told |= {f"{label}{name}_{k}": row[k] for k in ("lwlrap_diff", "lwlrap_diff_low", "lwlrap_diff_high")}
-    return told
+    parts_ = parts_.set_index("part_" + parts_["part"].map(_key))
+    return told | comparisons.differences(rows.drop("long")) | comparisons.differences(parts_)
 
 
 def verdict(found: Ensembles, strategies: pd.DataFrame) -> str | None:
@@ -346,16 +344,9 @@ def says(found: Ensembles, strategies: pd.DataFrame, parts_: pd.DataFrame) -> st
         + ". Differences to one long training: "
     ]
     told[0] += "; ".join(
-        f"{r.variant} {r.lwlrap_diff:+.3f} ({r.lwlrap_diff_low:+.3f} to {r.lwlrap_diff_high:+.3f}): {r.verdict}"
-        for r in strategies.dropna(subset="lwlrap_diff").itertuples()
+        f"{r.variant} {comparisons.told(r)}: {r.verdict}" for r in strategies.dropna(subset="lwlrap_diff").itertuples()
     )
-    told.append(
-        "Parts: "
-        + "; ".join(
-            f"{r.part} {r.lwlrap_diff:+.3f} ({r.lwlrap_diff_low:+.3f} to {r.lwlrap_diff_high:+.3f})"
-            for r in parts_.itertuples()
-        )
-    )
+    told.append("Parts: " + "; ".join(f"{r.part} {comparisons.told(r)}" for r in parts_.itertuples()))
     return ". ".join(told) + ("." if found.decides else ". A screening: no verdict is drawn from it.")
 
 

@@ -19,7 +19,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from lib import cache as caches
-from lib import datasets, files, folds, learners, metrics, oof
+from lib import comparisons, datasets, files, folds, learners, metrics, oof
 from lib.features import LogMel
 from lib.models import Network
 from lib.parameters import image_pixels
@@ -169,7 +169,7 @@ class Trials(datasets.Labelled):
         if "verdict" in found:
             found = found.sort_values("lwlrap_diff", ascending=False, na_position="first")
             if not self.decides:
-                found = metrics.screened(found)
+                found = comparisons.screened(found)
         failed = self.done.loc[self.done["problem"] != "", "variant"].drop_duplicates()
         lost = pd.DataFrame({"variant": failed, "verdict": "failed"})
         epochs = self.done.drop_duplicates("variant")[["variant", "epochs"]]
@@ -221,25 +221,17 @@ class Trials(datasets.Labelled):
         """For `result.json`: the base's scores, and the difference of every variant to it."""
         scores = table.set_index("variant")
         found = dict(scores.loc["base", [*metrics.SCORES, "n"]]) if "base" in self.scores else {}
-        for name in scores.index.drop("base", errors="ignore") if "lwlrap_diff" in scores else []:
-            found |= {
-                f"{name}_{key}": scores.loc[name, key] for key in ("lwlrap_diff", "lwlrap_diff_low", "lwlrap_diff_high")
-            }
-        return found
+        return found | comparisons.differences(scores.drop("base", errors="ignore"))
 
     def verdict(self, table: pd.DataFrame) -> str | None:
         """kept if a variant is; dropped if all are; else unclear. None while there is not enough for verdicts."""
-        if not self.decides:
-            return None
-        verdicts = set(table["verdict"].dropna())
-        return "kept" if "kept" in verdicts else "dropped" if verdicts == {"dropped"} else "unclear"
+        return comparisons.verdict(table) if self.decides else None
 
     def says(self, table: pd.DataFrame) -> str:
         """The conclusion in sentences, from the measured values of `table`."""
         told = []
         for row in table.dropna(subset=["lwlrap_diff"]).itertuples() if "lwlrap_diff" in table else []:
-            change = f"{row.lwlrap_diff:+.3f} ({row.lwlrap_diff_low:+.3f} to {row.lwlrap_diff_high:+.3f})"
-            told.append(f"{row.variant} {change}: {row.verdict}")
+            told.append(f"{row.variant} {comparisons.told(row)}: {row.verdict}")
         head = f"Difference in lwlrap to the base on {len(self.clips)} clips, {self.done['seed'].nunique()} seed(s), "
         head += f"{self.done['fold'].nunique()} of {self.n_folds} folds. "
         if lost := (self.done["problem"] != "").sum():

@@ -18,7 +18,6 @@ Used in: every notebook that states a score.
 """
 
 import numpy as np
-import pandas as pd
 
 __all__ = [
     "SCORES",
@@ -39,7 +38,6 @@ __all__ = [
     "ratio",
     "says",
     "score_all",
-    "screened",
     "validate",
 ]
 
@@ -255,11 +253,6 @@ def score_all(
         differences = {pair["variant"]: pair for pair in pairs}
         rows = [row | differences.get(row["variant"], {}) | {"n_seeds": row["n_seeds"]} for row in rows]
     return rows
-
-
-def screened(table: pd.DataFrame) -> pd.DataFrame:
-    """A table of comparisons that has too little behind it for verdicts: each `verdict` is turned into "screened"."""
-    return table.assign(verdict=table["verdict"].mask(table["verdict"].notna(), "screened"))
 
 
 def compare_classes(

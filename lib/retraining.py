@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from lib import datasets, folds, metrics, oof
+from lib import comparisons, datasets, folds, metrics, oof
 from lib.files import digest, read_json
 from lib.plan import BASE, VARIANTS, compared
 from lib.runs import Run
 
-__all__ = ["commands", "compare", "found", "prior", "says", "verdict"]
+__all__ = ["commands", "compare", "found", "prior", "says"]
 
 MAY_DIFFER = {"train_set", "train_windows", "rule", "ignore_missing", "loss", "data", "curation"}
 
@@ -78,24 +78,14 @@ def found(table: pd.DataFrame) -> dict[str, float]:
     """For `result.json`: the scores of the base, and the difference of every variant to it."""
     rows = table.set_index("variant")
     numbers = dict(rows.loc[BASE, [*metrics.SCORES, "n"]]) if BASE in rows.index else {}
-    for name in rows.index.drop(BASE, errors="ignore"):
-        diffs = ("lwlrap_diff", "lwlrap_diff_low", "lwlrap_diff_high")
-        numbers |= {f"{name}_{key}": rows.loc[name, key] for key in diffs}
-    return numbers
-
-
-def verdict(table: pd.DataFrame) -> str:
-    """kept if a variant is; dropped if all are; else unclear."""
-    verdicts = set(table["verdict"].dropna()) if "verdict" in table else set()
-    return "kept" if "kept" in verdicts else "dropped" if verdicts == {"dropped"} else "unclear"
+    return numbers | comparisons.differences(rows.drop(BASE, errors="ignore"))
 
 
 def says(table: pd.DataFrame) -> str:
     """The comparison in sentences, from its values."""
     told = []
     for row in (table.dropna(subset="lwlrap_diff") if "lwlrap_diff" in table else table[:0]).itertuples():
-        change = f"{row.lwlrap_diff:+.3f} ({row.lwlrap_diff_low:+.3f} to {row.lwlrap_diff_high:+.3f})"
-        told.append(f"{row.variant} {change}, {row.verdict}")
+        told.append(f"{row.variant} {comparisons.told(row)}, {row.verdict}")
     if not told:
         return "Nothing is retrained yet on what was kept."
     base = table[table["variant"] == BASE].iloc[0]

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from lib import metrics, oof, parameters
+from lib import comparisons, metrics, oof, parameters
 from lib.files import read_json
 from lib.plan import BASE, unseeded
 
@@ -80,8 +80,7 @@ def against_base(home: Path, base_home: Path | None = None) -> Comparison:
 
 def shown(comparison: Comparison) -> pd.DataFrame:
     """The columns of the table that fit on a page, rounded."""
-    difference = ["lwlrap_diff", "lwlrap_diff_low", "lwlrap_diff_high"]
-    columns = ["variant", "changed", "lwlrap", *difference, "verdict", "compute"]
+    columns = ["variant", "changed", "lwlrap", *comparisons.DIFFERENCE, "verdict", "compute"]
     return comparison.table[[name for name in columns if name in comparison.table]].round(3)
 
 
@@ -89,10 +88,7 @@ def says(comparison: Comparison) -> str:
     """Every difference to the base in a sentence, and where the compute was not equal."""
     table, told = comparison.table, []
     for row in table.dropna(subset="lwlrap_diff").itertuples() if "lwlrap_diff" in table else []:
-        sentence = (
-            f"{row.variant} against the base: lwlrap {row.lwlrap_diff:+.3f} ({row.lwlrap_diff_low:+.3f} to "
-            f"{row.lwlrap_diff_high:+.3f}), {row.verdict}"
-        )
+        sentence = f"{row.variant} against the base: lwlrap {comparisons.told(row)}, {row.verdict}"
         unequal = abs(row.compute - 1) > UNEQUAL
         told.append(sentence + (f", but at {row.compute:.2f} times the compute (epochs x pixels)." if unequal else "."))
     return " ".join(told)

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
-from lib import curation, folds, judging, leaks, learners, metrics, models, oof, retraining, runs, windows
+from lib import comparisons, curation, folds, judging, leaks, learners, metrics, models, oof, retraining, runs, windows
 from lib.cache import Cache
 from lib.features import LogMel
 from lib.files import write_json
@@ -185,7 +185,7 @@ def test_what_is_done_is_compared_and_the_rest_is_told_as_commands(trained):
     table = retraining.compare(trained, 2, ALL)
     assert table["variant"].tolist() == ["curated", "kept_curated"]
     assert table["verdict"][1] == "kept" and table["lwlrap_diff"][1] > 0.2
-    assert retraining.verdict(table) == "kept"
+    assert comparisons.verdict(table) == "kept"
     assert f"kept_curated {table['lwlrap_diff'][1]:+.3f}" in retraining.says(table)
     assert retraining.found(table)["kept_curated_lwlrap_diff"] == table["lwlrap_diff"][1]
     assert len(retraining.compare(trained, 3, ALL)) == 0  # a third fold of the base is to be done

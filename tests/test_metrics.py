@@ -1,7 +1,6 @@
 """Tests of lib.metrics: stored answers, the literal definition, scikit-learn, honest intervals, refusals."""
 
 import numpy as np
-import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -391,13 +390,6 @@ def test_side_by_side_are_own_scores_and_differences_to_the_base():
     for alone in ({"b": scores}, {"c": scores, "a": seeds}):  # nothing to compare; no base
         assert all("verdict" not in row for row in metrics.score_all(targets, alone, "b", groups))
     assert metrics.score_all(targets, {}, "b", groups) == []
-
-
-def test_without_enough_for_a_verdict_a_row_that_has_one_is_screened():
-    table = pd.DataFrame({"variant": ["base", "a", "b"], "verdict": [np.nan, "kept", "unclear"]})
-    found = metrics.screened(table)
-    assert found["verdict"].tolist()[1:] == ["screened", "screened"] and found["verdict"].isna()[0]
-    assert table["verdict"][1] == "kept"
 
 
 def test_classes_are_compared_one_by_one():

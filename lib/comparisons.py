@@ -1,0 +1,38 @@
+"""What is said of a table of comparisons: a verdict for all of it, its numbers for `result.json`, a row in words.
+
+Conventions
+-----------
+table : a row a variant, as `metrics.score_all` makes it: lwlrap_diff, lwlrap_diff_low, lwlrap_diff_high and verdict;
+    NaN in the row of the base
+
+Used in: `experiments`, `ensembles`, `clipwise`, `retraining`, `variants`.
+"""
+
+import pandas as pd
+
+__all__ = ["DIFFERENCE", "differences", "screened", "told", "verdict"]
+
+DIFFERENCE = ["lwlrap_diff", "lwlrap_diff_low", "lwlrap_diff_high"]
+
+
+def differences(table: pd.DataFrame) -> dict[str, float]:
+    """<variant>_lwlrap_diff, _low and _high of a table whose index names the variants; nothing where none has one."""
+    if not set(DIFFERENCE) <= set(table):
+        return {}
+    return {f"{name}_{key}": row[key] for name, row in table.iterrows() for key in DIFFERENCE}
+
+
+def screened(table: pd.DataFrame) -> pd.DataFrame:
+    """A table that has too little behind it for verdicts: each becomes "screened"."""
+    return table.assign(verdict=table["verdict"].mask(table["verdict"].notna(), "screened"))
+
+
+def told(row: object) -> str:
+    """The difference of a row (of `itertuples`) and its interval: +0.020 (-0.001 to +0.043)."""
+    return f"{row.lwlrap_diff:+.3f} ({row.lwlrap_diff_low:+.3f} to {row.lwlrap_diff_high:+.3f})"
+
+
+def verdict(table: pd.DataFrame) -> str:
+    """kept if a variant is; dropped if all are; else, and where nothing is compared, unclear."""
+    verdicts = set(table["verdict"].dropna()) if "verdict" in table else set()
+    return "kept" if "kept" in verdicts else "dropped" if verdicts == {"dropped"} else "unclear"

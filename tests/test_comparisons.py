@@ -1,0 +1,50 @@
+"""Tests of lib.comparisons: one verdict for a table, its numbers, a row in words."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lib import comparisons
+
+TABLE = pd.DataFrame(
+    {
+        "variant": ["base", "one", "two"],
+        "lwlrap_diff": [np.nan, 0.02, -0.1234],
+        "lwlrap_diff_low": [np.nan, -0.001, -0.2],
+        "lwlrap_diff_high": [np.nan, 0.043, -0.05],
+        "verdict": [None, "unclear", "dropped"],
+    }
+)
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "of_all"),
+    [
+        ([None, "kept", "dropped"], "kept"),
+        ([None, "dropped", "dropped"], "dropped"),
+        ([None, "unclear", "dropped"], "unclear"),
+        ([None], "unclear"),
+    ],
+)
+def test_a_table_has_one_verdict(verdicts, of_all):
+    assert comparisons.verdict(pd.DataFrame({"verdict": verdicts})) == of_all
+    assert comparisons.verdict(pd.DataFrame({"variant": ["base"]})) == "unclear"
+
+
+def test_differences_are_flat_numbers():
+    found = comparisons.differences(TABLE.set_index("variant").drop("base"))
+    assert list(found) == [f"{v}_lwlrap_diff{end}" for v in ("one", "two") for end in ("", "_low", "_high")]
+    assert found["two_lwlrap_diff_low"] == -0.2
+    assert comparisons.differences(TABLE[["variant"]]) == {}
+
+
+def test_a_difference_in_words():
+    assert [comparisons.told(row) for row in TABLE[1:].itertuples()] == [
+        "+0.020 (-0.001 to +0.043)",
+        "-0.123 (-0.200 to -0.050)",
+    ]
+
+
+def test_without_enough_for_a_verdict_a_row_that_has_one_is_screened():
+    found = comparisons.screened(TABLE)
+    assert found["verdict"].tolist()[1:] == ["screened", "screened"] and found["verdict"].isna()[0]
