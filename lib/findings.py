@@ -107,7 +107,7 @@ def _text(value: object, column: str) -> str:
     if float(value).is_integer() and abs(value) > 1:
         return f"{value:.0f}"
     digits = 3 if abs(value) <= 1 else 1
-    value = round(value, digits) + 0.0  # no minus before nought
+    value = round(float(value), digits) + 0.0  # rounded as everywhere else; no minus before nought
     written = f"{value:+.{digits}f}" if any(word in column for word in SIGNED) else f"{value:.{digits}f}"
     return re.sub(r"^([+-]?)0\.", r"\1.", written)
 

@@ -41,6 +41,11 @@ def test_a_place_becomes_its_number(folder, place, written):
     assert findings.fill(place, folder) == written
 
 
+def test_numbers_are_rounded_as_in_the_notebooks(tmp_path):
+    (tmp_path / "t.csv").write_text("run,hit_rate\none,0.8725\n")
+    assert findings.fill("{t: one: hit_rate}", tmp_path) == f"{0.8725:.3f}".removeprefix("0") == ".873"
+
+
 @pytest.mark.parametrize(
     ("place", "why"),
     [
