@@ -214,7 +214,8 @@ def _judges(
                 continue  # a set without noisy clips
             arrays = oof.read_windows(part / name)
             fold = fold_of.reindex(arrays["fname"]).to_numpy(float)  # of the clip's group; NaN: in none
-            mine = (fold == own) | (np.isnan(fold) & (subset == "noisy") & np.isin(arrays["fname"], fold_of.index))
+            known = pd.Index(arrays["fname"]).isin(fold_of.index)  # numpy's isin tries every pair of texts
+            mine = (fold == own) | (np.isnan(fold) & (subset == "noisy") & known)
             place = at.get_indexer([arrays["fname"][mine], arrays["window_start_s"][mine].round(3)])
             if (place < 0).any():
                 raise ValueError(
