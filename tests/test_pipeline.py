@@ -216,7 +216,7 @@ def test_one_notebook_and_what_it_needs(workbook):
     assert code == 1 and "NB='11' names no notebook. There are: 01 02" in said
     workbook.profile(candidates=[])
     code, said = workbook.run("--only", "10")
-    assert (code, said.splitlines()) == (1, [said.strip()]) and "nothing to make here: 08 wants test clips, 10" in said
+    assert (code, said.splitlines()) == (1, [said.strip()]) and "nothing to make here: 08 wants test clips, 05, 06 and 10 three" in said
 
 
 def test_an_experiment_is_one_file(workbook):
@@ -273,7 +273,7 @@ def test_a_run_over_a_profile_that_says_less_than_it(workbook):
 def test_a_layer_alone_is_no_profile(workbook):
     (workbook.root / "params" / "small.yaml").write_text("n_mels: 32\n")
     code, said = workbook.run("--profile", "small")
-    assert code == 1 and "'small' is no whole profile: it lacks data_dir, n_folds, profile, run, seed" in said
+    assert code == 1 and "'small' is no whole profile: it lacks run, profile, data_dir, n_folds, seed" in said
 
 
 def test_an_experiment_lies_over_the_file_of_its_run(workbook):
