@@ -191,7 +191,10 @@ class Plan:
         ------
         ValueError
             Of numbers that name no notebook, or none that has something to make; as `raced`.
+        FileNotFoundError, ValueError
+            As `datasets.load`, of an experiment too: before anything is moved or started.
         """
+        subsets = self.subsets
         if self.variant != BASE:  # an experiment is trained beside its base, and journalled
             found = {"04_kfold": self.pooled([BASE, self.variant]), "09_journal": [self.target("09_journal")]}
         else:
@@ -199,7 +202,7 @@ class Plan:
             found["04_kfold"] = self.pooled([BASE])
             found["05_curation"] = [self.target("05_curation", "compare")] if self.has_pairs else []
             found["06_stage2"] = self.choice
-            found["08_submission"] = [self.target("08_submission", BASE)] if "test" in self.subsets else []
+            found["08_submission"] = [self.target("08_submission", BASE)] if "test" in subsets else []
             found["09_journal"] = [self.target("09_journal")]
             found["10_best"] = [self.target("10_best")] if self.has_pairs and self.candidates else []
         numbers = [word.zfill(2) for word in only.split()]  # YAML reads 06 as 6

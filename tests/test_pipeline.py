@@ -216,7 +216,8 @@ def test_one_notebook_and_what_it_needs(workbook):
     assert code == 1 and "NB='11' names no notebook. There are: 01 02" in said
     workbook.profile(candidates=[])
     code, said = workbook.run("--only", "10")
-    assert (code, said.splitlines()) == (1, [said.strip()]) and "nothing to make here: 08 wants" in said
+    assert (code, said.splitlines()) == (1, [said.strip()])
+    assert "nothing to make here: 08 wants test clips, 05, 06 and 10 three folds, 10 `candidates`" in said
 
 
 def test_an_experiment_is_one_file(workbook):
@@ -343,6 +344,15 @@ def test_what_the_data_do_not_have_is_not_made(tmp_path):
 def test_one_label_a_clip_leaves_none_unknown(tmp_path):
     assert "ignore_missing" not in plan.compared([], "ce", ["curated"]) and "ignore_missing" in plan.VARIANTS
     assert plan.compared([], "bce", ["curated"]) == ["kept_curated", "ignore_missing"]
+
+
+def test_data_that_are_not_there_are_told_of_an_experiment_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(plan, "ROOT", tmp_path)
+    shutil.copytree(ROOT / "params", tmp_path / "params")
+    (tmp_path / "params" / "mels32.yaml").write_text("run: mine\nvariant: mels32\nn_mels: 32\n")
+    mine = plan.Plan.read("fsd-mini", "mels32", str(tmp_path / "nowhere"))
+    with pytest.raises(FileNotFoundError, match="nowhere: no such folder"):
+        mine.wanted()
 
 
 def test_two_folds_have_no_pair_models(tmp_path, monkeypatch):
