@@ -17,8 +17,10 @@ import torch
 from lib import batches, cache, datasets, demo, features, learners, models, parameters, runs, windows
 
 EPOCHS, TURNS, TARGET = 4, 5, 1.10
-SMALL = {"sample_rate": 22_050, "n_fft": 1024, "hop_length": 441, "n_mels": 64, "fmin": 20.0, "window_s": 3.0}
-SMALL |= {"hop_s": 1.0, "batch_size": 32, "mask_share": 0.17}
+SMALL = {
+    **{"sample_rate": 22_050, "n_fft": 1024, "hop_length": 441, "n_mels": 64, "fmin": 20.0},
+    **{"window_s": 3.0, "hop_s": 1.0, "batch_size": 32, "mask_share": 0.17},
+}
 
 
 def now(device: torch.device) -> float:

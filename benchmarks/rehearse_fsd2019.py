@@ -219,9 +219,8 @@ def expected(rehearsed: pd.DataFrame) -> pd.DataFrame:
     listened = {subset: n / 3600 / rate["score"] for subset, n in windows.items()}  # hours of one model
     k = values["n_folds"]
     n_pairs, judges = k * (k - 1) / 2, (k - 1) / (N_FOLDS - 1)  # judges of a window for each that it has here
-    all_clips = (
-        values["epochs"] * whole["curated"] / whole["share"] / 3600 / rate["train"]
-    )  # hours of a training on all
+    n_curated = whole["curated"] / whole["share"]
+    all_clips = values["epochs"] * n_curated / 3600 / rate["train"]  # hours of a training on all
     hours = {
         "cache": longer * cached_s / 3600,
         "04, five folds": (k - 1) * all_clips + listened["curated"],

@@ -10,7 +10,7 @@ Used in: `experiments`, `ensembles`, `clipwise`, `retraining`, `variants`.
 
 import pandas as pd
 
-__all__ = ["DIFFERENCE", "differences", "screened", "told", "verdict"]
+__all__ = ["DIFFERENCE", "differences", "rows", "screened", "told", "verdict"]
 
 DIFFERENCE = ["lwlrap_diff", "lwlrap_diff_low", "lwlrap_diff_high"]
 
@@ -20,6 +20,11 @@ def differences(table: pd.DataFrame) -> dict[str, float]:
     if not set(DIFFERENCE) <= set(table):
         return {}
     return {f"{name}_{key}": row[key] for name, row in table.iterrows() for key in DIFFERENCE}
+
+
+def rows(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows that are compared with the base; none where nothing is."""
+    return table.dropna(subset="lwlrap_diff") if "lwlrap_diff" in table else table[:0]
 
 
 def screened(table: pd.DataFrame) -> pd.DataFrame:

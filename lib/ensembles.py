@@ -344,7 +344,7 @@ def says(found: Ensembles, strategies: pd.DataFrame, parts_: pd.DataFrame) -> st
         + ". Differences to one long training: "
     ]
     told[0] += "; ".join(
-        f"{r.variant} {comparisons.told(r)}: {r.verdict}" for r in strategies.dropna(subset="lwlrap_diff").itertuples()
+        f"{r.variant} {comparisons.told(r)}: {r.verdict}" for r in comparisons.rows(strategies).itertuples()
     )
     told.append("Parts: " + "; ".join(f"{r.part} {comparisons.told(r)}" for r in parts_.itertuples()))
     return ". ".join(told) + ("." if found.decides else ". A screening: no verdict is drawn from it.")

@@ -230,7 +230,7 @@ class Trials(datasets.Labelled):
     def says(self, table: pd.DataFrame) -> str:
         """The conclusion in sentences, from the measured values of `table`."""
         told = []
-        for row in table.dropna(subset=["lwlrap_diff"]).itertuples() if "lwlrap_diff" in table else []:
+        for row in comparisons.rows(table).itertuples():
             told.append(f"{row.variant} {comparisons.told(row)}: {row.verdict}")
         head = f"Difference in lwlrap to the base on {len(self.clips)} clips, {self.done['seed'].nunique()} seed(s), "
         head += f"{self.done['fold'].nunique()} of {self.n_folds} folds. "

@@ -29,6 +29,7 @@ __all__ = [
     "LeakError",
     "assert_no_leak",
     "check_fold",
+    "check_pairs",
     "digest",
     "make",
     "model_name",
@@ -76,6 +77,12 @@ def make(clips: pd.DataFrame, targets: np.ndarray, n_folds: int, seed: int) -> p
     if (n_published := table["fold"].nunique()) != n_folds:
         raise ValueError(f"n_folds={n_folds}, but these clips have {n_published} published folds. Set n_folds to that.")
     return table
+
+
+def check_pairs(n_folds: int) -> None:
+    """Refuse folds of which no pair can be left out: ValueError unless there are three."""
+    if n_folds < 3:
+        raise ValueError(f"{n_folds} folds: a pair model needs a third one to train on. Set n_folds to 3 or more.")
 
 
 def model_name(fold: int, holdout_fold: int = -1) -> str:

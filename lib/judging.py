@@ -59,8 +59,7 @@ def check(judges: Path, dealt: pd.DataFrame) -> list[str]:
         Fewer than three folds.
     """
     n_folds = dealt["fold"].nunique()
-    if n_folds < 3:
-        raise ValueError(f"{n_folds} folds: a pair model needs a third one to train on. Set n_folds to 3 or more.")
+    folds.check_pairs(n_folds)
     names = pair_models(n_folds)
     if missing := [name for name in names if not (judges / name / "result.json").is_file()]:
         f, g = sorted(folds.unseen(missing[0]))

@@ -221,8 +221,7 @@ def windows_of(variant: Path, names: list[str], clips: pd.DataFrame, loss: str) 
 def _assembled(variant: Path, table: pd.DataFrame, profile: str) -> Design:
     """The design, after checking that all its models are there and of one kind."""
     n_folds = table["fold"].nunique()
-    if n_folds < 3:
-        raise ValueError(f"{n_folds} folds: a pair model needs a third one to train on. Set n_folds to 3 or more.")
+    folds.check_pairs(n_folds)
     names = [folds.model_name(f) for f in range(n_folds)]
     pairs = [folds.model_name(f, g) for f in range(n_folds) for g in range(f + 1, n_folds)]
     missing = [name for name in names + pairs if not (variant / name / "result.json").is_file()]

@@ -84,7 +84,7 @@ def found(table: pd.DataFrame) -> dict[str, float]:
 def says(table: pd.DataFrame) -> str:
     """The comparison in sentences, from its values."""
     told = []
-    for row in (table.dropna(subset="lwlrap_diff") if "lwlrap_diff" in table else table[:0]).itertuples():
+    for row in comparisons.rows(table).itertuples():
         told.append(f"{row.variant} {comparisons.told(row)}, {row.verdict}")
     if not told:
         return "Nothing is retrained yet on what was kept."

@@ -279,8 +279,7 @@ def conclude(data: datasets.Dataset, prediction: Prediction, packed: Bundle) -> 
         f"{packed.manifest['run']}, a window of {packed.sidecar['windows']['window_s']:g} s every "
         f"{_span(scored['hop_s'])} s, {packed.manifest['choice']['kind']}: {packed.manifest['choice']['method']}; "
         f"{found['n_prior']} got the class prior. Out of fold, on {promised['n']} curated clips, single models "
-        f"reached lwlrap {promised['lwlrap']:.3f} (95 % interval {promised['lwlrap_low']:.3f} to "
-        f"{promised['lwlrap_high']:.3f})."
+        f"reached lwlrap {metrics.says(promised, 'lwlrap')}."
     )
     targets = datasets.targets(data.clips, data.classes)
     if not targets.any():

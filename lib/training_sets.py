@@ -231,7 +231,5 @@ def _read(path: Path) -> pd.DataFrame:
     if not path.is_file():
         how = f"-p rules {path.parents[1].name} -p part select"
         raise FileNotFoundError(f"{path} is not there. Select with that rule: 05_curation, {how}")
-    text = dict.fromkeys(
-        ("fname", "labels", "confirmed", "class", "judged_by", "scores"), str
-    )  # a class may be a number
-    return pd.read_csv(path, dtype=text, keep_default_na=False)
+    names = ("fname", "labels", "confirmed", "class", "judged_by", "scores")  # a class may be called 1
+    return pd.read_csv(path, dtype=dict.fromkeys(names, str), keep_default_na=False)

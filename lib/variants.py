@@ -87,7 +87,7 @@ def shown(comparison: Comparison) -> pd.DataFrame:
 def says(comparison: Comparison) -> str:
     """Every difference to the base in a sentence, and where the compute was not equal."""
     table, told = comparison.table, []
-    for row in table.dropna(subset="lwlrap_diff").itertuples() if "lwlrap_diff" in table else []:
+    for row in comparisons.rows(table).itertuples():
         sentence = f"{row.variant} against the base: lwlrap {comparisons.told(row)}, {row.verdict}"
         unequal = abs(row.compute - 1) > UNEQUAL
         told.append(sentence + (f", but at {row.compute:.2f} times the compute (epochs x pixels)." if unequal else "."))

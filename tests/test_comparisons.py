@@ -48,3 +48,9 @@ def test_a_difference_in_words():
 def test_without_enough_for_a_verdict_a_row_that_has_one_is_screened():
     found = comparisons.screened(TABLE)
     assert found["verdict"].tolist()[1:] == ["screened", "screened"] and found["verdict"].isna()[0]
+    assert TABLE["verdict"][1] == "unclear"
+
+
+def test_rows_that_are_compared():
+    assert comparisons.rows(TABLE)["variant"].tolist() == ["one", "two"]
+    assert comparisons.rows(TABLE[["variant"]]).empty
