@@ -4,7 +4,8 @@ Conventions
 -----------
 A row is a part that answers something: a folder with result.json that is no single training. What was trained below it
 (`without_2`, `without_2_4/seed_1` ...) is counted and its seconds are added; pair models count with their variant.
-outputs/journal.csv is rebuilt from what lies there, never appended to; what can't be read has its reason in `note`.
+outputs/journal.csv is rebuilt from what lies there, never appended to; what can't be read, or was made by other code
+than what lies here now, has that in `note`.
 The difference of a row is to the base of the same run, never to the best so far, which is the luckiest.
 
 Used in: 09_journal, the report.
@@ -18,7 +19,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from lib import parameters, runs, variants
+from lib import code, parameters, runs, variants
 from lib.files import read_json, whole_file
 from lib.plan import BASE
 
@@ -29,6 +30,7 @@ TEXTS += ["commit", "command", "note"]
 NUMBERS = ["n", "lwlrap", "lwlrap_low", "lwlrap_high", "baseline", "trainings", "seconds"]
 OWN = "09_journal"
 DIFF = "_lwlrap_diff"
+OTHER_CODE = "other code"
 PLACE = ("run", "profile", "data_dir", "folds_csv", "overwrite", "strict")  # where, not what was changed
 USUAL = {"variant": BASE, "fold": 0, "variants": [], "part": "auto"}  # of keys that no profile holds
 
@@ -65,7 +67,8 @@ def headline(table: pd.DataFrame) -> pd.DataFrame:
         "verdict": table["verdict"],
         "cost": table["seconds"].map(duration),
         "changed": table["changed"],
-        "commit": table["commit"].str.replace(r"^(.{7})[^-]*", r"\1", regex=True),
+        "commit": table["commit"].str.replace(r"^(.{7})[^-]*", r"\1", regex=True)
+        + table["note"].str.contains(OTHER_CODE).map({True: f" ({OTHER_CODE})", False: ""}),
     }
     return pd.DataFrame(shown)
 
@@ -149,7 +152,12 @@ def _row(part: Path, outputs: Path) -> dict[str, object]:
         row["against_base"] = "; ".join(f"{name} {_interval(numbers, name + DIFF)}" for name in names)
         row["commit"] = made["commit"] + ("-dirty" if made["dirty"] else "")
         row["changed"], row["command"] = _changed(notebook, told["parameters"])
-        row["note"] = "" if numbers.get("complete", True) else "not complete: parts of it are still to be trained"
+        notes = [] if numbers.get("complete", True) else ["not complete: parts of it are still to be trained"]
+        made_with = code.by_other_code([part.parent if part.name == "pooled" else part], outputs)
+        if other := sorted({*made_with, *made.get("other_code", [])}):
+            names = ", ".join(name.removeprefix(f"{run}/") for name in other[:5]) + (" ..." if other[5:] else "")
+            notes.append(f"{OTHER_CODE} than what lies here now has made it, or some of what it read ({names})")
+        row["note"] = "; ".join(notes)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         why = f"{type(error).__name__}: {error}".replace(f"{part}/", "")
         row["note"] = f"can't be read ({why}). Make it again: -p overwrite True"
