@@ -206,6 +206,19 @@ def test_other_bytes_other_settings_or_other_names_make_another_one(clips, home,
     assert len(set(names)) == len(names) == n_fills()
 
 
+def test_frames_of_other_code_are_not_served_but_the_audio_is_the_same(clips, home, n_fills, monkeypatch):
+    before = cache.build(clips, SMALL, home)
+    monkeypatch.setattr(cache.code, "digest", lambda which: f"another {which}")
+    after = cache.build(clips, SMALL, home)
+    assert (
+        n_fills() == 2
+        and after.name != before.name
+        and after.audio == before.audio == {"curated": after.audio["curated"]}
+    )
+    louder = cache.build(clips, LogMel(**{**SMALL.settings(), "n_mels": 15}), home)
+    assert louder.audio == before.audio  # whatever is made of it
+
+
 def test_members_of_an_archive_and_folders_with_marks(clips, home, tmp_path, n_fills):
     odd = tmp_path / "wow!.zip files!"
     odd.mkdir()
