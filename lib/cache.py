@@ -23,7 +23,7 @@ import math
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 
@@ -53,6 +53,7 @@ class Cache:
     index : DataFrame fname, part, first_frame, n_frames, floor_db
     problems : DataFrame fname, subset, reason, usable: what could not be decoded
     name : digest over settings and content
+    audio : subset -> digest over names and content of its clips, whatever the settings; what `hold` made has none
     """
 
     logmel: LogMel
@@ -60,6 +61,7 @@ class Cache:
     index: pd.DataFrame
     problems: pd.DataFrame
     name: str
+    audio: dict[str, str] = field(default_factory=dict)
 
     @property
     def n_channels(self) -> int:
@@ -122,10 +124,10 @@ def build(clips: pd.DataFrame, logmel: LogMel, folder: Path, n_threads: int = 0)
     """
     settings = {"made_by": "lib.cache 1", **logmel.settings()}
     home = Path(folder) / f"logmel-{digest(settings)}"
-    parts, indexes, problems, names = [], [], [], []
+    parts, indexes, problems, names, contents = [], [], [], [], {}
     for subset, rows in clips.sort_values("fname").groupby("subset", sort=True):
         hashes = content_hashes(rows["path"], Path(folder) / "hashes.csv")
-        content = digest(list(zip(rows["fname"], hashes, strict=True)))
+        contents[subset] = content = digest(list(zip(rows["fname"], hashes, strict=True)))
         place = home / f"{subset}-{content}"
         if not place.is_dir():
             with whole_folder(place) as partial:
@@ -142,7 +144,8 @@ def build(clips: pd.DataFrame, logmel: LogMel, folder: Path, n_threads: int = 0)
     if not parts:
         reasons = (found["fname"] + ": " + found["reason"]).head(5).tolist()
         raise ValueError(f"None of {len(clips)} clips can be used: {reasons}. Look at data.problems.")
-    return Cache(logmel, tuple(parts), pd.concat(indexes, ignore_index=True), found, digest(settings, names))
+    index, name = pd.concat(indexes, ignore_index=True), digest(settings, names)
+    return Cache(logmel, tuple(parts), index, found, name, contents)
 
 
 def hold(clips: pd.DataFrame, logmel: LogMel) -> Cache:

@@ -151,6 +151,7 @@ class Run:
         path = self.variant / "configuration.json"
         theirs = read_json(path) if path.is_file() else mine
         known = mine.keys() | theirs.keys() - set(parameters.PLACE)  # a key may have become one of place since
+        known -= {"audio"} - theirs.keys()  # was not noted before; `data` depends on it all the same
         differ = [k for k in sorted(known) if mine.get(k) != theirs.get(k)]
         if self.params["overwrite"]:
             experiment = self.folder == self.variant and {"seeds", "tabulate"} <= self.params.keys()

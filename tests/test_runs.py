@@ -200,6 +200,13 @@ def test_the_same_configuration_settles_silently():
     start(fold=-1, data_dir="moved", folds_csv="the/same.csv").settle(data="d1")  # where, not what
 
 
+def test_a_configuration_of_before_audio_was_noted_goes_on_and_notes_it():
+    start().settle(data="d1")
+    start(fold=1).settle(data="d1", audio={"curated": "a"})
+    with pytest.raises(ValueError, match="audio: {'curated': 'a'} there, {'curated': 'b'} now"):
+        start(fold=1).settle(data="d1", audio={"curated": "b"})
+
+
 @pytest.mark.parametrize(
     ("changes", "read", "named"),
     [
