@@ -28,7 +28,8 @@ __all__ = ["KEYS", "PLACE", "Key", "check", "configuration", "declared", "image_
 class Key:
     """One parameter: its type, what it means (with unit) and, for numbers, the closed range it must lie in.
 
-    Range, choices and pattern of a list are those of its items, which are of the type `items`.
+    Range, choices and pattern of a list are those of its items, which are of the type `items`; each must be there once
+    where it is `unique`.
     """
 
     kind: type
@@ -38,6 +39,7 @@ class Key:
     choices: tuple[str, ...] = ()
     pattern: str = ""
     items: type = str
+    unique: bool = False
 
 
 RULE = r"[a-z]+(_[0-9.]+)?"
@@ -46,6 +48,7 @@ VARIANT = rf"{NAME}(\+{NAME})*"  # of an experiment; several are made together
 PLACE = (
     *("run", "profile", "data_dir", "folds_csv", "weights", "overwrite", "strict"),
     *("variant", "fold", "holdout_fold", "variants", "retrain", "folds", "seeds", "ensemble_folds", "tabulate"),
+    "developed_on",
 )
 TAKEN = r"(?!(cache|demo-data|findings|replaced)$)"
 
@@ -64,6 +67,13 @@ KEYS = {
     "strict": Key(bool, "True stops at an unusable clip; False lists it and leaves it out"),
     "n_folds": Key(int, "folds, where the set has no published ones", 2, 100),
     "folds_csv": Key(str, "folds to use instead (fname,fold); empty: make them"),
+    "developed_on": Key(
+        list,
+        "folds whose scores were seen while the recipe was made; the others are scored apart",
+        *(0, 99),
+        items=int,
+        unique=True,
+    ),
     # features
     "sample_rate": Key(int, "Hz, clips are resampled to it", 1000, 192_000),
     "n_fft": Key(int, "samples in the Hann window", 16, 65_536),
@@ -80,9 +90,13 @@ KEYS = {
     "trim_inference_db": Key(float, "the same at inference", 0, 120),
     # 02, 03: experiments
     "variants": Key(list, "names in the table of the experiment, a+b: both; empty: all", pattern=VARIANT),
-    "folds": Key(list, "folds held out, one training each; empty: all", 0, 99, items=int),
+    "folds": Key(list, "folds held out, one training each; empty: all", 0, 99, items=int, unique=True),
     "seeds": Key(
-        list, "seeds of weights and batches, one training each; a verdict wants three", 0, 2**31 - 1, items=int
+        list,
+        "seeds of weights and batches, one training each; a verdict wants three",
+        *(0, 2**31 - 1),
+        items=int,
+        unique=True,
     ),
     "trial_epochs": Key(
         int, "passes over the training clips in each training, at the base's size of pictures", 1, 100_000
@@ -166,7 +180,7 @@ def check(values: Mapping[str, object]) -> dict[str, object]:
     Raises
     ------
     ValueError
-        An unknown key (with the nearest known one), a wrong type, or a value out of range.
+        An unknown key (with the nearest known one), a wrong type, a value out of range, or one fold or seed twice.
     """
     return {name: _checked(name, value) for name, value in values.items()}
 
@@ -226,7 +240,12 @@ def _checked(name: str, value: object) -> object:
         raise ValueError(f"{name!r} is no parameter of this workbook.{hint}")
     key = KEYS[name]
     if key.kind is list:
-        return [_checked_value(name, item, replace(key, kind=key.items)) for item in _listed(value, key.items)]
+        items = [_checked_value(name, item, replace(key, kind=key.items)) for item in _listed(value, key.items)]
+        if key.unique and len(set(items)) < len(items):
+            raise ValueError(
+                f"{name}={items} names one more than once, which adds nothing. Name each once ({key.help})."
+            )
+        return items
     return _checked_value(name, value, key)
 
 

@@ -129,6 +129,14 @@ def test_an_item_of_a_list_is_checked_like_a_value(name, value, message):
         check({name: value})
 
 
+@pytest.mark.parametrize(("name", "value"), [("seeds", "1,1,1"), ("seeds", [1, 2, 1]), ("folds", "0,0")])
+def test_a_fold_or_seed_that_is_named_twice_is_refused(name, value):
+    """Equal seeds would count as several, though they are one training."""
+    with pytest.raises(ValueError, match=rf"{name}=\[.*\] names one more than once.*Name each once"):
+        check({name: value})
+    assert check({"seeds": "1,2,3", "progressive": [64, 64]}) == {"seeds": [1, 2, 3], "progressive": [64, 64]}
+
+
 def test_a_profile_is_read_and_checked(tmp_path):
     path = profile(tmp_path, "# mine\nlr: 1.0e-3\nepochs: 5\nstrict: true\ndata_dir: déjà/vu\n")
     assert load_profile(path) == {"lr": 0.001, "epochs": 5, "strict": True, "data_dir": "déjà/vu"}
