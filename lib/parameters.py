@@ -140,7 +140,9 @@ KEYS = {
     "ensemble_epochs": Key(int, "passes over the training clips that each strategy may spend", 3, 100_000),
     "ensemble_folds": Key(list, "numbers of fold models to compare, at equal compute; empty: none", 2, 20, items=int),
     # 10: as good as it gets
-    "candidates": Key(list, "variants of 04 to choose among, a+b: the average of both; empty: none", pattern=VARIANT),
+    "candidates": Key(
+        list, "variants of 04 to choose among, a+b: the average of both; empty: none", pattern=VARIANT, unique=True
+    ),
     "readouts": Key(list, "poolings and stage-2 models to choose among; empty: all but energy's", pattern=NAME),
     "repeats": Key(int, "trainings of each 04 model of a candidate, with seeds that count on from `seed`", 1, 100),
     # network and training

@@ -129,8 +129,10 @@ def test_an_item_of_a_list_is_checked_like_a_value(name, value, message):
         check({name: value})
 
 
-@pytest.mark.parametrize(("name", "value"), [("seeds", "1,1,1"), ("seeds", [1, 2, 1]), ("folds", "0,0")])
-def test_a_fold_or_seed_that_is_named_twice_is_refused(name, value):
+@pytest.mark.parametrize(
+    ("name", "value"), [("seeds", "1,1,1"), ("seeds", [1, 2, 1]), ("folds", "0,0"), ("candidates", "a,a")]
+)
+def test_what_is_named_twice_is_refused(name, value):
     """Equal seeds would count as several, though they are one training."""
     with pytest.raises(ValueError, match=rf"{name}=\[.*\] names one more than once.*Name each once"):
         check({name: value})
