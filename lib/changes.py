@@ -47,7 +47,7 @@ def since(home: Path, params: Mapping[str, object], data_dir: Path, folds_csv: P
                 continue
         else:
             of_part = here
-        if differ := parameters.differences(read_json(path), of_part, common=True):
+        if differ := parameters.other_data(read_json(path), of_part):
             found[part.as_posix()] = differ
     return found
 

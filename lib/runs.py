@@ -35,7 +35,6 @@ CODE = Path(lib.__file__).resolve().parents[1]
 # A checkout has its outputs beside lib/; packed into a kernel there is no checkout, and the working folder serves.
 IN_KERNEL = not (CODE / "pyproject.toml").is_file()
 ROOT = Path.cwd() if IN_KERNEL else CODE
-DATA = ("labels", "audio", "folds")  # what a result is made of, as digests: what of a data set must stay as it was
 PACKAGES = ("fastai", "librosa", "numpy", "pandas", "safetensors", "scikit-learn", "timm", "torch")
 LITERAL = (bool, int, float, str, list, tuple, dict, type(None))
 
@@ -165,8 +164,7 @@ class Run:
         self.read, outputs = read, ROOT / "outputs"
         for folder in made_of:
             theirs = read_json(folder / "configuration.json") if (folder / "configuration.json").is_file() else {}
-            mine = {name: read[name] for name in DATA if name in read}
-            if differ := parameters.differences(theirs, mine, common=True):
+            if differ := parameters.other_data(theirs, read):
                 raise ValueError(
                     f"{folder} was made from other data ({differ}). Make it again, and what is made of it: make run "
                     f"RUN={self.params['run']} PROFILE=... DATA=... AGAIN=1 (the old results are kept in "

@@ -108,7 +108,7 @@ def test_what_other_code_has_made_is_marked(outputs):
 def test_a_variant_of_04_is_judged_against_the_base_of_its_run(outputs):
     table = journal.rebuild(outputs)
     noisy, base = row(table, "04_kfold", "noisy"), row(table, "04_kfold", "curated")
-    assert (noisy["verdict"], base["verdict"]) == ("dropped", "measured")
+    assert (noisy["verdict"], base["verdict"]) == ("screened", "measured")
     assert noisy["against_base"].startswith("noisy -.400 [-") and base["against_base"] == ""
     assert noisy["changed"] == "train_set curated_noisy"
     assert row(table, "02_features")["against_base"] == "delta +.010 [-.020, +.040]"
@@ -204,7 +204,7 @@ def test_the_answer_in_sentences_counts_verdicts(outputs):
     table = journal.rebuild(outputs)
     said = journal.says(table, "mine")
     assert said.startswith("Run mine holds 3 finished parts (") and said.endswith("all runs (2): 4.")
-    for part in ("1 unclear", "1 measured", "1 dropped", "6 trainings);"):
+    for part in ("1 unclear", "1 measured", "1 screened", "6 trainings);"):
         assert part in said
     assert "**How much audio" in journal.answers(table) and "It is so." in journal.answers(table)
 

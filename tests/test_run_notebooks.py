@@ -79,7 +79,7 @@ def contents(folder):
 def result(folder):
     """result.json, after checking that it holds what the contract says."""
     told = json.loads((folder / "result.json").read_text())
-    assert set(told) == {"notebook", "parameters", "data", "labels", "folds", "metrics", "verdict", "says"}
+    assert set(told) == {"notebook", "parameters", "data", "audio", "labels", "folds", "metrics", "verdict", "says"}
     assert set(told["metrics"]) == METRICS | {"baseline_lwlrap", "complete"}
     assert f"{told['metrics']['lwlrap']:.3f}" in told["says"]
     return told
