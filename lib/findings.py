@@ -87,7 +87,7 @@ def _number(place: re.Match, folder: Path) -> str:
     path, keys = folder / f"{place['table']}.csv", place["row"].split("/")
     if not path.is_file():
         raise ValueError(f"{place[0]}: there is no table {path.name} in {folder.name}.")
-    table = pd.read_csv(path)
+    table = pd.read_csv(path, keep_default_na=False, na_values=[""])  # a row may be called "NA"
     texts = table.select_dtypes(exclude="number").astype(str)
     rows = table[[set(keys) <= set(row) for row in texts.itertuples(index=False, name=None)]]
     if len(rows) != 1:
