@@ -22,7 +22,19 @@ from lib import parameters, runs, variants
 from lib.files import read_json, whole_file
 from lib.plan import BASE
 
-__all__ = ["NUMBERS", "TEXTS", "answers", "cost", "draft", "duration", "headline", "rebuild", "says", "select"]
+__all__ = [
+    "NUMBERS",
+    "TEXTS",
+    "answers",
+    "changed",
+    "cost",
+    "draft",
+    "duration",
+    "headline",
+    "rebuild",
+    "says",
+    "select",
+]
 
 TEXTS = ["finished", "run", "notebook", "part", "question", "expected", "changed", "against_base", "verdict", "says"]
 TEXTS += ["commit", "command", "note"]
@@ -148,7 +160,7 @@ def _row(part: Path, outputs: Path) -> dict[str, object]:
         names = [key.removesuffix(DIFF) for key in numbers if key.endswith(DIFF)]
         row["against_base"] = "; ".join(f"{name} {_interval(numbers, name + DIFF)}" for name in names)
         row["commit"] = made["commit"] + ("-dirty" if made["dirty"] else "")
-        row["changed"], row["command"] = _changed(notebook, told["parameters"])
+        row["changed"], row["command"] = changed(notebook, told["parameters"])
         row["note"] = "" if numbers.get("complete", True) else "not complete: parts of it are still to be trained"
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         why = f"{type(error).__name__}: {error}".replace(f"{part}/", "")
@@ -179,7 +191,7 @@ def _asked(*notebooks: Path) -> tuple[str, str]:
     return "", ""
 
 
-def _changed(notebook: str, params: Mapping[str, object]) -> tuple[str, str]:
+def changed(notebook: str, params: Mapping[str, object]) -> tuple[str, str]:
     """What differs from the named profile, and the command that makes it again, with no path of this machine."""
     name, profile = params["profile"], _profile(str(params["profile"]))
     differ = {k: v for k, v in params.items() if k in profile and k not in PLACE and v != profile[k]}
