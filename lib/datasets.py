@@ -9,7 +9,8 @@ clips    : DataFrame, a row a usable clip, default index, in the order of the ta
            usage (str; "Public" | "Private" | ""), duration_s (s; NaN without audio), sample_rate (Hz; 0 without audio)
 problems : DataFrame, a row a clip and finding; see `lib.audit`. Nothing is left out in silence.
 layouts  : "kaggle", "zenodo" (FSDKaggle2019 as released), "esc50", "demo". A folder of audio may be a zip of the same
-           name. A clip that was converted to .wav, .ogg or .flac is found by its stem.
+           name. A clip that was converted to .wav, .ogg or .flac is found by its stem, and a name in either form of
+           Unicode (a Mac writes an accent as a letter of its own); `fname` stays as the table has it.
 Data folders may be read-only: nothing is written there.
 
 Used in: every notebook.
