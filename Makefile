@@ -10,6 +10,8 @@ RUN ?=
 PROFILE ?= demo
 DATA ?=
 NB ?=
+# AGAIN=1: what was made from other data, or by other code, than lie there now is moved to outputs/replaced and made again.
+AGAIN ?=
 # Trainings at once on GPUs (empty: one each; more share them), and profiles/<ON>: default (this machine) or slurm.
 # ARGS: further words for snakemake.
 GPUS ?=
@@ -38,10 +40,10 @@ setup: .venv/made ## make the virtual environment .venv with the tested versions
 	@touch $@ && echo "Ready. Next: make demo, or source .venv/bin/activate"
 
 run: setup ## all notebooks of RUN with PROFILE on DATA=folder, or NB="04 05" and what they need; goes on where it was
-	@$(PIPELINE) --run '$(RUN)' --profile '$(PROFILE)' --data '$(DATA)' --only '$(NB)' $(if $(GPUS),--gpus $(GPUS)) --on $(ON) -- $(ARGS)
+	@$(PIPELINE) --run '$(RUN)' --profile '$(PROFILE)' --data '$(DATA)' --only '$(NB)' $(if $(GPUS),--gpus $(GPUS)) --on $(ON) $(if $(AGAIN),--again) -- $(ARGS)
 
 demo: setup ## all notebooks on a synthesised data set, in minutes on two cores; then the report
-	@$(PIPELINE) --run demo --profile demo
+	@$(PIPELINE) --run demo --profile demo $(if $(AGAIN),--again)
 	@$(BIN)/python -m lib.report outputs/demo
 
 test: setup lint ## lint, unit tests, every notebook on demo data, a real fold, a kill (about 13 minutes)

@@ -32,8 +32,9 @@ import numpy as np
 import pandas as pd
 
 from lib import audit
+from lib.files import digest
 
-__all__ = ["RESERVED", "Dataset", "Labelled", "load", "load_test", "targets", "with_audio"]
+__all__ = ["RESERVED", "Dataset", "Labelled", "label_digests", "load", "load_test", "targets", "with_audio"]
 
 RESERVED = ("fname", "group", "fold", "labels", "model", "variant", "seed")  # beside the classes, in tables of scores
 
@@ -206,6 +207,15 @@ def load_test(root: str | Path) -> Dataset:
     clips["labels"] = [labels.get(fname, ()) for fname in fnames]
     clips["usage"] = [usage.get(fname, "") for fname in fnames]
     return Dataset(layout, root, classes, clips, audit.table(found))
+
+
+def label_digests(clips: pd.DataFrame, classes: Iterable[str]) -> dict[str, str]:
+    """subset -> digest of the names and labels of its clips (fname, subset, labels), whatever their order."""
+    ordered = clips.sort_values("fname")
+    return {
+        subset: digest(list(classes), rows["fname"].tolist(), [sorted(labels) for labels in rows["labels"]])
+        for subset, rows in ordered.groupby("subset", sort=True)
+    }
 
 
 def with_audio(root: str | Path) -> frozenset[str]:

@@ -207,13 +207,12 @@ def train(run: Run, cache: Cache, curated: pd.DataFrame, classes: list[str], dea
             )
     strategies = plan(run.params["ensemble_epochs"], run.params["ensemble_folds"])
     todo = {m.name: m for some in strategies.values() for m in some}.values()
-    labels = files.digest(classes, datasets.targets(curated, classes).tobytes())
-    run.settle(labels=labels, folds=folds.digest(dealt))
+    run.settle(labels=datasets.label_digests(curated, classes), audio=cache.audio, folds=folds.digest(dealt))
     read = {}
     trials = [(m, outer, seed) for outer in asked for seed in run.params["seeds"] for m in todo]
     for m, outer, seed in tqdm(trials, desc="members", unit="model"):
         trial = run.trial(m.name, folds.model_name(outer), seed, epochs=max(1, m.epochs))
-        trial.settle(data=cache.name, labels=labels, folds=folds.digest(dealt))
+        trial.settle(**run.read)
         if not trial.done:
             _train(trial, m, cache, curated, classes, _dealt(curated, classes, dealt, outer, m.k, seed), outer, n_folds)
         found = oof.read_windows(trial.folder)

@@ -11,6 +11,7 @@ Comparisons are paired over clips, groups and seeds, on pooled out-of-fold score
 Used in: 02, 03.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cache as remember
 
@@ -243,7 +244,14 @@ class Trials(datasets.Labelled):
         return head + "; ".join(told) + tail + ("" if self.decides else " A screening: no verdict is drawn from it.")
 
 
-def train(run: Run, table: Table, curated: pd.DataFrame, classes: list[str], dealt: pd.DataFrame) -> Trials:
+def train(
+    run: Run,
+    table: Table,
+    curated: pd.DataFrame,
+    classes: list[str],
+    dealt: pd.DataFrame,
+    audio: Mapping[str, str],
+) -> Trials:
     """Train what is not done yet of variants x folds x seeds, and read all of it.
 
     Parameters
@@ -252,6 +260,7 @@ def train(run: Run, table: Table, curated: pd.DataFrame, classes: list[str], dea
     table : the variants (`chosen`)
     curated : table of the clips (fname, path, subset, labels, group)
     dealt : fname, group, fold
+    audio : of the cache, digests by subset
 
     Raises
     ------
@@ -262,15 +271,14 @@ def train(run: Run, table: Table, curated: pd.DataFrame, classes: list[str], dea
     asked = run.params["folds"] or list(range(n_folds))
     for fold in asked:
         folds.check_fold(fold, -1, n_folds)
-    labels = files.digest(classes, datasets.targets(curated, classes).tobytes())
-    run.settle(labels=labels, folds=folds.digest(dealt))
+    run.settle(labels=datasets.label_digests(curated, classes), audio=audio, folds=folds.digest(dealt))
     store = remember(lambda logmel: caches.build(curated, logmel, run.cache))
     trials = [(name, fold, seed) for name in table for fold in asked for seed in run.params["seeds"]]
     for name, fold, seed in tqdm(trials, desc="trials", unit="training"):
         changes = {**table[name], "epochs": _epochs(run.params, table[name])}
         trial = run.trial(name, folds.model_name(fold), seed, **changes)
         frames = store(trial.pick(LogMel))
-        trial.settle(data=frames.name, labels=labels, folds=folds.digest(dealt))
+        trial.settle(**run.read)
         if not trial.done:
             _train(trial, folds.model_name(fold), frames, curated, classes, dealt)
     return _read(run, trials, list(classes), n_folds)

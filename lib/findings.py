@@ -24,7 +24,7 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-from lib import code, journal
+from lib import journal
 from lib.files import read_json, whole_file
 from lib.plan import ROOT
 
@@ -100,18 +100,21 @@ def _refusal(outputs: Path, path: Path) -> str:
     """Why a file that a run has left, at this path below outputs/, is not copied; "" if it is."""
     if len(path.parts) == 1:
         return ""  # of no run: a script has left it
-    home, again = outputs / path.parent, f"make run RUN={path.parts[0]} NB={path.parts[1][:2]} PROFILE=... DATA=..."
+    home, run = outputs / path.parent, path.parts[0]
     if lost := [name for name in ("result.json", "manifest.json") if not (home / name).is_file()]:
-        return f"outputs/{path.parent} is not finished, it lacks {' and '.join(lost)}. Go on: {again}"
-    params, made = read_json(home / "result.json")["parameters"], read_json(home / "manifest.json").get("code")
-    again = f"Make it again, with -p overwrite True: {journal.changed(path.parts[1], params)[1]}"
-    if made != (now := code.digest(path.parts[1])):
-        return f"outputs/{path.parent} was made by other code ({made or 'not recorded'}, now {now}). {again}"
+        return f"outputs/{path.parent} is not finished, it lacks {' and '.join(lost)}: make run RUN={run} ..."
+    params = read_json(home / "result.json")["parameters"]
+    again = f"make run NB={path.parts[1][:2]} RUN={run} PROFILE={params['profile']} DATA=... AGAIN=1"
+    if other := journal.other_code(home, outputs):
+        what = ", ".join(other[:3]) + (" ..." if other[3:] else "")
+        return (
+            f"other code than what lies here now has made it, or some of what it read ({what}). Make it again: {again}"
+        )
     n_seeds = max(len(set(params.get("seeds", [0]))), params.get("repeats", 1))
     counted = _table(outputs / path).get("n_seeds", pd.Series([0])).max() if path.suffix == ".csv" else 0
     if counted > n_seeds:
         what = f"outputs/{path} counts {counted:.0f} seeds, but its result has {n_seeds}"
-        return f"{what}: members of an ensemble and draws are no seeds. {again}"
+        return f"{what}: members of an ensemble and draws are no seeds. Mend what makes it, and then: {again}"
     return ""
 
 

@@ -21,7 +21,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-__all__ = ["KEYS", "PLACE", "Key", "check", "configuration", "declared", "image_pixels", "load_profile"]
+__all__ = [
+    "KEYS",
+    "PLACE",
+    "Key",
+    "check",
+    "configuration",
+    "declared",
+    "differences",
+    "image_pixels",
+    "load_profile",
+]
 
 
 @dataclass(frozen=True)
@@ -206,6 +216,28 @@ def configuration(params: Mapping[str, object]) -> dict[str, object]:
     """The parameters that make a variant what it is; the others say where it lies and which part of it is made."""
     place = (*PLACE, "seed") if "seeds" in params else PLACE
     return {name: value for name, value in params.items() if name not in place}
+
+
+def differences(theirs: Mapping[str, object], mine: Mapping[str, object], *, common: bool = False) -> str:
+    """What differs between two configurations, in words; "" where nothing does.
+
+    A value by subset (digests of labels, of audio) is compared subset by subset. With `common`, only what both know.
+    """
+    sides = [
+        {(name, subset): value for name, found in side.items() for subset, value in _by_subset(found).items()}
+        for side in (theirs, mine)
+    ]
+    keys = sides[0].keys() & sides[1].keys() if common else sides[0].keys() | sides[1].keys()
+    pairs = {key: (sides[0].get(key), sides[1].get(key)) for key in sorted(keys)}
+    return ", ".join(
+        f"{f'{name} of {subset} clips' if subset else name}: {there!r} there, {here!r} now"
+        for (name, subset), (there, here) in pairs.items()
+        if there != here
+    )
+
+
+def _by_subset(value: object) -> Mapping[str, object]:
+    return value if isinstance(value, Mapping) else {"": value}
 
 
 def image_pixels(params: Mapping[str, object]) -> float:

@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from lib import comparisons, datasets, folds, metrics, oof
+from lib import comparisons, datasets, folds, metrics, oof, parameters
 from lib.files import digest, read_json
 from lib.plan import BASE, VARIANTS, compared
 from lib.runs import Run
 
 __all__ = ["commands", "compare", "found", "prior", "says"]
 
-MAY_DIFFER = {"train_set", "train_windows", "rule", "ignore_missing", "loss", "data", "curation"}
+MAY_DIFFER = {"train_set", "train_windows", "rule", "ignore_missing", "loss", "labels", "audio", "curation"}
 
 
 def commands(run: Run, n_folds: int, subsets: Collection[str]) -> list[str]:
@@ -121,9 +121,10 @@ def _whole(run: Run, name: str, n_folds: int) -> bool:
 def _check(run: Run, name: str) -> None:
     """Refuse a variant whose configuration differs in more than the training set."""
     base, mine = (read_json(_folder(run, n) / "configuration.json") for n in (BASE, name))
-    differ = sorted(k for k in (base.keys() | mine.keys()) - MAY_DIFFER if base.get(k) != mine.get(k))
-    if differ:
-        raise ValueError(f"{name} and {BASE} differ in {', '.join(differ)} too: no fair comparison. Train it anew.")
+    recipes = ({k: v for k, v in side.items() if k not in MAY_DIFFER} for side in (base, mine))
+    clips = ({k: side[k] for k in ("labels", "audio") if k in side} for side in (base, mine))
+    if differ := parameters.differences(*recipes) or parameters.differences(*clips, common=True):
+        raise ValueError(f"{BASE} and {name} differ in more ({differ}): no fair comparison. Train it anew.")
     selection = run.home / "05_curation" / "select" / "configuration.json"
     if "curation" in mine and mine["curation"] != digest(read_json(selection)):
         raise ValueError(

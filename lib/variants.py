@@ -21,7 +21,7 @@ from lib.plan import BASE, unseeded
 __all__ = ["Comparison", "against_base", "says", "shown"]
 
 UNEQUAL = 0.02  # from there on two trainings are not said to have cost the same
-MADE = ("data", "curation")  # follow from the other settings: not what a person changed
+MADE = ("audio", "labels", "curation")  # follow from the other settings: not what a person changed
 
 
 class Comparison(NamedTuple):
@@ -122,8 +122,9 @@ def _comparable(variant: Path, base: Path, of_base: Mapping, clips: oof.Clips) -
             f"Their folds are {setting['folds']}, those of the base {of_base['folds']}: other models saw other clips. "
             f"Train with the same ones: -p folds_csv outputs/{base.parents[1].name}/folds.csv"
         )
-    if setting["labels"] != of_base["labels"]:
-        raise ValueError(f"Their labels are {setting['labels']}, those of the base {of_base['labels']}.")
+    made_of = {name: of_base[name] for name in ("labels", "audio") if name in of_base}
+    if differ := parameters.differences(setting, made_of, common=True):
+        raise ValueError(f"They were made of other clips ({differ}, in the base). Train both on the same data.")
     setting, mine = _read(variant)
     if mine.table["fname"].tolist() != clips.table["fname"].tolist():
         raise ValueError("Other clips were scored. Train both on the same data.")

@@ -91,7 +91,7 @@ def run(tmp_path_factory):
     index = pd.DataFrame({"fname": fnames, "part": 0, "first_frame": lengths.cumsum() - lengths, "n_frames": lengths})
     stored = torch.from_numpy(np.concatenate(frames)[:, None].astype(np.float16))
     cache = Cache(LOGMEL, (stored,), index.assign(floor_db=-80.0), pd.DataFrame(), "a-cache")
-    curated = pd.DataFrame({"fname": fnames, "group": [f"g{i // 2}" for i in range(n)]})
+    curated = pd.DataFrame({"fname": fnames, "subset": "curated", "group": [f"g{i // 2}" for i in range(n)]})
     curated["labels"] = [("low",) if i % 2 else ("high",) for i in range(n)]
     dealt = curated[["fname", "group"]].assign(fold=np.arange(n) // 2 % 3)
     run = Run("07_ensemble", PARAMS, home, home)

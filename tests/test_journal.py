@@ -95,6 +95,16 @@ def test_what_is_not_complete_says_so(tmp_path):
     assert found["verdict"] == "" and found["note"].startswith("not complete")
 
 
+def test_what_other_code_has_made_is_marked(outputs):
+    older = outputs / "mine" / "04_kfold" / "noisy" / "without_1" / "manifest.json"
+    older.write_text(json.dumps({**json.loads(older.read_text()), "code": "0" * 12}))
+    table = journal.rebuild(outputs)
+    assert "other code than what lies here now has made it" in row(table, "04_kfold", "noisy")["note"]
+    assert "(04_kfold/noisy/without_1)" in row(table, "04_kfold", "noisy")["note"]
+    shown = journal.headline(table).set_index("part")["commit"]
+    assert shown["04_kfold noisy"] == "0123456 (other code)" and shown["04_kfold curated"] == "0123456"
+
+
 def test_a_variant_of_04_is_judged_against_the_base_of_its_run(outputs):
     table = journal.rebuild(outputs)
     noisy, base = row(table, "04_kfold", "noisy"), row(table, "04_kfold", "curated")

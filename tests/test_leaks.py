@@ -206,7 +206,7 @@ def test_only_what_is_asked_for_is_compared(trained):
 def test_an_unfair_comparison_is_refused(trained, tmp_path):
     path = tmp_path / "04_kfold" / "kept_curated" / "configuration.json"
     path.write_text(json.dumps({"epochs": 4, "train_windows": "kept"}))
-    with pytest.raises(ValueError, match="kept_curated and curated differ in epochs"):
+    with pytest.raises(ValueError, match="curated and kept_curated differ in more .epochs: 3 there, 4 now."):
         retraining.compare(trained, 2, ALL)
     path.write_text(json.dumps({"epochs": 3, "train_windows": "kept", "curation": "of before"}))
     write_json(tmp_path / "05_curation" / "select" / "configuration.json", {"gate_db": 20.0})

@@ -2,6 +2,7 @@
 
 import unicodedata
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -9,7 +10,7 @@ import pytest
 import soundfile
 from fake_run import CLASSES, LOGMEL, make_run
 
-from lib import bundle, cache, curation, datasets, findings, folds, oof, submission, training_sets, windows
+from lib import bundle, cache, changes, curation, datasets, findings, folds, oof, submission, training_sets, windows
 from lib.files import write_json
 from lib.runs import Run
 
@@ -108,6 +109,8 @@ def test_a_submission_keeps_their_rows(tmp_path):
     rows = [f"{name},0,0,0" for name in names]
     (tmp_path / "sample_submission.csv").write_text("\n".join([f"fname,{','.join(CLASSES)}", *rows]) + "\n")
     data = datasets.load_test(tmp_path)
+    _, contents = changes.of_test(data, tmp_path / "cache")
+    data = replace(data, clips=data.clips.assign(content=data.clips["fname"].map(contents)))
     packed = bundle.gather(make_run(tmp_path / "runs" / "first"), "curated")
     made = submission.predict(data, packed, submission.load(packed))
     submission.write(tmp_path / "made", data, made)
@@ -115,6 +118,7 @@ def test_a_submission_keeps_their_rows(tmp_path):
     assert read.how["fname"].tolist() == names
     assert (read.how["problem"] != "").tolist() == [False, False, True]
     np.testing.assert_array_equal(read.scores, made.scores)
+    assert changes.has_come_since(tmp_path / "made", contents)  # None may come, the others are as they were
 
 
 def test_a_finding_may_be_called_so(tmp_path):

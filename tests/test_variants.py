@@ -9,8 +9,9 @@ from lib import journal_plots, metrics, oof, variants
 
 def test_variants_are_compared_with_the_base_on_top(tmp_path):
     base = make_variant(tmp_path / "mine", right=0.9)
-    worse = make_variant(tmp_path / "mine", "worse", right=0.3, lr=0.5, data="another cache")
-    make_variant(tmp_path / "mine", "same", right=0.9, train_set="curated_noisy")
+    worse = make_variant(tmp_path / "mine", "worse", right=0.3, lr=0.5)
+    labels = {"curated": "1" * 12, "noisy": "2" * 12}
+    make_variant(tmp_path / "mine", "same", right=0.9, train_set="curated_noisy", labels=labels)
     found = variants.against_base(tmp_path / "mine")
     assert found.refused == []
     table = found.table.set_index("variant")
@@ -55,7 +56,14 @@ def test_the_base_alone_is_a_table_of_one(tmp_path):
     ("setting", "reason"),
     [
         ({"folds": "a" * 12}, "Their folds are aaaaaaaaaaaa, those of the base ffffffffffff"),
-        ({"labels": "a" * 12}, "Their labels are aaaaaaaaaaaa, those of the base 111111111111"),
+        (
+            {"labels": {"curated": "a" * 12}},
+            "They were made of other clips (labels of curated clips: 'aaa",
+        ),
+        (
+            {"audio": {"curated": "a" * 12}},
+            "They were made of other clips (audio of curated clips: 'aaa",
+        ),
         ({"done": 1}, "Folds [1] are still to be trained."),
         ({"n_folds": 4, "done": 0}, "Folds [0, 1, 2, 3] are still to be trained."),
     ],
