@@ -130,7 +130,10 @@ def build(clips: pd.DataFrame, logmel: LogMel, folder: Path, n_threads: int = 0)
         if not place.is_dir():
             with whole_folder(place) as partial:
                 _fill(partial, rows, logmel, settings, n_threads or os.cpu_count() or 1)
-        index, lost = (pd.read_csv(place / f"{name}.csv", dtype={"fname": str}) for name in ("index", "problems"))
+        index, lost = (  # a clip may be called "NA"
+            pd.read_csv(place / f"{name}.csv", dtype={"fname": str}, keep_default_na=False)
+            for name in ("index", "problems")
+        )
         _check_whole(place, len(index) + len(lost), len(rows), int(index["n_frames"].sum()), logmel)
         problems += lost.itertuples(index=False, name=None)
         names.append(place.name)

@@ -23,7 +23,8 @@ from lib import code, parameters, runs, variants
 from lib.files import read_json, whole_file
 from lib.plan import BASE
 
-__all__ = ["NUMBERS", "TEXTS", "answers", "cost", "draft", "duration", "headline", "rebuild", "says", "select"]
+__all__ = ["NUMBERS", "TEXTS", "answers", "cost", "draft", "duration", "headline", "other_code", "rebuild", "says"]
+__all__ += ["select"]
 
 TEXTS = ["finished", "run", "notebook", "part", "question", "expected", "changed", "against_base", "verdict", "says"]
 TEXTS += ["commit", "command", "note"]
@@ -126,6 +127,12 @@ def cost(part: Path) -> tuple[int, float]:
     return len(seconds) - 1, sum(seconds)
 
 
+def other_code(part: Path, outputs: Path) -> list[str]:
+    """What other code has made than what lies here now, below `outputs`: this part, its trainings, what it has read."""
+    mine = code.by_other_code([part.parent if part.name == "pooled" else part], outputs)
+    return sorted({*mine, *read_json(part / "manifest.json").get("other_code", [])})
+
+
 def duration(seconds: float) -> str:
     """In words: 12 s, 22.0 min, 2.0 h."""
     size, unit = next(((s, u) for s, u in ((3600, "h"), (60, "min")) if seconds >= 2 * s), (1, "s"))
@@ -153,8 +160,7 @@ def _row(part: Path, outputs: Path) -> dict[str, object]:
         row["commit"] = made["commit"] + ("-dirty" if made["dirty"] else "")
         row["changed"], row["command"] = _changed(notebook, told["parameters"])
         notes = [] if numbers.get("complete", True) else ["not complete: parts of it are still to be trained"]
-        made_with = code.by_other_code([part.parent if part.name == "pooled" else part], outputs)
-        if other := sorted({*made_with, *made.get("other_code", [])}):
+        if other := other_code(part, outputs):
             names = ", ".join(name.removeprefix(f"{run}/") for name in other[:5]) + (" ..." if other[5:] else "")
             notes.append(f"{OTHER_CODE} than what lies here now has made it, or some of what it read ({names})")
         row["note"] = "; ".join(notes)
