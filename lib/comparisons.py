@@ -3,12 +3,14 @@
 Conventions
 -----------
 table : a row a variant, as `metrics.score_all` makes it: lwlrap_diff, lwlrap_diff_low, lwlrap_diff_high and verdict;
-    NaN in the row of the base
+    NaN in the row of the base. A row "<variant> against <rival>" compares these two, not the variant with the base.
 
 Used in: `experiments`, `ensembles`, `clipwise`, `retraining`, `variants`.
 """
 
 import pandas as pd
+
+from lib import metrics
 
 __all__ = ["DIFFERENCE", "differences", "rows", "screened", "told", "verdict"]
 
@@ -19,7 +21,7 @@ def differences(table: pd.DataFrame) -> dict[str, float]:
     """<variant>_lwlrap_diff, _low and _high of a table whose index names the variants; nothing where none has one."""
     if not set(DIFFERENCE) <= set(table):
         return {}
-    return {f"{name}_{key}": row[key] for name, row in table.iterrows() for key in DIFFERENCE}
+    return {f"{name.replace(' ', '_')}_{key}": row[key] for name, row in table.iterrows() for key in DIFFERENCE}
 
 
 def rows(table: pd.DataFrame) -> pd.DataFrame:
@@ -38,6 +40,11 @@ def told(row: object) -> str:
 
 
 def verdict(table: pd.DataFrame) -> str:
-    """kept if a variant is; dropped if all are; else, and where nothing is compared, unclear."""
+    """kept if a variant is; dropped if all are; else, and where nothing is compared, unclear.
+
+    What a variant is against another one than the base, decides nothing.
+    """
+    if "variant" in table:
+        table = table[~table["variant"].str.contains(metrics.AGAINST, regex=False)]
     verdicts = set(table["verdict"].dropna()) if "verdict" in table else set()
     return "kept" if "kept" in verdicts else "dropped" if verdicts == {"dropped"} else "unclear"
