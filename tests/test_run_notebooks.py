@@ -344,7 +344,7 @@ def models_become_one(tmp, data):
     common = {"data_dir": data("tiny"), "batch_size": 8, "notebook": "07_ensemble"}
     succeeds(tmp, tmp, "ensemble", *words, **common)
     home = OUTPUTS / f"{NAME}-ensemble" / "07_ensemble"
-    members = {"one", "long", "seed_1", "seed_2", "cycle_1", "cycle_2", "swa", "folds_2_0", "folds_2_1"}
+    members = {"one", "long", "long_fresh", "seed_1", "seed_2", "cycle_1", "cycle_2", "swa", "folds_2_0", "folds_2_1"}
     reports = ["members.csv", "strategies.csv", "parts.csv", "orders.csv", "strategies.png", "members.png"]
     about = {"configuration.json", "manifest.json", "result.json"}
     assert {path.name for path in home.iterdir()} == {*members, *reports, *about}
