@@ -80,6 +80,7 @@ def augmentation(base: dict[str, object]) -> Table:
         "no_mixup": {"mixup": 0.0},
         "mixup_alpha_1": {"mixup": 1.0},
         "mixup_or": {"mix": "mixup_or"},
+        "mixup_or_bounded": {"mix": "mixup_or_bounded"},
         "mixup_power": {"mix": "mixup_power"},
         "cutmix": {"mix": "cutmix"},
         "overlay": {"mix": "overlay"},

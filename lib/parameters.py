@@ -143,7 +143,7 @@ KEYS = {
     "schedule": Key(str, "of the learning rate: one_cycle, flat, flat_cosine"),
     "progressive": Key(list, "image sizes before image_size, equal compute each; empty: none", 32, 1024, items=int),
     "mixup": Key(float, "alpha of mixup's Beta distribution; 0: no mixing", 0, 10),
-    "mix": Key(str, "how two windows are mixed: mixup, mixup_or, mixup_power, cutmix, overlay"),
+    "mix": Key(str, "how two windows are mixed: mixup, mixup_or, mixup_or_bounded, mixup_power, cutmix, overlay"),
     "mask_share": Key(float, "SpecAugment: widest mask, share of its axis; 0: off", 0, 0.9),
     "augment": Key(list, "changes to training windows, in order: gain, shift_wrap, shift_pad, equaliser, stretch"),
     "balance": Key(
