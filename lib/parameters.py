@@ -95,8 +95,8 @@ KEYS = {
     "holdout_fold": Key(int, "second fold held out (pair model); -1: none", -1, 99),
     "train_set": Key(
         str,
-        "clips: curated, curated_noisy, warm_up (noisy first), pseudo (noisy as judges label them)",
-        choices=("curated", "curated_noisy", "warm_up", "pseudo"),
+        "clips: curated, curated_noisy, warm_up (noisy first), pseudo (judges label), fewer_passes",
+        choices=("curated", "curated_noisy", "warm_up", "pseudo", "fewer_passes"),
     ),
     "train_windows": Key(
         str,

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,7 @@ from lib.cache import Cache
 from lib.features import LogMel
 from lib.files import write_json
 from lib.models import activate
-from lib.plan import VARIANTS
+from lib.plan import VARIANTS, compared
 from lib.runs import Run
 
 CLASSES = ("low", "high")
@@ -190,6 +191,21 @@ def test_what_is_done_is_compared_and_the_rest_is_told_as_commands(trained):
     assert retraining.found(table)["kept_curated_lwlrap_diff"] == table["lwlrap_diff"][1]
     assert len(retraining.compare(trained, 3, ALL)) == 0  # a third fold of the base is to be done
     assert "Nothing is retrained" in retraining.says(table[:1])
+
+
+def test_noisy_clips_are_compared_with_as_many_curated_passes_too(trained, tmp_path):
+    """The row of the pair comes once both are done, and is corrected together with the others."""
+    done = tmp_path / "04_kfold"
+    shutil.copytree(done / "kept_curated", done / "curated_noisy")
+    assert not retraining.compare(trained, 2, ALL)["variant"].str.contains("against").any()
+    shutil.copytree(done / "curated", done / "fewer_passes")
+    table = retraining.compare(trained, 2, ALL).set_index("variant")
+    row = table.loc["curated_noisy against fewer_passes"]
+    assert row["lwlrap_diff"] == table.loc["curated_noisy", "lwlrap"] - table.loc["fewer_passes", "lwlrap"]
+    assert sorted(table["p_holm"].dropna()) == sorted(metrics.holm(table["p"].dropna()))  # of all four
+    assert row["verdict"] == "kept" and "curated_noisy against fewer_passes +" in retraining.says(table.reset_index())
+    assert "fewer_passes" not in {name for name in compared([], "bce", ["curated"])}
+    assert {"curated_noisy", "fewer_passes"} <= set(compared([], "bce", ALL))
 
 
 def test_only_what_is_asked_for_is_compared(trained):
