@@ -403,7 +403,10 @@ def curation_takes_turns_with_training(tmp, data):
     compared = json.loads((home / "compare" / "result.json").read_text())
     assert compared["verdict"] is None and compared["metrics"]["complete"] is False
     effects = pd.read_csv(home / "compare" / "leaks.csv")
-    assert effects["way"].tolist()[-1] == "trained on what others kept"
+    assert effects["way"].tolist()[-2:] == [
+        "trained on what others kept",
+        "validated on kept windows, a window at a time",
+    ]
     assert {path.parents[1].name for path in home.glob("compare/*/without_0/seed_2019")} == {
         *("split_by_window", "self_judged")
     }
