@@ -163,7 +163,7 @@ class Demonstrator:
         }
 
     def _split_by_window(self, trial: Run, g: int) -> None:
-        own = self.clips[self.clips["fold"] != g]
+        own = self.clips[folds.training(self.clips, [g])]
         table = windows.rolling(self.store, self.store.rows(own["fname"]), self.cut).merge(own[["fname", "fold"]])
         held = np.random.default_rng([trial.params["seed"], g]).random(len(table)) < 1 / (self.n_folds - 1)
         rows, start = table[~held], table.loc[~held, "start_frame"].clip(lower=0)
@@ -172,11 +172,11 @@ class Demonstrator:
         clips = own.set_index("fname").loc[rows["fname"].unique()].reset_index()
         chosen = training_sets.whole(trial.variant.name, self.store, clips, self.classes)
         chosen = replace(chosen, rows=rows)
-        n_base = (~self.dealt["fold"].isin([g, self._next(g)])).sum()
+        n_base = folds.training(self.dealt, [g, self._next(g)]).sum()
         self._fit(trial, g, chosen, n_base, table[held])
 
     def _self_judged(self, trial: Run, g: int) -> None:
-        own = self.clips[self.clips["fold"] != g]
+        own = self.clips[folds.training(self.clips, [g])]
         model, _ = models.load(self.judges / folds.model_name(g) / "weights.safetensors")
         table = windows.rolling(self.store, self.store.rows(own["fname"]), self.cut).merge(own[["fname", "fold"]])
         logits = models.score(model.prepare(), self.store, table, self.width)
@@ -248,7 +248,7 @@ class Demonstrator:
 
     def _evidence(self, g: int, logits: np.ndarray) -> Evidence:
         """What a model says of the curated clips outside fold g, windows in the order of `windows.rolling`."""
-        own = self.clips[self.clips["fold"] != g]
+        own = self.clips[folds.training(self.clips, [g])]
         rolled = windows.rolling(self.store, self.store.rows(own["fname"]), self.cut)
         table = rolled[["fname", "window_start_s"]].merge(self.table, on=["fname", "window_start_s"], how="left")
         scores = activate(logits, self.recipe.loss).astype(np.float32)
