@@ -238,12 +238,13 @@ class Trials(datasets.Labelled):
         head += f"{self.done['fold'].nunique()} of {self.n_folds} folds. "
         if lost := (self.done["problem"] != "").sum():
             head += f"{lost} of {len(self.done)} trainings diverged. "
-        head += f"{self.withheld} " if self.withheld else ""
+        end = f" {self.withheld}" if self.withheld else ""
         if not told:
-            return head + "Nothing to compare: this takes the base and another variant."
+            return head + "Nothing to compare: this takes the base and another variant." + end
         limits = table["smallest_diff"].dropna()
         tail = f". Smallest difference that this could have shown: {limits.min():.3f} to {limits.max():.3f}."
-        return head + "; ".join(told) + tail + ("" if self.decides else " A screening: no verdict is drawn from it.")
+        tail += "" if self.decides else " A screening: no verdict is drawn from it."
+        return head + "; ".join(told) + tail + end
 
 
 def train(run: Run, table: Table, curated: pd.DataFrame, classes: list[str], dealt: pd.DataFrame) -> Trials:

@@ -142,15 +142,16 @@ def withheld(folds: pd.DataFrame, models: Iterable[str]) -> str:
     Empty where folds split no group.
     """
     held_out = {name: unseen(name) for name in models}
-    lost = {m: int((~folds["fold"].isin(f) & ~training(folds, f)).sum()) for m, f in held_out.items()}
+    lost = {name: (~folds["fold"].isin(f) & ~training(folds, f)).sum() for name, f in held_out.items()}
     if not any(lost.values()):
         return ""
+    counts = [f"{n} clip{'' if n == 1 else 's'} from {name}" for name, n in lost.items()]
     n_folds = folds.groupby("group")["fold"].nunique()
     split = sorted(n_folds.index[n_folds > 1])
     names = ", ".join(split[:5]) + (f" and {len(split) - 5} more" if len(split) > 5 else "")
     return (
         f"Groups that stand in several folds: {len(split)} ({names}). A clip does not train a model that holds out "
-        f"another fold of its group. Withheld: {', '.join(f'{n} clips from {name}' for name, n in lost.items())}."
+        f"another fold of its group. Withheld: {', '.join(counts)}."
     )
 
 

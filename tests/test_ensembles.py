@@ -183,7 +183,7 @@ def test_a_clip_whose_group_stands_in_the_outer_fold_trains_no_member(split):
     said = ensembles.says(found, found.table(), ensembles.parts(found))
     assert said.endswith(
         "Groups that stand in several folds: 1 (g1). A clip does not train a model that holds out another "
-        "fold of its group. Withheld: 1 clips from without_1."
+        "fold of its group. Withheld: 1 clip from without_1."
     )
 
 

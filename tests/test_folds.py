@@ -178,7 +178,7 @@ def test_folds_that_split_groups_stay_as_they_are(tmp_path):
 def test_what_is_withheld_is_counted_for_each_model():
     said = folds.withheld(SPLIT, ["without_0", "without_1", "without_0_2"])
     assert "several folds: 2 (g1, g2)" in said
-    assert said.endswith("Withheld: 1 clips from without_0, 2 clips from without_1, 2 clips from without_0_2.")
+    assert said.endswith("Withheld: 1 clip from without_0, 2 clips from without_1, 2 clips from without_0_2.")
     assert folds.withheld(FOLDS, ["without_0", "without_0_2"]) == ""
     (note,) = folds.notes(SPLIT, np.ones((6, 1)), ["rain"])
     assert note == folds.withheld(SPLIT, ["without_0", "without_1", "without_2"])
