@@ -101,10 +101,10 @@ def says(table: pd.DataFrame) -> str:
 
 
 def prior(clips: pd.DataFrame, dealt: pd.DataFrame, classes: tuple[str, ...]) -> float:
-    """lwlrap of the dumb rival: every clip gets the class frequencies of the clips outside its fold."""
+    """lwlrap of the dumb rival: every clip gets the class frequencies of the clips that train without its fold."""
     table = clips.merge(dealt[["fname", "fold"]], on="fname", suffixes=("_published", ""))
     targets = datasets.targets(table, classes)
-    return metrics.lwlrap(targets, metrics.prior_by_fold(targets, table["fold"].to_numpy()))
+    return metrics.lwlrap(targets, metrics.prior_by_fold(targets, table))
 
 
 def _asked(run: Run, subsets: Collection[str]) -> dict[str, dict]:
