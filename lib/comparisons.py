@@ -12,9 +12,16 @@ import pandas as pd
 
 from lib import metrics
 
-__all__ = ["DIFFERENCE", "differences", "rows", "screened", "told", "verdict"]
+__all__ = ["DIFFERENCE", "best_first", "differences", "rows", "screened", "told", "verdict"]
 
 DIFFERENCE = ["lwlrap_diff", "lwlrap_diff_low", "lwlrap_diff_high"]
+
+
+def best_first(table: pd.DataFrame) -> pd.DataFrame:
+    """The base on top, then its variants from the best difference on, then rows that compare two others."""
+    pair = _of_rivals(table)
+    ordered = table[~pair].sort_values("lwlrap_diff", ascending=False, na_position="first")
+    return pd.concat([ordered, table[pair]], ignore_index=True)
 
 
 def differences(table: pd.DataFrame) -> dict[str, float]:
@@ -45,6 +52,10 @@ def verdict(table: pd.DataFrame) -> str:
     What a variant is against another one than the base, decides nothing.
     """
     if "variant" in table:
-        table = table[~table["variant"].str.contains(metrics.AGAINST, regex=False)]
+        table = table[~_of_rivals(table)]
     verdicts = set(table["verdict"].dropna()) if "verdict" in table else set()
     return "kept" if "kept" in verdicts else "dropped" if verdicts == {"dropped"} else "unclear"
+
+
+def _of_rivals(table: pd.DataFrame) -> pd.Series:
+    return table["variant"].str.contains(metrics.AGAINST, regex=False)

@@ -170,7 +170,7 @@ class Trials(datasets.Labelled):
         rows = metrics.score_all(self.targets, self.scores, "base", self.groups, RIVALS)
         found = pd.DataFrame(rows, columns=None if rows else ["variant"])
         if "verdict" in found:
-            found = found.sort_values("lwlrap_diff", ascending=False, na_position="first")
+            found = comparisons.best_first(found)
             if not self.decides:
                 found = comparisons.screened(found)
         failed = self.done.loc[self.done["problem"] != "", "variant"].drop_duplicates()

@@ -73,7 +73,7 @@ def compare(run: Run, n_folds: int, subsets: Collection[str]) -> pd.DataFrame:
         scores[name] = clips.scores
     table = pd.DataFrame(metrics.score_all(base.targets, scores, BASE, base.groups, RIVALS))
     if "lwlrap_diff" in table:
-        table = table.sort_values("lwlrap_diff", ascending=False, na_position="first", ignore_index=True)
+        table = comparisons.best_first(table)
     return table
 
 
