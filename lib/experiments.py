@@ -168,8 +168,7 @@ class Trials(datasets.Labelled):
         rows = metrics.score_all(self.targets, self.scores, "base", self.groups, RIVALS)
         found = pd.DataFrame(rows, columns=None if rows else ["variant"])
         if "verdict" in found:
-            found = found.sort_values("lwlrap_diff", ascending=False, na_position="first")
-            found = comparisons.screened(found, self.decides)
+            found = comparisons.screened(comparisons.best_first(found), self.decides)
         failed = self.done.loc[self.done["problem"] != "", "variant"].drop_duplicates()
         lost = pd.DataFrame({"variant": failed, "verdict": "failed"})
         table = pd.concat([found, lost], ignore_index=True)
