@@ -290,12 +290,12 @@ class Plan:
                     f"Say PROFILE={theirs}, or give this run another name: RUN=..."
                 )
 
-    def changes(self) -> dict[str, str]:
-        """What was made from other data than lie there now: `changes.since`."""
+    def changes(self) -> tuple[dict[str, str], dict[str, str]]:
+        """What was made from other data than lie there now, and what only lacks some: `changes.since`."""
         places = {name: str(self.params.get(name) or "") for name in ("data_dir", "folds_csv")}
         found = {name: _place(place) if place else None for name, place in places.items()}
         if not found["data_dir"].is_dir():  # a demo set that is not made yet
-            return {}
+            return {}, {}
         return changes.since(ROOT / self.home, self.params, **found)
 
     def set_aside(self, changed: Mapping[str, str] | None = None) -> list[str]:
