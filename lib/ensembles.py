@@ -165,7 +165,7 @@ class Ensembles(datasets.Labelled):
         averages = {name: self.average(name) for name in self.windows}
         scored = self.screened(pd.DataFrame(metrics.score_all(self.targets, averages, base, self.groups, RIVALS)))
         table = pd.DataFrame([{"variant": name, **self._row(name)} for name in averages])
-        table = table.merge(scored, how="right", on="variant")
+        table = table.merge(scored, how="right", on="variant").astype({"n_members": "Int64"})  # none, of a pair
         return table.sort_values("lwlrap", ascending=False, ignore_index=True)
 
     def screened(self, table: pd.DataFrame) -> pd.DataFrame:

@@ -193,6 +193,7 @@ def test_averaged_weights_are_compared_with_one_training_whose_batch_statistics_
         torch.testing.assert_close(batch_statistics(model), batch_statistics(expected))
     table = found.table().set_index("variant")
     row = table.loc["swa against long_fresh"]
+    assert table["n_members"].astype(str)[["seeds", "swa"]].tolist() == ["3", "1"] and pd.isna(row["n_members"])
     assert row["lwlrap_diff"] == pytest.approx(table.loc["swa", "lwlrap"] - table.loc["long_fresh", "lwlrap"])
     assert table["passes"][["long", "long_fresh", "swa"]].tolist() == [3, 3, 3] and table["p_holm"].notna().sum() == 7
     says = ensembles.says(found, found.table(), ensembles.parts(found))
