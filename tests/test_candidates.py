@@ -180,6 +180,15 @@ def test_models_of_other_folds_are_refused(home):
         read(home)
 
 
+def test_recipes_of_other_labels_are_refused(home):
+    for path in (home / "04_kfold" / "late").glob("without_*/clips.csv"):
+        table = pd.read_csv(path)
+        table["labels"] = table["labels"].map({"x": "y", "y": "x"})
+        table.to_csv(path, index=False)
+    with pytest.raises(ValueError, match="late was read on other clips, folds or classes than early"):
+        read(home, ["early", "late"])
+
+
 def test_the_best_readout_is_that_of_the_training_folds(home):
     """Logits of two windows a clip: their mean is right on folds 0 and 1, their maximum on fold 2."""
     for name in (*MODELS, *PAIRS):

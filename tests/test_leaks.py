@@ -119,6 +119,19 @@ def test_windows_of_a_clip_stand_on_both_sides_but_never_the_same_window(world):
     assert seen["n"] == 6  # clips that the pair model trains on
 
 
+def test_the_share_of_windows_that_is_held_back_is_that_of_a_fold(world):
+    """As many windows validate as where the split is by group: one of the folds that are not the outer one."""
+    world.run, n, held = dataclasses.replace(world.run, params=dict(world.run.params)), 0, 0
+    world._fit = lambda trial, g, chosen, n_base, reported: shares.append((len(reported), len(chosen.rows)))
+    for n_folds in (3, 6):
+        shares, world.n_folds = [], n_folds
+        for world.run.params["seed"] in range(12):
+            for g in range(3):
+                world._split_by_window(world._trial("split_by_window", g), g)
+        held, n = np.sum(shares, axis=0)
+        assert held / (held + n) == pytest.approx(1 / (n_folds - 1), abs=0.03)  # 2160 windows: sd below .011
+
+
 def test_the_filter_of_b_is_another_model_than_the_one_that_is_validated(world):
     """Fold 1 is validated by without_0_1 on the windows that without_1_2 keeps."""
     arrays = oof.read_windows(world.judges / "without_0_1")

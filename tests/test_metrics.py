@@ -202,6 +202,18 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say():
     assert 0.89 <= held / 200 <= 0.99
 
 
+@pytest.mark.parametrize(("level", "errors"), [(0.95, 1.96), (0.99, 2.576)])
+def test_intervals_are_those_of_the_level(level, errors):
+    """400 clips, half of them hits: the standard error is sqrt(.25 / 400), of the share and of its lead over none."""
+    truth, scores = np.tile(rows("10"), (400, 1)), np.repeat([[1, 0], [0, 1]], 200, axis=0)
+    found = metrics.compare(truth, np.tile([0, 1], (400, 1)), scores, np.arange(400), n_resamples=20_000, level=level)
+    width = found["hit_rate_diff_high"] - found["hit_rate_diff_low"]
+    assert found["hit_rate_diff"] == 0.5 and width == pytest.approx(2 * errors * np.sqrt(0.25 / 400), rel=0.05)
+    if level == 0.95:
+        alone = metrics.bootstrap(truth, scores, np.arange(400), n_resamples=20_000)
+        assert alone["hit_rate_high"] - alone["hit_rate_low"] == pytest.approx(width, rel=0.05)
+
+
 def test_groups_that_repeat_widen_the_interval():
     targets, scores, groups = study(2, n=200, per_group=5)  # five clips a group, all alike
     alone = metrics.bootstrap(targets, scores, np.arange(200))
@@ -422,3 +434,18 @@ def test_a_share_and_its_interval():
     found = metrics.ratio("share", upper, lower)
     assert found["share"] == 10 / 16 and 0.25 < found["share_low"] < 10 / 16 < found["share_high"] < 1
     assert np.isnan(metrics.ratio("share", upper * 0, lower * 0)["share_low"])
+
+
+# what a table of comparisons could show, and what holds in it
+
+
+def test_a_row_after_holm_has_stopped_is_unclear_though_its_interval_is_clear_of_zero():
+    """Twice the same difference with p between .025 and .05: the first is tested at .975 and is not clear."""
+    targets, scores, groups = study(16)
+    noisy = scores + np.random.default_rng(5).normal(0, 0.5, scores.shape)
+    gains = (noisy + gain * targets for gain in np.arange(0, 1, 0.005))
+    other = next(better for better in gains if metrics.compare(targets, scores, better, groups)["verdict"] == "kept")
+    one, two = metrics.compare_all(targets, scores, {"one": other, "two": other}, groups)
+    assert one["lwlrap_diff_low"] < 0 < two["lwlrap_diff_low"]
+    assert one["p_holm"] == two["p_holm"] > 0.05
+    assert (one["verdict"], two["verdict"]) == ("unclear", "unclear")
