@@ -59,10 +59,11 @@ def make_data(meta: Path, share: float, folder: Path) -> dict[str, float]:
     place = folder / "FSDKaggle2019.meta"
     place.mkdir(parents=True)
     shutil.copy(meta / "vocabulary.csv", place)
-    vocabulary = pd.read_csv(meta / "vocabulary.csv", header=None)[1].tolist()
+    vocabulary = pd.read_csv(meta / "vocabulary.csv", header=None, keep_default_na=False)[1].tolist()
     found = {}
     for subset, name in TABLES.items():
-        rows = pd.read_csv(meta / f"{name}_post_competition.csv", dtype=str).iloc[:: round(1 / share)]
+        rows = pd.read_csv(meta / f"{name}_post_competition.csv", dtype=str, keep_default_na=False)
+        rows = rows.iloc[:: round(1 / share)]
         rows.to_csv(place / f"{name}_post_competition.csv", index=False)
         audio = folder / f"FSDKaggle2019.audio_{name}"
         audio.mkdir()

@@ -12,21 +12,28 @@ reasons : "missing", "empty", "unreadable: ...", "truncated: ...", "contains NaN
 Used in: `datasets` and `audit` (headers), `cache` (samples), 01_eda and `plots` (listening), 08_submission.
 """
 
+import contextlib
+import csv
 import io
 import os
 import zipfile
 import zlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
+import pandas as pd
 import soundfile
 import soxr
+from tqdm import tqdm
 
-__all__ = ["AudioError", "Header", "header", "peek", "read", "read_bytes"]
+from lib.files import digest, whole_file
+
+__all__ = ["AudioError", "Header", "content_hashes", "contents", "header", "peek", "read", "read_bytes"]
 
 HEAD_BYTES = 2**14  # a header and 0.2 s of 16-bit sound: enough to read a wav's header and to tell clips apart
 LOUDEST = 1e6  # |sample|; full scale is 1, or 32,768 in files that hold whole numbers as floats
@@ -135,6 +142,40 @@ def read(path: str | Path, sample_rate: int) -> np.ndarray:
     return np.ascontiguousarray(samples, dtype=np.float32)
 
 
+def contents(clips: pd.DataFrame, folder: Path) -> dict[str, str]:
+    """subset -> digest of the names and bytes of its files: what a result was made of, wherever the files lie.
+
+    Parameters
+    ----------
+    clips : fname, path, subset
+    folder : of caches (outputs/cache), which keeps a memo of hashes
+    """
+    found = clips.sort_values("fname").assign(content=lambda t: content_hashes(t["path"], folder / "hashes.csv"))
+    return {
+        subset: digest(list(zip(rows["fname"], rows["content"], strict=True)))
+        for subset, rows in found.groupby("subset", sort=True)
+    }
+
+
+def content_hashes(paths: pd.Series, memo: Path) -> list[str]:
+    """A hash of every file's bytes; a file whose size and time stamp are known from earlier is not read again."""
+    known = {}
+    with contextlib.suppress(UnicodeDecodeError, csv.Error):  # a damaged memo: all are hashed anew
+        if memo.is_file():
+            with open(memo, newline="", encoding="utf-8") as file:
+                known = {tuple(row[:3]): row[3] for row in csv.reader(file) if len(row) == 4}
+    keys = [_stamp(path) for path in paths]
+    todo = [(key, path) for key, path in zip(keys, paths, strict=True) if key not in known]
+    if todo:
+        with ThreadPoolExecutor() as pool:
+            hashes = pool.map(lambda item: _content_hash(item[1]), todo)
+            bar = tqdm(hashes, total=len(todo), desc="reading files", unit="clip", leave=False)
+            known.update({key: value for (key, _), value in zip(todo, bar, strict=True)})
+        with whole_file(memo) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([*key, value] for key, value in sorted(known.items()) if value.isalnum())
+    return [known[key] for key in keys]
+
+
 def _mono(channels: np.ndarray) -> np.ndarray:
     """Mean of (n_samples, n_channels), or the loudest channel where the mean cancels."""
     if channels.shape[1] == 1:
@@ -206,3 +247,19 @@ def _opened(path: str | Path) -> Iterator[tuple[BinaryIO, int]]:
 def _archive(path: str, _changed: int, _process: int) -> zipfile.ZipFile:
     """An archive, opened once in each process: reading the list of 20,000 members takes longer than reading one."""
     return zipfile.ZipFile(path)
+
+
+def _content_hash(path: str) -> str:
+    try:
+        return digest(read_bytes(path))
+    except AudioError as error:  # listed when it is decoded
+        return str(error)
+
+
+def _stamp(path: str) -> tuple[str, str, str]:
+    """(path, size, time stamp) of a clip's file, or of the archive that holds it."""
+    archive, marker, _ = str(path).partition(".zip!")
+    file = Path(archive + ".zip") if marker else Path(path)
+    status = file.stat() if file.exists() else None
+    size, time_stamp = (status.st_size, status.st_mtime_ns) if status else (0, 0)
+    return str(Path(path).absolute()), str(size), str(time_stamp)

@@ -13,6 +13,7 @@ Used in: `datasets`; its tables are shown in 01_eda.
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -21,7 +22,7 @@ from tqdm import tqdm
 from lib import audio
 from lib.files import digest
 
-__all__ = ["COLUMNS", "inspect", "known_bad", "table"]
+__all__ = ["COLUMNS", "inspect", "known_bad", "read", "table"]
 
 COLUMNS = ["fname", "subset", "reason", "usable"]
 N_THREADS = 8  # opening files waits for the disk, not for the processor
@@ -34,6 +35,12 @@ def table(rows: Iterable[tuple]) -> pd.DataFrame:
     """Findings (fname, subset, reason, usable) as a sorted table without repeats."""
     found = pd.DataFrame(sorted(set(rows), key=lambda row: (row[1], row[0], row[2])), columns=COLUMNS)
     return found.astype({"usable": bool})
+
+
+def read(path: Path) -> pd.DataFrame:
+    """Findings from a CSV file that holds them, as `table` gives them."""
+    found = pd.read_csv(path, dtype={"fname": str, "subset": str, "reason": str}, keep_default_na=False)
+    return found[COLUMNS].astype({"usable": bool})
 
 
 def known_bad(clips: pd.DataFrame) -> pd.DataFrame:

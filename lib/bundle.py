@@ -50,10 +50,12 @@ class Bundle:
     ----------
     manifest : see the module's conventions
     files : name in the packed folder -> where the file lies now
+    parts : folders of a run that it was gathered from; none, where it was packed
     """
 
     manifest: dict
     files: dict[str, Path]
+    parts: tuple[Path, ...] = ()
 
     @property
     def digest(self) -> str:
@@ -122,7 +124,7 @@ def gather(home: Path, variant: str, *, with_weights: bool = True) -> Bundle:
             kinds = ("safetensors", "json")
             files |= {f"stage2.{kind}": _choices(home, variant) / f"weights.{kind}" for kind in kinds}
     manifest["files"] = {name: _sha256(path) for name, path in sorted(files.items())}
-    return Bundle(manifest, files)
+    return Bundle(manifest, files, (part,))
 
 
 def read_choice(home: Path, variant: str) -> dict:

@@ -9,21 +9,20 @@ frames : float16 (n_frames, n_channels, n_mels), units as in `features`; the cli
   the order of fname.
 index  : DataFrame, a row a clip: fname, part (which subset's array), first_frame, n_frames, floor_db (the minimum of
   its channels in dB: what these are padded with; without any such channel, of all).
-A cache is named by the digest of the feature settings and of the content of every file (not its path or time stamp):
-outputs/cache/<settings>/<subset>-<content>/. It is filled beside its place and renamed when whole, so two builders at
-once are safe. A clip that cannot be decoded is left out and listed in `problems`.
+A cache is named by the digest of the feature settings, of the code that makes frames (`code`) and of the content of
+every file (not its path or time stamp): outputs/cache/logmel-<settings and code>/<subset>-<content>/. It is filled
+beside its place and renamed when whole, so two builders at once are safe. A clip that cannot be decoded is left out and
+listed in `problems`.
 
 Used in: 01 to 08.
 """
 
-import contextlib
-import csv
 import json
 import math
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 
@@ -32,11 +31,11 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from lib import audio, audit
+from lib import audio, audit, code
 from lib.features import LogMel
-from lib.files import digest, whole_file, whole_folder
+from lib.files import digest, whole_folder
 
-__all__ = ["Cache", "build", "content_hashes", "hold"]
+__all__ = ["Cache", "build", "hold"]
 
 IN_FLIGHT = 64  # clips decoded ahead of the writer: bounds the memory, however long the set
 INDEX_COLUMNS = ["fname", "first_frame", "n_frames", "floor_db"]
@@ -52,7 +51,8 @@ class Cache:
     parts : float16 tensors (n_frames, n_channels, n_mels), mapped from disk
     index : DataFrame fname, part, first_frame, n_frames, floor_db
     problems : DataFrame fname, subset, reason, usable: what could not be decoded
-    name : digest over settings and content
+    name : digest over settings, code and content
+    audio : subset -> digest of the names and contents of its files, whatever was made of them
     """
 
     logmel: LogMel
@@ -60,6 +60,7 @@ class Cache:
     index: pd.DataFrame
     problems: pd.DataFrame
     name: str
+    audio: dict[str, str] = field(default_factory=dict)
 
     @property
     def n_channels(self) -> int:
@@ -120,17 +121,19 @@ def build(clips: pd.DataFrame, logmel: LogMel, folder: Path, n_threads: int = 0)
     ValueError
         If a part was damaged since it was written, or no clip at all can be used; the message shows the first reasons.
     """
-    settings = {"made_by": "lib.cache 1", **logmel.settings()}
+    settings = {"code": code.digest("frames"), **logmel.settings()}
     home = Path(folder) / f"logmel-{digest(settings)}"
+    contents = audio.contents(clips, Path(folder))
     parts, indexes, problems, names = [], [], [], []
     for subset, rows in clips.sort_values("fname").groupby("subset", sort=True):
-        hashes = content_hashes(rows["path"], Path(folder) / "hashes.csv")
-        content = digest(list(zip(rows["fname"], hashes, strict=True)))
-        place = home / f"{subset}-{content}"
+        place = home / f"{subset}-{contents[subset]}"
         if not place.is_dir():
             with whole_folder(place) as partial:
                 _fill(partial, rows, logmel, settings, n_threads or os.cpu_count() or 1)
-        index, lost = (pd.read_csv(place / f"{name}.csv", dtype={"fname": str}) for name in ("index", "problems"))
+        index, lost = (  # a clip may be called "NA"
+            pd.read_csv(place / f"{name}.csv", dtype={"fname": str}, keep_default_na=False)
+            for name in ("index", "problems")
+        )
         _check_whole(place, len(index) + len(lost), len(rows), int(index["n_frames"].sum()), logmel)
         problems += lost.itertuples(index=False, name=None)
         names.append(place.name)
@@ -142,7 +145,7 @@ def build(clips: pd.DataFrame, logmel: LogMel, folder: Path, n_threads: int = 0)
     if not parts:
         reasons = (found["fname"] + ": " + found["reason"]).head(5).tolist()
         raise ValueError(f"None of {len(clips)} clips can be used: {reasons}. Look at data.problems.")
-    return Cache(logmel, tuple(parts), pd.concat(indexes, ignore_index=True), found, digest(settings, names))
+    return Cache(logmel, tuple(parts), pd.concat(indexes, ignore_index=True), found, digest(settings, names), contents)
 
 
 def hold(clips: pd.DataFrame, logmel: LogMel) -> Cache:
@@ -233,38 +236,3 @@ def _map(path: Path, n_frames: int, logmel: LogMel) -> torch.Tensor:
     """The mapped frames; copy-on-write, so that nothing can change the file through the tensor."""
     frames = np.memmap(path, dtype=np.float16, mode="c", shape=(n_frames, logmel.n_channels, logmel.n_mels))
     return torch.from_numpy(frames)
-
-
-def content_hashes(paths: pd.Series, memo: Path) -> list[str]:
-    """A hash of every file's bytes; a file whose size and time stamp are known from earlier is not read again."""
-    known = {}
-    with contextlib.suppress(UnicodeDecodeError, csv.Error):  # a damaged memo: all are hashed anew
-        if memo.is_file():
-            with open(memo, newline="", encoding="utf-8") as file:
-                known = {tuple(row[:3]): row[3] for row in csv.reader(file) if len(row) == 4}
-    keys = [_stamp(path) for path in paths]
-    todo = [(key, path) for key, path in zip(keys, paths, strict=True) if key not in known]
-    if todo:
-        with ThreadPoolExecutor() as pool:
-            hashes = pool.map(lambda item: _content_hash(item[1]), todo)
-            bar = tqdm(hashes, total=len(todo), desc="reading files", unit="clip", leave=False)
-            known.update({key: value for (key, _), value in zip(todo, bar, strict=True)})
-        with whole_file(memo) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows([*key, value] for key, value in sorted(known.items()) if value.isalnum())
-    return [known[key] for key in keys]
-
-
-def _content_hash(path: str) -> str:
-    try:
-        return digest(audio.read_bytes(path))
-    except audio.AudioError as error:  # listed when it is decoded
-        return str(error)
-
-
-def _stamp(path: str) -> tuple[str, str, str]:
-    """(path, size, time stamp) of a clip's file, or of the archive that holds it."""
-    archive, marker, _ = str(path).partition(".zip!")
-    file = Path(archive + ".zip") if marker else Path(path)
-    status = file.stat() if file.exists() else None
-    size, time_stamp = (status.st_size, status.st_mtime_ns) if status else (0, 0)
-    return str(Path(path).absolute()), str(size), str(time_stamp)

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from lib import clipwise, folds, metrics, nested, plan, readouts
+from lib import clipwise, folds, metrics, nested, parameters, plan, readouts
 from lib.files import read_json
 from lib.nested import Design, Scored
 from lib.readouts import BASE, Reader
@@ -166,6 +166,12 @@ class Candidates:
             f"{_interval(rows.loc[CHOSEN], 'hit_rate')}, lwlrap {_interval(rows.loc[CHOSEN], 'lwlrap')}",
             f"Hit rates of folds {_spread(rates['folds'])}, of seeds {_spread(rates['seeds'])}",
         ]
+        if len(self.names) > 1:
+            best = rows.loc[self.names, "hit_rate"].idxmax()
+            told.append(
+                f"No result, as it is picked on the same {int(rows.loc[best, 'n'])} clips: the best of "
+                f"{len(self.names)} tries, {best}, hit rate {rows.loc[best, 'hit_rate']:.3f}"
+            )
         if len(self.seeds) > 1:
             together = rows.loc[TOGETHER]
             told.append(
@@ -210,7 +216,7 @@ def read(home: Path, names: list[str], seed: int, repeats: int, profile: str) ->
     FileNotFoundError
         Models are missing; the message holds the command that makes them.
     ValueError
-        No candidates, or recipes that were read on other clips, folds or classes.
+        No candidates, or recipes that were read on other clips, audio, folds or classes.
     """
     if not names:
         raise ValueError("There are no candidates. Name some: -p candidates curated,wide,curated+wide")
@@ -228,7 +234,15 @@ def read(home: Path, names: list[str], seed: int, repeats: int, profile: str) ->
     for recipe, design in designs.items():
         if design.classes != first.classes or not design.clips.equals(first.clips):
             raise ValueError(f"{recipe} was read on other clips, folds or classes than {next(iter(designs))}.")
+        for variant in (home / "04_kfold" / plan.seeded(recipe, s, seed) for s in seeds):
+            if differ := parameters.other_data(_configuration(first.variant), _configuration(variant)):
+                raise ValueError(f"{first.variant.name} and {variant.name} differ ({differ}). Train one of them anew.")
     return Candidates(names, designs, seeds, windows, minutes)
+
+
+def _configuration(variant: Path) -> dict[str, object]:
+    path = variant / "configuration.json"
+    return read_json(path) if path.is_file() else {}
 
 
 def _mean(known: dict, name: str) -> pd.DataFrame | list[pd.DataFrame]:

@@ -113,7 +113,7 @@ def why(shift: pd.DataFrame, selection: pd.DataFrame, data: pd.DataFrame) -> Fig
     Parameters
     ----------
     shift : model, fed, lwlrap_diff, lwlrap_diff_low, lwlrap_diff_high (`probes.shift`)
-    selection : outer, metric, chosen elsewhere, picked there (`probes.selection`)
+    selection : outer, metric, chosen elsewhere, picked there, by chance, tries, n (`probes.selection`)
     data : method (share of the training groups), lwlrap_diff, lwlrap_diff_low, lwlrap_diff_high
     """
     figure, (left, middle, right) = plt.subplots(1, 3, figsize=(14, 4), layout="constrained")
@@ -134,11 +134,13 @@ def why(shift: pd.DataFrame, selection: pd.DataFrame, data: pd.DataFrame) -> Fig
         )
         middle.axvline(gains.mean(), color=colour, ls="--", lw=1)
     middle.axvline(0, color="0.3", lw=1)
+    chance = 100 * hits["by chance"].mean()
+    middle.axvline(chance, color="C3", ls=":", lw=1, label=f"as many equally good, by chance: {chance:+.1f}")
     middle.set_yticks(hits["outer"])
     middle.set(
         xlabel="gain in top-1 hit rate over the mean (points)",
         ylabel="fold that is reported",
-        title="The best model, chosen honestly or not",
+        title=f"The best of {hits['tries'].iloc[0]} on {hits['n'].mean():.0f} clips, chosen honestly or not",
     )
     middle.legend(fontsize="x-small", title="mean of folds", title_fontsize="x-small", loc="best")
     _with_bars(right, np.arange(len(data)), data, "C0", "")

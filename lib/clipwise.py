@@ -74,22 +74,30 @@ def best(table: pd.DataFrame, among: list[str] | None = None) -> dict[int, str]:
 
 
 def compare(
-    design: Design, scores: dict[str, np.ndarray], base: str = BASE, only: np.ndarray | None = None
+    design: Design,
+    scores: dict[str, np.ndarray],
+    base: str = BASE,
+    only: np.ndarray | None = None,
+    n_trainings: int = 1,
 ) -> pd.DataFrame:
-    """All methods, and each against `base`, paired, corrected by Holm.
+    """All methods, and each against `base`, paired, levels by Holm.
 
     Parameters
     ----------
     scores : method -> (n_seeds, n_clips, n_classes); what has one seed stands for all of another's
     only : bool (n_clips,), clips to count; None: all
+    n_trainings : seeds of the window models; those of stage 2 read the same windows and are no further ones
 
     Returns
     -------
-    As `metrics.score_all`, with `method` for the name; best first
+    As `metrics.score_all`, with `method` for the name; best first; "screened" for verdict where a method, or its window
+    models, have fewer than three seeds
     """
     keep = np.ones(len(design.clips), bool) if only is None else np.asarray(only)
     targets, groups = design.targets.to_numpy()[keep], design.groups[keep]
     table = pd.DataFrame(metrics.score_all(targets, {name: s[:, keep] for name, s in scores.items()}, base, groups))
+    n_folds, n_seeds = len(design.outer_folds), table["n_seeds"].clip(upper=n_trainings)
+    table = comparisons.screened(table, comparisons.enough(n_seeds, n_folds, n_folds))
     table = table.rename(columns={"variant": "method"})
     return table.sort_values("lwlrap", ascending=False, ignore_index=True)
 
@@ -179,20 +187,20 @@ def write_choice(folder: Path, design: Design, reader: Reader, comparison: pd.Da
 def found(comparison: pd.DataFrame, selection: pd.DataFrame) -> dict[str, float]:
     """For `result.json`: what "take the best of the other folds" reached, the mean, and all differences to the mean.
 
-    And the mean over outer folds of what stage 2 gains in hit rate, picked there and chosen elsewhere
-    (`probes.selection`).
+    And the mean over outer folds of what stage 2 gains in hit rate, picked there, by chance and chosen elsewhere, with
+    the numbers of tries and of clips (`probes.selection`).
     """
     rows = comparison.set_index("method")
     numbers = dict(rows.loc[BEST, [*metrics.SCORES, "n"]]) | {"mean_lwlrap": rows.loc[BASE, "lwlrap"]}
     numbers |= comparisons.differences(rows.drop(BASE))
     gains = selection[selection["metric"] == "hit_rate"].mean(numeric_only=True)
-    return numbers | {
-        f"{way.replace(' ', '_')}_hit_rate_diff": gains[way] for way in ("picked there", "chosen elsewhere")
-    }
+    ways = ("picked there", "by chance", "chosen elsewhere")
+    numbers |= {f"{way.replace(' ', '_')}_hit_rate_diff": gains[way] for way in ways}
+    return numbers | {"picked_tries": gains["tries"], "picked_n": gains["n"]}
 
 
-def verdict(comparison: pd.DataFrame) -> str:
-    """Of stage 2 against the mean: kept if a model is, dropped if all are, else unclear."""
+def verdict(comparison: pd.DataFrame) -> str | None:
+    """Of stage 2 against the mean: kept if a model is, dropped if all are, else unclear; None where it is screened."""
     return comparisons.verdict(comparison[comparison["method"].isin(list(MODELS))])
 
 
@@ -205,9 +213,10 @@ def says(comparison: pd.DataFrame, choice: dict) -> str:
         f"{base['lwlrap_high']:.3f}), hit rate {base['hit_rate']:.3f}; the best of the other folds: "
         f"{best['lwlrap']:.3f}, hit rate {best['hit_rate']:.3f}."
     ]
-    for verdict_, words in (("kept", "Better than the mean"), ("dropped", "Worse"), ("unclear", "Unclear")):
-        some = rows[rows["verdict"] == verdict_]
-        diffs = [f"{r.Index} {r.lwlrap_diff:+.3f}" for r in some.itertuples()]
-        limits = f", differences below {some['smallest_diff'].max():.3f} may hide" if verdict_ == "unclear" else ""
-        told += [f"{words}: {', '.join(diffs)}{limits}."] if diffs else []
-    return " ".join([*told, f"For use: {choice['method']}."])
+    above, below = rows["lwlrap_diff_low"] > 0, rows["lwlrap_diff_high"] < 0
+    holds = rows["lwlrap_diff"].notna() & ~above & ~below
+    for some, words in ((above, "Clear of zero, above the mean"), (below, "Below it"), (holds, "Not clear of zero")):
+        diffs = [f"{r.Index} {r.lwlrap_diff:+.3f}" for r in rows[some].itertuples()]
+        told += [f"{words}: {', '.join(diffs)}."] if diffs else []
+    limits = comparisons.limits(comparison.rename(columns={"method": "variant"}))
+    return " ".join([*told, limits, f"For use: {choice['method']}."])

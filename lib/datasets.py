@@ -9,7 +9,8 @@ clips    : DataFrame, a row a usable clip, default index, in the order of the ta
            usage (str; "Public" | "Private" | ""), duration_s (s; NaN without audio), sample_rate (Hz; 0 without audio)
 problems : DataFrame, a row a clip and finding; see `lib.audit`. Nothing is left out in silence.
 layouts  : "kaggle", "zenodo" (FSDKaggle2019 as released), "esc50", "demo". A folder of audio may be a zip of the same
-           name. A clip that was converted to .wav, .ogg or .flac is found by its stem.
+           name. A clip that was converted to .wav, .ogg or .flac is found by its stem, and a name in either form of
+           Unicode (a Mac writes an accent as a letter of its own); `fname` stays as the table has it.
 Data folders may be read-only: nothing is written there.
 
 Used in: every notebook.
@@ -19,6 +20,7 @@ import csv
 import difflib
 import os
 import re
+import unicodedata
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -30,8 +32,9 @@ import numpy as np
 import pandas as pd
 
 from lib import audit
+from lib.files import digest
 
-__all__ = ["RESERVED", "Dataset", "Labelled", "load", "load_test", "targets", "with_audio"]
+__all__ = ["RESERVED", "Dataset", "Labelled", "label_digests", "load", "load_test", "targets", "with_audio"]
 
 RESERVED = ("fname", "group", "fold", "labels", "model", "variant", "seed")  # beside the classes, in tables of scores
 
@@ -206,6 +209,15 @@ def load_test(root: str | Path) -> Dataset:
     return Dataset(layout, root, classes, clips, audit.table(found))
 
 
+def label_digests(clips: pd.DataFrame, classes: Iterable[str]) -> dict[str, str]:
+    """subset -> digest of the names and labels of its clips (fname, subset, labels), whatever their order."""
+    ordered = clips.sort_values("fname")
+    return {
+        subset: digest(list(classes), rows["fname"].tolist(), [sorted(labels) for labels in rows["labels"]])
+        for subset, rows in ordered.groupby("subset", sort=True)
+    }
+
+
 def with_audio(root: str | Path) -> frozenset[str]:
     """Subsets that have a folder or archive of audio beside their table; raises as `load` does on other folders."""
     root = Path(root).expanduser()
@@ -286,7 +298,7 @@ def _audio_files(root: Path, layout: str, found: list[tuple]) -> dict[str, dict[
 
 
 def _files(root: Path, part: _Part, subset: str, found: list[tuple]) -> dict[str, str]:
-    """Base name of every file of audio of one subset, as it is and in lower case -> its path."""
+    """Base name of every file of audio of one subset, as it is and made `_plain` -> its path."""
     folder, archive = root / part.audio, root / f"{part.audio}.zip"
     files = {e.name: e.path for e in os.scandir(folder) if e.name[0] != "."} if folder.is_dir() else {}
     if archive.is_file():  # what a folder lacks may be in the archive that it was unpacked from
@@ -295,7 +307,7 @@ def _files(root: Path, part: _Part, subset: str, found: list[tuple]) -> dict[str
         except ValueError:
             if not files:
                 raise
-    return {name.lower(): path for name, path in files.items()} | files
+    return {_plain(name): path for name, path in files.items()} | files
 
 
 def _released(path: Path, found: list[tuple]) -> tuple[dict[str, tuple[str, ...]], dict[str, str]]:
@@ -331,6 +343,11 @@ def _members(archive: Path, subset: str, found: list[tuple]) -> dict[str, str]:
     return files
 
 
+def _plain(name: str) -> str:
+    """A name in lower case and composed form: a Mac unpacks "é" as "e" and an accent, where tables have one letter."""
+    return unicodedata.normalize("NFC", name.lower())
+
+
 def _located(fname: str, files: dict[str, str]) -> str:
     """Path of a clip, or of the same clip in another format; "" if there is none.
 
@@ -339,7 +356,7 @@ def _located(fname: str, files: dict[str, str]) -> str:
     stem, _, ending = fname.rpartition(".")
     stems = [fname] if not stem or ending.isdecimal() else [fname, stem]
     names = (fname, *(f"{name}.{kind}" for name in stems for kind in ("wav", "ogg", "flac")))
-    return next((files[name] for name in (*names, *map(str.lower, names)) if name in files), "")
+    return next((files[name] for name in (*names, *map(_plain, names)) if name in files), "")
 
 
 def _read_tables(base: Path, layout: str, esc10_only: bool, found: list[tuple]) -> tuple[dict[str, dict], tuple]:

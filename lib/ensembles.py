@@ -130,7 +130,7 @@ class Ensembles(datasets.Labelled):
     def decides(self) -> bool:
         """Whether there is enough for verdicts: all outer folds and three seeds."""
         n_seeds = len(next(iter(self.windows.values())))
-        return self.clips["fold"].nunique() == self.n_folds and n_seeds >= 3
+        return comparisons.enough(n_seeds, self.clips["fold"].nunique(), self.n_folds)
 
     def singles(self, strategy: str) -> np.ndarray:
         """Clip scores of each member alone, (n_seeds, n_members, n_clips, n_classes)."""
@@ -141,7 +141,7 @@ class Ensembles(datasets.Labelled):
         return self.singles(strategy).mean(1)
 
     def table(self, base: str = "long") -> pd.DataFrame:
-        """Every strategy, and its difference to `base` (intervals and verdicts corrected by Holm); best first.
+        """Every strategy, and its difference to `base` (levels and verdicts by Holm); best first.
 
         Returns
         -------
@@ -155,7 +155,7 @@ class Ensembles(datasets.Labelled):
 
     def screened(self, table: pd.DataFrame) -> pd.DataFrame:
         """The table, its verdicts turned into "screened" where there is too little for them."""
-        return table if self.decides else comparisons.screened(table)
+        return comparisons.screened(table, self.decides)
 
     def _row(self, name: str) -> dict[str, float]:
         singles = self.singles(name)
@@ -207,13 +207,12 @@ def train(run: Run, cache: Cache, curated: pd.DataFrame, classes: list[str], dea
             )
     strategies = plan(run.params["ensemble_epochs"], run.params["ensemble_folds"])
     todo = {m.name: m for some in strategies.values() for m in some}.values()
-    labels = files.digest(classes, datasets.targets(curated, classes).tobytes())
-    run.settle(labels=labels, folds=folds.digest(dealt))
+    run.settle(labels=datasets.label_digests(curated, classes), audio=cache.audio, folds=folds.digest(dealt))
     read = {}
     trials = [(m, outer, seed) for outer in asked for seed in run.params["seeds"] for m in todo]
     for m, outer, seed in tqdm(trials, desc="members", unit="model"):
         trial = run.trial(m.name, folds.model_name(outer), seed, epochs=max(1, m.epochs))
-        trial.settle(data=cache.name, labels=labels, folds=folds.digest(dealt))
+        trial.settle(**run.read)
         if not trial.done:
             _train(trial, m, cache, curated, classes, _dealt(curated, classes, dealt, outer, m.k, seed), outer, n_folds)
         found = oof.read_windows(trial.folder)
@@ -339,15 +338,14 @@ def says(found: Ensembles, strategies: pd.DataFrame, parts_: pd.DataFrame) -> st
     n_seeds = len(next(iter(found.windows.values())))
     told = [
         f"On {len(found.clips)} clips of {found.clips['fold'].nunique()} of {found.n_folds} outer folds, {n_seeds} "
-        "seed(s), lwlrap: "
-        + ", ".join(f"{r.variant} {r.lwlrap:.3f}" for r in strategies.itertuples())
-        + ". Differences to one long training: "
+        "seed(s), lwlrap: " + ", ".join(f"{r.variant} {r.lwlrap:.3f}" for r in strategies.itertuples()),
+        "Parts, a table of its own: " + "; ".join(f"{r.part} {comparisons.told(r)}" for r in parts_.itertuples()),
+        "Differences to one long training: "
+        + "; ".join(
+            f"{r.variant} {comparisons.told(r)}: {r.verdict}" for r in comparisons.rows(strategies).itertuples()
+        ),
     ]
-    told[0] += "; ".join(
-        f"{r.variant} {comparisons.told(r)}: {r.verdict}" for r in comparisons.rows(strategies).itertuples()
-    )
-    told.append("Parts: " + "; ".join(f"{r.part} {comparisons.told(r)}" for r in parts_.itertuples()))
-    return ". ".join(told) + ("." if found.decides else ". A screening: no verdict is drawn from it.")
+    return ". ".join([*told, comparisons.limits(strategies)])
 
 
 def _key(text: str) -> str:

@@ -6,11 +6,12 @@ A table maps the name of a variant to the parameters that it changes; `base` cha
 variant, for one fold and one seed; it is a result of its own in <notebook>/<variant>/without_<fold>/seed_<seed>, so
 what is done is never done again.
 Equal compute: the epochs of a trial are `trial_epochs` of the base, scaled by the pixels of a training picture.
-Comparisons are paired over clips, groups and seeds, on pooled out-of-fold scores of the last epoch, corrected by Holm.
+Comparisons are paired over clips, groups and seeds, on pooled out-of-fold scores of the last epoch; verdicts by Holm.
 
 Used in: 02, 03.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cache as remember
 
@@ -34,7 +35,6 @@ __all__ = [
     "train",
 ]
 
-MIN_SEEDS = 3  # fewer tell of models, not of recipes: no verdict
 SILENCE_DB = 40.0  # dB below the loudest frame: what the trimming variants cut
 BALANCING = ("by_seconds", "by_effective_number", "augment_rare")  # asked class by class
 
@@ -151,16 +151,12 @@ class Trials(datasets.Labelled):
     @property
     def decides(self) -> bool:
         """Whether there is enough for verdicts: a base and another variant, all folds, three seeds."""
-        return (
-            len(self.scores) > 1
-            and "base" in self.scores
-            and self.done["fold"].nunique() == self.n_folds
-            and self.done["seed"].nunique() >= MIN_SEEDS
-        )
+        n_seeds, n_folds = self.done["seed"].nunique(), self.done["fold"].nunique()
+        return len(self.scores) > 1 and "base" in self.scores and comparisons.enough(n_seeds, n_folds, self.n_folds)
 
     def table(self) -> pd.DataFrame:
         """A row a variant, base first, then from best to worst: its scores with 95 % intervals, and its difference to
-        the base (pairs over clips and seeds; intervals, p and verdict corrected by Holm over this table).
+        the base (pairs over clips and seeds; levels, p and verdict by Holm over this table).
 
         Without enough folds and seeds for verdicts the column says "screened"; "failed" where a training diverged.
         """
@@ -168,8 +164,7 @@ class Trials(datasets.Labelled):
         found = pd.DataFrame(rows, columns=None if rows else ["variant"])
         if "verdict" in found:
             found = found.sort_values("lwlrap_diff", ascending=False, na_position="first")
-            if not self.decides:
-                found = comparisons.screened(found)
+            found = comparisons.screened(found, self.decides)
         failed = self.done.loc[self.done["problem"] != "", "variant"].drop_duplicates()
         lost = pd.DataFrame({"variant": failed, "verdict": "failed"})
         epochs = self.done.drop_duplicates("variant")[["variant", "epochs"]]
@@ -238,12 +233,17 @@ class Trials(datasets.Labelled):
             head += f"{lost} of {len(self.done)} trainings diverged. "
         if not told:
             return head + "Nothing to compare: this takes the base and another variant."
-        limits = table["smallest_diff"].dropna()
-        tail = f". Smallest difference that this could have shown: {limits.min():.3f} to {limits.max():.3f}."
-        return head + "; ".join(told) + tail + ("" if self.decides else " A screening: no verdict is drawn from it.")
+        return head + "; ".join(told) + f". {comparisons.limits(table)}"
 
 
-def train(run: Run, table: Table, curated: pd.DataFrame, classes: list[str], dealt: pd.DataFrame) -> Trials:
+def train(
+    run: Run,
+    table: Table,
+    curated: pd.DataFrame,
+    classes: list[str],
+    dealt: pd.DataFrame,
+    audio: Mapping[str, str],
+) -> Trials:
     """Train what is not done yet of variants x folds x seeds, and read all of it.
 
     Parameters
@@ -252,6 +252,7 @@ def train(run: Run, table: Table, curated: pd.DataFrame, classes: list[str], dea
     table : the variants (`chosen`)
     curated : table of the clips (fname, path, subset, labels, group)
     dealt : fname, group, fold
+    audio : of the cache, digests by subset
 
     Raises
     ------
@@ -262,15 +263,14 @@ def train(run: Run, table: Table, curated: pd.DataFrame, classes: list[str], dea
     asked = run.params["folds"] or list(range(n_folds))
     for fold in asked:
         folds.check_fold(fold, -1, n_folds)
-    labels = files.digest(classes, datasets.targets(curated, classes).tobytes())
-    run.settle(labels=labels, folds=folds.digest(dealt))
+    run.settle(labels=datasets.label_digests(curated, classes), audio=audio, folds=folds.digest(dealt))
     store = remember(lambda logmel: caches.build(curated, logmel, run.cache))
     trials = [(name, fold, seed) for name in table for fold in asked for seed in run.params["seeds"]]
     for name, fold, seed in tqdm(trials, desc="trials", unit="training"):
         changes = {**table[name], "epochs": _epochs(run.params, table[name])}
         trial = run.trial(name, folds.model_name(fold), seed, **changes)
         frames = store(trial.pick(LogMel))
-        trial.settle(data=frames.name, labels=labels, folds=folds.digest(dealt))
+        trial.settle(**run.read)
         if not trial.done:
             _train(trial, folds.model_name(fold), frames, curated, classes, dealt)
     return _read(run, trials, list(classes), n_folds)

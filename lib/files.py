@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["digest", "read_json", "throw_away", "whole_file", "whole_folder", "write_json"]
+__all__ = ["digest", "read_json", "set_aside", "throw_away", "whole_file", "whole_folder", "write_json"]
 
 
 def digest(*parts: object) -> str:
@@ -110,6 +110,21 @@ def throw_away(folder: Path) -> None:
     if folder.is_dir():
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", suffix=".partial", dir=folder.parent) as aside:
             folder.rename(Path(aside) / folder.name)
+
+
+def set_aside(path: Path, outputs: Path) -> Path | None:
+    """Move a folder or file below `outputs` to the first free place below outputs/replaced: where it lies now.
+
+    None where a folder holds no finished result: it is removed, since nothing could read it.
+    """
+    if not path.is_file() and not any(path.rglob("result.json")):
+        throw_away(path)
+        return None
+    places = (outputs / "replaced" / f"{number}" / path.relative_to(outputs) for number in range(1, 10_000))
+    place = next(place for place in places if not place.exists())
+    place.parent.mkdir(parents=True, exist_ok=True)
+    shutil.move(path, place)
+    return place
 
 
 @contextmanager

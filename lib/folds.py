@@ -40,6 +40,9 @@ __all__ = [
 ]
 
 
+SEED = 42  # of a run's folds, not its `seed`: trainings with several seeds share their folds
+
+
 class LeakError(AssertionError):
     """A model was about to be read on clips that it, or a judge of its training windows, has seen."""
 

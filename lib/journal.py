@@ -4,7 +4,8 @@ Conventions
 -----------
 A row is a part that answers something: a folder with result.json that is no single training. What was trained below it
 (`without_2`, `without_2_4/seed_1` ...) is counted and its seconds are added; pair models count with their variant.
-outputs/journal.csv is rebuilt from what lies there, never appended to; what can't be read has its reason in `note`.
+outputs/journal.csv is rebuilt from what lies there, never appended to; what can't be read, or was made by other code
+than what lies here now, has that in `note`.
 The difference of a row is to the base of the same run, never to the best so far, which is the luckiest.
 
 Used in: 09_journal, the report.
@@ -18,17 +19,19 @@ from pathlib import Path
 
 import pandas as pd
 
-from lib import parameters, runs, variants
+from lib import code, parameters, runs, variants
 from lib.files import read_json, whole_file
 from lib.plan import BASE
 
-__all__ = ["NUMBERS", "TEXTS", "answers", "cost", "draft", "duration", "headline", "rebuild", "says", "select"]
+__all__ = ["NUMBERS", "TEXTS", "answers", "cost", "draft", "duration", "headline", "other_code", "rebuild", "says"]
+__all__ += ["select"]
 
 TEXTS = ["finished", "run", "notebook", "part", "question", "expected", "changed", "against_base", "verdict", "says"]
 TEXTS += ["commit", "command", "note"]
 NUMBERS = ["n", "lwlrap", "lwlrap_low", "lwlrap_high", "baseline", "trainings", "seconds"]
 OWN = "09_journal"
 DIFF = "_lwlrap_diff"
+OTHER_CODE = "other code"
 PLACE = ("run", "profile", "data_dir", "folds_csv", "overwrite", "strict")  # where, not what was changed
 USUAL = {"variant": BASE, "fold": 0, "variants": [], "part": "auto"}  # of keys that no profile holds
 
@@ -65,7 +68,8 @@ def headline(table: pd.DataFrame) -> pd.DataFrame:
         "verdict": table["verdict"],
         "cost": table["seconds"].map(duration),
         "changed": table["changed"],
-        "commit": table["commit"].str.replace(r"^(.{7})[^-]*", r"\1", regex=True),
+        "commit": table["commit"].str.replace(r"^(.{7})[^-]*", r"\1", regex=True)
+        + table["note"].str.contains(OTHER_CODE).map({True: f" ({OTHER_CODE})", False: ""}),
     }
     return pd.DataFrame(shown)
 
@@ -123,6 +127,12 @@ def cost(part: Path) -> tuple[int, float]:
     return len(seconds) - 1, sum(seconds)
 
 
+def other_code(part: Path, outputs: Path) -> list[str]:
+    """What other code has made than what lies here now, below `outputs`: this part, its trainings, what it has read."""
+    mine = code.by_other_code([part.parent if part.name == "pooled" else part], outputs)
+    return sorted({*mine, *read_json(part / "manifest.json").get("other_code", [])})
+
+
 def duration(seconds: float) -> str:
     """In words: 12 s, 22.0 min, 2.0 h."""
     size, unit = next(((s, u) for s, u in ((3600, "h"), (60, "min")) if seconds >= 2 * s), (1, "s"))
@@ -149,7 +159,11 @@ def _row(part: Path, outputs: Path) -> dict[str, object]:
         row["against_base"] = "; ".join(f"{name} {_interval(numbers, name + DIFF)}" for name in names)
         row["commit"] = made["commit"] + ("-dirty" if made["dirty"] else "")
         row["changed"], row["command"] = _changed(notebook, told["parameters"])
-        row["note"] = "" if numbers.get("complete", True) else "not complete: parts of it are still to be trained"
+        notes = [] if numbers.get("complete", True) else ["not complete: parts of it are still to be trained"]
+        if other := other_code(part, outputs):
+            names = ", ".join(name.removeprefix(f"{run}/") for name in other[:5]) + (" ..." if other[5:] else "")
+            notes.append(f"{OTHER_CODE} than what lies here now has made it, or some of what it read ({names})")
+        row["note"] = "; ".join(notes)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         why = f"{type(error).__name__}: {error}".replace(f"{part}/", "")
         row["note"] = f"can't be read ({why}). Make it again: -p overwrite True"

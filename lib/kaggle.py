@@ -45,6 +45,12 @@ LISTS = ("dataset_sources", "competition_sources", "kernel_sources", "model_sour
 FLAGS = ("is_private", "enable_gpu", "enable_tpu", "enable_internet")
 KERNEL_KEYS = {"id", "title", "code_file", "language", "kernel_type", *FLAGS, *LISTS}
 DATASET_KEYS = {"id", "title", "licenses"}
+READS = {  # notebooks that only read what others left in the run folder, which a kernel does not have
+    "05_curation": "the scores of 04's pair models",
+    "06_stage2": "the scores of 04's models and pair models",
+    "09_journal": "the results of all other notebooks",
+    "10_best": "the scores of 04's models and pair models",
+}
 
 
 def find(key: str, wanted: str = "", root: Path | None = None) -> Path:
@@ -96,7 +102,8 @@ def pack(
 
     Parameters
     ----------
-    notebook : any notebook of the workbook; one that declares `weights` gets those of all folds, else the folds alone
+    notebook : one that declares `weights` (08) gets those of all folds, any other the folds alone; those in READS and
+        the parts of 04 that read the run folder are refused
     home : outputs/<run>
     values : parameters of the kernel; those that the notebook does not declare are passed over
     folder : two folders are written into it
@@ -111,12 +118,19 @@ def pack(
     Raises
     ------
     FileNotFoundError, ValueError
-        The run is not complete (names what is missing), or Kaggle would refuse the metadata (says why).
+        The run is not complete (names what is missing), the notebook reads what a kernel does not have, or Kaggle would
+        refuse the metadata (says why).
     """
     if not owner:
         raise ValueError("No owner: give your Kaggle user name (make kaggle OWNER=name).")
     content = json.loads(Path(notebook).read_text(encoding="utf-8"))
     declared = parameters.declared(content)
+    if read := _read_at_home(notebook.stem, {name: value for name, value in values.items() if name in declared}):
+        raise ValueError(
+            f"{notebook.stem} can't be packed: it reads {read}. They lie in outputs/{home.name}, and a kernel has no "
+            "run folder. 01, 02, 03, 04, 07 and 08 can be packed. Bring their outputs back, and run this one here: "
+            f"make run NB={notebook.stem[:2]} RUN={home.name} PROFILE=... DATA=..."
+        )
     packed = bundle.gather(home, variant, with_weights="weights" in declared)
     fold = f" fold {values['fold']}" if "fold" in declared & values.keys() else ""
     kernel_slug = _slug(f"{home.name} {notebook.stem}{fold}")
@@ -238,6 +252,15 @@ def _packed(folder: Path) -> str:
         return bundle.manifest_digest(manifest) if "schema" in manifest and "files" in manifest else ""
     except (OSError, ValueError, TypeError):
         return ""
+
+
+def _read_at_home(notebook: str, values: dict[str, object]) -> str:
+    """What a notebook with these parameters reads of a run folder; "" if nothing."""
+    from lib.plan import is_judged  # at home alone, as in `main`
+
+    if is_judged({"train_windows": "all", "train_set": "curated", "ignore_missing": False} | values):
+        return "what 05 selected"
+    return "the scores of all folds" if values.get("fold") == -1 else READS.get(notebook, "")
 
 
 def _library() -> str:

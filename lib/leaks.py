@@ -75,7 +75,7 @@ class Demonstrator:
         for g in self.outer:
             for sin, do in (("split_by_window", self._split_by_window), ("self_judged", self._self_judged)):
                 trial = self._trial(sin, g)
-                trial.settle(data=self.store.name, folds=folds.digest(self.dealt))
+                trial.settle(**self.run.read)
                 if not trial.done:
                     do(trial, g)
 

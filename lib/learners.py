@@ -27,7 +27,7 @@ from fastai.metrics import AccumMetric
 from fastai.optimizer import OptimWrapper
 from torch import nn
 
-from lib import datasets, folds, metrics, oof, windows
+from lib import code, datasets, folds, metrics, oof, windows
 from lib.augment import AUGMENTATIONS
 from lib.batches import BALANCES, Images, Phases, Scoring, Training
 from lib.cache import Cache
@@ -149,7 +149,7 @@ def fit(
     label: str = "",
     start: Path | None = None,
 ) -> tuple[WindowModel, pd.DataFrame]:
-    """Train from scratch, or go on from `checkpoint` where that was written by the same configuration.
+    """Train from scratch, or go on from `checkpoint` where the same configuration and the same code have written it.
 
     Parameters
     ----------
@@ -180,7 +180,7 @@ def fit(
     clips = training.rows["fname"].tolist(), rows, training.targets.numpy().tobytes()
     begun = start.read_bytes() if start is not None else b""
     settings = network.settings(), recipe.settings(), training.seed, training.cache.name, training.width
-    mine = digest(*settings, *clips, begun)
+    mine = digest(*settings, *clips, begun, code.digest("04_kfold"))
     saver = Checkpoint(checkpoint, mine, curve)
     cbs = [*_drawing(recipe, training), curve, saver, ImageSize(sizes)]
     _move((training, validation), next(model.parameters()).device)

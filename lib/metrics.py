@@ -17,6 +17,8 @@ Conventions
 Used in: every notebook that states a score.
 """
 
+from statistics import NormalDist
+
 import numpy as np
 
 __all__ = [
@@ -28,6 +30,8 @@ __all__ = [
     "compare_classes",
     "compare_each",
     "confusions",
+    "expected_best",
+    "fresh",
     "gap",
     "hit_rate",
     "holm",
@@ -37,13 +41,16 @@ __all__ = [
     "prior_scores",
     "ratio",
     "says",
+    "says_fresh",
     "score_all",
+    "spread",
     "validate",
 ]
 
 SCORES = ["lwlrap", "lwlrap_low", "lwlrap_high", "hit_rate", "hit_rate_low", "hit_rate_high"]  # what `bootstrap` gives
 CHUNK = 2**22  # numbers handled at once: 700,000 windows x 80 classes stay within some 100 MB of temporaries
-POWER = 2.8  # 1.96 + 0.84 standard errors: a difference of that size is found in 80 of 100 studies, at 5 % two-sided
+NORMAL = NormalDist()
+POWER = 0.8  # a difference that is as large as the smallest one is found in 80 of 100 studies
 
 
 def validate(targets: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -157,11 +164,43 @@ def bootstrap(
     return _intervals("", values[0], resampled[:, 0]) | {"n": n}
 
 
+def fresh(
+    targets: np.ndarray, scores: np.ndarray, groups: np.ndarray, fold: np.ndarray, developed_on: list[int]
+) -> dict[str, float | int]:
+    """`bootstrap` on the folds that a recipe was not developed on, fresh_lwlrap ... fresh_n; raises as that.
+
+    Nothing where all clips are of such folds; fresh_n alone, which is 0, where none is.
+
+    Parameters
+    ----------
+    scores : as in `bootstrap`
+    fold : (n,), the fold of each clip
+    developed_on : folds whose scores were seen while the recipe was made
+    """
+    new = ~np.isin(fold, developed_on)
+    if new.all() or not new.any():
+        return {} if new.all() else {"fresh_n": 0}
+    found = bootstrap(np.asarray(targets)[new], np.asarray(scores)[..., new, :], np.asarray(groups)[new])
+    return {f"fresh_{key}": value for key, value in found.items()}
+
+
 def says(found: dict[str, float], name: str) -> str:
     """A metric and its interval in words, from what `bootstrap` found."""
     low, high = found[f"{name}_low"], found[f"{name}_high"]
     interval = "one group of clips: no interval" if np.isnan(low) else f"95 % interval {low:.3f} to {high:.3f}"
     return f"{found[name]:.3f} ({interval})"
+
+
+def says_fresh(found: dict[str, float]) -> str:
+    """What `fresh` found, as a sentence; nothing where it found nothing."""
+    if "fresh_n" not in found:
+        return ""
+    if not found["fresh_n"]:
+        return " The recipe was developed on all of these folds."
+    return (
+        f" On the {found['fresh_n']} clips of folds that the recipe was not developed on, lwlrap is "
+        f"{says(found, 'fresh_lwlrap')} and the top-1 hit rate {says(found, 'fresh_hit_rate')}."
+    )
 
 
 def compare(
@@ -184,9 +223,10 @@ def compare(
     dict
         lwlrap_diff, lwlrap_diff_low, lwlrap_diff_high, hit_rate_diff, hit_rate_diff_low, hit_rate_diff_high:
             other - base, with intervals at `level`
+        level: of the intervals
         n, n_groups, n_seeds: clips with a label, their groups, seeds a side
-        smallest_diff: the smallest difference in lwlrap that this many clips could have shown: 2.8 bootstrap standard
-            errors, which is 80 % power at 5 % two-sided
+        smallest_diff: the smallest difference in lwlrap that this many clips could have shown, with 80 % power at 5 %
+            two-sided: 2.80 bootstrap standard errors; more in a table, see `compare_each`
         p: two-sided, of the difference in lwlrap, never below 2 / (n_resamples + 1); 1 where there is no interval;
             correct a table of them by `holm`
         verdict: of lwlrap, before any correction: "kept" (interval above zero), "dropped" (below), "unclear" (holds it)
@@ -196,7 +236,7 @@ def compare(
     ValueError
         As `bootstrap`; base and other differ in clips, classes or number of seeds.
     """
-    return _verdict(*_paired(targets, base, other, groups, n_resamples, seed), level)
+    return _verdict(*_paired(targets, base, other, groups, n_resamples, seed), level, 1)
 
 
 def compare_all(
@@ -213,17 +253,20 @@ def compare_each(
 
     Returns
     -------
-    As `compare`, a dict for each, with `variant` (its name) and `p_holm` added. Intervals are widened to the level at
-    which Holm's procedure tests that row (1 - .05 / m for the smallest p, ..., .95 for the largest), and the verdict is
-    of these: kept or dropped hold at 5 % for the whole table.
+    As `compare`, a dict for each, with `variant` (its name) and `p_holm` added. The verdicts hold together: in 95 of
+    100 tables none of them is false. An interval holds alone, at its row's `level`, at which Holm's procedure tests it
+    (1 - .05 / m for the smallest p of m, ..., .95 for the largest); it is not said that all intervals of a table hold
+    their truths. The levels depend on m and on the order of the p, so an interval moves where a comparison is added.
+    Holm's procedure stops at the first row that is not clear: those after it are unclear, even where their interval is
+    clear of zero. smallest_diff counts the correction in: (z(1 - .025 / m) + .84) standard errors, 3.65 for m = 10.
     """
     many = 1000 * max(2, len(pairs))  # enough that a tail of .025 / m holds some 25 resamples
     found = [_paired(targets, *pair, groups, many, seed) for pair in pairs.values()]
-    p = np.array([_verdict(*pair, 0.95)["p"] for pair in found])
+    p = np.array([_verdict(*pair, 0.95, len(pairs))["p"] for pair in found])
     adjusted, rank = holm(p), np.argsort(np.argsort(p, kind="stable"), kind="stable")
     rows = []
     for i, name in enumerate(pairs):
-        row = _verdict(*found[i], level=1 - 0.05 / (len(pairs) - rank[i]))
+        row = _verdict(*found[i], 1 - 0.05 / (len(pairs) - rank[i]), len(pairs))
         verdict = row["verdict"] if adjusted[i] < 0.05 else "unclear"
         rows.append({"variant": name, **row, "p_holm": float(adjusted[i]), "verdict": verdict})
     return rows
@@ -341,6 +384,34 @@ def ratio(name: str, upper: np.ndarray, lower: np.ndarray, *, n_resamples: int =
         value, values = upper.sum() / lower.sum(), (times @ upper) / (times @ lower)
     low, high = np.nanpercentile(values, [2.5, 97.5]) if np.isfinite(value) else (np.nan, np.nan)
     return {name: float(value), f"{name}_low": float(low), f"{name}_high": float(high)}
+
+
+def expected_best(n_tries: int) -> float:
+    """How many standard errors the best of n equally good models leads their common level by chance, if they err apart.
+
+    That is the expected maximum of n standard normal draws: 0 for one, .56 for two, 1.82 for eighteen.
+    """
+    return float(np.mean([NORMAL.inv_cdf(u ** (1 / n_tries)) for u in (np.arange(5000) + 0.5) / 5000]))
+
+
+def spread(targets: np.ndarray, scores: np.ndarray, groups: np.ndarray) -> dict[str, float]:
+    """lwlrap and hit_rate: the standard error of one model on these clips, without what all models have in common.
+
+    Times `expected_best`, it is what picking the best of equally good models on the clips that report it pretends. It
+    shrinks with the root of the number of clips. NaN for one model or one group.
+
+    Parameters
+    ----------
+    scores : (n_models, n, n_classes), of models that are compared; how good each is does not count
+    """
+    sums = _group_sums(targets, list(scores), groups)[0][0]
+    if len(scores) < 2 or len(sums) < 2:
+        return {"lwlrap": np.nan, "hit_rate": np.nan}
+    there, found = sums[:, None, :2], sums[:, 2:].reshape(len(sums), -1, 2)
+    errors = (found - there * found.sum(0) / there.sum(0)) / there.sum(0)  # of each group, model and metric
+    errors -= errors.mean(1, keepdims=True)
+    variances = (errors**2).sum((0, 1)) / (len(scores) - 1)
+    return dict(zip(("lwlrap", "hit_rate"), np.sqrt(variances).tolist(), strict=True))
 
 
 def holm(p_values: np.ndarray) -> np.ndarray:
@@ -482,15 +553,19 @@ def _paired(
     return values[1] - values[0], resampled[:, 1] - resampled[:, 0], counts
 
 
-def _verdict(diff: np.ndarray, diffs: np.ndarray, counts: dict[str, int], level: float) -> dict[str, float | int | str]:
-    """What `compare` returns, of a difference and its resamples."""
+def _verdict(
+    diff: np.ndarray, diffs: np.ndarray, counts: dict[str, int], level: float, n_compared: int
+) -> dict[str, float | int | str]:
+    """What `compare` returns, of a difference and its resamples, one of `n_compared` that are corrected together."""
     found = _intervals("_diff", diff, diffs, level)
     low, high = found["lwlrap_diff_low"], found["lwlrap_diff_high"]
     against = min((diffs[:, 0] <= 0).sum(), (diffs[:, 0] >= 0).sum())
+    n_errors = NORMAL.inv_cdf(1 - 0.025 / n_compared) + NORMAL.inv_cdf(POWER)
     return {
         **found,
+        "level": float(level),
         **counts,
-        "smallest_diff": float(POWER * diffs[:, 0].std(ddof=1)),
+        "smallest_diff": float(n_errors * diffs[:, 0].std(ddof=1)),
         "p": 1.0 if np.isnan(low) else float(min(1, 2 * (1 + against) / (1 + len(diffs)))),
         "verdict": "kept" if low > 0 else "dropped" if high < 0 else "unclear",
     }

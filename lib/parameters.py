@@ -21,14 +21,27 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-__all__ = ["KEYS", "PLACE", "Key", "check", "configuration", "declared", "image_pixels", "load_profile"]
+__all__ = [
+    "DATA",
+    "KEYS",
+    "PLACE",
+    "Key",
+    "check",
+    "configuration",
+    "declared",
+    "differences",
+    "image_pixels",
+    "load_profile",
+    "other_data",
+]
 
 
 @dataclass(frozen=True)
 class Key:
     """One parameter: its type, what it means (with unit) and, for numbers, the closed range it must lie in.
 
-    Range, choices and pattern of a list are those of its items, which are of the type `items`.
+    Range, choices and pattern of a list are those of its items, which are of the type `items`; each must be there once
+    where it is `unique`.
     """
 
     kind: type
@@ -38,6 +51,7 @@ class Key:
     choices: tuple[str, ...] = ()
     pattern: str = ""
     items: type = str
+    unique: bool = False
 
 
 RULE = r"[a-z]+(_[0-9.]+)?"
@@ -46,7 +60,9 @@ VARIANT = rf"{NAME}(\+{NAME})*"  # of an experiment; several are made together
 PLACE = (
     *("run", "profile", "data_dir", "folds_csv", "weights", "overwrite", "strict"),
     *("variant", "fold", "holdout_fold", "variants", "retrain", "folds", "seeds", "ensemble_folds", "tabulate"),
+    "developed_on",
 )
+DATA = ("labels", "audio", "folds")  # of a configuration: digests of what a result is made of
 TAKEN = r"(?!(cache|demo-data|findings|replaced)$)"
 
 KEYS = {
@@ -64,6 +80,13 @@ KEYS = {
     "strict": Key(bool, "True stops at an unusable clip; False lists it and leaves it out"),
     "n_folds": Key(int, "folds, where the set has no published ones", 2, 100),
     "folds_csv": Key(str, "folds to use instead (fname,fold); empty: make them"),
+    "developed_on": Key(
+        list,
+        "folds whose scores were seen while the recipe was made; the others are scored apart",
+        *(0, 99),
+        items=int,
+        unique=True,
+    ),
     # features
     "sample_rate": Key(int, "Hz, clips are resampled to it", 1000, 192_000),
     "n_fft": Key(int, "samples in the Hann window", 16, 65_536),
@@ -80,9 +103,13 @@ KEYS = {
     "trim_inference_db": Key(float, "the same at inference", 0, 120),
     # 02, 03: experiments
     "variants": Key(list, "names in the table of the experiment, a+b: both; empty: all", pattern=VARIANT),
-    "folds": Key(list, "folds held out, one training each; empty: all", 0, 99, items=int),
+    "folds": Key(list, "folds held out, one training each; empty: all", 0, 99, items=int, unique=True),
     "seeds": Key(
-        list, "seeds of weights and batches, one training each; a verdict wants three", 0, 2**31 - 1, items=int
+        list,
+        "seeds of weights and batches, one training each; a verdict wants three",
+        *(0, 2**31 - 1),
+        items=int,
+        unique=True,
     ),
     "trial_epochs": Key(
         int, "passes over the training clips in each training, at the base's size of pictures", 1, 100_000
@@ -126,7 +153,9 @@ KEYS = {
     "ensemble_epochs": Key(int, "passes over the training clips that each strategy may spend", 3, 100_000),
     "ensemble_folds": Key(list, "numbers of fold models to compare, at equal compute; empty: none", 2, 20, items=int),
     # 10: as good as it gets
-    "candidates": Key(list, "variants of 04 to choose among, a+b: the average of both; empty: none", pattern=VARIANT),
+    "candidates": Key(
+        list, "variants of 04 to choose among, a+b: the average of both; empty: none", pattern=VARIANT, unique=True
+    ),
     "readouts": Key(list, "poolings and stage-2 models to choose among; empty: all but energy's", pattern=NAME),
     "repeats": Key(int, "trainings of each 04 model of a candidate, with seeds that count on from `seed`", 1, 100),
     # network and training
@@ -166,7 +195,7 @@ def check(values: Mapping[str, object]) -> dict[str, object]:
     Raises
     ------
     ValueError
-        An unknown key (with the nearest known one), a wrong type, or a value out of range.
+        An unknown key (with the nearest known one), a wrong type, a value out of range, or one fold or seed twice.
     """
     return {name: _checked(name, value) for name, value in values.items()}
 
@@ -208,6 +237,34 @@ def configuration(params: Mapping[str, object]) -> dict[str, object]:
     return {name: value for name, value in params.items() if name not in place}
 
 
+def differences(theirs: Mapping[str, object], mine: Mapping[str, object], *, common: bool = False) -> str:
+    """What differs between two configurations, in words; "" where nothing does.
+
+    A value by subset (digests of labels, of audio) is compared subset by subset. With `common`, only what both know.
+    """
+    sides = [
+        {(name, subset): value for name, found in side.items() for subset, value in _by_subset(found).items()}
+        for side in (theirs, mine)
+    ]
+    keys = sides[0].keys() & sides[1].keys() if common else sides[0].keys() | sides[1].keys()
+    pairs = {key: (sides[0].get(key), sides[1].get(key)) for key in sorted(keys)}
+    return ", ".join(
+        f"{f'{name} of {subset} clips' if subset else name}: {there!r} there, {here!r} now"
+        for (name, subset), (there, here) in pairs.items()
+        if there != here
+    )
+
+
+def other_data(theirs: Mapping[str, object], mine: Mapping[str, object]) -> str:
+    """What differs in the data that two results were made of (`DATA`), in words, of what both of them know."""
+    sides = ({name: side[name] for name in DATA if name in side} for side in (theirs, mine))
+    return differences(*sides, common=True)
+
+
+def _by_subset(value: object) -> Mapping[str, object]:
+    return value if isinstance(value, Mapping) else {"": value}
+
+
 def image_pixels(params: Mapping[str, object]) -> float:
     """Pixels of a training picture under these parameters; with progressive resizing, of its mean epoch.
 
@@ -226,7 +283,12 @@ def _checked(name: str, value: object) -> object:
         raise ValueError(f"{name!r} is no parameter of this workbook.{hint}")
     key = KEYS[name]
     if key.kind is list:
-        return [_checked_value(name, item, replace(key, kind=key.items)) for item in _listed(value, key.items)]
+        items = [_checked_value(name, item, replace(key, kind=key.items)) for item in _listed(value, key.items)]
+        if key.unique and len(set(items)) < len(items):
+            raise ValueError(
+                f"{name}={items} names one more than once, which adds nothing. Name each once ({key.help})."
+            )
+        return items
     return _checked_value(name, value, key)
 
 

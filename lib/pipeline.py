@@ -8,6 +8,7 @@ Used in: `make run` (python -m lib.pipeline).
 import argparse
 import fcntl
 import re
+import shlex
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from lib import code
 from lib.files import read_json
 from lib.job import MARK, count_gpus, end_with_caller
 from lib.plan import ROOT, Plan
@@ -64,6 +66,7 @@ def main(words: list[str]) -> int:
     parser.add_argument("--data", default="", help="folder of the data set")
     parser.add_argument("--only", default="", help="numbers of notebooks, such as '04 05'; what they need comes along")
     parser.add_argument("--gpus", type=int, default=count_gpus(), help="trainings at once on GPUs; by default one each")
+    parser.add_argument("--again", action="store_true", help="make again what other data or other code has made")
     parser.add_argument("--on", default="default", help="profiles/<name>: default (this machine), slurm")
     parser.add_argument("snakemake", nargs="*", help="further words for snakemake, after --")
     given = parser.parse_args(words)
@@ -71,10 +74,23 @@ def main(words: list[str]) -> int:
         plan = Plan.read(given.profile, given.run, given.data)
         last = plan.wanted(given.only)[-1]
         plan.check_profile()
+        changed = plan.changes()
     except (OSError, ValueError) as error:
         sys.stderr.write(f"{error}\n")
         return 1
     home = ROOT / plan.home
+    words = {"RUN": given.run, "PROFILE": given.profile, "DATA": given.data, "NB": given.only}
+    again = " ".join(["make run", *(f"{name}={shlex.quote(word)}" for name, word in words.items() if word), "AGAIN=1"])
+    if changed and not given.again:
+        told = "\n".join(f"  {part}: {why}" for part, why in changed.items())
+        sys.stderr.write(
+            f"{plan.home} was made from other data than are there now:\n{told}\nTo make that again, with what is made "
+            f"of it (the old results are kept in outputs/replaced):\n  {again}\nTo keep it, give another RUN.\n"
+        )
+        return 1
+    other = [part.removeprefix(f"{home.name}/") for part in code.by_other_code([home], home.parent)]
+    if given.again:
+        changed |= {part: "made by other code" for part in other if part not in changed}
     dry = {"-n", "--dry-run", "--dryrun"} & set(given.snakemake)
     options = {"run": given.run, "profile": given.profile, "data": given.data, "only": given.only}
     config = [f"{name}={value}" for name, value in options.items() if value] + [f"gpus={given.gpus}"]
@@ -84,7 +100,7 @@ def main(words: list[str]) -> int:
     if dry:
         return subprocess.run(command, cwd=ROOT, stderr=subprocess.STDOUT, check=False).returncode
     with _alone(home), (home / "pipeline.log").open("w") as log:
-        for sentence in plan.set_aside():
+        for sentence in plan.set_aside(changed):
             sys.stdout.write(f"{sentence}\n")
         told = subprocess.Popen(
             command,
@@ -97,12 +113,17 @@ def main(words: list[str]) -> int:
         for line in follow(_copied(told.stdout, log)):
             sys.stdout.write(f"{line}\n")
             sys.stdout.flush()
-        code = told.wait()
-    if code:
+        status = told.wait()
+    if status:
         sys.stdout.write(f"{plan.home} is not complete; all of it: {log.name}\n")
     else:
         sys.stdout.write(f"{plan.home} is done. {read_json(ROOT / last)['says']}\n")
-    return code
+        if other and not given.again:
+            sys.stdout.write(
+                f"{len(other)} of its results were made by other code than what lies here now ({', '.join(other[:3])} "
+                f"...); they were kept. To make them again: {again}\n"
+            )
+    return status
 
 
 @contextmanager

@@ -17,15 +17,14 @@ Used in: Snakefile, `pipeline`, `kaggle`; `training_sets`, `retraining`, `varian
 import json
 import os
 import re
-import shutil
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
 from pathlib import Path
 
-from lib import datasets, folds, parameters
-from lib.files import read_json
+from lib import changes, datasets, folds, parameters
+from lib.files import read_json, set_aside
 
 __all__ = ["BASE", "NOTEBOOKS", "ROOT", "VARIANTS", "Plan", "compared", "is_judged", "recipes", "seeded", "unseeded"]
 
@@ -251,20 +250,25 @@ class Plan:
         """The parameters that say where things lie: another place is no other run, so snakemake is not told."""
         return json.dumps({name: self.params[name] for name in UNTRACKED if name in self.params})
 
-    def stale(self) -> dict[str, str]:
-        """Folders below outputs/<run> that were made with other parameters, or of such: why each."""
-        found: dict[str, str] = {}
+    def stale(self, changed: Mapping[str, str] | None = None) -> dict[str, str]:
+        """Folders below outputs/<run> that were made with other parameters, or of such: why each.
+
+        Parameters
+        ----------
+        changed : folders that are to be made again for another reason, with it
+        """
+        found, changed = {}, changed or {}
         for name, (values, needs) in self._parts().items():
             file = ROOT / self.home / name / "configuration.json"
             if not file.is_file():
                 continue
             theirs, mine = read_json(file), parameters.configuration(values)
-            changes = [
-                f"{k}: {theirs.get(k)!r}, now {v!r}" for k, v in mine.items() if k not in theirs or theirs[k] != v
-            ]
-            if changes or found.keys() & set(needs):
-                found[name] = ", ".join(changes) or "it was made of that"
-        return found
+            why = [parameters.differences({k: theirs[k] for k in mine if k in theirs}, mine)]
+            why = [text for text in dict.fromkeys([*why, *_below(changed, name).values()]) if text]
+            if why or found.keys() & set(needs):
+                found[name] = ", ".join(why) or "it was made of that"
+        known = [path for name in found for path in _below(changed, name)]
+        return found | {path: why for path, why in changed.items() if path not in known}
 
     def check_profile(self) -> None:
         """Refuse a run that was made with another profile: a PROFILE that was forgotten would have all of it made anew.
@@ -282,15 +286,28 @@ class Plan:
                     f"Say PROFILE={theirs}, or give this run another name: RUN=..."
                 )
 
-    def set_aside(self) -> list[str]:
+    def changes(self) -> dict[str, str]:
+        """What was made from other data than lie there now: `changes.since`."""
+        places = {name: str(self.params.get(name) or "") for name in ("data_dir", "folds_csv")}
+        found = {name: _place(place) if place else None for name, place in places.items()}
+        if not found["data_dir"].is_dir():  # a demo set that is not made yet
+            return {}
+        return changes.since(ROOT / self.home, self.params, **found)
+
+    def set_aside(self, changed: Mapping[str, str] | None = None) -> list[str]:
         """Move what is stale to outputs/replaced/; sentences about it.
 
-        A notebook refuses to mix configurations within a folder; here the change is meant, as it was asked for by file.
+        A notebook refuses to mix configurations within a folder; here the change is meant: a parameter was asked for
+        by file, and `changed` (as for `stale`) by the person who says AGAIN=1.
         """
-        return [
-            f"{self.home}/{name} is made again ({why}); the old one is kept in {_put_away(ROOT / self.home / name)}"
-            for name, why in self.stale().items()
-        ]
+        told, outputs = [], ROOT / "outputs"
+        for name, why in self.stale(changed).items():
+            place = set_aside(ROOT / self.home / name, outputs)
+            kept = f"; the old one is kept in {os.path.relpath(place, ROOT)}" if place else ""
+            told.append(f"{self.home}/{name} is made again ({why}){kept}")
+        if "folds:" in " ".join((changed or {}).values()):
+            set_aside(ROOT / self.home / "folds.csv", outputs)
+        return told
 
     def _parts(self) -> dict[str, tuple[dict, list[str]]]:
         """Folders with a configuration of their own: their parameters, and the folders that they are made of."""
@@ -366,15 +383,17 @@ def _subsets(data_dir: str) -> frozenset[str]:
     """What a data set holds with its audio; the demo set, which may not be made yet, holds all."""
     if data_dir == "demo":
         return frozenset(["curated", "noisy", "test"])
-    folder = next((p for p in (Path(data_dir).expanduser(), ROOT / data_dir) if p.exists()), Path(data_dir))
+    folder = _place(data_dir)
     return datasets.with_audio(folder) & frozenset(datasets.load(folder, with_audio=False).clips["subset"])
 
 
-def _put_away(folder: Path) -> str:
-    """Move a folder of outputs/ to the first free place below outputs/replaced/; where it lies now."""
-    name = folder.relative_to(ROOT / "outputs")
-    places = (ROOT / "outputs" / "replaced" / f"{number}" / name for number in range(1, 10_000))
-    place = next(place for place in places if not place.exists())
-    place.parent.mkdir(parents=True, exist_ok=True)
-    shutil.move(folder, place)
-    return os.path.relpath(place, ROOT)
+def _place(name: str) -> Path:
+    """A path as typed: relative to the current folder or, failing that, to the workbook; the demo set's own."""
+    if name == "demo":
+        return ROOT / "outputs" / "demo-data"
+    return next((place for place in (Path(name).expanduser(), ROOT / name) if place.exists()), Path(name))
+
+
+def _below(changed: Mapping[str, str], name: str) -> dict[str, str]:
+    """What of the changed folders is, or lies in, the folder of that name."""
+    return {path: why for path, why in changed.items() if f"{path}/".startswith(f"{name}/")}

@@ -139,7 +139,7 @@ def differences(table: pd.DataFrame, base: str = "the base") -> Figure:
     counts = table["verdict"].value_counts()
     decided = ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICT_COLOURS if verdict in counts)
     axes.set(
-        xlabel=f"difference in lwlrap to {base} (interval corrected by Holm; {int(table['n'].iloc[0])} clips)",
+        xlabel=f"difference in lwlrap to {base} (lines: each at its own level, Holm; {int(table['n'].iloc[0])} clips)",
         title=f"Against {base}: {decided}",
     )
     return figure

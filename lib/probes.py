@@ -12,13 +12,14 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from lib import metrics, models, nested, pooling, windows
+from lib import comparisons, metrics, models, nested, pooling, windows
 from lib.cache import Cache
 from lib.nested import Design, Scored
 from lib.readouts import BASE, Reader, Stage2Scores, on_outer
 
 __all__ = [
     "learning_curve",
+    "picked",
     "random_windows",
     "rescored",
     "selection",
@@ -28,6 +29,7 @@ __all__ = [
 ]
 
 SHARES = (0.25, 0.5)  # of the training groups
+WRITEUP = {"tries": 3, "n": 990, "gain": 0.04}  # mean, geometric mean and stage 2 on its fold; .67 to .71, then gone
 
 
 def shift(design: Design, second: Stage2Scores) -> pd.DataFrame:
@@ -35,8 +37,8 @@ def shift(design: Design, second: Stage2Scores) -> pd.DataFrame:
 
     Fed with: `one model`, the scores of a pair model, each a seed, as in training; `averaged after`, the same, and what
     stage 2 says is averaged over the models; `averaged before`, stage 2 reads the average of the models' windows;
-    `larger model`, windows of without_g, which saw a fold more. The arithmetic mean is fed the same. Intervals and
-    verdicts are corrected by Holm over the models that are fed alike.
+    `larger model`, windows of without_g, which saw a fold more. The arithmetic mean is fed the same. Levels are by Holm
+    over the models that are fed alike; verdicts are "screened", as the window models have one seed.
     """
     n_seeds = len(next(iter(second.scores.values())))
     judges = [lambda g, i=i: _nth_model(design.reported(g), i) for i in range(len(design.outer_folds) - 1)]
@@ -61,7 +63,7 @@ def shift(design: Design, second: Stage2Scores) -> pd.DataFrame:
         for row in metrics.compare_all(targets, alike, read, design.groups):
             reached = np.mean([metrics.lwlrap(targets, s) for some in read[row["variant"]] for s in some])
             rows.append({"model": row.pop("variant"), "fed": name, "mean": mean, "stage2": reached, **row})
-    return pd.DataFrame(rows)
+    return comparisons.screened(pd.DataFrame(rows))
 
 
 def selection(design: Design, second: Stage2Scores, honest: np.ndarray, base: np.ndarray) -> pd.DataFrame:
@@ -72,18 +74,40 @@ def selection(design: Design, second: Stage2Scores, honest: np.ndarray, base: np
 
     Returns
     -------
-    outer, metric (hit_rate or lwlrap), chosen elsewhere, picked there, n
+    outer, metric (hit_rate or lwlrap), chosen elsewhere, picked there, by chance (what the best of as many models would
+    gain if all were as good as `base`), tries (models and seeds), n (clips), spread (`metrics.spread` of the models)
     """
     rows, targets = [], design.targets.to_numpy()
+    every = np.concatenate(list(second.scores.values()))
     for outer in design.outer_folds:
         here = (design.clips["fold"] == outer).to_numpy()
+        errors = metrics.spread(targets[here], every[:, here], design.groups[here])
         for metric in (metrics.hit_rate, metrics.lwlrap):
             start = metric(targets[here], base[0, here])
             elsewhere = np.mean([metric(targets[here], s[here]) for s in honest]) - start
-            there = max(metric(targets[here], s[here]) for found in second.scores.values() for s in found) - start
+            there = max(metric(targets[here], s[here]) for s in every) - start
             row = {"outer": outer, "metric": metric.__name__, "chosen elsewhere": elsewhere, "picked there": there}
-            rows.append(row | {"n": int(here.sum())})
+            error = errors[metric.__name__]
+            row |= {"by chance": error * metrics.expected_best(len(every)), "tries": len(every), "n": int(here.sum())}
+            rows.append(row | {"spread": error})
     return pd.DataFrame(rows)
+
+
+def picked(selection: pd.DataFrame) -> str:
+    """What picking on the reported fold pretends, and what chance alone gives here and in the write-up's own case."""
+    found = selection[selection["metric"] == "hit_rate"].mean(numeric_only=True)
+    if found["tries"] < 2:
+        return "One model of one seed: nothing was picked."
+    elsewhere = (found["spread"] * np.sqrt(found["n"] / WRITEUP["n"])) * metrics.expected_best(WRITEUP["tries"])
+    told = (
+        f"Picked on the fold that reports it, the best of {found['tries']:.0f} models and seeds gains "
+        f"{found['picked there']:+.3f} in hit rate on {found['n']:.0f} clips (mean of the folds); as many equally good "
+        f"ones would gain {found['by chance']:+.3f} by chance. Chosen on the other folds, it gains "
+        f"{found['chosen elsewhere']:+.3f}. In the write-up's case, the best of {WRITEUP['tries']} on some "
+        f"{WRITEUP['n']} clips, chance would give {elsewhere:+.3f}; a gain of {WRITEUP['gain']:+.3f} vanished there"
+    )
+    small = elsewhere < WRITEUP["gain"] / 2
+    return told + (": picking does not explain it, and what does is not settled." if small else ".")
 
 
 def learning_curve(

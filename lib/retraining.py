@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from lib import comparisons, datasets, folds, metrics, oof
+from lib import comparisons, datasets, folds, metrics, oof, parameters
 from lib.files import digest, read_json
 from lib.plan import BASE, VARIANTS, compared
 from lib.runs import Run
 
 __all__ = ["commands", "compare", "found", "prior", "says"]
 
-MAY_DIFFER = {"train_set", "train_windows", "rule", "ignore_missing", "loss", "data", "curation"}
+MAY_DIFFER = {"train_set", "train_windows", "rule", "ignore_missing", "loss", "labels", "audio", "curation"}
 
 
 def commands(run: Run, n_folds: int, subsets: Collection[str]) -> list[str]:
@@ -49,13 +49,14 @@ def compare(run: Run, n_folds: int, subsets: Collection[str]) -> pd.DataFrame:
 
     Returns
     -------
-    As `metrics.score_all` (paired, corrected by Holm); the base alone while nothing else is done, no row while it isn't
+    As `metrics.score_all` (paired, by Holm), but "screened" for verdict: a variant has one seed. The base alone while
+    nothing else is done, no row while it isn't
 
     Raises
     ------
     ValueError
-        A variant that differs from the base in more than its training set, scored other clips, or was trained on
-        another selection than the one that lies in this run.
+        A variant that differs from the base in more than its training set, scored other clips or audio, or was trained
+        on another selection than the one that lies in this run.
     """
     names = [name for name in (BASE, *_asked(run, subsets)) if _whole(run, name, n_folds)]
     if BASE not in names:
@@ -71,7 +72,7 @@ def compare(run: Run, n_folds: int, subsets: Collection[str]) -> pd.DataFrame:
     table = pd.DataFrame(metrics.score_all(base.targets, scores, BASE, base.groups))
     if "lwlrap_diff" in table:
         table = table.sort_values("lwlrap_diff", ascending=False, na_position="first", ignore_index=True)
-    return table
+    return comparisons.screened(table, comparisons.enough(table["n_seeds"], n_folds, n_folds))
 
 
 def found(table: pd.DataFrame) -> dict[str, float]:
@@ -91,9 +92,9 @@ def says(table: pd.DataFrame) -> str:
     base = table[table["variant"] == BASE].iloc[0]
     return (
         f"lwlrap of the curated clips as they are is {base['lwlrap']:.3f} ({base['lwlrap_low']:.3f} to "
-        f"{base['lwlrap_high']:.3f}), n = {base['n']:.0f}. Differences to it, one seed, corrected by Holm: "
+        f"{base['lwlrap_high']:.3f}), n = {base['n']:.0f}. Differences to it, one seed: "
         + "; ".join(told)
-        + f". Smallest difference that could have been shown: {table['smallest_diff'].min():.3f}."
+        + f". {comparisons.limits(table)}"
     )
 
 
@@ -121,9 +122,9 @@ def _whole(run: Run, name: str, n_folds: int) -> bool:
 def _check(run: Run, name: str) -> None:
     """Refuse a variant whose configuration differs in more than the training set."""
     base, mine = (read_json(_folder(run, n) / "configuration.json") for n in (BASE, name))
-    differ = sorted(k for k in (base.keys() | mine.keys()) - MAY_DIFFER if base.get(k) != mine.get(k))
-    if differ:
-        raise ValueError(f"{name} and {BASE} differ in {', '.join(differ)} too: no fair comparison. Train it anew.")
+    recipes = ({k: v for k, v in side.items() if k not in MAY_DIFFER} for side in (base, mine))
+    if differ := parameters.differences(*recipes) or parameters.other_data(base, mine):
+        raise ValueError(f"{BASE} and {name} differ in more ({differ}): no fair comparison. Train it anew.")
     selection = run.home / "05_curation" / "select" / "configuration.json"
     if "curation" in mine and mine["curation"] != digest(read_json(selection)):
         raise ValueError(

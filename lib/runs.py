@@ -3,8 +3,9 @@
 Conventions
 -----------
 outputs/<run>/<notebook>/<part>/ holds one result. `result.json` is written last and whole: it alone means done.
-`manifest.json`, written just before, holds what may differ between two equal runs (commit, versions, seconds) and what
-was read. `configuration.json` beside the parts of a variant is what they share; a part of another one is refused.
+`manifest.json`, written just before, holds what may differ between two equal runs (commit, digest of the code,
+versions, seconds) and what was read. `configuration.json` beside the parts of a variant is what they share: parameters,
+and digests of labels, audio and folds. It binds from the first result on; a part of another one is refused.
 
 Used in: every notebook.
 """
@@ -15,6 +16,7 @@ import platform
 import random
 import subprocess
 import time
+import warnings
 from dataclasses import dataclass, field, fields, replace
 from importlib import metadata
 from pathlib import Path
@@ -24,8 +26,8 @@ import pandas as pd
 import torch
 
 import lib
-from lib import bundle, demo, folds, kaggle, parameters
-from lib.files import read_json, throw_away, whole_file, write_json
+from lib import bundle, code, demo, folds, kaggle, parameters
+from lib.files import read_json, set_aside, whole_file, write_json
 
 __all__ = ["IN_KERNEL", "ROOT", "Run", "seed_everything", "start"]
 
@@ -33,7 +35,6 @@ CODE = Path(lib.__file__).resolve().parents[1]
 # A checkout has its outputs beside lib/; packed into a kernel there is no checkout, and the working folder serves.
 IN_KERNEL = not (CODE / "pyproject.toml").is_file()
 ROOT = Path.cwd() if IN_KERNEL else CODE
-FOLDS_SEED = 42  # not `seed`: trainings with several seeds share their folds
 PACKAGES = ("fastai", "librosa", "numpy", "pandas", "safetensors", "scikit-learn", "timm", "torch")
 LITERAL = (bool, int, float, str, list, tuple, dict, type(None))
 
@@ -46,6 +47,7 @@ class Run:
     ----------
     folder : where this part is written
     variant : the folder whose parts share one configuration; `folder` itself or above it
+    configuration, other_code : what `settle` fixed, and the parts read that other code has made
     """
 
     notebook: str
@@ -54,6 +56,8 @@ class Run:
     variant: Path
     read: dict[str, object] = field(default_factory=dict)
     started: float = field(default_factory=time.time)
+    configuration: dict[str, object] = field(default_factory=dict)
+    other_code: list[str] = field(default_factory=list)
 
     @property
     def home(self) -> Path:
@@ -113,7 +117,7 @@ class Run:
                 asked = f"n_folds={self.params['n_folds']}"
                 raise ValueError(f"{asked}, but folds_csv={self.params['folds_csv']!r} holds {n}. Set n_folds to that.")
         else:
-            table = folds.make(clips, targets, self.params["n_folds"], FOLDS_SEED)
+            table = folds.make(clips, targets, self.params["n_folds"], folds.SEED)
         return folds.settle(self.home / "folds.csv", table)
 
     def trial(self, variant: str, model: str, seed: int, **changes: object) -> "Run":
@@ -135,36 +139,65 @@ class Run:
             started=time.time(),
         )
 
-    def settle(self, **read: object) -> None:
-        """Fix the configuration of this variant: parameters and what was `read` (names of cache, folds ...).
+    def settle(self, *made_of: Path, **read: object) -> None:
+        """Fix the configuration of this variant: parameters and what was `read` (labels, audio, folds ...).
 
-        With `overwrite`, this part and what was pooled are thrown away; all parts, where their configuration differs.
-        An experiment, whose trials settle one by one, is thrown away only then.
+        With `overwrite`, this part and what was pooled are moved to outputs/replaced; all parts, where their
+        configuration differs. An experiment, whose trials settle one by one, is moved only then.
+
+        Parameters
+        ----------
+        made_of : folders of variants whose parts are read for this one
+        read : by subset (`labels`, `audio`) or one digest
+
+        Warns
+        -----
+        UserWarning
+            This part, or one that it is made of, was made by other code than what lies here now.
 
         Raises
         ------
         ValueError
-            If the variant was made with another configuration; the message names the keys and the ways out.
+            The variant was made with another configuration, or what it is made of was made from other labels, audio or
+            folds; the message names what differs and the ways out.
         """
-        self.read = read
-        mine = {**parameters.configuration(self.params), **read}
+        self.read, outputs = read, ROOT / "outputs"
+        for folder in made_of:
+            theirs = read_json(folder / "configuration.json") if (folder / "configuration.json").is_file() else {}
+            if differ := parameters.other_data(theirs, read):
+                raise ValueError(
+                    f"{folder} was made from other data ({differ}). Make it again, and what is made of it: make run "
+                    f"RUN={self.params['run']} PROFILE=... DATA=... AGAIN=1 (the old results are kept in "
+                    "outputs/replaced). Or take another name: -p run NAME."
+                )
+        mine = self.configuration = {**parameters.configuration(self.params), **read}
         path = self.variant / "configuration.json"
-        theirs = read_json(path) if path.is_file() else mine
-        known = mine.keys() | theirs.keys() - set(parameters.PLACE)  # a key may have become one of place since
-        differ = [k for k in sorted(known) if mine.get(k) != theirs.get(k)]
+        is_bound = path.is_file() and any(self.variant.rglob("result.json"))
+        theirs = read_json(path) if is_bound else mine
+        gone = set(parameters.PLACE) - mine.keys()  # a key may have become one of place since
+        theirs = {name: value for name, value in theirs.items() if name not in gone}
+        differ = parameters.differences(theirs, mine)
         if self.params["overwrite"]:
             experiment = self.folder == self.variant and {"seeds", "tabulate"} <= self.params.keys()
             part = [] if experiment else [self.folder]
             for made in [self.variant] if differ else [*part, self.variant / "pooled"]:
-                throw_away(made)
+                set_aside(made, outputs)
         elif differ:
-            changes = ", ".join(f"{k}: {theirs.get(k)!r} there, {mine.get(k)!r} now" for k in differ)
             raise ValueError(
-                f"{self.variant} was made with another configuration ({changes}). Give this one a name of its own "
-                "(-p variant NAME or -p run NAME), or throw that one away with all its folds (-p overwrite True)."
+                f"{self.variant} was made with another configuration ({differ}). Give this one a name of its own "
+                "(-p variant NAME or -p run NAME), or make that one again with all its folds (-p overwrite True; the "
+                "old one is kept in outputs/replaced)."
             )
         write_json(path, mine)
         self.folder.mkdir(parents=True, exist_ok=True)
+        mine_too = self.variant if self.folder.name == "pooled" else self.folder
+        self.other_code = code.by_other_code([mine_too, *made_of], outputs)
+        if self.other_code:
+            warnings.warn(
+                f"Made by other code than what lies here now: {', '.join(self.other_code)}. It is read as it is; "
+                "-p overwrite True (or make run with AGAIN=1) makes it again.",
+                stacklevel=2,
+            )
 
     def save_table(self, name: str, table: pd.DataFrame) -> pd.DataFrame:
         """Write a table as CSV into the run folder, and give it back to look at."""
@@ -194,9 +227,18 @@ class Run:
         Returns
         -------
         One line that tells where to look.
+
+        Raises
+        ------
+        ValueError
+            Another configuration took this place meanwhile.
         """
         if again or not self.done:
-            manifest = {**_surroundings(), "seconds": round(time.time() - self.started, 1), "read": self.read, **facts}
+            there = self.variant / "configuration.json"
+            if self.configuration and (differ := parameters.differences(read_json(there), self.configuration)):
+                raise ValueError(f"{there} was written anew meanwhile ({differ}). Start this part again.")
+            manifest = {**_surroundings(), "code": code.digest(self.notebook), "other_code": self.other_code}
+            manifest |= {"seconds": round(time.time() - self.started, 1), "read": self.read, **facts}
             write_json(self.folder / "manifest.json", manifest)
             result = {"notebook": self.notebook, "parameters": self.params, **self.read}
             numbers = {name: _plain(value) for name, value in metrics.items()}

@@ -23,7 +23,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from lib import audio
-from lib.cache import Cache, content_hashes
+from lib.cache import Cache
 from lib.files import digest, whole_file
 
 __all__ = ["LEFT_S", "THRESHOLDS_DB", "gap", "measure", "silence", "spectra", "statistics", "summary", "trimming"]
@@ -99,7 +99,7 @@ def measure(clips: pd.DataFrame, folder: Path, silence_db: float) -> pd.DataFram
     """
     thresholds = sorted({*THRESHOLDS_DB, float(silence_db)})
     home = Path(folder) / f"signals-{digest(VERSION, thresholds, FRAME_S, N_FFT, FULL_SCALE, BAND_LIMIT_DB)}"
-    keys = pd.Series(content_hashes(clips["path"], Path(folder) / "hashes.csv"), index=clips.index, dtype=object)
+    keys = pd.Series(audio.content_hashes(clips["path"], Path(folder) / "hashes.csv"), index=clips.index, dtype=object)
     made = sorted(home.glob("*.csv"))
     known = [pd.read_csv(path, dtype={"content": str}, float_precision="round_trip") for path in made]
     done = set(pd.concat(known)["content"]) if known else set()

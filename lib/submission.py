@@ -26,10 +26,11 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from lib import baseline, cache, datasets, metrics, models, parameters, pooling, runs, stage2, windows
+from lib import baseline, cache, changes, datasets, metrics, models, parameters, pooling, runs, stage2, windows
 from lib.bundle import Bundle
 from lib.features import LogMel
-from lib.files import whole_file
+from lib.files import set_aside, whole_file
+from lib.runs import Run
 
 __all__ = [
     "Prediction",
@@ -44,6 +45,7 @@ __all__ = [
     "predict",
     "promise",
     "read",
+    "read_clips",
     "refuse_other_settings",
     "write",
 ]
@@ -68,6 +70,23 @@ class Prediction:
     scores: np.ndarray
     how: pd.DataFrame
     notes: list[str]
+
+
+def read_clips(run: Run) -> tuple[datasets.Dataset, dict[str, dict[str, str]]]:
+    """The test clips of a run's data set, and their digests for `Run.settle`.
+
+    A submission that lies there and lacks clips is set aside, to be made again with what has come since; one whose
+    clips have other audio or labels now stays, and `Run.settle` refuses to go on.
+
+    Returns
+    -------
+    Dataset as from `datasets.load_test`; its clips have a column more, `content`, the hash of their file
+    """
+    data = datasets.load_test(run.data_dir())
+    digests, contents = changes.of_test(data, run.cache)
+    if changes.has_come_since(run.folder, contents):
+        set_aside(run.folder, run.home.parent)
+    return replace(data, clips=data.clips.assign(content=data.clips["fname"].map(contents))), digests
 
 
 def load(packed: Bundle) -> list[models.WindowModel]:
@@ -175,7 +194,9 @@ def write(folder: Path, data: datasets.Dataset, prediction: Prediction) -> Path:
     with whole_file(folder / "submission.csv") as partial:
         table.to_csv(partial, index=False, lineterminator="\n")
     with whole_file(folder / "how.csv") as partial:
-        prediction.how.to_csv(partial, index=False, lineterminator="\n")
+        contents = data.clips.drop_duplicates("fname").set_index("fname")["content"]
+        how = prediction.how.assign(content=prediction.how["fname"].map(contents))
+        how.to_csv(partial, index=False, lineterminator="\n")
     check(folder / "submission.csv", data)
     if runs.IN_KERNEL:
         shutil.copyfile(folder / "submission.csv", "submission.csv")
@@ -187,7 +208,7 @@ def read(folder: Path, data: datasets.Dataset) -> Prediction:
     check(folder / "submission.csv", data)
     scores = pd.read_csv(folder / "submission.csv", float_precision="round_trip")[list(data.classes)].to_numpy(float)
     how = pd.read_csv(folder / "how.csv", dtype={"fname": str, "problem": str}, keep_default_na=False)
-    return Prediction(scores, how, [])
+    return Prediction(scores, how.drop(columns="content"), [])
 
 
 def check(path: Path, data: datasets.Dataset) -> None:

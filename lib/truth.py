@@ -61,7 +61,7 @@ def read(data_dir: Path, classes: tuple[str, ...]) -> Truth | None:
     folder = Path(data_dir) / "truth"
     if not (folder / "spans.csv").is_file():
         return None
-    spans = pd.read_csv(folder / "spans.csv")[["fname", "class", "start_s", "end_s"]]
+    spans = pd.read_csv(folder / "spans.csv", keep_default_na=False)[["fname", "class", "start_s", "end_s"]]
     labels = pd.read_csv(folder / "labels.csv", keep_default_na=False).set_index("fname")["labels"]
     return Truth(spans, labels.map(lambda text: tuple(name for name in text.split(",") if name in classes)))
 

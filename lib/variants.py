@@ -1,8 +1,8 @@
 """Variants of 04 against their base: the curated models of the same run, or of another one with the same folds.
 
-Never against the best so far, which is the luckiest. Variants that were read on other folds or labels are refused, with
-the reason in words: their difference to the base could be that of the clips. The same recipe with another seed, as 10
-trains it, is no variant.
+Never against the best so far, which is the luckiest. Variants that were read on other folds, labels or audio are
+refused, with the reason in words: their difference to the base could be that of the clips. The same recipe with another
+seed, as 10 trains it, is no variant.
 
 Used in: 09_journal.
 """
@@ -21,7 +21,7 @@ from lib.plan import BASE, unseeded
 __all__ = ["Comparison", "against_base", "says", "shown"]
 
 UNEQUAL = 0.02  # from there on two trainings are not said to have cost the same
-MADE = ("data", "curation")  # follow from the other settings: not what a person changed
+MADE = ("audio", "labels", "curation")  # follow from the other settings: not what a person changed
 
 
 class Comparison(NamedTuple):
@@ -29,8 +29,9 @@ class Comparison(NamedTuple):
 
     Attributes
     ----------
-    table : as `metrics.score_all`, with `changed`, the settings that differ from the base, and `compute`, pixels of all
-        training pictures over the base's; the base on top; no row where the base is not whole
+    table : as `metrics.score_all`, but "screened" for verdict, as a variant has one seed; with `changed`, the settings
+        that differ from the base, and `compute`, pixels of all training pictures over the base's; the base on top; no
+        row where the base is not whole
     curves : learning curves of the same variants: variant, model, epoch, train_loss, valid_loss, lwlrap
     refused : a sentence for each reason why variants are not compared
     """
@@ -41,7 +42,7 @@ class Comparison(NamedTuple):
 
 
 def against_base(home: Path, base_home: Path | None = None) -> Comparison:
-    """All variants of a run against the base, paired on the same clips, corrected by Holm over the table.
+    """All variants of a run against the base, paired on the same clips, levels by Holm over the table.
 
     Parameters
     ----------
@@ -70,6 +71,7 @@ def against_base(home: Path, base_home: Path | None = None) -> Comparison:
     compute = {name: _compute(of) for name, of in settings.items()}
     scored = metrics.score_all(clips.targets, {name: of.scores for name, of in found.items()}, BASE, clips.groups)
     table = pd.DataFrame(scored)
+    table = comparisons.screened(table, comparisons.enough(table["n_seeds"], setting["n_folds"], setting["n_folds"]))
     table.insert(1, "changed", table["variant"].map(changed))
     table["compute"] = table["variant"].map(compute) / compute[BASE]
     curves = pd.concat([of.epochs.assign(variant=name) for name, of in found.items()], ignore_index=True)
@@ -91,7 +93,7 @@ def says(comparison: Comparison) -> str:
         sentence = f"{row.variant} against the base: lwlrap {comparisons.told(row)}, {row.verdict}"
         unequal = abs(row.compute - 1) > UNEQUAL
         told.append(sentence + (f", but at {row.compute:.2f} times the compute (epochs x pixels)." if unequal else "."))
-    return " ".join(told)
+    return " ".join([*told, comparisons.limits(table)]).strip()
 
 
 def _compute(setting: Mapping) -> float:
@@ -115,15 +117,15 @@ def _read(variant: Path) -> tuple[dict, oof.Clips]:
 
 
 def _comparable(variant: Path, base: Path, of_base: Mapping, clips: oof.Clips) -> tuple[dict, oof.Clips]:
-    """As `_read`; ValueError too where the difference to the base could come from other folds, labels or clips."""
+    """As `_read`; ValueError too where the difference to the base could come from folds, labels, audio or clips."""
     setting = read_json(variant / "configuration.json")
     if setting["folds"] != of_base["folds"]:
         raise ValueError(
             f"Their folds are {setting['folds']}, those of the base {of_base['folds']}: other models saw other clips. "
             f"Train with the same ones: -p folds_csv outputs/{base.parents[1].name}/folds.csv"
         )
-    if setting["labels"] != of_base["labels"]:
-        raise ValueError(f"Their labels are {setting['labels']}, those of the base {of_base['labels']}.")
+    if differ := parameters.other_data(setting, of_base):
+        raise ValueError(f"They were made of other clips ({differ}, in the base). Train both on the same data.")
     setting, mine = _read(variant)
     if mine.table["fname"].tolist() != clips.table["fname"].tolist():
         raise ValueError("Other clips were scored. Train both on the same data.")

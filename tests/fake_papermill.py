@@ -2,6 +2,7 @@
 """Stands in for papermill: leaves behind what a notebook would, at once. Its first line may be replaced by a test.
 
 It fails where a configuration differs, as the notebooks do, and where FAIL names the notebook's part; waits S seconds.
+MADE_OF holds digests of data that a notebook would write into the configuration.
 """
 
 import json
@@ -29,9 +30,9 @@ variant = folder.parent if source.stem == "04_kfold" else folder
 if not values.get("tabulate", True):
     variant = folder.parents[1]
 sys.path.insert(0, str(source.resolve().parents[1]))
-from lib import parameters  # noqa: E402
+from lib import code, parameters  # noqa: E402
 
-own = parameters.configuration(values)
+own = {**parameters.configuration(values), **json.loads(os.environ.get("MADE_OF", "{}"))}
 file = variant / "configuration.json"
 if file.is_file() and json.loads(file.read_text()) != own:
     sys.exit(f"{variant} was made with another configuration")
@@ -40,4 +41,5 @@ partial.write_text(json.dumps(own))
 partial.replace(file)
 if source.stem == "04_kfold" and values["fold"] >= 0:
     (folder / "weights.safetensors").write_text(executed.as_posix())
+(folder / "manifest.json").write_text(json.dumps({"code": code.digest(source.stem)}))
 (folder / "result.json").write_text(json.dumps({"metrics": {"lwlrap": 0.5}, "says": f"{name} is made"}))

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from lib import features, folds, models, windows
+from lib import code, features, folds, models, windows
 
 LOGMEL = features.LogMel(8000, n_fft=256, hop_length=80, n_mels=16, fmin=20.0)
 CUT = windows.Windows(1.0, 0.25)
@@ -61,7 +61,8 @@ def make_variant(
     done : how many folds are done; none: all
     setting : what its configuration has besides, such as folds="another digest"
     """
-    setting = {"n_folds": n_folds, "folds": "f" * 12, "labels": "1" * 12, "lr": 0.01, **setting}
+    clips = {"labels": {"curated": "1" * 12}, "audio": {"curated": "0" * 12}}
+    setting = {"n_folds": n_folds, "folds": "f" * 12, **clips, "lr": 0.01, **setting}
     variant, done = home / "04_kfold" / name, n_folds if done is None else done
     write_part(variant / "pooled", seconds=1.0) if done == n_folds else variant.mkdir(parents=True)
     (variant / "configuration.json").write_text(json.dumps(setting))
@@ -92,6 +93,7 @@ def write_part(
     found = {"lwlrap": 0.75, "lwlrap_low": 0.7, "lwlrap_high": 0.8, "n": 20, "baseline_lwlrap": 0.5}
     (folder / "result.json").write_text(json.dumps({**result, "metrics": found, **told}))
     made = {"finished": finished, "commit": "0123456789abcdef", "dirty": False, "seconds": seconds}
+    made["code"] = code.digest(next((name for name in folder.parts if name in code.ENTRIES), ""))
     (folder / "manifest.json").write_text(json.dumps(made))
     return folder
 

@@ -122,6 +122,15 @@ def test_a_subset_is_shared_by_whoever_asks_for_it(make_clips, home, n_fills):
     assert torch.equal(frames_of(both, "n.wav"), frames_of(one, "n.wav"))
 
 
+def test_audio_is_known_by_content_whatever_the_settings(make_clips, home):
+    curated, noisy = make_clips({"a.wav": noise(500)}), make_clips({"n.wav": noise(500)}, "noisy")
+    one, both = cache.build(curated, SMALL, home), cache.build(pd.concat([noisy, curated]), SMALL, home)
+    assert set(both.audio) == {"curated", "noisy"} and both.audio["curated"] == one.audio["curated"]
+    assert cache.build(curated, replace(SMALL, n_mels=32), home).audio == one.audio
+    other = make_clips({"a.wav": 0.5 * noise(500)})  # under the same name
+    assert cache.build(other, SMALL, home).audio != one.audio
+
+
 def test_statistics_are_numpys(make_clips, home):
     curated = make_clips({"a.wav": noise(3000), "b.wav": 0.01 * noise(800), "c.wav": noise(100)})
     noisy = make_clips({"n.wav": 0.1 * noise(2000)}, "noisy")
@@ -204,6 +213,19 @@ def test_other_bytes_other_settings_or_other_names_make_another_one(clips, home,
     os.utime(path, ns=(1, 1))
     names.append(cache.build(clips, SMALL, home).name)
     assert len(set(names)) == len(names) == n_fills()
+
+
+def test_frames_of_other_code_are_not_served_but_the_audio_is_the_same(clips, home, n_fills, monkeypatch):
+    before = cache.build(clips, SMALL, home)
+    monkeypatch.setattr(cache.code, "digest", lambda which: f"another {which}")
+    after = cache.build(clips, SMALL, home)
+    assert (
+        n_fills() == 2
+        and after.name != before.name
+        and after.audio == before.audio == {"curated": after.audio["curated"]}
+    )
+    louder = cache.build(clips, LogMel(**{**SMALL.settings(), "n_mels": 15}), home)
+    assert louder.audio == before.audio  # whatever is made of it
 
 
 def test_members_of_an_archive_and_folders_with_marks(clips, home, tmp_path, n_fills):

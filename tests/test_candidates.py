@@ -141,6 +141,8 @@ def test_the_conclusion_tells_choice_and_scores(home):
     assert "n = 24, mean of 2 seed(s): top-1 hit rate 0.583 (" in says
     assert "Hit rates of folds 0.250 to 0.750 (sd 0.289), of seeds 0.500 to 0.667" in says
     assert "The scores of all seeds averaged: hit rate 0.5" in says
+    best = comparison.set_index("method").loc[["early", "late"], "hit_rate"]
+    assert f"the best of 2 tries, {best.idxmax()}, hit rate {best.max():.3f}" in says and "same 24 clips" in says
     found = field.found(comparison, by_fold)
     assert (found["folds_low"], found["folds_high"]) == (0.25, 0.75)
     assert (found["seeds_low"], found["seeds_high"]) == (0.5, pytest.approx(2 / 3))
@@ -156,7 +158,7 @@ def test_one_candidate_is_its_own_choice(home):
     assert judged.candidates["method"].eq("late").all()
     comparison = clipwise.compare(field.design, scores, field.base).set_index("method")
     assert field.base == "late, mean" and comparison.loc[candidates.CHOSEN, "lwlrap_diff"] == 0
-    assert comparison.loc[candidates.CHOSEN, "verdict"] == "unclear"
+    assert comparison.loc[candidates.CHOSEN, "verdict"] == "screened"
 
 
 def test_models_that_are_missing_are_named_with_the_command_that_makes_them(home):
@@ -187,6 +189,15 @@ def test_recipes_of_other_labels_are_refused(home):
         table.to_csv(path, index=False)
     with pytest.raises(ValueError, match="late was read on other clips, folds or classes than early"):
         read(home, ["early", "late"])
+
+
+def test_models_of_other_audio_are_refused(home):
+    for variant in ("early", "late", "late.seed_8"):
+        path = home / "04_kfold" / variant / "configuration.json"
+        path.write_text(json.dumps({"audio": {"curated": "x" if variant == "late.seed_8" else "a"}}))
+    read(home, repeats=1)
+    with pytest.raises(ValueError, match=r"early and late\.seed_8 differ \(audio of curated clips: .a. there"):
+        read(home)
 
 
 def test_the_best_readout_is_that_of_the_training_folds(home):

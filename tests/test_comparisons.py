@@ -12,6 +12,8 @@ TABLE = pd.DataFrame(
         "lwlrap_diff": [np.nan, 0.02, -0.1234],
         "lwlrap_diff_low": [np.nan, -0.001, -0.2],
         "lwlrap_diff_high": [np.nan, 0.043, -0.05],
+        "level": [np.nan, 0.95, 0.975],
+        "smallest_diff": [np.nan, 0.03, 0.1],
         "verdict": [None, "unclear", "dropped"],
     }
 )
@@ -24,6 +26,7 @@ TABLE = pd.DataFrame(
         ([None, "dropped", "dropped"], "dropped"),
         ([None, "unclear", "dropped"], "unclear"),
         ([None], "unclear"),
+        ([None, "screened", "screened"], None),
     ],
 )
 def test_a_table_has_one_verdict(verdicts, of_all):
@@ -49,6 +52,37 @@ def test_without_enough_for_a_verdict_a_row_that_has_one_is_screened():
     found = comparisons.screened(TABLE)
     assert found["verdict"].tolist()[1:] == ["screened", "screened"] and found["verdict"].isna()[0]
     assert TABLE["verdict"][1] == "unclear"
+    assert comparisons.screened(TABLE, True).equals(TABLE)
+    by_row = comparisons.screened(TABLE, comparisons.enough(pd.Series([3, 1, 3]), 5, 5))
+    assert by_row["verdict"].tolist()[1:] == ["screened", "dropped"]
+    assert comparisons.screened(TABLE[["variant"]]).equals(TABLE[["variant"]])  # nothing is compared
+
+
+@pytest.mark.parametrize(
+    ("n_seeds", "n_folds", "enough"), [(3, 5, True), (4, 5, True), (2, 5, False), (3, 4, False), (1, 1, False)]
+)
+def test_a_verdict_wants_three_seeds_and_all_folds(n_seeds, n_folds, enough):
+    assert comparisons.enough(n_seeds, n_folds, 5) == enough
+
+
+def test_what_a_reader_must_know_besides():
+    assert comparisons.limits(TABLE) == (
+        "Verdicts hold together, at 5 % for all 2. Each interval holds alone, at its own level (95 to 97.5 %), which "
+        "depends on how many are compared. "
+        "Smallest difference that this table could have shown, 80 % power under the correction: 0.030 to 0.100."
+    )
+    late = TABLE.assign(lwlrap_diff_low=[np.nan, 0.001, -0.2])  # one is unclear all the same
+    assert "Clear of zero yet unclear, as Holm's procedure stops at the first unclear one: one." in comparisons.limits(
+        late
+    )
+    told = comparisons.limits(comparisons.screened(TABLE))
+    assert told.startswith("Each interval holds alone") and "Verdicts hold" not in told
+    assert told.endswith("A screening, with fewer than three seeds or not all folds: no verdict is drawn from it.")
+    by_row = comparisons.screened(TABLE, pd.Series([True, False, True]))
+    assert comparisons.limits(by_row).endswith("0.100. Screened, without a verdict: one.")
+    alone = comparisons.limits(TABLE[:2])
+    assert "own level (95 %), which" in alone and alone.endswith("under the correction: 0.030.")
+    assert comparisons.limits(TABLE[:1]) == comparisons.limits(TABLE[["variant"]]) == ""
 
 
 def test_rows_that_are_compared():

@@ -92,7 +92,7 @@ def run(tmp_path_factory):
     index = pd.DataFrame({"fname": fnames, "part": 0, "first_frame": lengths.cumsum() - lengths, "n_frames": lengths})
     stored = torch.from_numpy(np.concatenate(frames)[:, None].astype(np.float16))
     cache = Cache(LOGMEL, (stored,), index.assign(floor_db=-80.0), pd.DataFrame(), "a-cache")
-    curated = pd.DataFrame({"fname": fnames, "group": [f"g{i // 2}" for i in range(n)]})
+    curated = pd.DataFrame({"fname": fnames, "subset": "curated", "group": [f"g{i // 2}" for i in range(n)]})
     curated["labels"] = [("low",) if i % 2 else ("high",) for i in range(n)]
     dealt = curated[["fname", "group"]].assign(fold=np.arange(n) // 2 % 3)
     run = Run("07_ensemble", PARAMS, home, home)
@@ -204,6 +204,8 @@ def test_tables_tell_averaging_from_single_models():
     assert np.isnan(table.loc["long", "lwlrap_diff"]) and table.loc["seeds", "lwlrap_diff"] > 0
     parts = ensembles.parts(found).set_index("part")
     assert parts.loc["averaging, seeds", "verdict"] == "kept"
+    for some in (parts, table, ensembles.orders(found, ["seeds", "folds_3"])):
+        assert (some["n_seeds"] == 3).all()  # members are no further seeds
     assert parts.loc["more data, folds_3", "verdict"] == "unclear"  # the same members
     assert ensembles.verdict(found, found.table()) in ("kept", "unclear")
     says = ensembles.says(found, found.table(), ensembles.parts(found))
@@ -216,6 +218,7 @@ def test_tables_tell_averaging_from_single_models():
 def test_one_seed_is_a_screening():
     found = made(1, one=(1, 0.1), long=(1, 0.1), seeds=(3, 0.1), folds_3=(3, 0.1))
     assert not found.decides
+    assert "Each interval holds alone, at its own level" in ensembles.says(found, found.table(), ensembles.parts(found))
     for table in (found.table(), ensembles.parts(found), ensembles.orders(found, ["seeds"])):
         assert set(table["verdict"].dropna()) == {"screened"}
     assert ensembles.verdict(found, found.table()) is None

@@ -158,7 +158,7 @@ def test_a_training_of_every_variant_scores_what_it_did_not_see(table, name, sma
     if "224" in name:  # the same, smaller; under 32 pixels oneDNN has been seen to return NaN gradients in bf16
         small_sizes = {"image_size": 40, "progressive": [32, 36]}
         variants[name] = {key: small_sizes[key] for key in variants[name]}
-    trials = experiments.train(run, {name: variants[name]}, clips, ["fading", "steady"], dealt)
+    trials = experiments.train(run, {name: variants[name]}, clips, ["fading", "steady"], dealt, {"curated": "a" * 12})
     assert trials.done["problem"].tolist() == [""]
     assert trials.scores[name].shape == (1, 8, 2)
     assert np.isfinite(trials.scores[name]).all() and np.ptp(trials.scores[name]) > 0
@@ -173,7 +173,7 @@ def train(small, tmp_path, variants=("base", "delta"), **changes):
     clips, dealt = small
     run = a_run(tmp_path, **{**SMALL, "folds": [], "seeds": [1, 2, 3], **changes})
     table = experiments.chosen(experiments.features(run.params), list(variants))
-    return experiments.train(run, table, clips, ["fading", "steady"], dealt)
+    return experiments.train(run, table, clips, ["fading", "steady"], dealt, {"curated": "a" * 12})
 
 
 def test_all_folds_and_three_seeds_are_pooled_into_verdicts(small, tmp_path):
@@ -281,7 +281,7 @@ def test_a_training_that_would_see_a_relative_is_stopped(small, tmp_path):
     dealt.loc[0, "fold"] = 2  # its group is in fold 0
     run = a_run(tmp_path, **SMALL, folds=[0], seeds=[1])
     with pytest.raises(folds.LeakError):
-        experiments.train(run, {"base": {}}, clips, ["fading", "steady"], dealt)
+        experiments.train(run, {"base": {}}, clips, ["fading", "steady"], dealt, {"curated": "a" * 12})
 
 
 # what is shown
@@ -291,7 +291,7 @@ def test_who_is_helped_is_answered_class_by_class(small, tmp_path):
     clips, dealt = small
     run = a_run(tmp_path, **{**SMALL, "folds": [], "seeds": [1]})
     table = experiments.chosen(experiments.augmentation(run.params), ["base", "by_seconds"])
-    trials = experiments.train(run, table, clips, ["fading", "steady"], dealt)
+    trials = experiments.train(run, table, clips, ["fading", "steady"], dealt, {"curated": "a" * 12})
     found, slopes = trials.by_class(pd.Series({"steady": 10.0, "fading": 40.0}))
     assert found[["variant", "class", "seconds", "n"]].to_numpy().tolist() == [
         ["by_seconds", "steady", 10.0, 12],
@@ -351,7 +351,7 @@ def test_the_search_for_a_learning_rate_leaves_the_held_out_fold_alone(small, tm
     seen = []
     real = learners.training_batches
     monkeypatch.setattr(learners, "training_batches", lambda *a: (seen.append(a[1]), real(*a))[1])
-    found = previews.find_lr(run, store, clips, ["fading", "steady"], dealt)
+    found = previews.find_lr(run, store, clips, ["fading", "steady"], dealt, {"curated": "a" * 12})
     assert set(seen[0]["fname"]) == set(dealt.loc[dealt["fold"] != 1, "fname"])
     assert found["lr"].is_monotonic_increasing and found.attrs["suggested"] > 0
     assert datasets.targets(seen[0], ["fading", "steady"]).shape == (16, 2)

@@ -1,12 +1,15 @@
-"""Tests of lib.findings: the README says what outputs/findings holds, and a place that names nothing is refused."""
+"""Tests of lib.findings: the README says what outputs/findings holds; a place that names nothing is refused, as is what
+other code has made."""
 
-import json
+import re
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 
-from lib import findings
+from lib import code, findings
+from lib.files import write_json
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "outputs" / "findings"
@@ -71,21 +74,107 @@ def test_blocks_are_written_anew_and_the_rest_is_left_alone(folder):
         findings.render("<!-- one -->\n<!-- /one -->\n", front, folder)
 
 
-def test_what_runs_have_left_is_collected_and_the_rest_stays(tmp_path):
+def leave(outputs, path, table="variant,lwlrap_diff,n_seeds\na,0.1,3\n", manifest=None, **params):
+    """What a run of 07 leaves at a path below outputs/: a table, result.json and manifest.json."""
+    (outputs / path).parent.mkdir(parents=True, exist_ok=True)
+    (outputs / path).write_text(table)
+    params = {"run": path.split("/")[0], "profile": "fsd-mini", "data_dir": "demo", **params}
+    write_json((outputs / path).with_name("result.json"), {"parameters": params, "metrics": {"n": 3, "lwlrap": 0.5}})
+    made = {"code": code.digest(path.split("/")[1])} if manifest is None else manifest
+    write_json((outputs / path).with_name("manifest.json"), made)
+
+
+@pytest.fixture
+def outputs(tmp_path):
+    """Three findings, of which two have an old copy, and what is awaited of runs."""
     here = tmp_path / "findings"
     here.mkdir()
     (here / "sources.yaml").write_text(
-        "a.csv: mine/a/table.csv\nb.csv: mine/b/table.csv\nc.csv: [mine/a/result.json, x/result.json]\n"
+        "a.csv: mine/07_ensemble/parts.csv\nb.csv: other/07_ensemble/parts.csv\nd.csv: made.csv\n"
+        "c.csv: [mine/07_ensemble/result.json, other/07_ensemble/result.json]\n"
     )
-    for run, n in (("mine/a", 3), ("x", 4)):
-        (tmp_path / run).mkdir(parents=True)
-        result = {"parameters": {"run": run[0]}, "metrics": {"n": n, "lwlrap": n / 8}}
-        (tmp_path / run / "result.json").write_text(json.dumps(result))
-    (here / "b.csv").write_text("old")
-    (tmp_path / "mine" / "a" / "table.csv").write_text("new")
-    assert findings.collect(tmp_path) == ["b.csv stays as it is: there is no outputs/mine/b/table.csv here"]
-    assert (here / "a.csv").read_text() == "new" and (here / "b.csv").read_text() == "old"
-    assert findings.fill("{c: x: n} {c: m: lwlrap}", here) == "4 .375"
+    for name in "ab":
+        (here / f"{name}.csv").write_text("old")
+    (tmp_path / "made.csv").write_text("by a script\n")
+    leave(tmp_path, "mine/07_ensemble/parts.csv", seeds=[1, 2, 3])
+    return tmp_path
+
+
+def test_what_runs_have_left_is_collected_and_the_rest_stays(outputs):
+    missing, refused = findings.collect(outputs)
+    assert missing == [
+        "b.csv stays as it is: there is no outputs/other/07_ensemble/parts.csv here",
+        "c.csv stays as it is: there is no outputs/other/07_ensemble/result.json here",
+    ]
+    assert refused == []
+    here = outputs / "findings"
+    assert (here / "a.csv").read_text().startswith("variant,") and (here / "b.csv").read_text() == "old"
+    assert (here / "d.csv").read_text() == "by a script\n"
+    leave(outputs, "other/07_ensemble/parts.csv", seeds=[1, 2, 3])
+    assert findings.collect(outputs) == ([], [])
+    assert findings.fill("{c: other: n} {c: mine: lwlrap}", here) == "3 .500"
+
+
+@pytest.mark.parametrize(
+    ("left", "why"),
+    [
+        ({"manifest": {"code": "0123456789ab"}}, r"other code .* has made it, .* \(other/07_ensemble\)"),
+        ({"manifest": {}}, r"other code .* has made it, .* \(other/07_ensemble\)"),  # from before it was recorded
+        (
+            {"manifest": {"code": code.digest("07_ensemble"), "other_code": ["other/04_kfold/curated/without_0"]}},
+            r"other code .*, or some of what it read \(other/04_kfold/curated/without_0\)",
+        ),
+        (
+            {"table": "variant,n_seeds\nbase,\na,3\nb,90\n"},
+            r"outputs/other/07_ensemble/parts.csv counts 90 seeds, but its result has 3: ",
+        ),
+        ({"seeds": [1, 1, 1]}, r"outputs/\S+ counts 3 seeds, but its result has 1: members of an ensemble and draws"),
+    ],
+)
+def test_a_table_of_other_code_or_of_too_many_seeds_is_refused(outputs, left, why):
+    leave(outputs, "other/07_ensemble/parts.csv", **{"seeds": [1, 2, 3], **left})
+    missing, refused = findings.collect(outputs)
+    assert missing == []
+    assert re.match(f"b.csv stays as it is: {why}", refused[0]), refused
+    assert "make run NB=07 RUN=other PROFILE=fsd-mini DATA=... AGAIN=1" in refused[0]
+    assert (outputs / "findings" / "b.csv").read_text() == "old"
+    of_code = why.startswith("other code")  # a table of results counts no seeds
+    assert [text.split(" ")[0] for text in refused] == ["b.csv", *["c.csv"] * of_code]
+
+
+def test_seeds_may_be_repeats_and_one_seed_is_enough(outputs):
+    leave(outputs, "other/07_ensemble/parts.csv", repeats=3)
+    assert findings.collect(outputs)[1] == []
+    leave(outputs, "other/07_ensemble/parts.csv", table="variant,n_seeds\na,1\n")
+    assert findings.collect(outputs)[1] == []
+
+
+def test_what_is_not_finished_is_refused(outputs):
+    leave(outputs, "other/07_ensemble/parts.csv", seeds=[1, 2, 3])
+    (outputs / "other/07_ensemble/manifest.json").unlink()
+    told = "outputs/other/07_ensemble is not finished, it lacks manifest.json: make run RUN=other ..."
+    assert told in findings.collect(outputs)[1][0]
+
+
+def test_make_findings_fails_where_something_is_refused(outputs, monkeypatch, capsys):
+    monkeypatch.setattr(findings, "ROOT", outputs.parent)
+    outputs = outputs.rename(outputs.parent / "outputs")
+    for path in (outputs.parent / "README.md", outputs / "findings" / "front.md"):
+        path.write_text("<!-- x -->\n{a: a: lwlrap_diff} {b: a: lwlrap_diff}\n<!-- /x -->\n")
+    leave(outputs, "other/07_ensemble/parts.csv", manifest={})
+    (outputs / "findings" / "b.csv").unlink()
+    with pytest.raises(SystemExit) as error:
+        findings.main()
+    assert error.value.code == 1 and "other code than what lies here now has made it" in capsys.readouterr().err
+    assert (outputs.parent / "README.md").read_text() == "<!-- x -->\n+.100 measured again later\n<!-- /x -->\n"
+
+
+def test_a_struck_table_is_measured_again_later(outputs):
+    here = outputs / "findings"
+    (here / "a.csv").unlink()
+    assert findings.fill("{a: folds_5} and {a: x: n}", here) == "measured again later and measured again later"
+    with pytest.raises(ValueError, match=r"there is no table aa\.csv"):
+        findings.fill("{aa: folds_5}", here)
 
 
 def test_readme_and_findings_agree():
@@ -94,7 +183,20 @@ def test_readme_and_findings_agree():
     assert findings.render(readme, front, FOLDER) == readme, "make findings writes the README's numbers anew"
 
 
-def test_every_finding_is_there_and_has_a_source():
+def test_every_finding_has_a_source_and_what_is_struck_is_named():
     sources = yaml.safe_load((FOLDER / "sources.yaml").read_text(encoding="utf-8"))
     here = {path.name for path in FOLDER.iterdir()} - {"sources.yaml", "front.md"}
-    assert here == set(sources)
+    assert set(sources) - here == {"07_ensemble_fsd-mini_parts.csv"}, "struck, or lost?"
+    assert here <= set(sources)
+
+
+def test_no_finding_counts_members_as_seeds():
+    for path in sorted(FOLDER.glob("*.csv")):
+        table = pd.read_csv(path)
+        assert table.get("n_seeds", pd.Series([0])).max() <= 3, path.name  # no run had more
+
+
+def test_one_seed_of_the_window_models_is_screened():
+    names = ("05_curation_fsd-mini.csv", "06_stage2_*.csv", "06_windows_*.csv")
+    for path in (path for name in names for path in FOLDER.glob(name)):
+        assert set(pd.read_csv(path)["verdict"].dropna()) == {"screened"}, path.name

@@ -95,10 +95,20 @@ def test_what_is_not_complete_says_so(tmp_path):
     assert found["verdict"] == "" and found["note"].startswith("not complete")
 
 
+def test_what_other_code_has_made_is_marked(outputs):
+    older = outputs / "mine" / "04_kfold" / "noisy" / "without_1" / "manifest.json"
+    older.write_text(json.dumps({**json.loads(older.read_text()), "code": "0" * 12}))
+    table = journal.rebuild(outputs)
+    assert "other code than what lies here now has made it" in row(table, "04_kfold", "noisy")["note"]
+    assert "(04_kfold/noisy/without_1)" in row(table, "04_kfold", "noisy")["note"]
+    shown = journal.headline(table).set_index("part")["commit"]
+    assert shown["04_kfold noisy"] == "0123456 (other code)" and shown["04_kfold curated"] == "0123456"
+
+
 def test_a_variant_of_04_is_judged_against_the_base_of_its_run(outputs):
     table = journal.rebuild(outputs)
     noisy, base = row(table, "04_kfold", "noisy"), row(table, "04_kfold", "curated")
-    assert (noisy["verdict"], base["verdict"]) == ("dropped", "measured")
+    assert (noisy["verdict"], base["verdict"]) == ("screened", "measured")
     assert noisy["against_base"].startswith("noisy -.400 [-") and base["against_base"] == ""
     assert noisy["changed"] == "train_set curated_noisy"
     assert row(table, "02_features")["against_base"] == "delta +.010 [-.020, +.040]"
@@ -194,7 +204,7 @@ def test_the_answer_in_sentences_counts_verdicts(outputs):
     table = journal.rebuild(outputs)
     said = journal.says(table, "mine")
     assert said.startswith("Run mine holds 3 finished parts (") and said.endswith("all runs (2): 4.")
-    for part in ("1 unclear", "1 measured", "1 dropped", "6 trainings);"):
+    for part in ("1 unclear", "1 measured", "1 screened", "6 trainings);"):
         assert part in said
     assert "**How much audio" in journal.answers(table) and "It is so." in journal.answers(table)
 

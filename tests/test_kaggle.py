@@ -98,6 +98,32 @@ def test_an_incomplete_run_is_not_packed(tmp_path):
     assert not (tmp_path / "build").exists()
 
 
+@pytest.mark.parametrize(
+    ("notebook", "values", "reads"),
+    [
+        ("05_curation", {}, "the scores of 04's pair models"),
+        ("06_stage2", {}, "the scores of 04's models and pair models"),
+        ("09_journal", {}, "the results of all other notebooks"),
+        ("10_best", {}, "the scores of 04's models and pair models"),
+        ("04_kfold", {"fold": -1}, "the scores of all folds"),
+        ("04_kfold", {"train_windows": "kept"}, "what 05 selected"),
+        ("04_kfold", {"train_set": "pseudo"}, "what 05 selected"),
+        ("04_kfold", {"ignore_missing": True}, "what 05 selected"),
+    ],
+)
+def test_a_notebook_that_reads_the_run_folder_is_not_packed(home, tmp_path, notebook, values, reads):
+    with pytest.raises(ValueError, match=f"{notebook} can't be packed: it reads {reads}.*04, 07 and 08 can"):
+        kaggle.pack(SCORE.with_name(f"{notebook}.ipynb"), home, {**VALUES, **values}, tmp_path / "build", owner="me")
+    assert not (tmp_path / "build").exists()
+
+
+@pytest.mark.parametrize("notebook", ["01_eda", "02_features", "03_augmentation", "04_kfold", "07_ensemble"])
+def test_a_notebook_that_needs_the_folds_alone_is_packed(home, tmp_path, notebook):
+    values = {**VALUES, "train_set": "curated_noisy", "train_windows": "all", "ignore_missing": False}
+    for folder in kaggle.pack(SCORE.with_name(f"{notebook}.ipynb"), home, values, tmp_path / "build", owner="me"):
+        assert kaggle.check(folder) == []
+
+
 def test_a_run_whose_name_is_too_long_for_kaggle_is_not_packed(home, tmp_path):
     long = home.rename(home.with_name("r" * 40))
     try:

@@ -292,6 +292,13 @@ def test_a_checkpoint_of_other_audio_or_other_first_weights_is_not_gone_on_from(
         assert len(steps) == 4 * 3  # it began anew
 
 
+def test_a_checkpoint_of_other_code_is_not_gone_on_from(tones, checkpoint_of_2, tmp_path, steps, monkeypatch):
+    (tmp_path / "checkpoint").write_bytes(checkpoint_of_2.read_bytes())
+    monkeypatch.setattr(learners.code, "digest", lambda notebook: "another")
+    fit(tones, tmp_path / "checkpoint")
+    assert len(steps) == 4 * 3  # it began anew
+
+
 def test_a_kill_while_a_checkpoint_is_written_leaves_the_one_before(tones, undisturbed, tmp_path, monkeypatch):
     whole_file, written = callbacks.whole_file, []
 

@@ -439,6 +439,19 @@ def test_a_share_and_its_interval():
 # what a table of comparisons could show, and what holds in it
 
 
+def test_the_smallest_difference_counts_the_correction_in():
+    targets, scores, groups = study(15)
+    noisy = scores + np.random.default_rng(0).normal(0, 0.5, scores.shape)
+    sums, _ = metrics._group_sums(targets, [scores, noisy], groups)
+    _, resampled = metrics._rates(sums, 10_000, 0)
+    error = (resampled[:, 1, 0] - resampled[:, 0, 0]).std(ddof=1)  # standard error of the difference
+    alone = metrics.compare(targets, scores, noisy, groups, n_resamples=10_000)
+    assert alone["smallest_diff"] == pytest.approx((1.95996 + 0.84162) * error, rel=1e-5)
+    table = metrics.compare_all(targets, scores, {str(i): noisy for i in range(10)}, groups)  # 10,000 resamples
+    expected = [(2.80703 + 0.84162) * error] * 10  # z(1 - .0025), whatever the rank: the table was asked as a whole
+    np.testing.assert_allclose([row["smallest_diff"] for row in table], expected, rtol=1e-5)
+
+
 def test_a_row_after_holm_has_stopped_is_unclear_though_its_interval_is_clear_of_zero():
     """Twice the same difference with p between .025 and .05: the first is tested at .975 and is not clear."""
     targets, scores, groups = study(16)
@@ -446,6 +459,77 @@ def test_a_row_after_holm_has_stopped_is_unclear_though_its_interval_is_clear_of
     gains = (noisy + gain * targets for gain in np.arange(0, 1, 0.005))
     other = next(better for better in gains if metrics.compare(targets, scores, better, groups)["verdict"] == "kept")
     one, two = metrics.compare_all(targets, scores, {"one": other, "two": other}, groups)
+    assert (one["level"], two["level"]) == (0.975, 0.95)
     assert one["lwlrap_diff_low"] < 0 < two["lwlrap_diff_low"]
     assert one["p_holm"] == two["p_holm"] > 0.05
     assert (one["verdict"], two["verdict"]) == ("unclear", "unclear")
+
+
+def test_every_row_tells_its_level():
+    targets, scores, groups = study(17)
+    others = {"better": scores + targets, "same": scores}
+    assert [row["level"] for row in metrics.compare_all(targets, scores, others, groups)] == [0.975, 0.95]
+    assert metrics.compare(targets, scores, scores, groups, level=0.9)["level"] == 0.9
+
+
+# the best of several, picked where it is reported
+
+
+def test_the_expected_best_of_normal_draws():
+    """Harter 1961: expected values of the largest of n standard normal draws."""
+    found = [metrics.expected_best(n) for n in (1, 2, 3, 10, 18)]
+    np.testing.assert_allclose(found, [0, 0.56419, 0.84628, 1.53875, 1.82003], atol=0.002)
+
+
+def test_the_best_of_more_tries_on_fewer_clips_leads_by_more():
+    """Models that hit three clips in four by chance: what the spread promises is what the best of them shows."""
+    rng = np.random.default_rng(0)
+
+    def study_of(n_models, n):
+        hits = rng.random((n_models, n)) < 0.75
+        scores = np.stack([np.where(hits, 1.0, 0.0), np.full(hits.shape, 0.5)], axis=-1)
+        return np.tile([1.0, 0.0], (n, 1)), scores, np.arange(n)
+
+    def promised(n_models, n):
+        errors = [metrics.spread(*study_of(n_models, n))["hit_rate"] for _ in range(40)]
+        return np.mean(errors) * metrics.expected_best(n_models)
+
+    def shown(n_models, n):
+        return np.mean([study_of(n_models, n)[1][..., 0].mean(1).max() - 0.75 for _ in range(400)])
+
+    for case in ((3, 29), (18, 29), (18, 990)):
+        assert promised(*case) == pytest.approx(shown(*case), rel=0.15), case
+    assert promised(18, 29) > promised(3, 29) > promised(3, 990) > 0
+    assert promised(3, 29) / promised(3, 990) == pytest.approx(np.sqrt(990 / 29), rel=0.1)
+
+
+def test_the_spread_is_of_what_models_do_not_share():
+    targets, scores, groups = study(18)
+    same = metrics.spread(targets, np.stack([scores] * 3), groups)
+    assert same == pytest.approx({"lwlrap": 0, "hit_rate": 0}, abs=1e-12)
+    for alone in ((scores[None], groups), (np.stack([scores] * 3), ["a"] * 60)):
+        assert np.isnan(list(metrics.spread(targets, *alone).values())).all()
+    rng = np.random.default_rng(0)
+    two = scores + rng.normal(0, 0.5, (2, *scores.shape))
+    paired = metrics.compare(targets, two[0], two[1], groups, n_resamples=20_000)
+    error = paired["smallest_diff"] / (1.95996 + 0.84162)
+    assert metrics.spread(targets, two, groups)["lwlrap"] == pytest.approx(error / np.sqrt(2), rel=0.05)
+
+
+def test_folds_that_were_not_used_for_developing_stand_apart():
+    targets, scores, groups = study(19)
+    fold = np.arange(60) % 5
+    found = metrics.fresh(targets, scores, groups, fold, [0, 1])
+    new = fold >= 2
+    assert found == {f"fresh_{k}": v for k, v in metrics.bootstrap(targets[new], scores[new], groups[new]).items()}
+    assert found["fresh_n"] == targets[new].any(1).sum()
+    seeds = np.stack([scores, scores + targets])
+    assert metrics.fresh(targets, seeds, groups, fold, [0, 1])["fresh_lwlrap"] > found["fresh_lwlrap"]
+    assert metrics.fresh(targets, scores, groups, fold, []) == {}
+    assert metrics.fresh(targets, scores, groups, fold, [0, 1, 2, 3, 4]) == {"fresh_n": 0}
+    told = metrics.says_fresh(found)
+    assert f"On the {found['fresh_n']} clips of folds that the recipe was not developed on" in told
+    assert f"lwlrap is {found['fresh_lwlrap']:.3f} (95 % interval" in told
+    assert f"hit rate {found['fresh_hit_rate']:.3f}" in told
+    assert metrics.says_fresh({"fresh_n": 0}) == " The recipe was developed on all of these folds."
+    assert metrics.says_fresh({}) == ""

@@ -129,6 +129,16 @@ def test_an_item_of_a_list_is_checked_like_a_value(name, value, message):
         check({name: value})
 
 
+@pytest.mark.parametrize(
+    ("name", "value"), [("seeds", "1,1,1"), ("seeds", [1, 2, 1]), ("folds", "0,0"), ("candidates", "a,a")]
+)
+def test_what_is_named_twice_is_refused(name, value):
+    """Equal seeds would count as several, though they are one training."""
+    with pytest.raises(ValueError, match=rf"{name}=\[.*\] names one more than once.*Name each once"):
+        check({name: value})
+    assert check({"seeds": "1,2,3", "progressive": [64, 64]}) == {"seeds": [1, 2, 3], "progressive": [64, 64]}
+
+
 def test_a_profile_is_read_and_checked(tmp_path):
     path = profile(tmp_path, "# mine\nlr: 1.0e-3\nepochs: 5\nstrict: true\ndata_dir: déjà/vu\n")
     assert load_profile(path) == {"lr": 0.001, "epochs": 5, "strict": True, "data_dir": "déjà/vu"}
@@ -175,3 +185,29 @@ def test_every_key_is_told_in_one_line_and_has_a_sensible_range():
         assert key.low < key.high, name
         if key.kind in (int, float):
             assert math.isfinite(key.low) and math.isfinite(key.high), f"{name}: infinity would pass"
+
+
+FOLDS = "folds: 'f' there, 'g' now"
+
+
+@pytest.mark.parametrize(
+    ("other", "told"),
+    [
+        ({"audio": {"curated": "a"}, "folds": "f"}, ""),
+        ({"audio": {"curated": "a", "noisy": "b"}}, ""),  # trained on more, scored on the same
+        ({"audio": {"curated": "x", "noisy": "b"}}, "audio of curated clips: 'a' there, 'x' now"),
+        (
+            {"audio": {"curated": "x"}, "folds": "g"},
+            "audio of curated clips: 'a' there, 'x' now, " + FOLDS,
+        ),
+        ({"data": "made before it was noted", "lr": 7}, ""),
+    ],
+)
+def test_other_data_are_those_of_subsets_that_both_know(other, told):
+    assert parameters.other_data({"audio": {"curated": "a"}, "folds": "f", "lr": 1}, other) == told
+
+
+def test_differences_of_whole_configurations_tell_what_one_side_lacks():
+    told = parameters.differences({"lr": 1, "audio": {"curated": "a"}}, {"audio": {"curated": "a", "noisy": "b"}})
+    assert told == "audio of noisy clips: None there, 'b' now, lr: 1 there, None now"
+    assert parameters.differences({"lr": 1}, {"lr": 1}) == ""

@@ -12,11 +12,13 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+import soundfile
 import yaml
 
-from lib import job, pipeline, plan
+from lib import changes, job, pipeline, plan
 
 ROOT = Path(__file__).resolve().parents[1]
 DEMO = 32  # parts of the demo run
@@ -115,12 +117,53 @@ def test_a_changed_parameter_makes_what_depends_on_it_again(workbook):
     assert code == 0, said
     assert workbook.calls() == ["06_stage2/curated", "08_submission/curated", "09_journal", "10_best"]
     assert (
-        "06_stage2/curated is made again (max_clip_s: 6.0, now 7.0); the old one is kept in outputs/replaced/1" in said
+        "06_stage2/curated is made again (max_clip_s: 6.0 there, 7.0 now); the old one is kept in outputs/replaced/1"
+        in said
     )
     assert (workbook.root / "outputs/replaced/1/demo/06_stage2/curated/result.json").is_file()
     workbook.profile(n_mels=32)
     code, said = workbook.run()
     assert code == 0 and len(workbook.calls()) == DEMO, said
+
+
+def test_changed_data_stop_the_run_and_again_makes_what_differs_anew(workbook):
+    data = write_set(workbook.root / "data")
+    asked = "--run", "mine", "--data", str(data)
+    made_of = {"labels": changes.now(workbook.root / "outputs" / "mine", {}, data, None)["labels"]}
+    assert workbook.run(*asked, MADE_OF=json.dumps(made_of))[0] == 0
+    workbook.calls()
+    assert workbook.run(*asked)[0] == 0 and workbook.calls() == []  # the same data
+    table = data / "train_curated.csv"
+    table.write_text(table.read_text().replace(",b", ",a", 1))
+    whole = workbook.results()
+    code, said = workbook.run(*asked)
+    assert code == 1 and workbook.calls() == [] and workbook.results() == whole
+    assert "outputs/mine was made from other data than are there now" in said
+    assert "04_kfold/curated: labels of curated clips: " in said
+    assert f"make run RUN=mine PROFILE=demo DATA={data} AGAIN=1" in said
+    now = {"labels": changes.now(workbook.root / "outputs" / "mine", {}, data, None)["labels"]}
+    assert now != made_of
+    code, said = workbook.run(*asked, "--again", MADE_OF=json.dumps(now))
+    assert code == 0 and "04_kfold/curated is made again (labels of curated clips" in said
+    assert len(workbook.calls()) == DEMO
+    assert (workbook.root / "outputs" / "replaced" / "1" / "mine" / "04_kfold" / "curated").is_dir()
+    assert workbook.run(*asked)[0] == 0 and workbook.calls() == []
+
+
+def test_results_of_other_code_are_kept_and_said_and_again_makes_them_anew(workbook):
+    path = workbook.root / "lib" / "augment.py"
+    path.write_text(path.read_text().replace("GAIN_DB = 6.0", "GAIN_DB = 6.0  # louder"))
+    code, said = workbook.run()
+    assert code == 0 and "other code" not in said  # a comment
+    path.write_text(path.read_text().replace("GAIN_DB = 6.0", "GAIN_DB = 7.0"))
+    code, said = workbook.run()
+    assert code == 0 and workbook.calls() == []
+    assert "results were made by other code than what lies here now (02_features" in said
+    assert "make run PROFILE=demo AGAIN=1" in said
+    code, said = workbook.run("--again")
+    made = workbook.calls()
+    assert code == 0 and "04_kfold/curated/without_0_1" in made and "01_eda" not in made, said
+    assert "other code" not in workbook.run()[1]
 
 
 def test_a_changed_notebook_is_run_again_and_what_reads_it(workbook):
@@ -375,7 +418,8 @@ def test_a_profile_that_lacks_keys_is_told(tmp_path, monkeypatch):
 
 
 def write_set(root, *, noisy=True):
-    """Kaggle's tables, and files that would be audio."""
+    """Kaggle's tables, and clips of noise."""
+    rng = np.random.default_rng(0)
     rows = pd.DataFrame({"fname": [f"{i}.wav" for i in range(10)], "labels": ["a", "b"] * 5})
     tables = {"train_curated": rows, "test": pd.DataFrame({"fname": ["t.wav"], "a": 0, "b": 0})}
     if noisy:
@@ -384,7 +428,7 @@ def write_set(root, *, noisy=True):
         (root / name).mkdir(parents=True)
         table.to_csv(root / f"{'sample_submission' if name == 'test' else name}.csv", index=False)
         for fname in table["fname"]:
-            (root / name / fname).touch()
+            soundfile.write(root / name / fname, 0.1 * rng.standard_normal(800), 8000)
     return root
 
 

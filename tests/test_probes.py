@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib import probes, readouts
+from lib import metrics, probes, readouts
 from lib.nested import Scored
 from lib.readouts import Reader
 
@@ -23,6 +23,7 @@ def test_shift_feeds_what_it_says(second):
     design, read = second
     table = probes.shift(design, read)
     assert len(table) == 8 and table["p_holm"].between(0, 1).all()
+    assert (table["verdict"] == "screened").all()
     rows = table.set_index(["model", "fed"])
     assert (table["n_seeds"] == 2).all()  # the two pair models that saw neither are no further seeds
     assert rows.loc[("conv1d", "averaged after"), "lwlrap_diff"] > 0.1
@@ -42,6 +43,26 @@ def test_picking_on_the_reported_fold_pretends_at_least_what_is_honest(second):
     assert len(table) == 6 and table["n"].sum() == 2 * 48
     assert (table["picked there"] >= table["chosen elsewhere"] - 1e-12).all()
     assert (table["picked there"] > table["chosen elsewhere"]).any()  # conv1d was there to be picked
+    assert (table["tries"] == 4).all()  # two models of two seeds
+    every = np.concatenate(list(read.scores.values()))
+    here = (design.clips["fold"] == 1).to_numpy()
+    spread = metrics.spread(design.targets.to_numpy()[here], every[:, here], design.groups[here])
+    row = table.set_index(["outer", "metric"]).loc[(1, "lwlrap")]
+    assert row["by chance"] == pytest.approx(spread["lwlrap"] * metrics.expected_best(4))
+
+
+def test_what_was_picked_is_told_with_tries_clips_and_chance():
+    columns = {"chosen elsewhere": -0.02, "picked there": 0.08, "by chance": 0.09, "tries": 18, "n": 29}
+    spread = 0.09 / metrics.expected_best(18)
+    table = pd.DataFrame({"outer": [0, 1], "metric": "hit_rate", **columns, "spread": spread})
+    told = probes.picked(table)
+    assert "the best of 18 models and seeds gains +0.080 in hit rate on 29 clips" in told
+    assert "as many equally good ones would gain +0.090 by chance" in told and "it gains -0.020" in told
+    # .0494 on 29 clips is .0085 on 990; times .846
+    assert "the best of 3 on some 990 clips, chance would give +0.007; a gain of +0.040 vanished there" in told
+    assert told.endswith("picking does not explain it, and what does is not settled.")
+    assert probes.picked(table.assign(spread=10 * spread)).endswith("vanished there.")
+    assert probes.picked(table.assign(tries=1)) == "One model of one seed: nothing was picked."
 
 
 def test_less_data_is_less_data(second):

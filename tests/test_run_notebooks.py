@@ -79,7 +79,7 @@ def contents(folder):
 def result(folder):
     """result.json, after checking that it holds what the contract says."""
     told = json.loads((folder / "result.json").read_text())
-    assert set(told) == {"notebook", "parameters", "data", "labels", "folds", "metrics", "verdict", "says"}
+    assert set(told) == {"notebook", "parameters", "data", "audio", "labels", "folds", "metrics", "verdict", "says"}
     assert set(told["metrics"]) == METRICS | {"baseline_lwlrap", "complete"}
     assert f"{told['metrics']['lwlrap']:.3f}" in told["says"]
     return told
@@ -319,6 +319,8 @@ def clips_are_read_nested_once_all_pair_models_are_there(tmp, data):
         *("weights.safetensors", "weights.json", "manifest.json", "result.json"),
         *(["changed.png"] if len(pd.read_csv(home / "changed.csv")) else []),
     }
+    drawn = pd.read_csv(home / "random_windows.csv")
+    assert "n_seeds" not in drawn and drawn["n_draws"].max() == 10  # draws of windows are no seeds
     told = json.loads((home / "manifest.json").read_text())["clips"]
     dealt = pd.read_csv(OUTPUTS / f"{NAME}-stage2" / "folds.csv").set_index("fname")
     nested = [use for use in told["uses"] if use["outer"] is not None]

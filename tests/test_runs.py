@@ -240,7 +240,7 @@ def settled(**parts):
     return {name: start(**which) for name, which in parts.items()}
 
 
-def test_overwriting_with_the_same_configuration_throws_away_this_part_and_what_was_pooled():
+def test_overwriting_with_the_same_configuration_moves_this_part_and_what_was_pooled():
     made = settled(first={"fold": 0}, second={"fold": 1}, pooled={"fold": -1}, pair={"fold": 0, "holdout_fold": 1})
     start(overwrite=True).settle(data="d1")
     assert [name for name, run in made.items() if run.done] == ["second", "pair"]
@@ -256,7 +256,7 @@ def test_overwriting_with_another_configuration_throws_away_the_variant_and_no_m
     assert not left_over(made["first"].folder.parent.parent)
 
 
-def test_a_notebook_without_variants_throws_away_its_own_folder_alone(root):
+def test_a_notebook_without_variants_moves_its_own_folder_alone(root):
     other = settled(other={})["other"]
     eda = runs.start(dict(FLAT), "01_eda")
     eda.settle(data="d1")
@@ -270,17 +270,68 @@ def test_a_notebook_without_variants_throws_away_its_own_folder_alone(root):
     assert other.done
 
 
-def test_a_kill_while_throwing_away_leaves_nothing_that_looks_done(monkeypatch):
+def test_what_is_overwritten_is_moved_aside_whole(root):
     run = settled(first={})["first"]
-
-    def killed(*_, **__):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(files.tempfile.TemporaryDirectory, "__exit__", killed)
-    with pytest.raises(KeyboardInterrupt):
+    for number in (1, 2):
         start(overwrite=True).settle(data="d1")
-    assert not run.done
-    assert not run.folder.exists()
+        assert not run.done
+        old = root / "outputs" / "replaced" / str(number) / run.folder.relative_to(root / "outputs")
+        assert json.loads((old / "result.json").read_text())["metrics"]["lwlrap"] == 0.5
+        finish(run)
+    unfinished = start(fold=1, variant="other")
+    unfinished.settle(data="d1")
+    start(fold=1, variant="other", overwrite=True).settle(data="d1")  # nothing in it that anybody could read
+    assert not list((root / "outputs" / "replaced").rglob("other"))
+
+
+def test_a_refused_call_binds_nobody(root):
+    refused = start(lr=0.9)
+    refused.settle(data="d1")  # what is refused after this leaves a configuration, and no result
+    corrected = start()
+    corrected.settle(data="d1")
+    finish(corrected)
+    with pytest.raises(ValueError, match="lr: 0.1 there, 0.9 now"):
+        start(lr=0.9).settle(data="d1")
+
+
+def test_a_result_does_not_come_to_lie_under_another_configuration(root):
+    slow = start()
+    slow.settle(data="d1")
+    start(lr=0.9).settle(data="d1")  # meanwhile, while nothing was finished
+    with pytest.raises(ValueError, match=r"written anew meanwhile \(lr: 0.9 there, 0.1 now\)"):
+        finish(slow)
+    assert not slow.done
+
+
+def test_what_is_made_of_other_data_is_refused_and_named(root):
+    base = settled(first={})["first"].variant
+    labels, audio = {"curated": "l1", "noisy": "l2"}, {"curated": "a1"}
+    files.write_json(base / "configuration.json", {"labels": labels, "audio": audio, "folds": "f1", "lr": 7})
+    reader = runs.start(dict(FLAT), "06_other")
+    reader.settle(base, labels={"curated": "l1"}, audio={"curated": "a1", "test": "a9"}, folds="f1")
+    for changed, named in (
+        ({"labels": {"curated": "l9"}}, "labels of curated clips: 'l1' there, 'l9' now"),
+        ({"audio": {"curated": "a9"}}, "audio of curated clips: 'a1' there, 'a9' now"),
+        ({"folds": "f9"}, "folds: 'f1' there, 'f9' now"),
+    ):
+        with pytest.raises(ValueError, match=f"{named}.*make run RUN=.* AGAIN=1"):
+            reader.settle(base, **{"labels": labels, "audio": audio, "folds": "f1", **changed})
+
+
+def test_results_of_other_code_are_read_and_said(monkeypatch, recwarn):
+    made = settled(first={}, second={"fold": 1})
+    again = start()
+    again.settle(data="d1")
+    assert again.other_code == [] and not recwarn
+    monkeypatch.setattr(runs.code, "digest", lambda notebook: "another")
+    with pytest.warns(UserWarning, match="Made by other code than what lies here now: .*without_0.* AGAIN=1"):
+        again.settle(data="d1")
+    pooled = start(fold=-1)
+    with pytest.warns(UserWarning, match="without_0.*without_1"):
+        pooled.settle(data="d1")
+    finish(pooled)
+    told = json.loads((pooled.folder / "manifest.json").read_text())
+    assert told["code"] == "another" and len(told["other_code"]) == len(made)
 
 
 # what is written
@@ -340,7 +391,8 @@ def test_result_json_holds_what_the_contract_says():
         "says": "half",
     }
     manifest = json.loads((run.folder / "manifest.json").read_text())
-    assert {"finished", "commit", "dirty", "device", "threads", "versions", "seconds", "read", "clips"} == set(manifest)
+    made_by = {"commit", "dirty", "code", "other_code", "device", "threads", "versions"}
+    assert made_by | {"finished", "seconds", "read", "clips"} == set(manifest)
     assert manifest["clips"] == {"train": ["a"], "scored": ["b"]}
     assert manifest["read"] == {"data": "d1", "folds": "f1"}
     assert {"python", "torch", "fastai", "numpy"} <= set(manifest["versions"])
@@ -409,7 +461,9 @@ def test_overwrite_throws_a_part_away_but_an_experiment_only_with_another_config
     """02, 03 and 07 hold trials that settle one by one; 06 has several seeds too, but is one part."""
     for notebook, more, stays in (("06_stage2", {}, False), ("02_features", {"tabulate": True}, True)):
         values = {**FLAT, "seeds": [1], **more}
-        runs.start(values, notebook).settle(folds="f")
+        run = runs.start(values, notebook)
+        run.settle(folds="f")
+        finish(run)
         kept = root / "outputs" / "r" / notebook / "kept"
         kept.write_text("")
         runs.start({**values, "overwrite": True}, notebook).settle(folds="f")

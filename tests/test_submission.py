@@ -1,10 +1,12 @@
 """Tests of lib.submission: the scores of a plain pipeline, whatever the clips, the rows and the time are like."""
 
+import shutil
 import subprocess
 import sys
 import zipfile
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -57,9 +59,14 @@ def asked(tmp_path):
                 soundfile.write(tmp_path / "test" / fname, noise, 8000)
         table = pd.DataFrame({"fname": list(clips) if rows is None else rows})
         table.assign(**dict.fromkeys(classes, 0)).to_csv(tmp_path / "sample_submission.csv", index=False)
-        return datasets.load_test(tmp_path)
+        return submission.read_clips(run_on(tmp_path))[0]
 
     return make
+
+
+def run_on(folder):
+    """A run whose data, results and caches lie in one folder."""
+    return SimpleNamespace(folder=folder, home=folder, cache=folder, data_dir=lambda: folder)
 
 
 def choosing(packed, method, *, kind="pooling", parameter=None):
@@ -263,7 +270,8 @@ def test_without_a_budget_nothing_is_dropped(asked, packed):
 
 def written(asked, folder):
     data = asked({"a.wav": 0.5, "b.wav": 0.5, "c.wav": None})
-    how = pd.DataFrame({"fname": list("abc"), "n_windows": 1, "n_models": 2, "hop_s": 0.1, "problem": ["", "", "NaN"]})
+    how = pd.DataFrame({"fname": ["a.wav", "b.wav", "c.wav"], "n_windows": 1, "n_models": 2, "hop_s": 0.1})
+    how["problem"] = ["", "", "NaN"]
     scores = np.random.default_rng(0).random((3, 3)) ** 30
     submission.write(folder, data, submission.Prediction(scores, how, []))
     return data, scores, how
@@ -279,6 +287,26 @@ def test_written_and_read_again(asked, tmp_path, monkeypatch):
     monkeypatch.setattr(submission.runs, "IN_KERNEL", True)
     written(asked, tmp_path / "run")
     assert (tmp_path / "kernel/submission.csv").read_bytes() == (tmp_path / "run/submission.csv").read_bytes()
+
+
+def test_a_submission_that_lacks_clips_is_made_again_and_one_of_changed_clips_stays(asked, tmp_path):
+    home = tmp_path / "outputs" / "mine"
+    run = run_on(tmp_path)
+    run.folder, run.home = home / "08_submission" / "curated", home
+    data, _, _ = written(asked, run.folder)  # c.wav is not there
+    (run.folder / "result.json").write_text("{}")
+    old = tmp_path / "outputs" / "replaced" / "1" / "mine" / "08_submission" / "curated"
+    (tmp_path / "test" / "b.wav").rename(tmp_path / "b.wav")
+    submission.read_clips(run)
+    assert (run.folder / "result.json").is_file()  # what was scored is another clip now: for a person to decide
+    (tmp_path / "b.wav").rename(tmp_path / "test" / "b.wav")
+    shutil.copy(tmp_path / "test" / "a.wav", tmp_path / "test" / "c.wav")
+    again, digests = submission.read_clips(run)
+    assert not run.folder.exists() and (old / "submission.csv").is_file()
+    assert (
+        digests.keys() == {"labels", "audio"}
+        and again.clips["content"].tolist()[2] != data.clips["content"].tolist()[2]
+    )
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,9 @@ from lib import journal_plots, metrics, oof, variants
 
 def test_variants_are_compared_with_the_base_on_top(tmp_path):
     base = make_variant(tmp_path / "mine", right=0.9)
-    worse = make_variant(tmp_path / "mine", "worse", right=0.3, lr=0.5, data="another cache")
-    make_variant(tmp_path / "mine", "same", right=0.9, train_set="curated_noisy")
+    worse = make_variant(tmp_path / "mine", "worse", right=0.3, lr=0.5)
+    labels = {"curated": "1" * 12, "noisy": "2" * 12}
+    make_variant(tmp_path / "mine", "same", right=0.9, train_set="curated_noisy", labels=labels)
     found = variants.against_base(tmp_path / "mine")
     assert found.refused == []
     table = found.table.set_index("variant")
@@ -20,7 +21,8 @@ def test_variants_are_compared_with_the_base_on_top(tmp_path):
     one, other = (oof.read(folder / "pooled", 2) for folder in (base, worse))
     expected = metrics.compare(one.targets, one.scores, other.scores, one.groups)
     assert table.loc["worse", "lwlrap_diff"] == pytest.approx(expected["lwlrap_diff"]) == pytest.approx(-0.3)
-    assert (table.loc["worse", "verdict"], table.loc["same", "verdict"]) == ("dropped", "unclear")
+    assert table.loc["worse", "lwlrap_diff_high"] < 0
+    assert (table.loc["worse", "verdict"], table.loc["same", "verdict"]) == ("screened", "screened")  # one seed a side
     assert set(found.curves["variant"]) == set(table.index) and set(found.curves["model"]) == {"without_0", "without_1"}
 
 
@@ -31,8 +33,9 @@ def test_the_answer_is_told_with_what_it_cost(tmp_path):
     make_variant(tmp_path / "mine", "short", right=0.9, epochs=1, **pixels)
     found = variants.against_base(tmp_path / "mine")
     alike, short = variants.says(found).split(". short ")
-    assert alike.startswith("alike against the base: lwlrap -0.300 (-0.") and alike.endswith("), dropped")
-    assert short.endswith("unclear, but at 0.25 times the compute (epochs x pixels).")
+    assert alike.startswith("alike against the base: lwlrap -0.300 (-0.") and alike.endswith("), screened")
+    assert "screened, but at 0.25 times the compute (epochs x pixels). Each interval holds alone" in short
+    assert short.endswith("no verdict is drawn from it.")
     assert variants.shown(found)["compute"].tolist() == [1, 1, 0.25]
     assert variants.says(variants.against_base(tmp_path / "none")) == ""
 
@@ -55,14 +58,21 @@ def test_the_base_alone_is_a_table_of_one(tmp_path):
     ("setting", "reason"),
     [
         ({"folds": "a" * 12}, "Their folds are aaaaaaaaaaaa, those of the base ffffffffffff"),
-        ({"labels": "a" * 12}, "Their labels are aaaaaaaaaaaa, those of the base 111111111111"),
+        (
+            {"labels": {"curated": "a" * 12}},
+            "They were made of other clips (labels of curated clips: 'aaa",
+        ),
+        (
+            {"audio": {"curated": "a" * 12}},
+            "They were made of other clips (audio of curated clips: 'aaa",
+        ),
         ({"done": 1}, "Folds [1] are still to be trained."),
         ({"n_folds": 4, "done": 0}, "Folds [0, 1, 2, 3] are still to be trained."),
     ],
 )
 def test_what_cannot_be_compared_is_refused_with_its_reason(tmp_path, setting, reason):
     make_variant(tmp_path / "mine")
-    make_variant(tmp_path / "mine", "good", right=0.5)
+    make_variant(tmp_path / "mine", "good", right=0.5, audio={"curated": "0" * 12, "noisy": "b"})
     make_variant(tmp_path / "mine", "odd", right=0.0, **setting)
     found = variants.against_base(tmp_path / "mine")
     assert found.table["variant"].tolist() == ["curated", "good"] and "odd" not in set(found.curves["variant"])
@@ -83,7 +93,7 @@ def test_another_run_can_be_the_base_if_its_folds_are_the_same(tmp_path):
     make_variant(tmp_path / "mine", right=0.2, lr=0.5)
     found = variants.against_base(tmp_path / "mine", tmp_path / "base")
     assert found.table["variant"].tolist() == ["curated", "mine/curated"]
-    assert found.table["verdict"].tolist()[1] == "dropped" and found.table["changed"].tolist()[1] == "lr 0.5"
+    assert found.table["verdict"].tolist()[1] == "screened" and found.table["changed"].tolist()[1] == "lr 0.5"
     make_variant(tmp_path / "third", folds="a" * 12)
     found = variants.against_base(tmp_path / "third", tmp_path / "base")
     assert found.table["variant"].tolist() == ["curated"]

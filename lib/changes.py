@@ -1,0 +1,103 @@
+"""What has changed since a run was made: labels, audio and folds of its data set.
+
+A notebook refuses by itself what does not fit (`Run.settle`); the pipeline asks here before it starts one, since it
+starts none where all results are there.
+
+Conventions
+-----------
+digests : "labels" and "audio" by subset, "folds"; as the notebooks write them into configuration.json. Two of them are
+          compared in what both know.
+
+Used in: `pipeline`, `submission`.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+
+from lib import audio, audit, datasets, folds, parameters
+from lib.files import read_json
+
+__all__ = ["has_come_since", "now", "of_test", "since"]
+
+
+def since(home: Path, params: Mapping[str, object], data_dir: Path, folds_csv: Path | None) -> dict[str, str]:
+    """Which parts of a run were made from other data than lie there now, each with what differs, in words.
+
+    Parameters
+    ----------
+    home : outputs/<run>
+    params : n_folds and esc10_only
+    data_dir, folds_csv : where they lie; no folds_csv: the run makes its folds
+
+    Returns
+    -------
+    Part (such as "04_kfold/curated", and "folds.csv") -> the difference; empty where nothing differs
+    """
+    made = sorted(path for path in home.rglob("configuration.json") if any(path.parent.rglob("result.json")))
+    if not made:
+        return {}
+    here, found = now(home, params, data_dir, folds_csv), {}
+    for path in made:
+        part = path.parent.relative_to(home)
+        if part.parts[0] == "08_submission":  # asks for more than the test clips that can be used
+            of_part, contents = of_test(datasets.load_test(data_dir), home.parent / "cache")
+            if has_come_since(path.parent, contents):
+                continue
+        else:
+            of_part = here
+        if differ := parameters.other_data(read_json(path), of_part):
+            found[part.as_posix()] = differ
+    return found
+
+
+def now(home: Path, params: Mapping[str, object], data_dir: Path, folds_csv: Path | None) -> dict[str, object]:
+    """The digests of a data set as it lies there; see `since`. What the caches could not decode is left out."""
+    with_audio = bool(datasets.with_audio(data_dir))
+    data = datasets.load(data_dir, with_audio=with_audio, esc10_only=bool(params.get("esc10_only")))
+    found: dict[str, object] = {}
+    if with_audio:
+        found["audio"] = audio.contents(data.clips, home.parent / "cache")
+        for subset, content in found["audio"].items():
+            for listed in sorted((home.parent / "cache").glob(f"logmel-*/{subset}-{content}/problems.csv"))[:1]:
+                data = data.without(audit.read(listed))
+    found["labels"] = datasets.label_digests(data.clips, data.classes)
+    curated = data.clips.query("subset == 'curated'")
+    if (home / "folds.csv").is_file() and len(curated):
+        targets = datasets.targets(curated, data.classes)
+        given = (
+            folds.read(folds_csv, curated) if folds_csv else folds.make(curated, targets, params["n_folds"], folds.SEED)
+        )
+        found["folds"] = folds.digest(given)
+    return found
+
+
+def of_test(data: datasets.Dataset, cache: Path) -> tuple[dict[str, dict[str, str]], pd.Series]:
+    """The digests of test clips (from `datasets.load_test`), and the hash of each clip's file, by fname.
+
+    Parameters
+    ----------
+    cache : folder of caches
+    """
+    clips = data.clips.drop_duplicates("fname")
+    contents = pd.Series(
+        audio.content_hashes(clips["path"], cache / "hashes.csv"), index=clips["fname"], name="content"
+    )
+    found = {"labels": datasets.label_digests(clips, data.classes), "audio": audio.contents(clips, cache)}
+    return found, contents
+
+
+def has_come_since(folder: Path, contents: pd.Series) -> bool:
+    """Whether a submission may be made again unasked: some of its clips had no scores, and those that had are the same.
+
+    Parameters
+    ----------
+    folder : of the submission
+    contents : as from `of_test`
+    """
+    if not (folder / "how.csv").is_file():
+        return False
+    how = pd.read_csv(folder / "how.csv", dtype=str, keep_default_na=False).set_index("fname")
+    scored = how[how["problem"] == ""]
+    return len(scored) < len(how) and scored["content"].equals(contents.reindex(scored.index))

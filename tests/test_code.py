@@ -1,0 +1,124 @@
+"""Tests of lib.code: the digest moves with what computes numbers, and with nothing else."""
+
+import ast
+import json
+from importlib import resources
+from pathlib import Path
+
+import pytest
+
+from lib import code
+
+LIB = Path(code.__file__).parent
+
+
+@pytest.fixture
+def copy(tmp_path, monkeypatch):
+    """lib/ as it lies, to be edited: edit(module, old, new), and the digests of the copy."""
+    for path in LIB.rglob("*.py"):
+        place = tmp_path / "lib" / path.relative_to(LIB)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(path.read_text(encoding="utf-8"), encoding="utf-8")
+    monkeypatch.setattr(resources, "files", lambda _: tmp_path / "lib")
+
+    def edit(module, old="", new=""):
+        path = tmp_path / "lib" / f"{module}.py"
+        assert path.read_text().count(old) >= 1
+        path.write_text(path.read_text().replace(old, new, 1))
+
+    def digests():
+        for remembered in (code._digest, code._modules):
+            remembered.cache_clear()
+        return {notebook: code.digest(notebook) for notebook in code.ENTRIES}
+
+    yield edit, digests, tmp_path / "lib"
+    for remembered in (code._digest, code._modules):
+        remembered.cache_clear()
+
+
+def changed(before, after):
+    return {notebook for notebook in before if before[notebook] != after[notebook]}
+
+
+TRAINED = {"02_features", "03_augmentation", "04_kfold", "05_curation", "06_stage2", "07_ensemble", "10_best"}
+
+
+@pytest.mark.parametrize(
+    ("module", "old", "new", "moved"),
+    [
+        ("features", "decibels.max() - settings.top_db", "decibels.max() + settings.top_db", set(code.ENTRIES)),
+        ("augment", "GAIN_DB = 6.0", "GAIN_DB = 7.0", TRAINED),
+        ("learners", "WEIGHT_DECAY = 0.01", "WEIGHT_DECAY = 0.02", TRAINED),
+    ],
+)
+def test_what_computes_numbers_moves_the_digests_of_what_is_made_with_it(copy, module, old, new, moved):
+    edit, digests, _ = copy
+    before = digests()
+    edit(module, old, new)
+    found = changed(before, digests())
+    assert found == moved
+
+
+def test_a_comment_a_docstring_an_annotation_a_figure_and_the_words_of_an_error_move_none(copy):
+    edit, digests, lib = copy
+    before = digests()
+    edit("augment", "GAIN_DB = 6.0", "# louder, softer\nGAIN_DB = 6.0  # dB")
+    edit("plots", "def ", "def unheard_of() -> None:\n    print('figure')\n\n\ndef ")
+    edit("learners", '"""Train a model and score the clips', '"""Train one model and score all clips')
+    edit("learners", "model: str,", "model: 'str',")
+    edit("learners", "training clips: at least 2 are needed", "training clips: two or more are needed")
+    edit("files", "MB free", "megabytes free")  # where bytes lie is no number
+    assert changed(before, digests()) == set()
+
+
+def test_a_move_to_another_module_moves_none(copy):
+    edit, digests, lib = copy
+    before = digests()
+    source = (lib / "audio.py").read_text()
+    start, end = source.index("def _mono("), source.index("def _check_riff(")
+    (lib / "sound").mkdir()
+    (lib / "sound" / "mixing.py").write_text(
+        "import numpy as np\n\nfrom lib.audio import CANCELLED, AudioError\n\n\n" + source[start:end].rstrip() + "\n"
+    )
+    (lib / "audio.py").write_text(source[:start] + source[end:])
+    edit("audio", "from lib.files import", "from lib.sound import mixing\nfrom lib.files import")
+    text = (lib / "audio.py").read_text()
+    assert "_mono(" in text
+    (lib / "audio.py").write_text(text.replace("_mono(", "mixing._mono("))
+    assert changed(before, digests()) == set()
+
+
+def test_it_reaches_what_frames_batches_training_and_scoring_are_made_of():
+    modules = code._modules()
+    todo = [(f"lib.{entry.split('.')[0]}", entry.split(".")[1]) for entry in code.ENTRIES["04_kfold"]]
+    reached = set()
+    while todo:
+        at = todo.pop()
+        if at not in reached and at[1] in modules.get(at[0], {}):
+            reached.add(at)
+            todo += modules[at[0]][at[1]][1]
+    names = {".".join(at).removeprefix("lib.") for at in reached}
+    assert {"features.LogMel", "audio.read", "batches.Training", "augment.spec_augment", "callbacks.mixing"} <= names
+    assert {"learners.fit", "models.WindowModel", "windows.rolling", "metrics.lwlrap", "folds.assert_no_leak"} <= names
+    assert not {name for name in names if name.split(".")[0] in ("plots", "runs", "journal", "report", "kaggle")}
+
+
+def test_an_entry_point_that_is_not_there_is_refused(monkeypatch):
+    monkeypatch.setitem(code.ENTRIES, "04_kfold", ("learners.train_folds",))
+    with pytest.raises(LookupError, match="does not define each of learners.train_folds once"):
+        code.digest("04_kfold")
+
+
+def test_results_without_a_digest_or_with_another_one_are_by_other_code(tmp_path):
+    for name, made in {"a": {"code": code.digest("04_kfold")}, "b": {"code": "0" * 12}, "c": {}}.items():
+        part = tmp_path / "run" / "04_kfold" / name
+        part.mkdir(parents=True)
+        (part / "result.json").write_text("{}")
+        (part / "manifest.json").write_text(json.dumps(made))
+    assert code.by_other_code([tmp_path / "run"], tmp_path) == ["run/04_kfold/b", "run/04_kfold/c"]
+
+
+def test_every_notebook_that_computes_has_entry_points():
+    notebooks = {path.stem for path in (LIB.parent / "notebooks").glob("[01]*.ipynb")}
+    assert notebooks - {"09_journal"} <= code.ENTRIES.keys()
+    assert all(ast.parse(entry) for entries in code.ENTRIES.values() for entry in entries)
