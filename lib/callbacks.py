@@ -22,6 +22,7 @@ from fastai.callback.mixup import CutMix, MixHandler, MixUp
 from fastai.learner import Learner
 from safetensors import safe_open
 from safetensors import torch as safetensors
+from torch.distributions import AffineTransform, TransformedDistribution
 from tqdm import tqdm
 
 from lib.augment import add_powers, from_power, louder, to_power, wrapped
@@ -31,6 +32,7 @@ __all__ = ["MIXES", "Checkpoint", "Curve", "Diverged", "ImageSize", "Reseed", "i
 
 VALIDATIONS = 20  # points of the learning curve
 CHECKPOINT_S = 30.0  # s between checkpoints: a killed training loses that and an epoch at most
+OR_SHARE = 0.25  # of the picture: the least that the second window has under mixup_or_bounded
 OVERLAY_SHARE, OVERLAY_DB = 0.5, 6.0  # how many windows get a second sound, and how its level is changed, +- dB
 
 
@@ -39,11 +41,15 @@ class Diverged(ValueError):
 
 
 class MixUpOr(MixUp):
-    """MixUp whose labels are those of both windows; `whole`: each at 1, else sharing 1."""
+    """MixUp whose labels are those of both windows; `whole`: each at 1, else sharing 1.
 
-    def __init__(self, alpha: float, whole: bool) -> None:
+    least : share of the picture that each window has at least: weights are drawn from [least, 1 - least]
+    """
+
+    def __init__(self, alpha: float, whole: bool, least: float = 0.0) -> None:
         super().__init__(alpha)
         self.whole = whole
+        self.distrib = TransformedDistribution(self.distrib, AffineTransform(least, 1 - 2 * least))
 
     def before_batch(self) -> None:
         y = self.y
@@ -85,6 +91,7 @@ class Overlay(MixHandler):
 MIXES = {
     "mixup": lambda alpha, whole, in_db: MixUp(alpha),
     "mixup_or": lambda alpha, whole, in_db: MixUpOr(alpha, whole),
+    "mixup_or_bounded": lambda alpha, whole, in_db: MixUpOr(alpha, whole, OR_SHARE),
     "mixup_power": lambda alpha, whole, in_db: MixUpPower(alpha, in_db),
     "cutmix": lambda alpha, whole, in_db: CutMix(alpha),
     "overlay": lambda alpha, whole, in_db: Overlay(whole, in_db),
@@ -96,6 +103,8 @@ def mixing(mix: str, alpha: float, loss: str, in_db: Sequence[bool]) -> list[Cal
 
     mixup : the weighted mean of both log-mels and of their labels (Zhang et al. 2018)
     mixup_or : the same picture, labelled with all classes of both
+    mixup_or_bounded : as mixup_or, but no window has less than OR_SHARE of the picture, so none is labelled that is
+        hardly there; the weight is that of the Beta distribution, drawn in to [OR_SHARE, 1 - OR_SHARE]
     mixup_power : the weighted mean of both powers, and of their labels
     cutmix : a rectangle of one in the other; labels by area (Yun et al. 2019)
     overlay : both sounds whole, labelled with all classes of both; half of the windows

@@ -156,10 +156,11 @@ def members(table: pd.DataFrame) -> Figure:
 
     Parameters
     ----------
-    table : variant (strategy), single (mean lwlrap of the members), lwlrap (of their average), disagreement, n_members
+    table : variant (strategy), single (mean lwlrap of the members), lwlrap (of their average), disagreement, n_members;
+        rows that compare two strategies have none of these
     """
     figure, axes = plt.subplots(figsize=(8, 4.6), layout="constrained")
-    for i, row in enumerate(table.itertuples()):
+    for i, row in enumerate(table.dropna(subset="single").itertuples()):
         axes.plot([row.disagreement] * 2, [row.single, row.lwlrap], color=f"C{i}", lw=1.5, alpha=0.7)
         axes.plot(row.disagreement, row.single, "o", mfc="white", color=f"C{i}", ms=8)
         label = f"{row.variant.replace('_', ' ')} ({row.n_members})"

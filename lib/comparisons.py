@@ -3,7 +3,8 @@
 Conventions
 -----------
 table : a row a variant, as `metrics.score_all` makes it: lwlrap_diff, lwlrap_diff_low, lwlrap_diff_high, level,
-    smallest_diff and verdict; NaN in the row of the base
+    smallest_diff and verdict; NaN in the row of the base. A row "<variant> against <rival>" compares these two, not the
+    variant with the base.
 verdict : kept, dropped or unclear; "screened" where there are too few seeds or folds for one, in every notebook. The
     verdicts of a table hold together, its intervals one by one (`metrics.compare_each`)
 
@@ -11,6 +12,8 @@ Used in: `experiments`, `ensembles`, `clipwise`, `probes`, `candidates`, `retrai
 """
 
 import pandas as pd
+
+from lib import metrics
 
 __all__ = ["DIFFERENCE", "MIN_SEEDS", "differences", "enough", "limits", "rows", "screened", "told"]
 __all__ += ["verdict"]
@@ -23,7 +26,7 @@ def differences(table: pd.DataFrame) -> dict[str, float]:
     """<variant>_lwlrap_diff, _low and _high of a table whose index names the variants; nothing where none has one."""
     if not set(DIFFERENCE) <= set(table):
         return {}
-    return {f"{name}_{key}": row[key] for name, row in table.iterrows() for key in DIFFERENCE}
+    return {f"{name.replace(' ', '_')}_{key}": row[key] for name, row in table.iterrows() for key in DIFFERENCE}
 
 
 def enough(n_seeds: int | pd.Series, n_folds: int, of: int) -> bool | pd.Series:
@@ -71,7 +74,9 @@ def told(row: object) -> str:
 
 def verdict(table: pd.DataFrame) -> str | None:
     """kept if a variant is; dropped if all are; None where rows are only screened; else, and where nothing is compared,
-    unclear."""
+    unclear. What a variant is against another one than the base decides nothing."""
+    if "variant" in table:
+        table = table[~table["variant"].str.contains(metrics.AGAINST, regex=False)]
     verdicts = set(table["verdict"].dropna()) if "verdict" in table else set()
     if "screened" in verdicts:
         return None

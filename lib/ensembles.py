@@ -3,13 +3,14 @@
 Conventions
 -----------
 One fold is the outer fold, held out from everything; "all data" are the other folds. A strategy is a way to spend
-`ensemble_epochs` passes over all data, a member one of its trainings (or, for swa, the average of weights):
+`ensemble_epochs` passes over all data, a member one of its trainings (or what is made of the weights of some):
 
 one         one model for a third of the passes: what "the epochs chosen beforehand" cost; the rest is not spent
 long        one model for all of the passes
+long_fresh  the same weights, their batch statistics (of BatchNorm) taken anew, as those of swa have to be
 seeds       three models for a third each, with other seeds; the first is `one`
 snapshots   three times a third, each going on from the weights of the last; their scores are averaged
-swa         the same three, their weights are averaged
+swa         the same three, their weights are averaged; compared with long_fresh as well, like with like
 folds_<k>   k models, each on all but one of k parts, so that together they cost the same passes
 
 Every member is a result of its own in 07_ensemble/<member>/without_<outer fold>/seed_<seed>. Scores are those of the
@@ -51,7 +52,9 @@ __all__ = [
 
 TIMES = 3  # members of seeds and snapshots
 SMALLEST = 1.0e-12
+WEIGHTS = "weights.safetensors"
 MEANS = ("arithmetic", "geometric", "rank")
+RIVALS = {"swa": "long_fresh"}  # compared beside what all are compared with: both have fresh batch statistics
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,8 @@ class Member:
     shift : of the seed
     k, part : which of k parts it does not see; k = 0: it sees all data
     start : member whose weights it goes on from
+    of : members whose weights are averaged; of one, they are its own
+    kept : whether its own weights are written, since other members are made of them
     """
 
     name: str
@@ -73,6 +78,8 @@ class Member:
     k: int = 0
     part: int = 0
     start: str = ""
+    of: tuple[str, ...] = ()
+    kept: bool = False
 
 
 def plan(passes: int, ks: list[int]) -> dict[str, list[Member]]:
@@ -91,14 +98,17 @@ def plan(passes: int, ks: list[int]) -> dict[str, list[Member]]:
     third = passes // TIMES
     if third < 1 or any(round(passes / (k - 1)) < 1 for k in ks):
         raise ValueError(f"ensemble_epochs={passes} is less than {max([TIMES, *ks])} models can share. Raise it.")
-    one = Member("one", third)
-    cycles = [Member(f"cycle_{i}", third, i, start=f"cycle_{i - 1}" if i > 1 else "one") for i in range(1, TIMES)]
+    one = Member("one", third, kept=True)
+    cycles = [
+        Member(f"cycle_{i}", third, i, start=f"cycle_{i - 1}" if i > 1 else "one", kept=True) for i in range(1, TIMES)
+    ]
     return {
         "one": [one],
-        "long": [Member("long", passes)],
+        "long": [Member("long", passes, kept=True)],
+        "long_fresh": [Member("long_fresh", 0, of=("long",))],
         "seeds": [one, *(Member(f"seed_{i}", third, i) for i in range(1, TIMES))],
         "snapshots": [one, *cycles],
-        "swa": [Member("swa", 0, start=cycles[-1].name)],
+        "swa": [Member("swa", 0, of=("one", *(cycle.name for cycle in cycles)))],
         **{
             f"folds_{k}": [Member(f"folds_{k}_{i}", round(passes / (k - 1)), k=k, part=i) for i in range(k)] for k in ks
         },
@@ -143,14 +153,17 @@ class Ensembles(datasets.Labelled):
     def table(self, base: str = "long") -> pd.DataFrame:
         """Every strategy, and its difference to `base` (levels and verdicts by Holm); best first.
 
+        Below them a row "<strategy> against <rival>" for RIVALS, with the difference of these two.
+
         Returns
         -------
         variant (strategy), passes, n_members, single (mean lwlrap of a member), lwlrap and hit_rate with intervals,
         disagreement, then as `metrics.compare_all`; verdicts are "screened" without all folds and three seeds
         """
         averages = {name: self.average(name) for name in self.windows}
-        scored = self.screened(pd.DataFrame(metrics.score_all(self.targets, averages, base, self.groups)))
-        table = pd.DataFrame([{"variant": name, **self._row(name)} for name in averages]).merge(scored, on="variant")
+        scored = self.screened(pd.DataFrame(metrics.score_all(self.targets, averages, base, self.groups, RIVALS)))
+        table = pd.DataFrame([{"variant": name, **self._row(name)} for name in averages])
+        table = table.merge(scored, how="right", on="variant")
         return table.sort_values("lwlrap", ascending=False, ignore_index=True)
 
     def screened(self, table: pd.DataFrame) -> pd.DataFrame:
@@ -213,7 +226,7 @@ def train(run: Run, cache: Cache, curated: pd.DataFrame, classes: list[str], dea
     for m, outer, seed in tqdm(trials, desc="members", unit="model"):
         trial = run.trial(m.name, folds.model_name(outer), seed, epochs=max(1, m.epochs))
         trial.settle(**run.read)
-        if not trial.done:
+        if not trial.done or (m.kept and not (trial.folder / WEIGHTS).is_file()):
             _train(trial, m, cache, curated, classes, _dealt(curated, classes, dealt, outer, m.k, seed), outer, n_folds)
         found = oof.read_windows(trial.folder)
         here = found["fold"] == outer
@@ -226,7 +239,8 @@ def train(run: Run, cache: Cache, curated: pd.DataFrame, classes: list[str], dea
         for name, some in strategies.items()
     }
     table = dealt[dealt["fold"].isin(asked)].merge(curated[["fname", "labels"]], on="fname").set_index("fname")
-    passes = members(run).groupby("strategy")["passes"].sum().to_dict() | {"swa": float(run.params["ensemble_epochs"])}
+    passes = members(run).groupby("strategy")["passes"].sum().to_dict()
+    passes |= {name: float(run.params["ensemble_epochs"]) for name in ("long_fresh", "swa")}  # of what they are made of
     return Ensembles(table.sort_index(), classes, fnames, shown, passes, n_folds)
 
 
@@ -338,7 +352,8 @@ def says(found: Ensembles, strategies: pd.DataFrame, parts_: pd.DataFrame) -> st
     n_seeds = len(next(iter(found.windows.values())))
     told = [
         f"On {len(found.clips)} clips of {found.clips['fold'].nunique()} of {found.n_folds} outer folds, {n_seeds} "
-        "seed(s), lwlrap: " + ", ".join(f"{r.variant} {r.lwlrap:.3f}" for r in strategies.itertuples()),
+        "seed(s), lwlrap: "
+        + ", ".join(f"{r.variant} {r.lwlrap:.3f}" for r in strategies.dropna(subset="lwlrap").itertuples()),
         "Parts, a table of its own: " + "; ".join(f"{r.part} {comparisons.told(r)}" for r in parts_.itertuples()),
         "Differences to one long training: "
         + "; ".join(
@@ -368,21 +383,19 @@ def _train(
     seed = trial.params["seed"] + 1000 * member.shift
     beside = trial.folder.parents[2]
     place = (folds.model_name(outer), trial.folder.name)
-    if member.name == "swa":
-        cycles = plan(TIMES, [])["snapshots"]
-        weights = [beside.joinpath(m.name, *place, "weights.safetensors") for m in cycles]
+    if member.of:
+        weights = [beside.joinpath(name, *place, WEIGHTS) for name in member.of]
         fit = _average_weights(trial, weights, cache, curated, classes, dealt, outer, cut, recipe, seed)
     else:
         model = folds.model_name(outer, n_folds + member.part if member.k else -1)
-        start = beside.joinpath(member.start, *place, "weights.safetensors") if member.start else None
-        keep = member.name == "one" or member.name.startswith("cycle_")
+        start = beside.joinpath(member.start, *place, WEIGHTS) if member.start else None
         some = (trial.folder, model, cache, curated, classes, dealt, network, cut, recipe, seed)
-        fit = learners.train_fold(*some, keep_weights=keep, start=start)
+        fit = learners.train_fold(*some, keep_weights=member.kept, start=start)
     clips = oof.read(trial.folder, 1)
     here = (clips.table["fold"] == outer).to_numpy()
     found = metrics.bootstrap(clips.targets[here], clips.scores[here], clips.groups[here])
     fit.pop("images_per_s", None)
-    trial.finish(found, "measured", f"lwlrap {found['lwlrap']:.3f} on {found['n']} clips.", clips=fit)
+    trial.finish(found, "measured", f"lwlrap {found['lwlrap']:.3f} on {found['n']} clips.", again=True, clips=fit)
 
 
 def _average_weights(
@@ -397,7 +410,7 @@ def _average_weights(
     recipe: learners.Recipe,
     seed: int,
 ) -> dict:
-    """The mean of several weights, its batch statistics taken anew from training windows; scores of the outer fold."""
+    """The mean of some weights, its batch statistics taken anew from training windows; scores of the outer fold."""
     held_out = dealt["fold"] == outer
     train, scored = (
         part.merge(curated[["fname", "labels"]], on="fname") for part in (dealt[~held_out], dealt[held_out])

@@ -36,6 +36,7 @@ __all__ = [
 ]
 
 SILENCE_DB = 40.0  # dB below the loudest frame: what the trimming variants cut
+RIVALS = {"progressive_224": "fixed_224"}  # beside the base: growing pictures end as large as these are throughout
 BALANCING = ("by_seconds", "by_effective_number", "augment_rare")  # asked class by class
 
 Table = dict[str, dict[str, object]]
@@ -79,6 +80,7 @@ def augmentation(base: dict[str, object]) -> Table:
         "no_mixup": {"mixup": 0.0},
         "mixup_alpha_1": {"mixup": 1.0},
         "mixup_or": {"mix": "mixup_or"},
+        "mixup_or_bounded": {"mix": "mixup_or_bounded"},
         "mixup_power": {"mix": "mixup_power"},
         "cutmix": {"mix": "cutmix"},
         "overlay": {"mix": "overlay"},
@@ -156,19 +158,21 @@ class Trials(datasets.Labelled):
 
     def table(self) -> pd.DataFrame:
         """A row a variant, base first, then from best to worst: its scores with 95 % intervals, and its difference to
-        the base (pairs over clips and seeds; levels, p and verdict by Holm over this table).
+        the base (pairs over clips and seeds; levels, p and verdict by Holm over this table). And a row
+        "<variant> against <rival>" for RIVALS, with the difference of these two.
 
         Without enough folds and seeds for verdicts the column says "screened"; "failed" where a training diverged.
         """
-        rows = metrics.score_all(self.targets, self.scores, "base", self.groups)
+        rows = metrics.score_all(self.targets, self.scores, "base", self.groups, RIVALS)
         found = pd.DataFrame(rows, columns=None if rows else ["variant"])
         if "verdict" in found:
             found = found.sort_values("lwlrap_diff", ascending=False, na_position="first")
             found = comparisons.screened(found, self.decides)
         failed = self.done.loc[self.done["problem"] != "", "variant"].drop_duplicates()
         lost = pd.DataFrame({"variant": failed, "verdict": "failed"})
-        epochs = self.done.drop_duplicates("variant")[["variant", "epochs"]]
-        return pd.concat([found, lost], ignore_index=True).merge(epochs, on="variant")
+        table = pd.concat([found, lost], ignore_index=True)
+        epochs = self.done.drop_duplicates("variant").set_index("variant")["epochs"]
+        return table.assign(epochs=table["variant"].str.split(" ").str[0].map(epochs))
 
     def speed(self) -> pd.DataFrame:
         """variant, seconds (of a trial, with scoring), images_per_s (training windows): medians over its trials."""

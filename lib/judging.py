@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from lib import curation, files, folds, models, oof, windows
+from lib import curation, datasets, files, folds, models, oof, windows
 from lib.cache import Cache
 from lib.files import whole_file, whole_folder
 from lib.models import activate
@@ -79,13 +79,17 @@ def check(judges: Path, dealt: pd.DataFrame) -> list[str]:
     return names
 
 
-def sources(judges: Path, dealt: pd.DataFrame) -> dict[str, str]:
-    """For `Run.settle`: digests of folds and of the pair models' weights, on which all that is kept depends.
+def sources(judges: Path, dealt: pd.DataFrame, clips: pd.DataFrame, classes: tuple[str, ...]) -> dict[str, object]:
+    """For `Run.settle`: digests of labels, folds and the pair models' weights, on which all that is kept depends.
 
     Raises as `check`.
     """
     weights = [(judges / name / "weights.safetensors").read_bytes() for name in check(judges, dealt)]
-    return {"folds": folds.digest(dealt), "judges": files.digest(*weights)}
+    return {
+        "labels": datasets.label_digests(clips, classes),
+        "folds": folds.digest(dealt),
+        "judges": files.digest(*weights),
+    }
 
 
 def roll(cache: Cache, clips: pd.DataFrame, cut: windows.Windows, gate_db: float) -> pd.DataFrame:

@@ -313,14 +313,15 @@ def feed(
 ) -> tuple[Training | Phases, Recipe]:
     """Batches of a training set, and the recipe with as many epochs as make equal compute.
 
-    All training sets show recipe.epochs * n_base windows, up to rounding; a warm-up takes half of them.
+    All training sets show recipe.epochs * n_base windows (or their `share` of these), up to rounding; a warm-up takes
+    half of them.
 
     Parameters
     ----------
     n_base : clips that the recipe's epochs are counted in: the curated clips of this model
     """
     parts = [chosen] if chosen.warm_up is None else [chosen.warm_up, chosen]
-    share = recipe.epochs * n_base / len(parts)
+    share = recipe.epochs * n_base * chosen.share / len(parts)
     epochs = [max(1, round(share / len(part.targets))) for part in parts]
     fed = [_batches(cache, part.rows, part.targets, cut, recipe, seed) for part in parts]
     training = fed[0] if len(fed) == 1 else Phases(*fed, epochs[0])

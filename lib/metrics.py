@@ -17,11 +17,13 @@ Conventions
 Used in: every notebook that states a score.
 """
 
+from collections.abc import Mapping
 from statistics import NormalDist
 
 import numpy as np
 
 __all__ = [
+    "AGAINST",
     "SCORES",
     "bootstrap",
     "clip_losses",
@@ -48,6 +50,7 @@ __all__ = [
 ]
 
 SCORES = ["lwlrap", "lwlrap_low", "lwlrap_high", "hit_rate", "hit_rate_low", "hit_rate_high"]  # what `bootstrap` gives
+AGAINST = " against "  # in the name of a row that compares two others than the base
 CHUNK = 2**22  # numbers handled at once: 700,000 windows x 80 classes stay within some 100 MB of temporaries
 NORMAL = NormalDist()
 POWER = 0.8  # a difference that is as large as the smallest one is found in 80 of 100 studies
@@ -273,7 +276,11 @@ def compare_each(
 
 
 def score_all(
-    targets: np.ndarray, found: dict[str, np.ndarray], base: str, groups: np.ndarray
+    targets: np.ndarray,
+    found: dict[str, np.ndarray],
+    base: str,
+    groups: np.ndarray,
+    rivals: Mapping[str, str] | None = None,
 ) -> list[dict[str, float | int | str]]:
     """Named scores side by side: each as `bootstrap` has it, and all but the base as `compare_all` has them.
 
@@ -281,10 +288,12 @@ def score_all(
     ----------
     found : name -> scores; those of one seed stand for every seed of the others
     base : a name, whose row has no difference; if `found` lacks it, or holds nothing else, no row has one
+    rivals : name -> name of what it is compared with as well; passed over where `found` lacks one of the two
 
     Returns
     -------
-    A dict for each, with `variant` (its name) and `n_seeds` (its own), in the order of `found`
+    A dict for each, with `variant` (its name) and `n_seeds` (its own), in the order of `found`; then one for each pair
+    of rivals, its variant "<name> against <rival>", with the difference alone. All are corrected together.
     """
     cubes = {name: _by_seed(scores) for name, scores in found.items()}
     rows = [{"variant": k, **bootstrap(targets, found[k], groups), "n_seeds": len(v)} for k, v in cubes.items()]
@@ -292,9 +301,12 @@ def score_all(
     if base in found and others:
         n_seeds = max(map(len, cubes.values()))
         alike = {name: np.repeat(cube, n_seeds, axis=0) if len(cube) == 1 else cube for name, cube in cubes.items()}
-        pairs = compare_all(targets, alike[base], {name: alike[name] for name in others}, groups)
-        differences = {pair["variant"]: pair for pair in pairs}
-        rows = [row | differences.get(row["variant"], {}) | {"n_seeds": row["n_seeds"]} for row in rows]
+        pairs = {name: (alike[base], alike[name]) for name in others}
+        more = {k: rival for k, rival in (rivals or {}).items() if {k, rival} <= alike.keys()}
+        pairs |= {f"{k}{AGAINST}{rival}": (alike[rival], alike[k]) for k, rival in more.items()}
+        differences = {pair["variant"]: pair for pair in compare_each(targets, pairs, groups)}
+        rows = [row | differences.pop(row["variant"], {}) | {"n_seeds": row["n_seeds"]} for row in rows]
+        rows += differences.values()
     return rows
 
 

@@ -122,8 +122,8 @@ KEYS = {
     "holdout_fold": Key(int, "second fold held out (pair model); -1: none", -1, 99),
     "train_set": Key(
         str,
-        "clips: curated, curated_noisy, warm_up (noisy first), pseudo (noisy as judges label them)",
-        choices=("curated", "curated_noisy", "warm_up", "pseudo"),
+        "clips: curated, curated_noisy, warm_up (noisy first), pseudo (judges label), fewer_passes",
+        choices=("curated", "curated_noisy", "warm_up", "pseudo", "fewer_passes"),
     ),
     "train_windows": Key(
         str,
@@ -172,7 +172,7 @@ KEYS = {
     "schedule": Key(str, "of the learning rate: one_cycle, flat, flat_cosine"),
     "progressive": Key(list, "image sizes before image_size, equal compute each; empty: none", 32, 1024, items=int),
     "mixup": Key(float, "alpha of mixup's Beta distribution; 0: no mixing", 0, 10),
-    "mix": Key(str, "how two windows are mixed: mixup, mixup_or, mixup_power, cutmix, overlay"),
+    "mix": Key(str, "how two windows are mixed: mixup, mixup_or, mixup_or_bounded, mixup_power, cutmix, overlay"),
     "mask_share": Key(float, "SpecAugment: widest mask, share of its axis; 0: off", 0, 0.9),
     "augment": Key(list, "changes to training windows, in order: gain, shift_wrap, shift_pad, equaliser, stretch"),
     "balance": Key(

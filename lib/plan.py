@@ -34,6 +34,7 @@ BASE = "curated"
 VARIANTS = {
     "kept_curated": {"train_windows": "kept"},
     "curated_noisy": {"train_set": "curated_noisy"},
+    "fewer_passes": {"train_set": "fewer_passes"},  # what curated_noisy takes from the curated clips: its control
     "curated_kept_noisy": {"train_set": "curated_noisy", "train_windows": "kept_noisy"},
     "kept_curated_kept_noisy": {"train_set": "curated_noisy", "train_windows": "kept"},
     "warm_up": {"train_set": "warm_up"},

@@ -1,7 +1,8 @@
 """Does training on what was kept help? The training sets of 04 that 05 compares, with the commands that train them.
 
 All show as many windows as the curated clips alone, with the same folds, seed and network; only what
-`plan.VARIANTS` names may differ.
+`plan.VARIANTS` names may differ. So noisy clips take passes from the curated ones: `fewer_passes` shows these alone,
+as often as beside all noisy clips, and the pair of RIVALS tells what noisy clips add to as many curated passes.
 
 Used in: 05_curation.
 """
@@ -19,6 +20,7 @@ from lib.runs import Run
 
 __all__ = ["commands", "compare", "found", "prior", "says"]
 
+RIVALS = {"curated_noisy": "fewer_passes"}
 MAY_DIFFER = {"train_set", "train_windows", "rule", "ignore_missing", "loss", "labels", "audio", "curation"}
 
 
@@ -49,8 +51,8 @@ def compare(run: Run, n_folds: int, subsets: Collection[str]) -> pd.DataFrame:
 
     Returns
     -------
-    As `metrics.score_all` (paired, by Holm), but "screened" for verdict: a variant has one seed. The base alone while
-    nothing else is done, no row while it isn't
+    As `metrics.score_all` (paired, by Holm, with a row for each pair of RIVALS that is done), but "screened" for
+    verdict: a variant has one seed. The base alone while nothing else is done, no row while it isn't
 
     Raises
     ------
@@ -69,7 +71,7 @@ def compare(run: Run, n_folds: int, subsets: Collection[str]) -> pd.DataFrame:
         if clips.table["fname"].tolist() != base.table["fname"].tolist():
             raise ValueError(f"{name} scored other clips than {BASE}. Train both on the same data and folds.")
         scores[name] = clips.scores
-    table = pd.DataFrame(metrics.score_all(base.targets, scores, BASE, base.groups))
+    table = pd.DataFrame(metrics.score_all(base.targets, scores, BASE, base.groups, RIVALS))
     if "lwlrap_diff" in table:
         table = table.sort_values("lwlrap_diff", ascending=False, na_position="first", ignore_index=True)
     return comparisons.screened(table, comparisons.enough(table["n_seeds"], n_folds, n_folds))

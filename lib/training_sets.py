@@ -3,7 +3,8 @@
 Conventions
 -----------
 train_set     : curated; curated_noisy (both at once); warm_up (noisy, then curated); pseudo (both, the noisy clips with
-                the classes that their judges hear in place of their labels).
+                the classes that their judges hear in place of their labels); fewer_passes (the curated clips alone, but
+                only as often as curated_noisy shows them: what the noisy clips' share of the compute costs).
 train_windows : all; kept (the windows that 05 kept, of all clips); kept_noisy (of the noisy clips alone).
 targets       : 1 heard, 0 not heard, NaN not known: a label that no kept window of the clip confirms and, with
                 ignore_missing, a class that the judges hear strongly though the clip does not list it.
@@ -27,7 +28,8 @@ from lib.runs import Run
 
 __all__ = ["MISSING", "PSEUDO", "SUBSETS", "TrainingSet", "from_kept", "make", "sources", "whole"]
 
-SUBSETS = {name: ["curated", "noisy"] for name in ("curated_noisy", "warm_up", "pseudo")} | {"curated": ["curated"]}
+SUBSETS = {name: ["curated", "noisy"] for name in ("curated_noisy", "warm_up", "pseudo", "fewer_passes")}
+SUBSETS["curated"] = ["curated"]  # fewer_passes counts the noisy clips, but trains on none
 PSEUDO = 0.5  # mean score over a clip's windows from which on a class is a pseudo-label
 MISSING = 0.9  # score of a clip's best window from which on a class that is not listed is not known
 
@@ -44,6 +46,7 @@ class TrainingSet:
     groups : fname -> group
     judges : fname, judged_by; empty where nothing was judged
     warm_up : what is trained on before, or None
+    share : of the windows that equal compute would show
     """
 
     name: str
@@ -52,6 +55,7 @@ class TrainingSet:
     groups: dict[str, str]
     judges: pd.DataFrame
     warm_up: "TrainingSet | None" = None
+    share: float = 1.0
 
     @property
     def provenance(self) -> tuple[list[str], dict[str, str], pd.DataFrame]:
@@ -152,6 +156,8 @@ def make(
         parts.append(_ignoring(part, heard, classes) if params["ignore_missing"] else part)
     if params["train_set"] == "warm_up":
         found = replace(parts[0], warm_up=parts[1])
+    elif params["train_set"] == "fewer_passes":
+        found = replace(parts[0], share=len(parts[0].targets) / sum(len(part.targets) for part in parts))
     else:
         found = parts[0] if len(parts) == 1 else parts[0] + parts[1]
     if not all(len(part.targets) for part in (found, found.warm_up) if part is not None):

@@ -68,7 +68,7 @@ def against_base(home: Path, base_home: Path | None = None) -> Comparison:
                 changed[name] = ", ".join(f"{k} {theirs[k]}" for k in differ)
         except (OSError, ValueError, KeyError) as error:
             causes[str(error)].append(name)
-    compute = {name: _compute(of) for name, of in settings.items()}
+    compute = {name: _compute(of, found[name].epochs) for name, of in settings.items()}
     scored = metrics.score_all(clips.targets, {name: of.scores for name, of in found.items()}, BASE, clips.groups)
     table = pd.DataFrame(scored)
     table = comparisons.screened(table, comparisons.enough(table["n_seeds"], setting["n_folds"], setting["n_folds"]))
@@ -96,10 +96,15 @@ def says(comparison: Comparison) -> str:
     return " ".join([*told, comparisons.limits(table)]).strip()
 
 
-def _compute(setting: Mapping) -> float:
-    """Epochs times pixels of a training picture; NaN where a setting does not tell them."""
+def _compute(setting: Mapping, curves: pd.DataFrame) -> float:
+    """Epochs times pixels of a training picture; NaN where a setting does not tell them.
+
+    All training sets show as many windows as `epochs` say, but fewer_passes: its curves tell how many epochs it had.
+    """
     try:
-        return setting["epochs"] * parameters.image_pixels(setting)
+        fewer = setting.get("train_set") == "fewer_passes"
+        epochs = len(curves) / curves["model"].nunique() if fewer else setting["epochs"]
+        return epochs * parameters.image_pixels(setting)
     except KeyError:
         return float("nan")
 

@@ -34,6 +34,15 @@ def test_a_table_has_one_verdict(verdicts, of_all):
     assert comparisons.verdict(pd.DataFrame({"variant": ["base"]})) == "unclear"
 
 
+def test_what_one_variant_is_against_another_is_told_and_decides_nothing():
+    row = {"variant": "one against two", "lwlrap_diff": 0.1, "lwlrap_diff_low": 0.05, "verdict": "kept"}
+    table = pd.concat([TABLE, pd.DataFrame([row])], ignore_index=True)
+    assert comparisons.verdict(table) == comparisons.verdict(TABLE) == "unclear"
+    assert comparisons.rows(table)["variant"].tolist() == ["one", "two", "one against two"]
+    found = comparisons.differences(table.set_index("variant").drop("base"))
+    assert found["one_against_two_lwlrap_diff"] == 0.1
+
+
 def test_differences_are_flat_numbers():
     found = comparisons.differences(TABLE.set_index("variant").drop("base"))
     assert list(found) == [f"{v}_lwlrap_diff{end}" for v in ("one", "two") for end in ("", "_low", "_high")]

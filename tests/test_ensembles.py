@@ -1,14 +1,16 @@
 """Tests of lib.ensembles: equal compute, means between models, what members see, trainings that are not repeated."""
 
+import copy
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from lib import ensembles, folds, learners, models, oof
+from lib import ensembles, folds, learners, models, oof, windows
 from lib.cache import Cache
 from lib.ensembles import Ensembles
 from lib.features import LogMel
@@ -27,10 +29,10 @@ def test_every_strategy_spends_the_same_passes_but_one():
     run = Run("07_ensemble", {**PARAMS, "ensemble_epochs": 180, "ensemble_folds": [3, 5, 10]}, None, None)
     table = ensembles.members(run)
     passes = table.groupby("strategy")["passes"].sum()
-    assert passes.drop(["one", "swa"]).between(178, 182).all() and passes["one"] == 60
+    assert passes.drop(["one", "swa", "long_fresh"]).between(178, 182).all() and passes["one"] == 60
     epochs = table.groupby("strategy")["epochs"].max()
     assert epochs.to_dict() == {
-        **{"one": 60, "long": 180, "seeds": 60, "snapshots": 60, "swa": 0},
+        **{"one": 60, "long": 180, "long_fresh": 0, "seeds": 60, "snapshots": 60, "swa": 0},
         **{"folds_3": 90, "folds_5": 45, "folds_10": 20},
     }
     assert table.groupby("strategy").size()[["folds_3", "folds_5", "folds_10"]].tolist() == [3, 5, 10]
@@ -42,7 +44,10 @@ def test_a_snapshot_goes_on_from_the_one_before_and_the_first_is_shared():
     strategies = ensembles.plan(9, [])
     assert [m.start for m in strategies["snapshots"]] == ["", "one", "cycle_1"]
     assert strategies["seeds"][0] == strategies["snapshots"][0] == strategies["one"][0]
-    assert strategies["swa"][0].start == "cycle_2"
+    assert strategies["swa"][0].of == ("one", "cycle_1", "cycle_2") and strategies["long_fresh"][0].of == ("long",)
+    members = {m.name: m for some in ensembles.plan(9, [3]).values() for m in some}
+    used = {name for m in members.values() for name in (m.start, *m.of) if name}
+    assert {name for name, m in members.items() if m.kept} == used  # weights that others are made of
 
 
 def test_means_between_models_worked_by_hand():
@@ -103,7 +108,7 @@ def test_no_member_saw_the_outer_fold_and_fold_members_saw_all_but_their_part(ru
     run, _, curated, dealt, found = run
     outside = set(dealt.loc[dealt["fold"] != 1, "fname"])
     trained = ensembles.trained_on(run, found)
-    assert len(trained) == 2 * (1 + 1 + 2 + 2 + 1 + 2)  # one, long, seeds, cycles, swa, folds_2
+    assert len(trained) == 2 * (1 + 2 + 2 + 2 + 1 + 2)  # one, long (and fresh), seeds, cycles, swa, folds_2
     for (name, outer, _), clips in trained.items():
         assert outer == 1 and set(clips) <= outside
         if not name.startswith("folds_"):
@@ -120,7 +125,7 @@ def test_scores_are_those_of_the_outer_fold_by_seed_and_member(run):
     run, _, _, dealt, found = run
     assert found.clips.index.tolist() == sorted(dealt.loc[dealt["fold"] == 1, "fname"])
     assert {name: len(s[0]) for name, s in found.windows.items()} == {
-        **{"one": 1, "long": 1, "seeds": 3, "snapshots": 3, "swa": 1},
+        **{"one": 1, "long": 1, "long_fresh": 1, "seeds": 3, "snapshots": 3, "swa": 1},
         "folds_2": 2,
     }
     folder = run.folder / "folds_2_1" / "without_1" / "seed_2"
@@ -158,6 +163,56 @@ def test_what_is_done_is_not_done_again_and_another_recipe_is_refused(run, monke
     many = Run("07_ensemble", {**PARAMS, "ensemble_folds": [2, 9]}, run.folder, run.folder)
     with pytest.raises(ValueError, match=r"ensemble_folds=\[2, 9\]: the \d groups outside fold 1 can't fill that many"):
         ensembles.train(many, cache, curated, CLASSES, dealt)  # before anything is trained
+
+
+def batch_statistics(model):
+    """Means and variances of all BatchNorm layers, one after the other."""
+    layers = [layer for layer in model.modules() if isinstance(layer, torch.nn.BatchNorm2d)]
+    return torch.cat([values for layer in layers for values in (layer.running_mean, layer.running_var)])
+
+
+def test_averaged_weights_are_compared_with_one_training_whose_batch_statistics_are_fresh_too(run, monkeypatch):
+    run, cache, curated, dealt, found = run
+    made, real = [], models.score
+    monkeypatch.setattr(models, "score", lambda model, *rest: (made.append(model), real(model, *rest))[1])
+    for name in ("swa", "long_fresh"):
+        (run.folder / name / "without_1" / "seed_1" / "result.json").unlink()
+    again = ensembles.train(run, cache, curated, CLASSES, dealt)
+    for name, scores in found.windows.items():
+        np.testing.assert_array_equal(scores, again.windows[name])
+    fresh, average = made
+    long, _ = models.load(run.folder / "long" / "without_1" / "seed_1" / "weights.safetensors")
+    for (name, mine), theirs in zip(fresh.named_parameters(), long.parameters(), strict=True):
+        assert torch.equal(mine, theirs), name  # the same weights
+    assert not torch.allclose(batch_statistics(fresh), batch_statistics(long))
+    clips = dealt[dealt["fold"] != 1].merge(curated[["fname", "labels"]], on="fname")
+    cut, recipe = run.pick(windows.Windows), run.trial("long_fresh", "without_1", 1, epochs=1).pick(learners.Recipe)
+    for model in (fresh, average):  # both as the one function has it, from the same windows
+        expected = copy.deepcopy(model)
+        batches = learners.training_batches(cache, clips, CLASSES, cut, recipe, 1)
+        torch.optim.swa_utils.update_bn((x for x, _ in batches), expected)
+        torch.testing.assert_close(batch_statistics(model), batch_statistics(expected))
+    table = found.table().set_index("variant")
+    row = table.loc["swa against long_fresh"]
+    assert row["lwlrap_diff"] == pytest.approx(table.loc["swa", "lwlrap"] - table.loc["long_fresh", "lwlrap"])
+    assert table["passes"][["long", "long_fresh", "swa"]].tolist() == [3, 3, 3] and table["p_holm"].notna().sum() == 7
+    says = ensembles.says(found, found.table(), ensembles.parts(found))
+    assert "swa against long_fresh +" in says or "swa against long_fresh -" in says
+    assert "nan" not in says
+
+
+def test_weights_that_others_need_are_made_again_where_they_are_missing(run, tmp_path):
+    """As `long` of a run that was made before anything was made of its weights."""
+    run, cache, curated, dealt, found = run
+    shutil.copytree(run.folder, tmp_path / "07_ensemble")
+    mine = Run("07_ensemble", PARAMS, tmp_path / "07_ensemble", tmp_path / "07_ensemble")
+    weights = mine.folder / "long" / "without_1" / "seed_2" / "weights.safetensors"
+    before = weights.read_bytes()
+    weights.unlink()
+    shutil.rmtree(mine.folder / "long_fresh")
+    again = ensembles.train(mine, cache, curated, CLASSES, dealt)
+    assert weights.read_bytes() == before
+    np.testing.assert_array_equal(again.windows["long_fresh"], found.windows["long_fresh"])
 
 
 def run_rest(run):

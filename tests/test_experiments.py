@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib import cache, datasets, experiments, folds, learners, parameters, previews, runs
+from lib import cache, datasets, experiments, folds, learners, metrics, parameters, previews, runs
 from lib.callbacks import image_sizes
 from lib.features import LogMel
 from lib.models import Network
@@ -192,6 +192,24 @@ def test_all_folds_and_three_seeds_are_pooled_into_verdicts(small, tmp_path):
     np.testing.assert_allclose(trials.scores["delta"][1][mine], ordered)  # seed 2 is the second, rows found by fname
     assert trials.says(table).startswith("Difference in lwlrap to the base on 24 clips, 3 seed(s), 3 of 3 folds. delta")
     assert 0 < trials.baseline(small[1], small[0]) < 1
+
+
+def test_growing_pictures_are_compared_with_large_ones_too(small, tmp_path, monkeypatch):
+    clips, dealt = small
+    run = a_run(tmp_path, **{**SMALL, "folds": [], "seeds": [1]})
+    few = {"fixed_224": {"image_size": 40}, "progressive_224": {"image_size": 40, "progressive": [32]}}
+    trials = experiments.train(run, {"base": {}, **few}, clips, ["fading", "steady"], dealt)
+    table = trials.table().set_index("variant")
+    row = table.loc["progressive_224 against fixed_224"]
+    ends = [metrics.lwlrap(trials.targets, trials.scores[name][0]) for name in ("progressive_224", "fixed_224")]
+    assert row["lwlrap_diff"] == pytest.approx(ends[0] - ends[1]) and np.isnan(row["lwlrap"])
+    assert row["epochs"] == table.loc["progressive_224", "epochs"]
+    assert sorted(table["p_holm"].dropna()) == sorted(metrics.holm(table["p"].dropna()))  # of three comparisons
+    assert "progressive_224 against fixed_224" in trials.says(trials.table())
+    assert "progressive_224_against_fixed_224_lwlrap_diff" in trials.found(trials.table())
+    for gone in few:
+        left = replace(trials, scores={k: v for k, v in trials.scores.items() if k != gone})
+        assert not left.table()["variant"].str.contains("against").any()
 
 
 @pytest.mark.parametrize("changes", [{"seeds": [1, 2]}, {"folds": [0, 1]}, {"variants": ("base",)}])

@@ -2,18 +2,33 @@
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from lib import comparisons, curation, folds, judging, leaks, learners, metrics, models, oof, retraining, runs, windows
+from lib import (
+    comparisons,
+    curation,
+    folds,
+    judging,
+    leaks,
+    learners,
+    metrics,
+    models,
+    oof,
+    retraining,
+    runs,
+    truth,
+    windows,
+)
 from lib.cache import Cache
 from lib.features import LogMel
 from lib.files import write_json
 from lib.models import activate
-from lib.plan import VARIANTS
+from lib.plan import VARIANTS, compared
 from lib.runs import Run
 
 CLASSES = ("low", "high")
@@ -48,17 +63,41 @@ def test_a_gap_by_hand_and_its_interval():
 
 @pytest.fixture
 def world(tmp_path, monkeypatch):
+    return make_world(tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def noisy_world(tmp_path, monkeypatch):
+    """With six noisy clips, one of them related to a clip of fold 0, and models that were trained on them too."""
+    world = make_world(tmp_path, monkeypatch, n_noisy=6)
+    for g in range(3):
+        torch.manual_seed(g)
+        network = models.WindowModel(models.Network("test_resnet", 0), 2, [-50.0], [10.0])
+        torch.nn.init.normal_(network.head[1].weight)  # scores that differ, as those of a trained one
+        part = tmp_path / "04_kfold" / "curated_noisy" / f"without_{g}"
+        about = {"classes": CLASSES, "unseen_folds": [g], "recipe": {"loss": "bce"}, "folds": folds.digest(world.dealt)}
+        models.save(part / "weights.safetensors", network, about)
+        write_json(part / "result.json", {})
+    return world
+
+
+def make_world(tmp_path, monkeypatch, n_noisy=0):
     """18 clips in three folds, 04's models of them (untrained but for what they say), and a run of 05."""
     monkeypatch.setattr(Run, "home", property(lambda self: tmp_path))
-    names, rng = [f"c{i:02}" for i in range(18)], np.random.default_rng(0)
-    index = pd.DataFrame({"fname": names, "part": 0, "first_frame": np.arange(18) * 60, "n_frames": 60})
-    frames = torch.from_numpy(rng.normal(-50, 10, (18 * 60, 1, 16)).astype(np.float16))
+    names, rng = [f"c{i:02}" for i in range(18)] + [f"n{i:02}" for i in range(n_noisy)], np.random.default_rng(0)
+    n = len(names)
+    index = pd.DataFrame({"fname": names, "part": 0, "first_frame": np.arange(n) * 60, "n_frames": 60})
+    frames = torch.from_numpy(rng.normal(-50, 10, (n * 60, 1, 16)).astype(np.float16))
     store = Cache(LOGMEL, (frames,), index.assign(floor_db=-80.0), pd.DataFrame(), "a-name")
-    curated = pd.DataFrame({"fname": names, "subset": "curated", "group": names, "duration_s": 0.6})
-    curated["labels"] = [(CLASSES[i // 3 % 2],) for i in range(18)]
+    clips = pd.DataFrame({"fname": names, "subset": "curated", "group": names, "duration_s": 0.6})
+    clips.loc[18:, "subset"] = "noisy"
+    clips["labels"] = [(CLASSES[i // 3 % 2],) for i in range(n)]
+    clips["group"] = clips["group"].replace("n05", "c00")
+    curated = clips[:18]
     dealt = curated[["fname", "group"]].assign(fold=np.arange(18) % 3)
     cut = windows.Windows(0.2, 0.1)
-    table = judging.roll(store, curated, cut, 100.0)
+    every = judging.roll(store, clips, cut, 100.0)
+    table = every[every["fname"].isin(curated["fname"])].reset_index(drop=True)
     judges = tmp_path / "04_kfold" / "curated"
     network = models.WindowModel(models.Network("test_resnet", 0), 2, [-50.0], [10.0])
     fold = table.merge(dealt, on="fname")["fold"]
@@ -69,10 +108,10 @@ def world(tmp_path, monkeypatch):
         sidecar = {"classes": CLASSES, "unseen_folds": sorted(folds.unseen(name)), "recipe": {"loss": "bce"}}
         models.save(judges / name / "weights.safetensors", network, sidecar | {"folds": folds.digest(dealt)})
         write_json(judges / name / "result.json", {})
-    evidences = {g: judging.evidence(g, judges, tmp_path / "none", dealt, curated, table) for g in range(3)}
+    evidences = judging.all_evidence(tmp_path / "noisy", judges, dealt, store, clips, every, cut.n_frames(LOGMEL))
     folder = tmp_path / "05_curation" / "compare"
     run = Run("05_curation", PARAMS, folder, folder)
-    return leaks.Demonstrator(run, store, curated, CLASSES, dealt, judges, evidences, table)
+    return leaks.Demonstrator(run, store, clips, CLASSES, dealt, judges, evidences, every)
 
 
 def test_the_demonstration_is_trained_once_and_told_whole(world, tmp_path, monkeypatch):
@@ -98,10 +137,127 @@ def test_the_demonstration_is_trained_once_and_told_whole(world, tmp_path, monke
     assert (kept["share_low"] < kept["share"]).all() and (kept["share"] < kept["share_high"]).all()
     told = leaks.says(world.tables(tmp_path / "not there", None))
     assert told.count("reports") == 4 and f"{kept['share'][0]:.0%} judged by itself" in told
+    assert "(d) is left out: 04 has not trained kept_curated without each fold. (e) is left out: the set has no" in told
     assert world.differences(tmp_path / "not there")["sin"].tolist() == ["a", "a", "b"]
     whole = world.effects(tmp_path / "04_kfold" / "curated")  # any models of 04 will do here
-    assert whole["way"].tolist()[-1] == "trained on what others kept"
-    assert world.differences(tmp_path / "04_kfold" / "curated")["sin"].tolist() == ["a", "a", "b", "c"]
+    assert whole["way"].tolist()[-2:] == [
+        "trained on what others kept",
+        "validated on kept windows, a window at a time",
+    ]
+    assert world.differences(tmp_path / "04_kfold" / "curated")["sin"].tolist() == ["a", "a", "b", "c", "d", "d"]
+    told = leaks.says(world.tables(tmp_path / "04_kfold" / "curated", None))
+    assert told.count("reports") == 5 and "(d)" not in told and "(e) is left out" in told
+
+
+def test_the_write_ups_90_is_that_of_kept_windows_of_the_held_out_fold_a_window_at_a_time(world, tmp_path):
+    """The windows of fold g that without_g_(g + 1), which never saw them, keeps; scored by the models of fold g."""
+    world.train()
+    truth = world.clips.set_index("fname")["labels"].map(lambda names: CLASSES.index(names[0]))
+    found = []
+    for g in range(3):
+        judge, model = (oof.read_windows(world.judges / folds.model_name(*m)) for m in ((g, (g + 1) % 3), (g,)))
+        mine = judge["fold"] == g
+        keys = zip(judge["fname"][mine], judge["window_start_s"][mine], judge["logits"][mine], strict=True)
+        kept = {(fname, start) for fname, start, logits in keys if logits.argmax() == truth[fname]}
+        for fname, start, logits in zip(model["fname"], model["window_start_s"], model["logits"], strict=True):
+            if (fname, start) in kept:
+                found.append((np.eye(2)[truth[fname]], logits))
+    targets, logits = map(np.stack, zip(*found, strict=True))
+    effects = world.effects(world.judges).set_index("way")  # any models of 04 will do here
+    row = effects.loc["validated on kept windows, a window at a time"]
+    assert row["reported"] == pytest.approx(metrics.lwlrap(targets, logits)) and row["n_reported"] == len(found) > 20
+    honest = effects.loc["trained on what others kept"]
+    assert row["reached"] == honest["reached"] and row["n_reached"] == 18 and not row["honest"]
+    assert row["gap"] == pytest.approx(row["reported"] - row["reached"])
+    every, reached = world.differences(world.judges).query("sin == 'd'")["gap"]
+    arrays = [oof.read_windows(world.judges / f"without_{g}") for g in range(3)]
+    all_targets = np.eye(2)[np.concatenate([truth[a["fname"]] for a in arrays])]
+    assert reached == pytest.approx(row["gap"])
+    expected = metrics.lwlrap(all_targets, np.concatenate([a["logits"] for a in arrays]))
+    assert every == pytest.approx(row["reported"] - expected)
+
+
+def test_the_first_attempt_judges_the_clips_that_its_judge_was_trained_on(noisy_world):
+    world, seen = noisy_world, {}
+    world._fit = lambda trial, g, chosen, n_base, reported: seen.update(chosen=chosen, reported=reported, n=n_base)
+    world._first_attempt(world._trial("first_attempt", 0), 0)
+    found = world.self_evidence(0, "first_attempt")
+    own = {f"c{i:02}" for i in range(18) if i % 3} | {f"n{i:02}" for i in range(5)}  # n05 is related to fold 0
+    assert set(found.clips["fname"]) == own and set(found.clips["judged_by"]) == {"without_0"}
+    kept = curation.select(found, "top_1").query("kept")
+    kept = set(zip(kept["fname"], (kept["window_start_s"] * 100).round().astype(int), strict=True))
+    rows, reported, first = seen["chosen"].rows, seen["reported"], world.store.index.set_index("fname")["first_frame"]
+    trained = set(zip(rows["fname"], rows["first_frame"] - first[rows["fname"]].to_numpy(), strict=True))
+    held = set(zip(reported["fname"], reported["start_frame"], strict=True))
+    assert trained | held == kept and not trained & held and (rows["n_frames"] == 20).all()
+    assert {fname[0] for fname in set(rows["fname"]) & set(reported["fname"])} == {"c", "n"}  # on both sides
+    assert seen["n"] == 12  # as 04 counts its epochs
+
+
+def test_the_first_attempt_is_told_beside_judges_that_saw_no_noisy_clip(noisy_world, tmp_path):
+    world = noisy_world
+    world.train()
+    tables = world.tables(world.judges, None)  # any models of 04 will do here
+    (row,) = tables["leaks"].query("sin == 'e'").itertuples()
+    assert row.way == "noisy clips judged by the model that trained on them" and not row.honest
+    assert row.n_reached == 18 and np.isfinite([row.reported, row.reached, row.gap]).all()
+    kept = tables["judged_by"]
+    assert kept["subset"].tolist() == ["curated"] * 3 + ["noisy"] * 2
+    assert kept.loc[kept["subset"] == "noisy", "judged_by"].tolist() == ["others", leaks.FIRST]
+    assert kept["n"].tolist() == [180] * 3 + [5 * (5 + 6 + 6)] * 2  # windows; n05 not for outer fold 0
+    for who, some in (
+        ("others", world.evidences),
+        (leaks.FIRST, {g: world.self_evidence(g, "first_attempt") for g in range(3)}),
+    ):
+        shares = pd.concat([curation.select(found, "top_1") for found in some.values()]).query("subset == 'noisy'")[
+            "kept"
+        ]
+        assert kept.set_index(["subset", "judged_by"]).loc[("noisy", who), "share"] == pytest.approx(shares.mean())
+    told = leaks.says(tables)
+    assert "noisy clips judged by the model that trained on them reports" in told and "left out" not in told
+    assert "of noisy windows " in told
+    assert tables["leak_effects"]["sin"].tolist()[-1] == "e"
+    shutil.copytree(world.judges, world.judges.with_name("kept_curated_kept_noisy"))
+    effects = world.effects(world.judges)
+    assert effects["sin"].tolist() == list("aabbccdee") and effects["honest"].tolist()[-1]
+    (tmp_path / "04_kfold" / "curated_noisy" / "without_1" / "result.json").unlink()
+    assert "e" not in set(world.effects(world.judges)["sin"])
+    assert "(e) is left out: 04 has not trained curated_noisy without fold 1." in leaks.says(
+        world.tables(world.judges, None)
+    )
+
+
+def test_a_noisy_judge_that_saw_the_outer_fold_is_refused(noisy_world, tmp_path):
+    part = tmp_path / "04_kfold" / "curated_noisy"
+    (part / "without_0").rename(part / "kept")
+    shutil.copytree(part / "without_1", part / "without_0")
+    with pytest.raises(folds.LeakError, match="without_0 is no model without fold 0 of these folds"):
+        noisy_world._first_attempt(noisy_world._trial("first_attempt", 0), 0)
+
+
+def test_by_known_truth_the_first_attempt_is_told_of_noisy_windows_and_labels(noisy_world):
+    noisy_world.train()
+    fnames = [*noisy_world.clips["fname"], *noisy_world.noisy["fname"]]
+    spans = pd.DataFrame({"fname": fnames, "class": "low", "start_s": 0.0, "end_s": 0.6})
+    known = truth.Truth(spans, pd.Series([("low",)] * len(fnames), index=fnames))
+    table = noisy_world.judging(known)
+    assert set(table.loc[table["judged_by"] == leaks.FIRST, "what"]) == {
+        *("curated windows", "noisy windows", "noisy labels"),
+    }
+    mine = table.set_index(["judged_by", "what"]).loc[(leaks.FIRST, "noisy windows")]
+    some = [noisy_world.self_evidence(g, "first_attempt") for g in range(3)]
+    expected = truth.rates(known, some, "top_1").set_index("what").loc["noisy windows"]
+    assert mine["precision"] == expected["precision"] and mine["n"] == expected["n"] == 85
+
+
+@pytest.mark.parametrize("n_folds", [3, 6])
+def test_a_fold_in_all_but_the_outer_one_is_held_out_by_window(world, n_folds):
+    """As many windows as the pair model's fold would hold: one part of n_folds - 1."""
+    world.n_folds, n_held = n_folds, []
+    world._fit = lambda trial, g, chosen, n_base, reported: n_held.append(len(reported))
+    for seed in range(20):
+        world._split_by_window(world.run.trial("split_by_window", "without_0", seed), 0)
+    assert sum(n_held) / (20 * 12 * 5) == pytest.approx(1 / (n_folds - 1), abs=0.04)
 
 
 def test_windows_of_a_clip_stand_on_both_sides_but_never_the_same_window(world):
@@ -204,6 +360,25 @@ def test_what_is_done_is_compared_and_the_rest_is_told_as_commands(trained):
     assert retraining.found(table)["kept_curated_lwlrap_diff"] == table["lwlrap_diff"][1]
     assert len(retraining.compare(trained, 3, ALL)) == 0  # a third fold of the base is to be done
     assert "Nothing is retrained" in retraining.says(table[:1])
+
+
+def test_noisy_clips_are_compared_with_as_many_curated_passes_too(trained, tmp_path):
+    """The row of the pair comes once both are done, and is corrected together with the others."""
+    done = tmp_path / "04_kfold"
+    shutil.copytree(done / "kept_curated", done / "curated_noisy")
+    assert not retraining.compare(trained, 2, ALL)["variant"].str.contains("against").any()
+    shutil.copytree(done / "curated", done / "fewer_passes")
+    table = retraining.compare(trained, 2, ALL).set_index("variant")
+    row = table.loc["curated_noisy against fewer_passes"]
+    assert row["lwlrap_diff"] == table.loc["curated_noisy", "lwlrap"] - table.loc["fewer_passes", "lwlrap"]
+    assert sorted(table["p_holm"].dropna()) == sorted(metrics.holm(table["p"].dropna()))  # of all four
+    assert (
+        row["lwlrap_diff_low"] > 0
+        and row["verdict"] == "screened"
+        and "curated_noisy against fewer_passes +" in retraining.says(table.reset_index())
+    )
+    assert "fewer_passes" not in {name for name in compared([], "bce", ["curated"])}
+    assert {"curated_noisy", "fewer_passes"} <= set(compared([], "bce", ALL))
 
 
 def test_only_what_is_asked_for_is_compared(trained):

@@ -485,7 +485,7 @@ def test_lists_become_tuples_and_the_defaults_are_off():
     [
         ({"loss": "mse"}, "loss='mse' is unknown. Known are: bce, ce, lq"),
         ({"schedule": "step"}, "schedule='step' is unknown. Known are: one_cycle, flat, flat_cosine"),
-        ({"mix": "cutout"}, "mix='cutout' is unknown. Known are: mixup, mixup_or, mixup_power, cutmix, overlay"),
+        ({"mix": "cutout"}, "mix='cutout' is unknown. Known are: mixup, mixup_or, mixup_or_bounded, mixup_power, cutm"),
         ({"balance": "even"}, "balance='even' is unknown. Known are: clip, seconds, effective, augment"),
         ({"augment": ["gain", "echo"]}, r"augment: \['echo'\] are unknown. Known are: gain, shift_wrap"),
         ({"balance": "augment", "mask_share": 0.0}, "balance='augment' widens the masks, but mask_share=0.0 has none"),
@@ -676,6 +676,23 @@ def test_mixup_or_mixes_the_picture_and_keeps_all_labels(solid, tmp_path, monkey
     assert torch.equal(mixed(*solid, monkeypatch, tmp_path / "lq", mix="mixup_or", loss="lq")[1], y)
     shared = mixed(*solid, monkeypatch, tmp_path / "ce", mix="mixup_or", loss="ce")[1]
     torch.testing.assert_close(shared, y / y.sum(1, keepdim=True))
+
+
+def test_or_labels_may_be_bounded_to_what_is_there(solid, tmp_path, monkeypatch):
+    """The clip of class k is k dB throughout, so the picture tells the share of each window."""
+    least = {}
+    for mix in ("mixup_or", "mixup_or_bounded"):
+        x, y = mixed(*solid, monkeypatch, tmp_path / mix, mix=mix)
+        two, places, labels = partners(y)
+        assert two.sum() > 50 and (labels == 1).all()
+        assert torch.equal(x[~two, 0, 0, 0], y[~two] @ LEVELS)  # a window with itself
+        one, other = LEVELS[places].T
+        share = (x[two, 0, 0, 0] - one) / (other - one)
+        least[mix] = torch.minimum(share, 1 - share)
+    bounded = least["mixup_or_bounded"]
+    assert bounded.min() > 0.25 - 1e-4
+    assert (least["mixup_or"] < 0.05).float().mean() > 0.3  # hardly there, but labelled
+    torch.testing.assert_close(bounded, 0.25 + 0.5 * least["mixup_or"], atol=1e-4, rtol=0)  # of the same draws
 
 
 def test_mixup_power_is_the_level_of_the_mean_power(solid, tmp_path, monkeypatch):

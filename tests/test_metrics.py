@@ -404,6 +404,19 @@ def test_side_by_side_are_own_scores_and_differences_to_the_base():
     assert metrics.score_all(targets, {}, "b", groups) == []
 
 
+def test_rivals_are_compared_in_the_same_table():
+    targets, scores, groups = study(10)
+    rng = np.random.default_rng(0)
+    found = {name: scores + rng.normal(0, 0.3, (3, *scores.shape)) for name in ("a", "b", "c")}
+    table = metrics.score_all(targets, found | {"base": scores}, "base", groups, {"a": "b", "c": "gone"})
+    assert [row["variant"] for row in table] == ["a", "b", "c", "base", "a against b"]
+    base = np.repeat(scores[None], 3, axis=0)
+    pairs = {name: (base, found[name]) for name in "abc"} | {"a against b": (found["b"], found["a"])}
+    together = metrics.compare_each(targets, pairs, groups)  # four comparisons, corrected by Holm as one table
+    assert table[-1] == together[-1] and "lwlrap" not in table[-1]
+    assert [row["p_holm"] for row in table[:3]] == [row["p_holm"] for row in together[:3]]
+
+
 def test_classes_are_compared_one_by_one():
     targets, scores, groups = study(11)
     better = scores + targets * (np.arange(targets.shape[1]) == 2)  # helps class 2 and no other

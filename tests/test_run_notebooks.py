@@ -346,7 +346,7 @@ def models_become_one(tmp, data):
     common = {"data_dir": data("tiny"), "batch_size": 8, "notebook": "07_ensemble"}
     succeeds(tmp, tmp, "ensemble", *words, **common)
     home = OUTPUTS / f"{NAME}-ensemble" / "07_ensemble"
-    members = {"one", "long", "seed_1", "seed_2", "cycle_1", "cycle_2", "swa", "folds_2_0", "folds_2_1"}
+    members = {"one", "long", "long_fresh", "seed_1", "seed_2", "cycle_1", "cycle_2", "swa", "folds_2_0", "folds_2_1"}
     reports = ["members.csv", "strategies.csv", "parts.csv", "orders.csv", "strategies.png", "members.png"]
     about = {"configuration.json", "manifest.json", "result.json"}
     assert {path.name for path in home.iterdir()} == {*members, *reports, *about}
@@ -405,7 +405,10 @@ def curation_takes_turns_with_training(tmp, data):
     compared = json.loads((home / "compare" / "result.json").read_text())
     assert compared["verdict"] is None and compared["metrics"]["complete"] is False
     effects = pd.read_csv(home / "compare" / "leaks.csv")
-    assert effects["way"].tolist()[-1] == "trained on what others kept"
+    assert effects["way"].tolist()[-2:] == [
+        "trained on what others kept",
+        "validated on kept windows, a window at a time",
+    ]
     assert {path.parents[1].name for path in home.glob("compare/*/without_0/seed_2019")} == {
         *("split_by_window", "self_judged")
     }

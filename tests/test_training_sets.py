@@ -130,6 +130,7 @@ def test_another_selection_is_another_configuration(run):
             "c01 c02 c04 c05 c07 c08 c10 c11 n00 n02 n03 n04",
         ),
         ({"train_set": "pseudo"}, "c01 c02 c04 c05 c07 c08 c10 c11 n00 n01 n02 n03 n04"),
+        ({"train_set": "fewer_passes"}, "c01 c02 c04 c05 c07 c08 c10 c11"),
         ({"ignore_missing": True}, "c01 c02 c04 c05 c07 c08 c10 c11"),
     ],
 )
@@ -175,7 +176,7 @@ def test_contradictions_are_refused(run, store, clips, dealt):
 
 def test_a_set_without_noisy_clips_trains_on_none(run, store, clips, dealt):
     curated = clips[clips["subset"] == "curated"]
-    for train_set in ("curated_noisy", "warm_up", "pseudo"):
+    for train_set in ("curated_noisy", "warm_up", "pseudo", "fewer_passes"):
         with pytest.raises(ValueError, match=f"train_set='{train_set}', but the data set holds no usable noisy clip"):
             made(run, store, curated, dealt, train_set=train_set)
 
@@ -211,6 +212,21 @@ def test_every_training_set_costs_the_same(run, store, clips, dealt, params):
     assert recipe.epochs == {"kept": 7, "curated_noisy": 4, "pseudo": 4, "warm_up": 8}[list(params.values())[0]]
 
 
+@pytest.mark.parametrize("train_windows", ["all", "kept", "kept_noisy"])
+def test_the_control_of_noisy_clips_has_as_many_curated_passes(run, store, clips, dealt, train_windows):
+    """8 curated and 5 noisy clips: 6 * 8 / 13 epochs of both; as many of the curated ones alone, and no more."""
+    both = made(run, store, clips, dealt, train_set="curated_noisy", train_windows=train_windows)
+    alone = made(run, store, clips, dealt, train_set="fewer_passes", train_windows=train_windows)
+    n = alone.rows["fname"].nunique()
+    assert set(alone.rows["fname"]) == {name for name in both.rows["fname"] if name.startswith("c")}
+    np.testing.assert_array_equal(alone.targets, both.targets[:n])
+    for epochs in (6, 40, 120):
+        recipe = dataclasses.replace(RECIPE, epochs=epochs)
+        (_, with_noisy), (training, control) = (learners.feed(store, c, 8, CUT, recipe, 1) for c in (both, alone))
+        assert control.epochs == with_noisy.epochs == round(epochs * 8 / len(both.targets))
+        assert sum(len(x) for x, _ in training) == n  # windows of an epoch: one a curated clip
+
+
 def test_a_warm_up_shows_noisy_clips_first(run, store, clips, dealt):
     chosen = made(run, store, clips, dealt, train_set="warm_up", train_windows="kept_noisy")
     training, recipe = learners.feed(store, chosen, 8, CUT, RECIPE, seed=1)
@@ -228,6 +244,12 @@ def fit(part, run, store, clips, dealt, chosen):
     recipe = dataclasses.replace(RECIPE, epochs=1)
     what = part, "without_0", store, curated, CLASSES, dealt, network, CUT, recipe, 1
     return learners.train_fold(*what, chosen=chosen)
+
+
+def test_the_control_trains_on_no_noisy_clip(tmp_path, run, store, clips, dealt):
+    told = fit(tmp_path / "part", run, store, clips, dealt, made(run, store, clips, dealt, train_set="fewer_passes"))
+    assert told["train"] == ["c01", "c02", "c04", "c05", "c07", "c08", "c10", "c11"]
+    assert models.sidecar(tmp_path / "part" / "weights.safetensors")["trained_on"] == "fewer_passes_all"
 
 
 @pytest.mark.parametrize("train_set", ["curated_noisy", "warm_up"])

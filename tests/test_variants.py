@@ -1,6 +1,7 @@
 """Tests of lib.variants and lib.journal_plots: paired against the base of the run, or refused with the reason."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from fake_run import make_variant
 
@@ -38,6 +39,16 @@ def test_the_answer_is_told_with_what_it_cost(tmp_path):
     assert short.endswith("no verdict is drawn from it.")
     assert variants.shown(found)["compute"].tolist() == [1, 1, 0.25]
     assert variants.says(variants.against_base(tmp_path / "none")) == ""
+
+
+def test_the_compute_of_fewer_passes_is_read_from_its_curves(tmp_path):
+    pixels = {"image_size": 0, "progressive": [], "n_mels": 64, "window_s": 1.0, "sample_rate": 100, "hop_length": 1}
+    make_variant(tmp_path / "mine", right=0.9, epochs=4, **pixels)
+    make_variant(tmp_path / "mine", "fewer_passes", right=0.9, epochs=4, train_set="fewer_passes", **pixels)
+    n_epochs = len(pd.read_csv(tmp_path / "mine" / "04_kfold" / "fewer_passes" / "without_0" / "epochs.csv"))
+    found = variants.against_base(tmp_path / "mine")
+    assert variants.shown(found)["compute"].tolist() == [1, n_epochs / 4] and n_epochs < 4
+    assert f"but at {n_epochs / 4:.2f} times the compute" in variants.says(found)
 
 
 def test_other_seeds_of_a_recipe_are_no_variants(tmp_path):
