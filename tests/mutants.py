@@ -8,6 +8,7 @@ is not. A line is found by its text in all of lib/, so a mutant moves along when
 line rewrites its mutant too, and leaves the id as it is: tests/test_mutants.py holds that every mutant has its line.
 """
 
+import functools
 import importlib
 import multiprocessing
 import os
@@ -50,9 +51,10 @@ class Mutant:
     def place(self) -> tuple[Path, int]:
         """The file, relative to the checkout, and the number of the line; ValueError unless there is just one."""
         places = [
-            (path.relative_to(ROOT), number)
-            for path in sorted((ROOT / "lib").rglob("*.py"))
-            for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+            (path, number)
+            for path, text in library().items()
+            if self.old in text
+            for number, line in enumerate(text.splitlines(), 1)
             for _ in range(line.count(self.old))
         ]
         if len(places) != 1:
@@ -62,7 +64,13 @@ class Mutant:
 
     def text(self) -> str:
         """The whole file with the changed line."""
-        return (ROOT / self.place()[0]).read_text(encoding="utf-8").replace(self.old, self.new)
+        return library()[self.place()[0]].replace(self.old, self.new)
+
+
+@functools.cache
+def library() -> dict[Path, str]:
+    """The modules of lib/: path, relative to the checkout -> text."""
+    return {path.relative_to(ROOT): path.read_text(encoding="utf-8") for path in sorted((ROOT / "lib").rglob("*.py"))}
 
 
 def read() -> list[Mutant]:

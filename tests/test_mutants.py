@@ -1,6 +1,7 @@
 """Tests of tests/mutants.yaml: every mutant has its line and its tests, and changes what Python does."""
 
 import ast
+import functools
 import re
 from collections import Counter
 
@@ -10,6 +11,7 @@ import pytest
 TABLE = mutants.read()
 
 
+@functools.cache
 def meaning(text: str) -> str:
     """The syntax tree without docstrings: two texts with the same one do the same."""
     tree = ast.parse(text)
@@ -23,7 +25,7 @@ def meaning(text: str) -> str:
 def test_a_mutant_has_its_line_and_its_tests(mutant):
     path, _ = mutant.place()
     assert "\n" not in mutant.old + mutant.new
-    assert meaning(mutant.text()) != meaning((mutants.ROOT / path).read_text(encoding="utf-8"))
+    assert meaning(mutant.text()) != meaning(mutants.library()[path])
     for test in mutant.tests.split():
         name, _, function = test.partition("::")
         assert f"\ndef {function}(" in (mutants.ROOT / "tests" / name).read_text(encoding="utf-8"), test
