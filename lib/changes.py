@@ -22,7 +22,9 @@ from lib.files import read_json
 __all__ = ["has_come_since", "now", "of_test", "since"]
 
 
-def since(home: Path, params: Mapping[str, object], data_dir: Path, folds_csv: Path | None) -> dict[str, str]:
+def since(
+    home: Path, params: Mapping[str, object], data_dir: Path, folds_csv: Path | None
+) -> tuple[dict[str, str], dict[str, str]]:
     """Which parts of a run were made from other data than lie there now, each with what differs, in words.
 
     Parameters
@@ -33,23 +35,23 @@ def since(home: Path, params: Mapping[str, object], data_dir: Path, folds_csv: P
 
     Returns
     -------
-    Part (such as "04_kfold/curated", and "folds.csv") -> the difference; empty where nothing differs
+    Part (such as "04_kfold/curated") -> the difference; and the same of submissions that only lack what has come since
+    (`has_come_since`), which cost nothing that was there
     """
     made = sorted(path for path in home.rglob("configuration.json") if any(path.parent.rglob("result.json")))
+    differing: dict[str, str] = {}
+    lacking: dict[str, str] = {}
     if not made:
-        return {}
-    here, found = now(home, params, data_dir, folds_csv), {}
+        return differing, lacking
+    here = now(home, params, data_dir, folds_csv)
     for path in made:
-        part = path.parent.relative_to(home)
+        part, of_part, found = path.parent.relative_to(home), here, differing
         if part.parts[0] == "08_submission":  # asks for more than the test clips that can be used
             of_part, contents = of_test(datasets.load_test(data_dir), home.parent / "cache")
-            if has_come_since(path.parent, contents):
-                continue
-        else:
-            of_part = here
+            found = lacking if has_come_since(path.parent, contents) else differing
         if differ := parameters.other_data(read_json(path), of_part):
             found[part.as_posix()] = differ
-    return found
+    return differing, lacking
 
 
 def now(home: Path, params: Mapping[str, object], data_dir: Path, folds_csv: Path | None) -> dict[str, object]:

@@ -15,11 +15,18 @@ import pandas as pd
 
 from lib import metrics
 
-__all__ = ["DIFFERENCE", "MIN_SEEDS", "differences", "enough", "limits", "rows", "screened", "told"]
+__all__ = ["DIFFERENCE", "MIN_SEEDS", "best_first", "differences", "enough", "limits", "rows", "screened", "told"]
 __all__ += ["verdict"]
 
 DIFFERENCE = ["lwlrap_diff", "lwlrap_diff_low", "lwlrap_diff_high"]
 MIN_SEEDS = 3  # of trainings of the window models; fewer tell of models, not of recipes
+
+
+def best_first(table: pd.DataFrame) -> pd.DataFrame:
+    """The base on top, then its variants from the best difference on, then rows that compare two others."""
+    pair = _of_rivals(table)
+    ordered = table[~pair].sort_values("lwlrap_diff", ascending=False, na_position="first")
+    return pd.concat([ordered, table[pair]], ignore_index=True)
 
 
 def differences(table: pd.DataFrame) -> dict[str, float]:
@@ -76,7 +83,7 @@ def verdict(table: pd.DataFrame) -> str | None:
     """kept if a variant is; dropped if all are; None where rows are only screened; else, and where nothing is compared,
     unclear. What a variant is against another one than the base decides nothing."""
     if "variant" in table:
-        table = table[~table["variant"].str.contains(metrics.AGAINST, regex=False)]
+        table = table[~_of_rivals(table)]
     verdicts = set(table["verdict"].dropna()) if "verdict" in table else set()
     if "screened" in verdicts:
         return None
@@ -86,3 +93,7 @@ def verdict(table: pd.DataFrame) -> str | None:
 def _range(values: pd.Series, form: str) -> str:
     """The least and the most of some numbers, once where they are written alike."""
     return " to ".join(dict.fromkeys(format(value, form) for value in (values.min(), values.max())))
+
+
+def _of_rivals(table: pd.DataFrame) -> pd.Series:
+    return table["variant"].str.contains(metrics.AGAINST, regex=False)

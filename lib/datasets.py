@@ -468,8 +468,11 @@ def _groups(root: Path, base: Path, layout: str, clips: dict[str, dict], found: 
         _, rows, malformed = _read_table(path, ("fname",), lambda row: (row["fname"], _group(row)))
         groups |= {fname: group for fname, group in rows if group}
         found += [(fname, "", reason, True) for fname, reason in malformed]
-    path = base / "groups.csv"
-    if path.is_file():
+    beside = {base} | {(base / part.table).parent for part in _LAYOUTS[layout][1].values()}  # ESC-50's lie in meta/
+    paths = [place / "groups.csv" for place in sorted(beside) if (place / "groups.csv").is_file()]
+    if len(paths) > 1:
+        raise ValueError(f"{' and '.join(map(str, paths))}: two tables of groups. Keep one.")
+    for path in paths:
         _, rows, malformed = _read_table(path, ("fname", "group"), lambda row: (row["fname"], row["group"]))
         found += [(fname, "", reason, True) for fname, reason in malformed]
         if twice := [fname for fname, n in Counter(fname for fname, _ in set(rows)).items() if n > 1]:

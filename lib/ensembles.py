@@ -127,6 +127,7 @@ class Ensembles(datasets.Labelled):
     windows : strategy -> float64 (n_seeds, n_members, n_windows, n_classes)
     passes : strategy -> over all data, summed over its members
     n_folds : outer folds that there are
+    withheld : sentence about clips that train no member of an outer fold, as `folds.withheld`
     """
 
     clips: pd.DataFrame
@@ -135,6 +136,7 @@ class Ensembles(datasets.Labelled):
     windows: dict[str, np.ndarray]
     passes: dict[str, float]
     n_folds: int
+    withheld: str = ""
 
     @property
     def decides(self) -> bool:
@@ -212,7 +214,7 @@ def train(run: Run, cache: Cache, curated: pd.DataFrame, classes: list[str], dea
     asked = run.params["folds"] or list(range(n_folds))
     for outer in asked:
         folds.check_fold(outer, -1, n_folds)
-        n_groups = dealt.loc[dealt["fold"] != outer, "group"].nunique()
+        n_groups = dealt.loc[folds.training(dealt, [outer]), "group"].nunique()
         if max(run.params["ensemble_folds"], default=0) > n_groups:
             raise ValueError(
                 f"ensemble_folds={run.params['ensemble_folds']}: the {n_groups} groups outside fold {outer} can't fill "
@@ -241,7 +243,8 @@ def train(run: Run, cache: Cache, curated: pd.DataFrame, classes: list[str], dea
     table = dealt[dealt["fold"].isin(asked)].merge(curated[["fname", "labels"]], on="fname").set_index("fname")
     passes = members(run).groupby("strategy")["passes"].sum().to_dict()
     passes |= {name: float(run.params["ensemble_epochs"]) for name in ("long_fresh", "swa")}  # of what they are made of
-    return Ensembles(table.sort_index(), classes, fnames, shown, passes, n_folds)
+    withheld = folds.withheld(dealt, [folds.model_name(outer) for outer in asked])
+    return Ensembles(table.sort_index(), classes, fnames, shown, passes, n_folds, withheld)
 
 
 def combine(scores: np.ndarray, how: str) -> np.ndarray:
@@ -360,7 +363,7 @@ def says(found: Ensembles, strategies: pd.DataFrame, parts_: pd.DataFrame) -> st
             f"{r.variant} {comparisons.told(r)}: {r.verdict}" for r in comparisons.rows(strategies).itertuples()
         ),
     ]
-    return ". ".join([*told, comparisons.limits(strategies)])
+    return " ".join([". ".join([*told, comparisons.limits(strategies)]), found.withheld]).strip()
 
 
 def _key(text: str) -> str:
@@ -411,10 +414,8 @@ def _average_weights(
     seed: int,
 ) -> dict:
     """The mean of some weights, its batch statistics taken anew from training windows; scores of the outer fold."""
-    held_out = dealt["fold"] == outer
-    train, scored = (
-        part.merge(curated[["fname", "labels"]], on="fname") for part in (dealt[~held_out], dealt[held_out])
-    )
+    parts_ = dealt[folds.training(dealt, [outer])], dealt[dealt["fold"] == outer]
+    train, scored = (part.merge(curated[["fname", "labels"]], on="fname") for part in parts_)
     folds.assert_no_leak(dealt, train["fname"], [outer])
     model = mean_weights([models.load(path)[0] for path in weights]).prepare()
     batches = learners.training_batches(cache, train, classes, cut, recipe, seed)
@@ -445,7 +446,7 @@ def _dealt(
     if not k:
         return dealt
     n_folds = dealt["fold"].nunique()
-    rest = curated[curated["fname"].isin(dealt.loc[dealt["fold"] != outer, "fname"])]
+    rest = curated[curated["fname"].isin(dealt.loc[folds.training(dealt, [outer]), "fname"])]
     rest = rest.drop(columns="fold", errors="ignore")
     table = folds.make(rest, datasets.targets(rest, classes), k, seed).assign(fold=lambda t: t["fold"] + n_folds)
     return pd.concat([dealt[dealt["fold"] == outer], table]).sort_values("fname", ignore_index=True)

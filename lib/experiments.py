@@ -141,6 +141,7 @@ class Trials(datasets.Labelled):
     done : a row a trial: variant, fold, seed, epochs, seconds, images_per_s, problem (why it has no scores, or "")
     curves : variant, model (fold and seed), epoch, lr, train_loss, valid_loss, lwlrap
     n_folds : folds of the whole set; a verdict wants all of them
+    withheld : sentence about clips that did not train every model, as `folds.withheld`
     """
 
     clips: pd.DataFrame
@@ -149,6 +150,7 @@ class Trials(datasets.Labelled):
     done: pd.DataFrame
     curves: pd.DataFrame
     n_folds: int
+    withheld: str = ""
 
     @property
     def decides(self) -> bool:
@@ -166,8 +168,7 @@ class Trials(datasets.Labelled):
         rows = metrics.score_all(self.targets, self.scores, "base", self.groups, RIVALS)
         found = pd.DataFrame(rows, columns=None if rows else ["variant"])
         if "verdict" in found:
-            found = found.sort_values("lwlrap_diff", ascending=False, na_position="first")
-            found = comparisons.screened(found, self.decides)
+            found = comparisons.screened(comparisons.best_first(found), self.decides)
         failed = self.done.loc[self.done["problem"] != "", "variant"].drop_duplicates()
         lost = pd.DataFrame({"variant": failed, "verdict": "failed"})
         table = pd.concat([found, lost], ignore_index=True)
@@ -205,7 +206,7 @@ class Trials(datasets.Labelled):
         return pd.concat(tables, ignore_index=True) if tables else empty, pd.DataFrame(slopes)
 
     def baseline(self, dealt: pd.DataFrame, curated: pd.DataFrame) -> float:
-        """lwlrap of the dumb rival: every clip gets the class frequencies of the clips outside its fold.
+        """lwlrap of the dumb rival: every clip gets the class frequencies of the clips that train without its fold.
 
         NaN where no clip was scored, because all trainings diverged.
         """
@@ -235,9 +236,10 @@ class Trials(datasets.Labelled):
         head += f"{self.done['fold'].nunique()} of {self.n_folds} folds. "
         if lost := (self.done["problem"] != "").sum():
             head += f"{lost} of {len(self.done)} trainings diverged. "
+        end = f" {self.withheld}" if self.withheld else ""
         if not told:
-            return head + "Nothing to compare: this takes the base and another variant."
-        return head + "; ".join(told) + f". {comparisons.limits(table)}"
+            return head + "Nothing to compare: this takes the base and another variant." + end
+        return head + "; ".join(told) + f". {comparisons.limits(table)}" + end
 
 
 def train(
@@ -277,7 +279,8 @@ def train(
         trial.settle(**run.read)
         if not trial.done:
             _train(trial, folds.model_name(fold), frames, curated, classes, dealt)
-    return _read(run, trials, list(classes), n_folds)
+    withheld = folds.withheld(dealt, [folds.model_name(fold) for fold in asked])
+    return _read(run, trials, list(classes), n_folds, withheld)
 
 
 def _changing(table: Table, base: dict[str, object]) -> Table:
@@ -323,7 +326,7 @@ def _train(
     trial.finish(found, "measured", says, images_per_s=speed, clips=fit)
 
 
-def _read(run: Run, trials: list[tuple], classes: list[str], n_folds: int) -> Trials:
+def _read(run: Run, trials: list[tuple], classes: list[str], n_folds: int, withheld: str) -> Trials:
     """Scores, costs and curves of trials that are done."""
     done, curves, tables = [], [], []
     for name, fold, seed in trials:
@@ -350,4 +353,4 @@ def _read(run: Run, trials: list[tuple], classes: list[str], n_folds: int) -> Tr
     clips = clips.reindex(columns=["fname", "group", "fold", "labels"])
     columns = ["variant", "model", "epoch", "lr", "train_loss", "valid_loss", "lwlrap"]
     epochs = pd.concat(curves, ignore_index=True) if curves else pd.DataFrame(columns=columns)
-    return Trials(clips, classes, scores, found, epochs, n_folds)
+    return Trials(clips, classes, scores, found, epochs, n_folds, withheld)

@@ -3,6 +3,9 @@
 Groups, never clips, are dealt to folds, balanced over all labels; windows inherit the fold of their clip. A model is
 named by what it did not see: `without_2` saw every fold but 2, `without_2_4` neither 2 nor 4.
 
+Published folds, and those that a user brings, stay as they are, even where they split a group. A clip whose group also
+stands in a held-out fold then does not train that model (`training`); it is scored in its own fold, like any other.
+
 Conventions
 -----------
 * A folds table has the columns `fname`, `group` (text) and `fold` (int, from 0), one row a clip, sorted by `fname`.
@@ -16,6 +19,7 @@ import csv
 import io
 import os
 import re
+import time
 import uuid
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
@@ -36,8 +40,12 @@ __all__ = [
     "notes",
     "read",
     "settle",
+    "training",
     "unseen",
+    "withheld",
 ]
+
+CLAIM_S = 10.0  # how long another process may take to rename a file
 
 
 SEED = 42  # of a run's folds, not its `seed`: trainings with several seeds share their folds
@@ -65,7 +73,7 @@ def make(clips: pd.DataFrame, targets: np.ndarray, n_folds: int, seed: int) -> p
     ------
     ValueError
         Fewer than 2 folds, fewer groups than folds, targets of another length, a clip listed twice; published folds
-        that aren't 0 to n_folds - 1, or that part a group.
+        that aren't 0 to n_folds - 1, or that leave a model no clip to train on.
 
     Source: Sechidis et al. 2011, "On the stratification of multi-label data", applied to groups.
     """
@@ -114,8 +122,46 @@ def check_fold(fold: int, holdout_fold: int, n_folds: int) -> None:
         raise ValueError(f"fold and holdout_fold are both {fold}. Leave holdout_fold at -1, or hold out another fold.")
 
 
+def training(folds: pd.DataFrame, held_out: Collection[int], groups: pd.Series | None = None) -> np.ndarray:
+    """Which clips may train a model that is read on the folds `held_out`: those whose group stands in none of them.
+
+    Every choice of training clips goes through here.
+
+    Parameters
+    ----------
+    groups : group of each clip, where it is not the clips of the table that are asked for (noisy ones have no fold)
+
+    Returns
+    -------
+    bool (n_clips,)
+    """
+    held_groups = folds.loc[folds["fold"].isin(list(held_out)), "group"]
+    return ~(folds["group"] if groups is None else groups).isin(held_groups).to_numpy()
+
+
+def withheld(folds: pd.DataFrame, models: Iterable[str]) -> str:
+    """A sentence that counts the clips of other folds that each model does not train on, as their group is held out.
+
+    Empty where folds split no group.
+    """
+    held_out = {name: unseen(name) for name in models}
+    lost = {name: (~folds["fold"].isin(f) & ~training(folds, f)).sum() for name, f in held_out.items()}
+    if not any(lost.values()):
+        return ""
+    counts = [f"{n} clip{'' if n == 1 else 's'} from {name}" for name, n in lost.items()]
+    n_folds = folds.groupby("group")["fold"].nunique()
+    split = sorted(n_folds.index[n_folds > 1])
+    names = ", ".join(split[:5]) + (f" and {len(split) - 5} more" if len(split) > 5 else "")
+    return (
+        f"Groups that stand in several folds: {len(split)} ({names}). A clip does not train a model that holds out "
+        f"another fold of its group. Withheld: {', '.join(counts)}."
+    )
+
+
 def notes(folds: pd.DataFrame, targets: np.ndarray, classes: Iterable[str]) -> list[str]:
     """What these folds can't tell: a sentence for each class that a fold, or the training clips of a model, lack.
+
+    And one that counts the clips that are `withheld` from models.
 
     `targets` (n_clips, n_classes) are in the order of `folds`, sorted by `fname`; ValueError for another length.
     """
@@ -133,7 +179,7 @@ def notes(folds: pd.DataFrame, targets: np.ndarray, classes: Iterable[str]) -> l
                 f"{name}: {counts.sum()} clips, none in folds {absent}, so nothing measures it there{unheard}. "
                 "Lower n_folds or add clips of other groups."
             )
-    return sentences
+    return [*sentences, *filter(None, [withheld(folds, map(model_name, sorted(set(folds["fold"]))))])]
 
 
 def assert_no_leak(
@@ -152,8 +198,9 @@ def assert_no_leak(
     held_out : folds that the model will be read on (none for a model of all data, which no fold may read)
     groups : dict or Series, fname -> group, for the training clips that have no fold (noisy ones)
     judges : kept windows, one row each: `fname`, and `judged_by`, the names of the models that judged it with blanks
-        between. Each must have seen neither a held-out fold nor the fold of the clip's own group. (A noisy clip has no
-        fold, so a name can't tell whether the judge was trained on it: train judges on curated clips.)
+        between. Each must have held out every held-out fold, and a fold of the clip's own group, if that has any.
+        (A noisy clip has no fold, so a name can't tell whether the judge was trained on it: `judging.check` refuses
+        judges that were trained on more than curated clips.)
 
     Raises
     ------
@@ -166,7 +213,6 @@ def assert_no_leak(
     if unknown := held_out - set(folds["fold"]):
         raise ValueError(f"held_out={sorted(held_out)}: the table has no fold {sorted(unknown)}. Count from 0.")
     group_of = dict(groups if groups is not None else {}) | dict(zip(folds["fname"], folds["group"], strict=True))
-    fold_of = dict(zip(folds["group"], folds["fold"], strict=True))
     held_groups = set(folds["group"][folds["fold"].isin(held_out)])
     train = {fname: group_of.get(fname) for fname in train_fnames}
     model = f"a model that is read on folds {sorted(held_out)}"
@@ -176,12 +222,13 @@ def assert_no_leak(
     _refuse(leaked, f"Clips whose groups are held out train {model}. Leave them out of training.", LeakError)
     if judges is None:
         return
-    misjudged = []
+    misjudged, folds_of = [], {}  # published folds may split a group
+    for group, fold in zip(folds["group"], folds["fold"], strict=True):
+        folds_of.setdefault(group, set()).add(fold)
     for fname, judged_by in sorted(set(zip(judges["fname"], judges["judged_by"], strict=True)), key=str):
         if fname in train:
-            must_not_have_seen = held_out | {fold_of[train[fname]]} if train[fname] in fold_of else held_out
-            names = str(judged_by).split()
-            if not names or any(not must_not_have_seen <= unseen(name) for name in names):
+            own, names = folds_of.get(train[fname]), str(judged_by).split()
+            if not names or any(not held_out <= unseen(n) or own and not own & unseen(n) for n in names):
                 misjudged.append(f"{fname} (group {train[fname]}, judged by {judged_by})")
     who = "Clips judged by models that saw held-out folds or their own group"
     _refuse(misjudged, f"{who} train {model}. Keep windows by models that saw neither.", LeakError)
@@ -205,16 +252,14 @@ def settle(path: str | Path, folds: pd.DataFrame) -> pd.DataFrame:
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
     try:
         partial.write_text(_text(folds), encoding="utf-8", newline="\n")
-        os.link(partial, path)  # unlike a rename, this fails where the name is taken
-    except FileExistsError:
-        pass
+        _place(partial, path)
     finally:
         partial.unlink(missing_ok=True)
     there = _parse(path, ["fname", "group", "fold"])
     if (old := digest(there)) != (new := digest(folds)):
         raise ValueError(
-            f"{path} holds folds {old}, but this run makes folds {new}: its clips, n_folds or seed differ. "
-            f"Take another name (-p run NAME), or those folds (-p folds_csv {path})."
+            f"{path} holds folds {old}, but this run makes folds {new}: its clips, groups, n_folds or seed differ. "
+            f"Take another name (-p run NAME), and add -p folds_csv {path} if those folds are to stay."
         )
     return there
 
@@ -228,7 +273,8 @@ def read(path: str | Path, clips: pd.DataFrame) -> pd.DataFrame:
     Raises
     ------
     ValueError
-        Columns are missing, a clip is missing or listed twice, folds aren't 0 to k - 1, a group stands in two.
+        Columns are missing, a clip is missing or listed twice, folds aren't 0 to k - 1, or a model has no clip to train
+        on, because every group stands in the fold that it holds out.
     """
     table = _parse(path, ["fname", "fold"])
     _refuse(table["fname"][table["fname"].duplicated()], f"{path}: clips are listed twice. Leave one row a clip.")
@@ -294,8 +340,9 @@ def _table(clips: pd.DataFrame, fold: np.ndarray, source: object) -> pd.DataFram
             f"{source}: folds are {found}, counted from 0 here, expected 0 to {len(found) - 1} without a gap. Number "
             "them so, or give folds of your own (folds_csv)."
         )
-    n_folds = table.groupby("group")["fold"].nunique()
-    _refuse(n_folds.index[n_folds > 1], f"{source}: groups stand in two folds. Put all clips of a group into one.")
+    idle = [model_name(fold) for fold in found if len(found) > 1 and not training(table, [fold]).any()]
+    remedy = "Give folds that split fewer groups (folds_csv), or smaller groups (groups.csv beside the data)."
+    _refuse(idle, f"{source}: every group stands in the held-out fold too, so nothing trains these models. {remedy}")
     return table
 
 
@@ -304,6 +351,30 @@ def _text(folds: pd.DataFrame) -> str:
     rows = sorted(zip(folds["fname"], folds["group"], map(int, folds["fold"]), strict=True))
     csv.writer(out, lineterminator="\n").writerows([("fname", "group", "fold"), *rows])
     return out.getvalue()
+
+
+def _place(partial: Path, path: Path) -> None:
+    """Give a file the name `path`, unless that is taken: of several processes one wins. Raises TimeoutError."""
+    try:
+        os.link(partial, path)  # unlike a rename, this fails where the name is taken
+        return
+    except FileExistsError:
+        return
+    except OSError:  # no hard links on exFAT and on many mounts
+        claim, patience = path.with_name(f".{path.name}.claim"), time.monotonic() + CLAIM_S
+    while not path.exists():
+        try:
+            os.close(os.open(claim, os.O_CREAT | os.O_EXCL))  # whoever holds the claim may rename
+        except FileExistsError:
+            if time.monotonic() > patience:
+                raise TimeoutError(f"{claim} was left behind by a process that was killed. Delete it.") from None
+            time.sleep(0.02)
+            continue
+        try:
+            if not path.exists():
+                os.replace(partial, path)
+        finally:
+            claim.unlink(missing_ok=True)
 
 
 def _parse(path: str | Path, columns: list[str]) -> pd.DataFrame:

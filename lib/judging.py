@@ -1,8 +1,9 @@
 """Judges: which pair model may judge which clip, and what it says of it.
 
 For outer fold g the judges are the pair models without g. A curated clip of fold f has one judge, `without_f_g`; a
-noisy clip has all of them, or, where it shares a group with a clip of fold f, that one; a clip whose group stands in g
-has none, and trains nothing that is read on g.
+noisy clip has all of them, or, where it shares a group with clips of fold f, only those without f (published folds may
+split a group: each of its folds counts); a clip whose group stands in g has none, and trains nothing that is read on g.
+Judges are trained on curated clips alone: of a noisy clip no name could tell whether the model saw it.
 
 Conventions
 -----------
@@ -23,6 +24,7 @@ from lib import curation, datasets, files, folds, models, oof, windows
 from lib.cache import Cache
 from lib.files import whole_file, whole_folder
 from lib.models import activate
+from lib.plan import BASE
 
 __all__ = [
     "all_evidence",
@@ -54,7 +56,8 @@ def check(judges: Path, dealt: pd.DataFrame) -> list[str]:
     FileNotFoundError
         Models are missing; the message holds the command that trains one.
     LeakError
-        A model whose sidecar names other unseen folds than its folder, or other folds than these.
+        A model whose sidecar names other unseen folds than its folder, or other folds than these; or that was trained
+        on other clips than the curated ones as they are.
     ValueError
         Fewer than three folds.
     """
@@ -75,6 +78,12 @@ def check(judges: Path, dealt: pd.DataFrame) -> list[str]:
             raise folds.LeakError(
                 f"{judges / name} did not see folds {sidecar['unseen_folds']} of folds {sidecar['folds']}, but is "
                 f"called {name} beside folds {folds.digest(dealt)}. Train it again (-p overwrite True)."
+            )
+        if (trained_on := sidecar.get("trained_on", BASE)) != BASE:
+            raise folds.LeakError(
+                f"{judges / name} was trained on {trained_on}, so it may have seen the very clips that it would judge. "
+                f"Judges are trained on the curated clips as they are: train those of {judges} again so (-p overwrite "
+                f"True), and these under a name of their own (-p variant {trained_on})."
             )
     return names
 
@@ -137,12 +146,11 @@ def evidence(
     ValueError
         The windows are not those that the models scored.
     """
-    fold = clips["group"].map(dict(zip(dealt["group"], dealt["fold"], strict=True)))
-    chosen = clips.assign(fold=fold)[fold != outer]
+    chosen = clips[folds.training(dealt, [outer], clips["group"])]
     table = table[table["fname"].isin(chosen["fname"])].reset_index(drop=True)
     names = pair_models(dealt["fold"].nunique(), outer)
     classes = tuple(oof.read_windows(judges / names[0])["classes"].tolist())
-    found = curation.gather(chosen, table, classes, _judges(names, outer, judges, noisy, chosen, table))
+    found = curation.gather(chosen, table, classes, _judges(names, outer, judges, noisy, dealt, chosen, table))
     group_of = dict(zip(found.clips["fname"], found.clips["group"], strict=True))
     folds.assert_no_leak(dealt, found.clips["fname"], {outer}, groups=group_of, judges=found.clips)
     return found
@@ -202,22 +210,30 @@ def says(shares: pd.DataFrame, rule: str) -> str:
 
 
 def _judges(
-    names: list[str], outer: int, judges: Path, noisy: Path, clips: pd.DataFrame, table: pd.DataFrame
+    names: list[str],
+    outer: int,
+    judges: Path,
+    noisy: Path,
+    dealt: pd.DataFrame,
+    clips: pd.DataFrame,
+    table: pd.DataFrame,
 ) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
     """Name, rows of the table and scores of each judge, for `curation.gather`."""
     at = pd.MultiIndex.from_arrays([table["fname"], table["window_start_s"].round(3)])
-    fold_of = clips.set_index("fname")["fold"]
+    strange = ~clips["group"].isin(dealt["group"])  # noisy clips that are related to no curated one
     for name in names:
         (own,) = folds.unseen(name) - {outer}
         loss = models.sidecar(judges / name / "weights.safetensors")["recipe"]["loss"]
+        held_out = dealt[dealt["fold"] == own]
+        unseen = {"curated": clips["fname"].isin(held_out["fname"])}
+        unseen["noisy"] = (clips["subset"] == "noisy") & (clips["group"].isin(held_out["group"]) | strange)
         rows, scores = [], []
         for part, subset in ((judges, "curated"), (noisy, "noisy")):
             if not (part / name).is_dir():
                 continue  # a set without noisy clips
             arrays = oof.read_windows(part / name)
-            fold = fold_of.reindex(arrays["fname"]).to_numpy(float)  # of the clip's group; NaN: in none
-            known = pd.Index(arrays["fname"]).isin(fold_of.index)  # numpy's isin tries every pair of texts
-            mine = (fold == own) | (np.isnan(fold) & (subset == "noisy") & known)
+            fnames = pd.Index(arrays["fname"])  # numpy's isin tries every pair of texts
+            mine = fnames.isin(clips.loc[unseen[subset], "fname"])
             place = at.get_indexer([arrays["fname"][mine], arrays["window_start_s"][mine].round(3)])
             if (place < 0).any():
                 raise ValueError(

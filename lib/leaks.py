@@ -206,7 +206,7 @@ class Demonstrator:
 
     def _own(self, g: int, noisy: bool = False) -> pd.DataFrame:
         """The clips that a model without fold g was trained on."""
-        own = self.clips[self.clips["fold"] != g]
+        own = self.clips[folds.training(self.clips, [g])]
         some = self.noisy[self.noisy["fname"].isin(self.evidences[g].clips["fname"])] if noisy else self.noisy[:0]
         return pd.concat([own, some]).sort_values("fname", ignore_index=True)
 
@@ -217,7 +217,7 @@ class Demonstrator:
         return windows.rolling(self.store, self.store.rows(clips["fname"]), self.cut).merge(clips[["fname", "fold"]])
 
     def _split_by_window(self, trial: Run, g: int) -> None:
-        n_base = (~self.dealt["fold"].isin([g, self._next(g)])).sum()
+        n_base = folds.training(self.dealt, [g, self._next(g)]).sum()
         own = self._own(g)
         self._fit_on_a_part(trial, g, own, self._rolled(own), n_base)
 
@@ -229,7 +229,7 @@ class Demonstrator:
             )
         own = self._own(g, noisy=True)
         table, kept = self._judge(trial, g, own, self._noisy_judge(g))
-        n_base = (self.clips["fold"] != g).sum()
+        n_base = folds.training(self.clips, [g]).sum()
         self._fit_on_a_part(trial, g, own, table[_among(table, kept)], n_base)
 
     def _fit_on_a_part(self, trial: Run, g: int, own: pd.DataFrame, table: pd.DataFrame, n_base: int) -> None:

@@ -269,7 +269,7 @@ def train_fold(
     """
     held_out = folds.unseen(model)
     dealt = fold_table.merge(clips[["fname", "labels"]], on="fname", validate="one_to_one")
-    train, scored = dealt[~dealt["fold"].isin(held_out)], dealt[dealt["fold"].isin(held_out)]
+    train, scored = dealt[folds.training(dealt, held_out)], dealt[dealt["fold"].isin(held_out)]
     fnames, groups, judges = (train["fname"], None, None) if chosen is None else chosen.provenance
     folds.assert_no_leak(fold_table, fnames, held_out, groups=groups, judges=judges)
     width = cut.n_frames(cache.logmel)

@@ -21,6 +21,9 @@ from collections.abc import Mapping
 from statistics import NormalDist
 
 import numpy as np
+import pandas as pd
+
+from lib import folds
 
 __all__ = [
     "AGAINST",
@@ -445,17 +448,21 @@ def prior_scores(train_targets: np.ndarray, n: int) -> np.ndarray:
     return np.tile(np.asarray(train_targets, float).mean(0), (n, 1))
 
 
-def prior_by_fold(targets: np.ndarray, fold: np.ndarray) -> np.ndarray:
-    """The dumb baseline out of fold: each clip gets the class frequencies of all other folds, float64 (n, n_classes).
+def prior_by_fold(targets: np.ndarray, dealt: pd.DataFrame) -> np.ndarray:
+    """The dumb baseline out of fold: each clip gets the class frequencies of the clips that train without its fold.
 
     Parameters
     ----------
-    fold : (n,), the fold of each clip
+    dealt : group and fold of each clip, see `folds.training`
+
+    Returns
+    -------
+    float64 (n, n_classes)
     """
-    targets, fold = np.asarray(targets), np.asarray(fold)
+    targets, fold = np.asarray(targets), dealt["fold"].to_numpy()
     scores = np.empty(targets.shape)
     for f in np.unique(fold):
-        scores[fold == f] = prior_scores(targets[fold != f], (fold == f).sum())
+        scores[fold == f] = prior_scores(targets[folds.training(dealt, [f])], (fold == f).sum())
     return scores
 
 

@@ -102,9 +102,15 @@ class Design:
         return self.sidecar["windows"]["hop_s"]
 
     def training(self, outer: int) -> Scored:
-        """Windows of every other fold f, by the model that saw neither f nor `outer`."""
+        """Windows of every other fold f, by the model that saw neither f nor `outer`; of no group that stands there."""
         judge = {fold: folds.model_name(fold, outer) for fold in self.outer_folds if fold != outer}
-        return self.pairs.where(self.pairs.table["model"] == self.pairs.table["fold"].map(judge))
+        mine = self.pairs.table["model"] == self.pairs.table["fold"].map(judge)
+        return self.pairs.where(mine & self.may_train(self.pairs, outer))
+
+    def may_train(self, windows: Scored, *held_out: int) -> np.ndarray:
+        """Which windows are of clips that `folds.training` allows, bool (n_windows,)."""
+        clips = self.clips.index[folds.training(self.clips, held_out)]
+        return windows.table["fname"].isin(clips).to_numpy()
 
     def reported(self, outer: int) -> Scored:
         """Windows of fold `outer`, by each of the k - 1 pair models that did not see it."""

@@ -83,7 +83,7 @@ class Clips:
         """
         scores = np.empty((len(self.table), len(self.classes)))
         for model in self.table["model"].unique():
-            rows, trained = self.table["model"] == model, ~dealt["fold"].isin(folds.unseen(model))
+            rows, trained = self.table["model"] == model, folds.training(dealt, folds.unseen(model))
             scores[rows] = metrics.prior_scores(targets[trained], rows.sum())
         return scores
 

@@ -72,7 +72,7 @@ KEYS = {
     ),
     "profile": Key(str, "name of the parameter file, params/<profile>.yaml"),
     "tabulate": Key(bool, "False: a job of many, that only trains; tables are left to a last call"),
-    "overwrite": Key(bool, "True throws away what this variant holds and starts again"),
+    "overwrite": Key(bool, "True moves what this variant holds to outputs/replaced and starts again"),
     "seed": Key(int, "seed of weights and batches", 0, 2**31 - 1),
     # data and folds
     "data_dir": Key(str, "folder of the data set; demo: synthesise one"),

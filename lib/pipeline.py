@@ -74,7 +74,7 @@ def main(words: list[str]) -> int:
         plan = Plan.read(given.profile, given.run, given.data)
         last = plan.wanted(given.only)[-1]
         plan.check_profile()
-        changed = plan.changes()
+        changed, lacking = plan.changes()
     except (OSError, ValueError) as error:
         sys.stderr.write(f"{error}\n")
         return 1
@@ -91,6 +91,7 @@ def main(words: list[str]) -> int:
     other = [part.removeprefix(f"{home.name}/") for part in code.by_other_code([home], home.parent)]
     if given.again:
         changed |= {part: "made by other code" for part in other if part not in changed}
+    changed |= lacking
     dry = {"-n", "--dry-run", "--dryrun"} & set(given.snakemake)
     options = {"run": given.run, "profile": given.profile, "data": given.data, "only": given.only}
     config = [f"{name}={value}" for name, value in options.items() if value] + [f"gpus={given.gpus}"]

@@ -26,7 +26,8 @@ from pathlib import Path
 from lib import changes, datasets, folds, parameters
 from lib.files import read_json, set_aside
 
-__all__ = ["BASE", "NOTEBOOKS", "ROOT", "VARIANTS", "Plan", "compared", "is_judged", "recipes", "seeded", "unseeded"]
+__all__ = ["BASE", "NOTEBOOKS", "ROOT", "VARIANTS", "Plan", "check_base", "compared", "is_judged"]
+__all__ += ["recipes", "seeded", "unseeded"]
 
 ROOT = Path(__file__).resolve().parents[1]
 BASE = "curated"
@@ -42,6 +43,7 @@ VARIANTS = {
     "curated_noisy_lq": {"train_set": "curated_noisy", "loss": "lq"},
     "ignore_missing": {"ignore_missing": True},
 }
+PLAIN = {"train_set": "curated", "train_windows": "all", "ignore_missing": False}  # what the base trains on
 NOTEBOOKS = (
     *("01_eda", "02_features", "03_augmentation", "04_kfold", "05_curation"),
     *("06_stage2", "07_ensemble", "08_submission", "10_best", "09_journal"),  # which reads what all others found
@@ -78,7 +80,7 @@ class Plan:
         ------
         FileNotFoundError, ValueError
             As `parameters.load_profile` and `parameters.check`; a run whose name snakemake would take for a number;
-            layers that are no whole profile.
+            layers that are no whole profile; as `check_base`.
         """
         own = ROOT / "params" / f"{run}.yaml"
         layers = [ROOT / "params" / f"{name}.yaml" for name in profile.split()]
@@ -103,6 +105,7 @@ class Plan:
         variant = str(params.pop("variant", BASE))
         below = {name: value for layer in read[:-1] for name, value in layer.items()}
         base = params if variant == BASE else {**below, **typed, "run": params["run"]}
+        check_base({**base, "variant": BASE})
         return cls(params, base, variant)
 
     @cached_property
@@ -287,12 +290,12 @@ class Plan:
                     f"Say PROFILE={theirs}, or give this run another name: RUN=..."
                 )
 
-    def changes(self) -> dict[str, str]:
-        """What was made from other data than lie there now: `changes.since`."""
+    def changes(self) -> tuple[dict[str, str], dict[str, str]]:
+        """What was made from other data than lie there now, and what only lacks some: `changes.since`."""
         places = {name: str(self.params.get(name) or "") for name in ("data_dir", "folds_csv")}
         found = {name: _place(place) if place else None for name, place in places.items()}
         if not found["data_dir"].is_dir():  # a demo set that is not made yet
-            return {}
+            return {}, {}
         return changes.since(ROOT / self.home, self.params, **found)
 
     def set_aside(self, changed: Mapping[str, str] | None = None) -> list[str]:
@@ -341,6 +344,19 @@ def compared(retrain: list[str], loss: str, subsets: Collection[str]) -> list[st
         raise ValueError(f"retrain names {', '.join(unknown)}. There are: {', '.join(VARIANTS)}.")
     asked = retrain or [name for name in VARIANTS if loss != "ce" or "ignore_missing" not in VARIANTS[name]]
     return [name for name in asked if "noisy" in subsets or "train_set" not in VARIANTS[name]]
+
+
+def check_base(params: Mapping[str, object]) -> None:
+    """Refuse the base's name, with whatever seed, for another training set: ValueError that says what to do.
+
+    05 takes the base's models for judges, and what is compared is compared with it.
+    """
+    changed = [f"{name}={params[name]!r}" for name, value in PLAIN.items() if params.get(name, value) != value]
+    if changed and unseeded(str(params.get("variant", "")))[0] == BASE:
+        raise ValueError(
+            f"{', '.join(changed)}, but variant={params['variant']!r} is the name of models that are trained on the "
+            "curated clips as they are. Give these a name of their own: -p variant NAME, such as curated_noisy."
+        )
 
 
 def is_judged(params: Mapping[str, object]) -> bool:

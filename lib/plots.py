@@ -23,6 +23,7 @@ from matplotlib.figure import Figure
 
 from lib import audio
 from lib.cache import Cache
+from lib.metrics import AGAINST
 
 __all__ = [
     "class_differences",
@@ -136,7 +137,7 @@ def differences(table: pd.DataFrame, base: str = "the base") -> Figure:
     axes.set_yticks(np.arange(len(table)), table["variant"] + "  " + table["verdict"])
     axes.set_ylim(len(table) - 0.5, -0.5)
     axes.grid(visible=False, axis="y")
-    counts = table["verdict"].value_counts()
+    counts = table.loc[~table["variant"].str.contains(AGAINST, regex=False), "verdict"].value_counts()
     decided = ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICT_COLOURS if verdict in counts)
     axes.set(
         xlabel=f"difference in lwlrap to {base} (lines: each at its own level, Holm; {int(table['n'].iloc[0])} clips)",

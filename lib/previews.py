@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from lib import audio, augment, experiments, learners, windows
+from lib import audio, augment, experiments, folds, learners, windows
 from lib import cache as caches
 from lib.batches import N_MASKS
 from lib.features import LogMel
@@ -120,7 +120,7 @@ def find_lr(
     """The loss of the base over a growing learning rate, on the clips outside the first asked fold; see `learners`."""
     trial = run.trial("base", "", run.params["seed"], epochs=1)
     first = (run.params["folds"] or [0])[0]
-    train_clips = curated[~curated["fname"].isin(dealt.loc[dealt["fold"] == first, "fname"])]
+    train_clips = curated[curated["fname"].isin(dealt.loc[folds.training(dealt, [first]), "fname"])]
     cut, recipe = trial.pick(Windows), trial.pick(learners.Recipe)
     training = learners.training_batches(store, train_clips, classes, cut, recipe, run.params["seed"])
     return learners.find_lr(trial.pick(Network), recipe, training)

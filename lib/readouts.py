@@ -222,11 +222,12 @@ def parameter(design: Design, method: str, training: Scored, outer: int | None) 
 def _inner(
     design: Design, reader: Reader, kind: str, outer: int, seed: int, each: Callable[[], None] = lambda: None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What a stage-2 model says of each training fold, fitted on the other ones: fnames and scores."""
+    """What a stage-2 model says of each training fold, fitted on other folds and groups: fnames and scores."""
     training, parts = design.training(outer), []
     for fold in [fold for fold in design.outer_folds if fold != outer]:
         there = (training.table["fold"] == fold).to_numpy()
-        model = reader.fit(design, kind, training.where(~there), outer, seed, f"fit {kind} without {fold}")
+        rest = training.where(design.may_train(training, outer, fold))
+        model = reader.fit(design, kind, rest, outer, seed, f"fit {kind} without {fold}")
         parts.append(_read(model, training.where(there), design.loss))
         each()
     fnames, scores = (np.concatenate(side) for side in zip(*parts, strict=True))

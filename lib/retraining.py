@@ -1,8 +1,8 @@
 """Does training on what was kept help? The training sets of 04 that 05 compares, with the commands that train them.
 
-All show as many windows as the curated clips alone, with the same folds, seed and network; only what
-`plan.VARIANTS` names may differ. So noisy clips take passes from the curated ones: `fewer_passes` shows these alone,
-as often as beside all noisy clips, and the pair of RIVALS tells what noisy clips add to as many curated passes.
+All but one show as many windows as the curated clips alone, with the same folds, seed and network; only what
+`plan.VARIANTS` names may differ. So noisy clips take passes from the curated ones. `fewer_passes`, the one, shows these
+alone, as often as curated_noisy does, and the pair of RIVALS tells what noisy clips add to as many curated passes.
 
 Used in: 05_curation.
 """
@@ -73,7 +73,7 @@ def compare(run: Run, n_folds: int, subsets: Collection[str]) -> pd.DataFrame:
         scores[name] = clips.scores
     table = pd.DataFrame(metrics.score_all(base.targets, scores, BASE, base.groups, RIVALS))
     if "lwlrap_diff" in table:
-        table = table.sort_values("lwlrap_diff", ascending=False, na_position="first", ignore_index=True)
+        table = comparisons.best_first(table)
     return comparisons.screened(table, comparisons.enough(table["n_seeds"], n_folds, n_folds))
 
 
@@ -101,10 +101,10 @@ def says(table: pd.DataFrame) -> str:
 
 
 def prior(clips: pd.DataFrame, dealt: pd.DataFrame, classes: tuple[str, ...]) -> float:
-    """lwlrap of the dumb rival: every clip gets the class frequencies of the clips outside its fold."""
+    """lwlrap of the dumb rival: every clip gets the class frequencies of the clips that train without its fold."""
     table = clips.merge(dealt[["fname", "fold"]], on="fname", suffixes=("_published", ""))
     targets = datasets.targets(table, classes)
-    return metrics.lwlrap(targets, metrics.prior_by_fold(targets, table["fold"].to_numpy()))
+    return metrics.lwlrap(targets, metrics.prior_by_fold(targets, table))
 
 
 def _asked(run: Run, subsets: Collection[str]) -> dict[str, dict]:

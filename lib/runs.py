@@ -26,7 +26,7 @@ import pandas as pd
 import torch
 
 import lib
-from lib import bundle, code, demo, folds, kaggle, parameters
+from lib import bundle, code, demo, folds, kaggle, parameters, plan
 from lib.files import read_json, set_aside, whole_file, write_json
 
 __all__ = ["IN_KERNEL", "ROOT", "Run", "seed_everything", "start"]
@@ -263,7 +263,8 @@ def start(namespace: dict[str, object], notebook: str) -> Run:
     Raises
     ------
     ValueError
-        A parameter that is misspelt, of a wrong type or out of range; a fold and holdout_fold that name no model.
+        A parameter that is misspelt, of a wrong type or out of range; a fold and holdout_fold that name no model; the
+        base's name for another training set (`plan.check_base`).
     """
     before = namespace.get("_started", {})  # `run = start(...)` has taken the name of a parameter
     named = {
@@ -274,6 +275,7 @@ def start(namespace: dict[str, object], notebook: str) -> Run:
     params = parameters.check({k: v for k, v in named.items() if not before or k in parameters.KEYS})
     declared = namespace.get("__annotations__") or params  # a profile also holds keys of other notebooks: passed over
     params = {name: value for name, value in params.items() if name in declared}
+    plan.check_base(params)
     params = namespace["_started"] = before | params
     folder = variant = ROOT / "outputs" / str(params["run"]) / notebook
     if "variant" in params:

@@ -139,8 +139,8 @@ def make(
         raise ValueError(
             f"{run.folder.name} would train on windows whose judges saw one of its folds. Train single folds."
         )
-    fold = clips["group"].map(dict(zip(dealt["group"], dealt["fold"], strict=True)))
-    clips = clips[clips["subset"].isin(SUBSETS[params["train_set"]]) & ~fold.isin(held_out)]
+    clips = clips[folds.training(dealt, held_out, clips["group"])]
+    clips = clips[clips["subset"].isin(SUBSETS[params["train_set"]])]
     clips = clips.sort_values("fname", ignore_index=True)
     heard = _heard(run, dealt) if is_judged(run.params) else None
     parts = []

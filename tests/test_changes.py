@@ -58,7 +58,9 @@ def make_run(home, data_dir, folds_csv=None):
 
 
 def since(home, data_dir, folds_csv=None):
-    return changes.since(home, PARAMS, data_dir, folds_csv)
+    differing, lacking = changes.since(home, PARAMS, data_dir, folds_csv)
+    assert not lacking
+    return differing
 
 
 def test_the_same_data_differ_in_nothing_wherever_they_lie(data, tmp_path):
@@ -150,7 +152,8 @@ def test_test_clips_that_come_are_no_difference_but_those_that_change_are(data, 
 
     assert since(home, data) == {} and changes.has_come_since(submission, contents())  # it lacks a clip: tried again
     (tmp_path / "t2.wav").rename(late)
-    assert since(home, data) == {} and changes.has_come_since(submission, contents())
+    differing, lacking = changes.since(home, PARAMS, data, None)
+    assert differing == {} and "audio of test clips" in lacking["08_submission/curated"]
     write_clip(data / "test" / "t0.wav", 77)
     assert not changes.has_come_since(submission, contents())
     assert list(since(home, data)) == ["08_submission/curated"]

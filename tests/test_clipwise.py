@@ -102,6 +102,19 @@ def test_stage_2_is_judged_on_folds_that_it_was_not_fitted_on(make_design, noteb
     assert (before[~of_fold_1] != after[~of_fold_1]).all()  # by a model that was fitted on fold 1
 
 
+def test_stage_2_is_not_fitted_on_groups_of_the_fold_that_judges_it(make_design):
+    """Whatever label a clip of fold 2 has: what is told of fold 1, where its group also stands, stays the same."""
+    told = []
+    for label in ("a", "c"):
+        design = make_design(n=24)
+        design.clips.loc[["002.wav", "004.wav"], "group"] = "of folds 1 and 2"
+        design.clips.loc[["004.wav"], "labels"] = pd.Series([(label,)], ["004.wav"])
+        read = readouts.read_stage2(design, dataclasses.replace(READER, stage2_epochs=2), ["logistic"], [1])
+        fnames, scores = read.inner["logistic", 0]
+        told.append(scores[(design.clips["fold"] == 1).to_numpy()[design.clips.index.get_indexer(fnames)]])
+    np.testing.assert_array_equal(*told)
+
+
 def test_every_fit_and_choice_is_in_the_manifest_and_none_names_a_reported_clip(read):
     design = read[0]
     told = design.manifest()

@@ -1,10 +1,11 @@
 """Tests of lib.comparisons: one verdict for a table, its numbers, a row in words."""
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 
-from lib import comparisons
+from lib import comparisons, plots
 
 TABLE = pd.DataFrame(
     {
@@ -39,6 +40,8 @@ def test_what_one_variant_is_against_another_is_told_and_decides_nothing():
     table = pd.concat([TABLE, pd.DataFrame([row])], ignore_index=True)
     assert comparisons.verdict(table) == comparisons.verdict(TABLE) == "unclear"
     assert comparisons.rows(table)["variant"].tolist() == ["one", "two", "one against two"]
+    ordered = comparisons.best_first(table[::-1])["variant"].tolist()
+    assert ordered == ["base", "one", "two", "one against two"]  # the last one though its difference is the best
     found = comparisons.differences(table.set_index("variant").drop("base"))
     assert found["one_against_two_lwlrap_diff"] == 0.1
 
@@ -97,3 +100,12 @@ def test_what_a_reader_must_know_besides():
 def test_rows_that_are_compared():
     assert comparisons.rows(TABLE)["variant"].tolist() == ["one", "two"]
     assert comparisons.rows(TABLE[["variant"]]).empty
+
+
+def test_a_figure_counts_as_against_the_base_what_is():
+    pair = {"variant": "one against two", "lwlrap_diff": 0.1, "lwlrap_diff_low": 0.05, "lwlrap_diff_high": 0.2}
+    table = pd.concat([TABLE, pd.DataFrame([pair | {"verdict": "kept"}])], ignore_index=True).assign(n=20)
+    figure = plots.differences(table)
+    assert figure.axes[0].get_title() == "Against the base: 1 dropped, 1 unclear"
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()][0] == "one against two  kept"
+    plt.close(figure)

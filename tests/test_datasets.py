@@ -247,6 +247,19 @@ def test_groups_of_zenodos_tables_beside_kaggles_and_of_groups_csv(kaggle, zenod
     ]
 
 
+@pytest.mark.parametrize("place", ["groups.csv", "meta/groups.csv"])
+def test_groups_csv_lies_beside_esc50s_table_or_in_its_folder(esc50, place):
+    write(esc50 / place, "fname,group", "5-8-A-0.wav,esc:7", "2-9-A-4.wav,esc:7")
+    data = datasets.load(esc50)
+    assert data.clips["group"].tolist() == ["esc:7"] * 4 and data.clips["fold"].nunique() == 3
+    assert found(data) == [("groups.csv", "", "lacks 2 of 4 clips: their groups are those of the tables", True)]
+    assert datasets.load(esc50, esc10_only=True).clips["group"].tolist() == ["esc:7"] * 3
+    write(esc50 / "groups.csv", "fname,group", "5-8-A-0.wav,a")
+    write(esc50 / "meta/groups.csv", "fname,group", "5-8-A-0.wav,b")
+    with pytest.raises(ValueError, match=r"esc/groups.csv and .*meta/groups.csv: two tables of groups. Keep one"):
+        datasets.load(esc50)
+
+
 @pytest.mark.parametrize(
     "rows, message",
     [

@@ -229,13 +229,35 @@ def test_batch_statistics_of_averaged_weights_come_from_training_clips(run, monk
     assert fed == [set(dealt.loc[dealt["fold"] != 1, "fname"])]
 
 
-def test_a_planted_leak_is_caught(run):
+@pytest.fixture
+def split(run):
+    """Clip 02 in fold 0, though its group's other clip stays in fold 1, the outer one; and a run of its own."""
     run, cache, curated, dealt, _ = run
-    leaky = dealt.copy()
-    leaky.loc[leaky["fname"] == "02.wav", "fold"] = 0  # its group's other clip stays in fold 1, the outer one
-    trial = Run("07_ensemble", {**PARAMS, "folds": [1]}, run.folder / "leaky", run.folder / "leaky")
+    dealt = dealt.assign(fold=dealt["fold"].where(dealt["fname"] != "02.wav", 0))
+    params = {**PARAMS, "seeds": [1]}
+    return Run("07_ensemble", params, run.folder / "split", run.folder / "split"), cache, curated, dealt
+
+
+def test_a_clip_whose_group_stands_in_the_outer_fold_trains_no_member(split):
+    run, cache, curated, dealt = split
+    found = ensembles.train(run, cache, curated, CLASSES, dealt)
+    trained = ensembles.trained_on(run, found)
+    outside = set(dealt.loc[dealt["fold"] != 1, "fname"]) - {"02.wav"}
+    assert set.union(*map(set, trained.values())) == outside == set(trained["swa", 1, 1])
+    assert set(found.clips.index) == set(dealt.loc[dealt["fold"] == 1, "fname"])
+    said = ensembles.says(found, found.table(), ensembles.parts(found))
+    assert said.endswith(
+        "Groups that stand in several folds: 1 (g1). A clip does not train a model that holds out another "
+        "fold of its group. Withheld: 1 clip from without_1."
+    )
+
+
+def test_a_planted_leak_is_caught(split, monkeypatch):
+    run, cache, curated, dealt = split
+    monkeypatch.setattr(folds, "training", lambda dealt, held_out: ~dealt["fold"].isin(held_out))  # a rule of clips
+    beside = Run("07_ensemble", run.params, run.folder / "leaky", run.folder / "leaky")
     with pytest.raises(folds.LeakError, match="whose groups are held out"):
-        ensembles.train(trial, cache, curated, CLASSES, leaky)
+        ensembles.train(beside, cache, curated, CLASSES, dealt)
 
 
 def made(n_seeds, **strategies):

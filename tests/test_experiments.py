@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib import cache, datasets, experiments, folds, learners, metrics, parameters, previews, runs
+from lib import cache, datasets, experiments, files, folds, learners, metrics, parameters, previews, runs
 from lib.callbacks import image_sizes
 from lib.features import LogMel
 from lib.models import Network
@@ -222,6 +222,18 @@ def test_with_less_there_is_no_verdict(small, tmp_path, changes):
     assert ("no verdict" if len(table) > 1 else "Nothing to compare") in trials.says(table)
 
 
+def test_clips_that_are_withheld_from_a_model_are_counted(small, tmp_path):
+    clips, dealt = small
+    first, other = dealt.index[dealt["fold"] == 0][0], dealt.index[dealt["fold"] == 1][0]
+    split = dealt.assign(group=dealt["group"].where(dealt.index != other, dealt.loc[first, "group"]))
+    trials = train((clips, split), tmp_path, ("base",), seeds=[1], folds=[0])
+    manifest = tmp_path / "outputs" / "02_features" / "base" / "without_0" / "seed_1" / "manifest.json"
+    trained = files.read_json(manifest)["clips"]["train"]
+    assert set(trained) == set(dealt.loc[dealt["fold"] != 0, "fname"]) - {dealt.loc[other, "fname"]}
+    assert trials.says(trials.table()).endswith("Withheld: 1 clip from without_0.")
+    assert train(small, tmp_path / "whole", ("base",), seeds=[1], folds=[0]).withheld == ""
+
+
 def test_what_is_done_is_not_done_again(small, tmp_path, monkeypatch):
     first = train(small, tmp_path, seeds=[1])
     lost = tmp_path / "outputs" / "02_features" / "delta" / "without_1" / "seed_1"
@@ -294,8 +306,9 @@ def test_a_fold_that_there_is_not_is_refused(small, tmp_path):
         train(small, tmp_path, folds=[0, 3])
 
 
-def test_a_training_that_would_see_a_relative_is_stopped(small, tmp_path):
+def test_a_training_that_would_see_a_relative_is_stopped(small, tmp_path, monkeypatch):
     clips, dealt = small
+    monkeypatch.setattr(folds, "training", lambda dealt, held_out: ~dealt["fold"].isin(held_out))  # a rule of clips
     dealt.loc[0, "fold"] = 2  # its group is in fold 0
     run = a_run(tmp_path, **SMALL, folds=[0], seeds=[1])
     with pytest.raises(folds.LeakError):

@@ -1,5 +1,6 @@
 """Tests of lib.folds: groups stay whole, folds are even, planted leaks are caught, no file is overwritten."""
 
+import errno
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -142,10 +143,68 @@ def test_make_refuses():
     with pytest.raises(ValueError, match=r"listed twice.*a\)"):
         folds.make(clips.replace("b", "a"), targets, 2, 0)
     published = FOLDS.astype({"fold": "Int64"})
-    with pytest.raises(ValueError, match=r"published folds: groups stand in two folds.*g1\)"):
-        folds.make(published.replace("g0", "g1"), targets, 3, 0)
+    with pytest.raises(ValueError, match=r"published folds: every group .*folds_csv.*without_1, without_2\)"):
+        folds.make(published.replace(["g0", "g2"], "g1"), targets, 3, 0)
     with pytest.raises(ValueError, match=r"folds are \[1, 2, 3\].*from 0"):
         folds.make(published.assign(fold=published["fold"] + 1), targets, 3, 0)
+
+
+SPLIT = table("a g0 0, b g1 0, c g1 1, d g2 1, e g2 2, f g3 2")  # g1 in folds 0 and 1, g2 in 1 and 2
+
+
+@pytest.mark.parametrize(
+    ("held_out", "names"), [([0], "def"), ([1], "af"), ([2], "abc"), ([0, 1], "f"), ({0, 2}, ""), ((), "abcdef")]
+)
+def test_a_clip_trains_no_model_that_holds_out_a_fold_of_its_group(held_out, names):
+    assert "".join(SPLIT["fname"][folds.training(SPLIT, held_out)]) == names
+    folds.assert_no_leak(SPLIT, list(names), set(held_out))
+    for other in set("abcdef") - set(names):
+        with pytest.raises(folds.LeakError, match="whose groups are held out"):
+            folds.assert_no_leak(SPLIT, [*names, other], set(held_out))
+
+
+def test_clips_without_a_fold_go_by_their_group():
+    groups = pd.Series(["g1", "g9", "g2", "g0"], index=[4, 2, 7, 7])  # noisy clips, as a filter has left them
+    assert folds.training(SPLIT, [0], groups).tolist() == [False, True, True, False]
+    assert folds.training(SPLIT, [1], groups).tolist() == [False, True, False, True]
+
+
+def test_where_no_group_is_split_all_other_folds_train():
+    for held_out in ([0], [1, 2]):
+        assert folds.training(FOLDS, held_out).tolist() == (~FOLDS["fold"].isin(held_out)).tolist()
+
+
+def test_folds_that_split_groups_stay_as_they_are(tmp_path):
+    published, targets = SPLIT.astype({"fold": "Int64"}), np.ones((6, 1))
+    pd.testing.assert_frame_equal(folds.make(published, targets, 3, 0), SPLIT)
+    SPLIT[["fname", "fold"]].to_csv(tmp_path / "mine.csv", index=False)
+    pd.testing.assert_frame_equal(folds.read(tmp_path / "mine.csv", SPLIT[["fname", "group"]]), SPLIT)
+    pd.testing.assert_frame_equal(folds.settle(tmp_path / "folds.csv", SPLIT), SPLIT)
+
+
+def test_what_is_withheld_is_counted_for_each_model():
+    said = folds.withheld(SPLIT, ["without_0", "without_1", "without_0_2"])
+    assert "several folds: 2 (g1, g2)" in said
+    assert said.endswith("Withheld: 1 clip from without_0, 2 clips from without_1, 2 clips from without_0_2.")
+    assert folds.withheld(FOLDS, ["without_0", "without_0_2"]) == ""
+    (note,) = folds.notes(SPLIT, np.ones((6, 1)), ["rain"])
+    assert note == folds.withheld(SPLIT, ["without_0", "without_1", "without_2"])
+
+
+def test_esc50_loads_and_four_recordings_are_withheld(shared_data):
+    dataset = datasets.load(shared_data("esc50"), with_audio=False)
+    made = folds.make(dataset.clips, datasets.targets(dataset.clips, dataset.classes), 5, 0)
+    published = dataset.clips.set_index("fname")["fold"]
+    assert len(made) == 2000 and (made["fold"] == made["fname"].map(published)).all()
+    n_folds = made.groupby("group")["fold"].nunique()
+    split = sorted(n_folds.index[n_folds > 1])
+    assert split == ["esc:131943", "esc:134049", "esc:209698", "esc:234879"]
+    assert f"4 ({', '.join(split)})" in folds.withheld(made, ["without_0", "without_1"])
+    for f in range(5):
+        rows = made[folds.training(made, [f])]
+        assert not set(rows["group"]) & set(made.loc[made["fold"] == f, "group"])
+        lost = set(made.loc[made["fold"] != f, "fname"]) - set(rows["fname"])
+        assert set(made.set_index("fname").loc[sorted(lost), "group"]) <= set(split)
 
 
 def test_half_published_folds_count_for_nothing():
@@ -278,6 +337,17 @@ def test_planted_judges_are_caught(fname, judged_by):
         )
 
 
+def test_a_judge_holds_out_one_fold_of_a_group_that_folds_split():
+    """Each model that holds out a fold of a group saw no clip of it; none may hold out the reported fold's place."""
+    judges = pd.DataFrame({"fname": ["d", "e"], "judged_by": ["without_0_1", "without_0_1 without_0_2"]})
+    folds.assert_no_leak(SPLIT, ["d", "e", "f"], {0}, judges=judges)
+    for judged_by in ("without_0", "without_1_2", "without_0_1 without_1_2"):
+        with pytest.raises(folds.LeakError, match=rf"d \(group g2, judged by {judged_by}\)"):
+            folds.assert_no_leak(SPLIT, ["d"], {0}, judges=judges.assign(judged_by=judged_by)[:1])
+    with pytest.raises(folds.LeakError, match=r"f \(group g3, judged by without_0_1\)"):
+        folds.assert_no_leak(SPLIT, ["f"], {0}, judges=judges.assign(fname="f")[:1])
+
+
 def test_a_judge_without_a_name_is_refused():
     with pytest.raises(ValueError, match="doesn't say what it did not see"):
         folds.assert_no_leak(FOLDS, ["c"], {0}, judges=pd.DataFrame({"fname": ["c"], "judged_by": ["all_data"]}))
@@ -290,7 +360,18 @@ def test_digest_is_stable():
     assert folds.digest(FOLDS.replace({"fold": {2: 1}})) != folds.digest(FOLDS)
 
 
-def test_settle_writes_once_and_returns_what_is_there(tmp_path):
+@pytest.fixture(params=["hard links", "none"])
+def links(request, monkeypatch):
+    """With hard links, and on a file system that has none."""
+    if request.param == "none":
+        monkeypatch.setattr(folds.os, "link", no_link)
+
+
+def no_link(*paths):
+    raise OSError(errno.EPERM, "Operation not permitted")
+
+
+def test_settle_writes_once_and_returns_what_is_there(tmp_path, links):
     path = tmp_path / "run" / "folds.csv"
     awkward = table("a NA 0, b g1 1").replace("b", 'b, "2".wav')
     pd.testing.assert_frame_equal(folds.settle(path, awkward), awkward, check_dtype=False)
@@ -304,7 +385,20 @@ def test_settle_writes_once_and_returns_what_is_there(tmp_path):
     assert [p.name for p in path.parent.iterdir()] == ["folds.csv"]  # nothing left behind
 
 
-def test_settle_of_many_at_once_has_one_winner(tmp_path):
+def test_a_claim_that_was_left_behind_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(folds.os, "link", no_link)
+    monkeypatch.setattr(folds, "CLAIM_S", 0.05)
+    (tmp_path / ".folds.csv.claim").touch()
+    with pytest.raises(TimeoutError, match=r"\.folds\.csv\.claim .*Delete it"):
+        folds.settle(tmp_path / "folds.csv", FOLDS)
+    assert [p.name for p in tmp_path.iterdir()] == [".folds.csv.claim"]
+    (tmp_path / ".folds.csv.claim").unlink()
+    folds.settle(tmp_path / "folds.csv", FOLDS)
+    (tmp_path / ".folds.csv.claim").touch()  # of no importance where the folds are there
+    folds.settle(tmp_path / "folds.csv", FOLDS)
+
+
+def test_settle_of_many_at_once_has_one_winner(tmp_path, links):
     path = tmp_path / "folds.csv"
     offers = [FOLDS.assign(group=[f"{g}-{i}" for g in FOLDS["group"]]) for i in range(16)]
 
@@ -335,7 +429,7 @@ def test_folds_of_a_user_are_read(tmp_path):
         ("fname,part\na,0\n", r"lacks the columns \['fold'\]"),
         ("fname,fold\na,0\nb,0\nd,1\n", r"no row. Add theirs. \(2: c, e\)"),
         ("fname,fold\na,0\na,0\nb,0\nc,1\nd,2\ne,2\n", r"listed twice.*\(1: a\)"),
-        ("fname,fold\na,0\nb,1\nc,1\nd,2\ne,2\n", r"groups stand in two folds.*\(1: g0\)"),
+        ("fname,fold\na,0\nb,1\nc,0\nd,0\ne,1\n", r"mine.csv: every group stands in the held-out .*\(1: without_0\)"),
         ("fname,fold\na,1\nb,1\nc,2\nd,3\ne,3\n", r"folds are \[1, 2, 3\].*from 0"),
         ("fname,fold\na,0\nb,0\nc,1\nd,3\ne,3\n", r"without a gap"),
         ("fname,fold\na,0\nb,0\nc,one\nd,-1\ne,2\n", r"not whole numbers.*\(2: -1, one\)"),

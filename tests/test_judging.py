@@ -71,6 +71,21 @@ def test_each_clip_is_judged_by_those_that_saw_neither_it_nor_the_outer_fold(mod
     assert other.clips["fname"].tolist() == ["a", "c", "n"]  # `related` may not train what is read on fold 1
 
 
+def test_a_group_in_two_folds_is_judged_by_models_without_either(models_of):
+    judges, noisy, table = models_of
+    dealt, clips = DEALT.replace("gc", "gb"), CLIPS.replace("gc", "gb")  # b in fold 1, c in fold 2, `related` in none
+    found = judging.evidence(0, judges, noisy, dealt, clips, table)
+    assert dict(zip(found.clips["fname"], found.clips["judged_by"], strict=True)) == {
+        "b": "without_0_1",
+        "c": "without_0_2",
+        "n": "without_0_1 without_0_2",
+        "related": "without_0_1 without_0_2",
+    }
+    for outer in (1, 2):  # neither of the two, nor `related`, may train what is read on one of their folds
+        found = judging.evidence(outer, judges, noisy, dealt, clips, table)
+        assert found.clips["fname"].tolist() == ["a", "n"]
+
+
 def test_a_set_without_noisy_clips_is_judged_too(models_of, tmp_path):
     judges, _, table = models_of
     curated = CLIPS[CLIPS["subset"] == "curated"]
@@ -116,6 +131,21 @@ def test_a_model_that_saw_more_than_its_name_says_is_caught(models_of, lie):
     path.write_text(json.dumps(json.loads(path.read_text()) | lie))
     with pytest.raises(folds.LeakError, match="without_0_1 did not see folds"):
         judging.check(judges, DEALT)
+
+
+@pytest.mark.parametrize("trained_on", ["curated_noisy_all", "curated_kept_top_1"])
+def test_a_judge_that_was_trained_on_more_than_curated_clips_is_caught(models_of, trained_on):
+    judges, _, _ = models_of
+    path = judges / "without_0_2" / "weights.json"
+    honest = json.loads(path.read_text())
+    path.write_text(json.dumps(honest | {"trained_on": trained_on}))
+    what = rf"without_0_2 was trained on {trained_on}.*overwrite True.*-p variant {trained_on}"
+    with pytest.raises(folds.LeakError, match=what):
+        judging.check(judges, DEALT)
+    with pytest.raises(folds.LeakError, match=what):
+        judging.sources(judges, DEALT, CLIPS[:3], tuple(CLASSES))
+    path.write_text(json.dumps(honest | {"trained_on": "curated"}))
+    judging.check(judges, DEALT)
 
 
 def test_a_judge_that_saw_the_outer_fold_is_caught(models_of, monkeypatch):

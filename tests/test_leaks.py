@@ -288,6 +288,22 @@ def test_the_share_of_windows_that_is_held_back_is_that_of_a_fold(world):
         assert held / (held + n) == pytest.approx(1 / (n_folds - 1), abs=0.03)  # 2160 windows: sd below .011
 
 
+def test_clips_of_a_group_that_stands_in_the_outer_fold_train_no_demonstration(world):
+    groups = world.clips["group"].where(~world.clips["fname"].isin(["c00", "c01"]), "of folds 0 and 1")
+    world.clips, world.dealt, trained = world.clips.assign(group=groups), world.dealt.assign(group=groups), {}
+    world._fit = lambda trial, g, chosen, n_base, reported: trained.update({(trial.variant.name, g): (chosen, n_base)})
+    for g in range(3):
+        world._split_by_window(world._trial("split_by_window", g), g)
+        world._self_judged(world._trial("self_judged", g), g)
+    for (name, g), (chosen, _) in trained.items():
+        own = set(world.clips.loc[world.clips["fold"] != g, "fname"]) - (
+            {"c01"} if g == 0 else {"c00"} if g == 1 else set()
+        )
+        assert set(chosen.rows["fname"]) <= own, name
+        folds.assert_no_leak(world.dealt, chosen.rows["fname"], {g})
+    assert [trained["split_by_window", g][1] for g in range(3)] == [6, 5, 5]  # what without_0_1, without_1_2 train on
+
+
 def test_the_filter_of_b_is_another_model_than_the_one_that_is_validated(world):
     """Fold 1 is validated by without_0_1 on the windows that without_1_2 keeps."""
     arrays = oof.read_windows(world.judges / "without_0_1")
@@ -415,6 +431,7 @@ def test_other_audio_is_refused(trained, tmp_path):
 
 def test_the_prior_of_a_fold_is_that_of_the_others():
     clips = pd.DataFrame({"fname": list("abcd"), "labels": [("low",), ("low",), ("low",), ("high",)]})
+    clips["group"] = clips["fname"]
     dealt = pd.DataFrame({"fname": list("abcd"), "fold": [0, 0, 1, 1]})
     assert retraining.prior(clips, dealt, CLASSES) == pytest.approx((0.5 + 0.5 + 1 + 0.5) / 4)
 

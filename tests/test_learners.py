@@ -958,9 +958,28 @@ def test_a_pair_model_sees_neither_fold(tones, tmp_path):
     assert models.load(tmp_path / "without_0_2" / "weights.safetensors")[1]["unseen_folds"] == [0, 2]
 
 
-def test_a_group_in_two_folds_stops_the_training(tones, tmp_path):
-    leaky = tones[2].assign(group=lambda table: table["group"].where(table.index > 3, "shared"))
-    assert leaky.groupby("group")["fold"].nunique().max() == 2
+@pytest.fixture
+def split(tones):
+    """Folds that split a group: clips 0 to 2 of fold 0, clip 3 of fold 1."""
+    dealt = tones[2].assign(group=lambda table: table["group"].where(table.index > 3, "shared"))
+    assert dealt.groupby("group")["fold"].nunique().max() == 2
+    return dealt
+
+
+@pytest.mark.parametrize(
+    ("name", "lost"), [("without_0", {"03.wav"}), ("without_0_2", {"03.wav"}), ("without_2", set())]
+)
+def test_a_clip_of_a_group_in_a_held_out_fold_trains_nothing_and_is_scored_in_its_own(
+    tones, split, tmp_path, name, lost
+):
+    told = train_fold(tmp_path / name, tones, dealt=split, recipe=dataclasses.replace(PLAIN, epochs=1))
+    here = split["fold"].isin(folds.unseen(name))
+    assert set(told["train"]) == set(split.loc[~here, "fname"]) - lost
+    assert told["scored"] == split.loc[here, "fname"].tolist()
+
+
+def test_a_training_clip_whose_group_is_held_out_stops_the_training(tones, split, tmp_path, monkeypatch):
+    monkeypatch.setattr(folds, "training", lambda dealt, held_out: ~dealt["fold"].isin(held_out))  # a rule of clips
     with pytest.raises(folds.LeakError, match="groups are held out"):
-        train_fold(tmp_path / "without_0", tones, dealt=leaky)
+        train_fold(tmp_path / "without_0", tones, dealt=split)
     assert not (tmp_path / "without_0").exists()

@@ -76,6 +76,21 @@ def test_a_planted_leak_is_caught_whichever_way_it_comes(home):
     assert [use["what"] for use in design.uses] == ["an honest fit"]  # what was refused is no use
 
 
+def test_a_group_that_stands_in_the_outer_fold_is_no_training_clip_of_it(home):
+    design = nested.read(home, "curated", "demo")
+    design.clips.loc[["00.wav", "04.wav"], "group"] = "of folds 0 and 1"
+    whole = {g: set(design.clips.index[design.clips["fold"] != g]) for g in range(N_FOLDS)}
+    assert set(design.training(0).table["fname"]) == whole[0] - {"04.wav"}
+    assert set(design.training(1).table["fname"]) == whole[1] - {"00.wav"}
+    assert set(design.training(2).table["fname"]) == whole[2]
+    for g in range(N_FOLDS):
+        design.admit("an honest fit", design.training(g), g)
+        assert set(design.reported(g).table["fname"]) == set(design.clips.index[design.clips["fold"] == g])
+    every = design.pairs.where(design.pairs.table["model"] == "without_0_1")
+    with pytest.raises(LeakError, match=r"held out train.*04.wav \(group of folds 0 and 1\)"):
+        design.admit("the clip of the group among them", every.where(every.table["fold"] == 1), 0)
+
+
 def join(*sides):
     return Scored(pd.concat([s.table for s in sides], ignore_index=True), np.concatenate([s.scores for s in sides]))
 

@@ -161,6 +161,18 @@ def test_the_prior_of_a_clip_knows_nothing_of_its_own_fold(tmp_path):
     assert metrics.hit_rate(pooled.targets, prior) == 0
 
 
+def test_the_prior_of_a_clip_knows_nothing_of_its_group_in_another_fold(tmp_path):
+    tables = [clips_of(fold).assign(labels=[(CLASSES[fold],)] * 3) for fold in range(3)]
+    tables[1] = tables[1].assign(group=["g0", "g1", "g1"])
+    for fold, clips in enumerate(tables):
+        write_part(tmp_path / f"without_{fold}", clips)
+    pooled = oof.read(tmp_path / "pooled", 3)
+    prior = pooled.prior(*dealt(*tables))
+    mine = (pooled.table["fold"] == 0).to_numpy()
+    np.testing.assert_allclose(prior[mine], np.tile([0, 2 / 5, 3 / 5], (3, 1)))  # two of fold 1, three of fold 2
+    np.testing.assert_allclose(prior, metrics.prior_by_fold(pooled.targets, pooled.table))
+
+
 def test_the_hardest_clips_come_first_and_ties_by_name():
     table = pd.DataFrame(
         {

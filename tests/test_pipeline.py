@@ -417,6 +417,18 @@ def test_a_profile_that_lacks_keys_is_told(tmp_path, monkeypatch):
         plan.Plan.read("mine")
 
 
+def test_a_profile_whose_base_trains_on_more_than_curated_clips_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(plan, "ROOT", tmp_path)
+    (tmp_path / "params").mkdir()
+    text = (ROOT / "params" / "demo.yaml").read_text().replace("train_set: curated", "train_set: curated_noisy")
+    (tmp_path / "params" / "mine.yaml").write_text(text)
+    with pytest.raises(ValueError, match="train_set='curated_noisy', but variant='curated' is the name"):
+        plan.Plan.read("mine")
+    (tmp_path / "params" / "mine.yaml").write_text(text.replace("curated_noisy", "curated"))
+    (tmp_path / "params" / "idea.yaml").write_text("variant: idea\ntrain_set: curated_noisy\n")
+    assert plan.Plan.read("mine idea").variant == "idea"
+
+
 def write_set(root, *, noisy=True):
     """Kaggle's tables, and clips of noise."""
     rng = np.random.default_rng(0)

@@ -82,6 +82,21 @@ def test_the_first_start_refuses_what_is_no_parameter(wrong, message):
             runs.start(namespace, "04_kfold")
 
 
+@pytest.mark.parametrize(
+    "change", [{"train_set": "curated_noisy"}, {"train_windows": "kept"}, {"ignore_missing": True}]
+)
+def test_the_bases_name_means_curated_clips_as_they_are(root, change):
+    plain = {"train_set": "curated", "train_windows": "all", "ignore_missing": False}
+    for variant in ("curated", "curated.seed_3"):
+        with pytest.raises(
+            ValueError, match=rf"{next(iter(change))}=.*variant='{variant}' is the name.*-p variant NAME"
+        ):
+            start(variant=variant, **{**plain, **change})
+        assert start(variant=variant, **plain).folder.parent.name == variant
+    assert start(variant="mine", **{**plain, **change}).folder.parent.name == "mine"
+    assert not root.exists()
+
+
 def test_what_is_no_plain_value_or_not_the_persons_own_passes():
     def helper():
         return 1
@@ -171,7 +186,7 @@ def test_folds_are_made_once_and_kept(root):
     assert made.groupby("group")["fold"].nunique().tolist() == [1, 1]
     pd.testing.assert_frame_equal(start(fold=1).folds(CLIPS, targets), made)
     assert (root / "outputs" / "r" / "folds.csv").is_file()
-    with pytest.raises(ValueError, match=r"its clips, n_folds or seed differ.*-p run NAME"):
+    with pytest.raises(ValueError, match=r"its clips, groups, n_folds or seed differ.*-p run NAME"):
         start().folds(CLIPS.assign(group=list("abcd")), targets)
 
 

@@ -141,6 +141,19 @@ def test_which_clips_train(run, store, clips, dealt, params, fnames):
     assert len(found.targets) == len(fnames.split())
 
 
+def test_clips_of_a_group_in_two_folds_train_neither_of_their_models(run, store, clips, dealt):
+    clips.loc[clips["fname"].isin(["c01", "c02", "n04"]), "group"] = "of folds 1 and 2"
+    dealt = clips[["fname", "group"]][:N].assign(fold=dealt["fold"])
+    trained = {}
+    for fold in range(3):
+        found = made(run, store, clips, dealt, model=f"without_{fold}", train_set="curated_noisy")
+        trained[fold] = set(found.rows["fname"])
+        folds.assert_no_leak(dealt, found.rows["fname"], {fold}, groups=found.groups)
+    assert {"c01", "c02", "n04"} <= trained[0]
+    assert not {"c01", "c02", "n04"} & (trained[1] | trained[2])
+    assert {"c00", "n05"} <= trained[1] & trained[2] and not {"c00", "n05"} & trained[0]
+
+
 def test_pseudo_labels_are_what_judges_hear_on_average(run, store, clips, dealt):
     found = made(run, store, clips, dealt, train_set="pseudo")
     assert target(found, "n00") == [1, 1]
