@@ -24,7 +24,7 @@ PIPELINE = PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m lib.pipeline
 OWNER ?= $(KAGGLE_USERNAME)
 VARIANT ?= curated
 
-.PHONY: help setup run demo test test-slurm test-kills lab report findings bench kaggle data lint clean
+.PHONY: help setup run demo test test-slurm test-kills test-mutants lab report findings bench kaggle data lint clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -54,6 +54,9 @@ test-slurm: setup ## the pipeline on a SLURM of one node, which it starts on thi
 
 test-kills: setup ## ten kills of a demo run, and the same numbers in the end (a quarter of an hour)
 	$(BIN)/python tests/ten_kills.py
+
+test-mutants: setup ## do tests hold the honest lines? 101 of them changed, one at a time (minutes); IDS="leak-1 ..."
+	@$(BIN)/python -W ignore::FutureWarning tests/mutants.py $(IDS)
 
 lint: setup ## ruff, and no outputs in notebooks
 	$(BIN)/ruff check .

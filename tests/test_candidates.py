@@ -182,6 +182,15 @@ def test_models_of_other_folds_are_refused(home):
         read(home)
 
 
+def test_recipes_of_other_labels_are_refused(home):
+    for path in (home / "04_kfold" / "late").glob("without_*/clips.csv"):
+        table = pd.read_csv(path)
+        table["labels"] = table["labels"].map({"x": "y", "y": "x"})
+        table.to_csv(path, index=False)
+    with pytest.raises(ValueError, match="late was read on other clips, folds or classes than early"):
+        read(home, ["early", "late"])
+
+
 def test_models_of_other_audio_are_refused(home):
     for variant in ("early", "late", "late.seed_8"):
         path = home / "04_kfold" / variant / "configuration.json"

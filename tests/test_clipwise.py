@@ -82,6 +82,39 @@ def test_no_choice_and_no_fit_reads_the_outer_fold(make_design):
     assert (made[0][2] != made[1][2]).any()  # what is reported has changed, of course
 
 
+@pytest.mark.parametrize("notebook", ["06", "10"])
+def test_stage_2_is_judged_on_folds_that_it_was_not_fitted_on(make_design, notebook):
+    """Whatever labels fold 1 has, what the choice for fold 0 is told of fold 1's clips stays the same."""
+    plain, changed = make_design(n=24), make_design(n=24)
+    here = (changed.clips["fold"] == 1).to_numpy()
+    changed.clips.loc[here, "labels"] = pd.Series([("c",)] * here.sum(), changed.clips.index[here])
+    reader, found = dataclasses.replace(READER, stage2_epochs=2), []
+    for design in (plain, changed):
+        if notebook == "06":
+            found.append(readouts.read_stage2(design, reader, ["logistic"], [1]).inner["logistic", 0])
+        else:
+            (readout,) = readouts.made_for(design, reader, ["logistic"], 0, 1)
+            found.append((readout.fnames, readout.scores))
+    fnames, before, after = *found[0], found[1][1]
+    of_fold_1 = here[plain.clips.index.get_indexer(fnames)]
+    assert of_fold_1.sum() == (~of_fold_1).sum() == 8
+    np.testing.assert_array_equal(before[of_fold_1], after[of_fold_1])
+    assert (before[~of_fold_1] != after[~of_fold_1]).all()  # by a model that was fitted on fold 1
+
+
+def test_stage_2_is_not_fitted_on_groups_of_the_fold_that_judges_it(make_design):
+    """Whatever label a clip of fold 2 has: what is told of fold 1, where its group also stands, stays the same."""
+    told = []
+    for label in ("a", "c"):
+        design = make_design(n=24)
+        design.clips.loc[["002.wav", "004.wav"], "group"] = "of folds 1 and 2"
+        design.clips.loc[["004.wav"], "labels"] = pd.Series([(label,)], ["004.wav"])
+        read = readouts.read_stage2(design, dataclasses.replace(READER, stage2_epochs=2), ["logistic"], [1])
+        fnames, scores = read.inner["logistic", 0]
+        told.append(scores[(design.clips["fold"] == 1).to_numpy()[design.clips.index.get_indexer(fnames)]])
+    np.testing.assert_array_equal(*told)
+
+
 def test_every_fit_and_choice_is_in_the_manifest_and_none_names_a_reported_clip(read):
     design = read[0]
     told = design.manifest()
@@ -127,6 +160,13 @@ def test_rows_by_confusion_come_from_the_training_folds(make_design):
     design = make_design()
     reader = Reader(4.5, "confusion", 1)
     rows = reader.rows(design, design.training(0))
+    other = make_design()  # fold 0 holds a third class, which is taken for the first: nobody may know
+    here = (other.clips["fold"] == 0).to_numpy()
+    other.clips.loc[here, "labels"] = pd.Series([("c",)] * here.sum(), other.clips.index[here])
+    for side in (other.pairs, other.single):
+        side.scores[(side.table["fold"] == 0).to_numpy()] = [1, 0, 0]
+    assert reader.rows(other, other.training(0)).tolist() == rows.tolist()
+    assert reader.rows(other, other.training(1)).tolist() != reader.rows(design, design.training(1)).tolist()
     assert sorted(rows.tolist()) == [0, 1, 2] and set(rows[:2]) | set(rows[1:]) >= {0, 1}
     model = reader.fit(design, "logistic", design.training(0), 0, 1, "fit")
     assert model.stage2.rows == tuple(rows.tolist())
@@ -173,6 +213,7 @@ def test_what_is_written_for_use(read, tmp_path):
     first = pd.concat([poolings.query("method == 'power'"), poolings, comparison.query("method == 'best_of_all'")])
     choice = clipwise.write_choice(tmp_path, design, READER, first, 1)
     assert choice["method"] == "power" and choice["kind"] == "pooling"
+    assert choice["lwlrap"] == nested["lwlrap"] != first["lwlrap"].iloc[0]  # what choosing reached, not what was chosen
     fnames, windows = design.single.table["fname"], design.single.scores
     assert choice["parameter"] == pooling.choose("power", fnames, windows, design.targets)
 

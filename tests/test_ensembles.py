@@ -1,6 +1,7 @@
 """Tests of lib.ensembles: equal compute, means between models, what members see, trainings that are not repeated."""
 
 import copy
+import dataclasses
 import json
 import shutil
 
@@ -220,6 +221,15 @@ def run_rest(run):
     return clips, CLASSES, clips[["fname", "group"]].assign(fold=[0, 1, 2])
 
 
+def test_batch_statistics_of_averaged_weights_come_from_training_clips(run, monkeypatch):
+    run, cache, curated, dealt, _ = run
+    fed, real = [], learners.training_batches
+    monkeypatch.setattr(learners, "training_batches", lambda *args: (fed.append(set(args[1]["fname"])), real(*args))[1])
+    (run.folder / "swa" / "without_1" / "seed_2" / "result.json").unlink()
+    ensembles.train(run, cache, curated, CLASSES, dealt)
+    assert fed == [set(dealt.loc[dealt["fold"] != 1, "fname"])]
+
+
 @pytest.fixture
 def split(run):
     """Clip 02 in fold 0, though its group's other clip stays in fold 1, the outer one; and a run of its own."""
@@ -291,6 +301,18 @@ def test_one_seed_is_a_screening():
         assert set(table["verdict"].dropna()) == {"screened"}
     assert ensembles.verdict(found, found.table()) is None
     assert ensembles.says(found, found.table(), ensembles.parts(found)).endswith("no verdict is drawn from it.")
+
+
+def test_some_folds_are_a_screening():
+    found = made(3, one=(1, 0.1), long=(1, 0.1))
+    assert found.decides and not dataclasses.replace(found, n_folds=3).decides
+
+
+def test_members_that_scored_other_windows_are_refused():
+    read = {("long", 0, 1): (np.array(["a", "a", "b"]), np.zeros((3, 2)))}
+    assert ensembles._joined(read, "long", [0], 1, np.array(["a", "a", "b"])).shape == (3, 2)
+    with pytest.raises(ValueError, match="long scored other windows than the first member"):
+        ensembles._joined(read, "long", [0], 1, np.array(["a", "b", "b"]))
 
 
 def test_orders_of_means(run):

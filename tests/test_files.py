@@ -83,6 +83,20 @@ def test_a_folder_that_came_into_being_meanwhile_stays(tmp_path):
     assert (tmp_path / "part" / "a").read_text() == "theirs" and leftovers(tmp_path) == ["part"]
 
 
+def test_what_is_thrown_away_is_gone_at_once(tmp_path, monkeypatch):
+    """A kill while it is removed leaves nothing under its name."""
+    (tmp_path / "part").mkdir()
+    (tmp_path / "part" / "result.json").write_text("{}")
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(files.tempfile.TemporaryDirectory, "__exit__", killed)
+    with pytest.raises(KeyboardInterrupt):
+        files.throw_away(tmp_path / "part")
+    assert not (tmp_path / "part").exists()
+
+
 def test_others_may_read_what_the_umask_allows(tmp_path):
     before = os.umask(0o027)
     try:

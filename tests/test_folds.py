@@ -124,6 +124,13 @@ def test_published_folds_are_kept(shared_data):
         folds.make(dataset.clips, targets, 4, 0)
 
 
+def test_published_folds_stay_as_published():
+    """Whatever the seed, and however uneven they are."""
+    published = FOLDS.assign(fold=pd.array([1, 1, 0, 1, 1], dtype="Int64"))
+    for seed in range(3):
+        assert folds.make(published, np.ones((5, 1)), 2, seed)["fold"].tolist() == [1, 1, 0, 1, 1]
+
+
 def test_make_refuses():
     clips = FOLDS[["fname", "group"]]
     targets = np.ones((5, 2))

@@ -110,6 +110,17 @@ def test_models_that_are_missing_are_named_with_the_command(models_of):
         judging.check(judges, DEALT[:2])
 
 
+def test_other_judges_or_labels_are_another_selection(models_of):
+    judges, _, _ = models_of
+    curated = CLIPS[CLIPS["subset"] == "curated"]
+    before = judging.sources(judges, DEALT, curated, CLASSES)
+    other = judging.sources(judges, DEALT, curated.assign(labels=[("rain",)] * 3), CLASSES)
+    assert {name for name in before if before[name] != other[name]} == {"labels"}
+    (judges / "without_1_2" / "weights.safetensors").write_bytes(b"trained again")
+    other = judging.sources(judges, DEALT, curated, CLASSES)
+    assert {name for name in before if before[name] != other[name]} == {"judges"}
+
+
 # a leak planted at each stage; that of retraining is in test_training_sets
 
 

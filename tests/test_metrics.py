@@ -202,6 +202,18 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say():
     assert 0.89 <= held / 200 <= 0.99
 
 
+@pytest.mark.parametrize(("level", "errors"), [(0.95, 1.96), (0.99, 2.576)])
+def test_intervals_are_those_of_the_level(level, errors):
+    """400 clips, half of them hits: the standard error is sqrt(.25 / 400), of the share and of its lead over none."""
+    truth, scores = np.tile(rows("10"), (400, 1)), np.repeat([[1, 0], [0, 1]], 200, axis=0)
+    found = metrics.compare(truth, np.tile([0, 1], (400, 1)), scores, np.arange(400), n_resamples=20_000, level=level)
+    width = found["hit_rate_diff_high"] - found["hit_rate_diff_low"]
+    assert found["hit_rate_diff"] == 0.5 and width == pytest.approx(2 * errors * np.sqrt(0.25 / 400), rel=0.05)
+    if level == 0.95:
+        alone = metrics.bootstrap(truth, scores, np.arange(400), n_resamples=20_000)
+        assert alone["hit_rate_high"] - alone["hit_rate_low"] == pytest.approx(width, rel=0.05)
+
+
 def test_groups_that_repeat_widen_the_interval():
     targets, scores, groups = study(2, n=200, per_group=5)  # five clips a group, all alike
     alone = metrics.bootstrap(targets, scores, np.arange(200))

@@ -95,6 +95,17 @@ def join(*sides):
     return Scored(pd.concat([s.table for s in sides], ignore_index=True), np.concatenate([s.scores for s in sides]))
 
 
+@pytest.mark.parametrize("told", [1, 0])  # the model says of its clip that it is of fold 1, as it is, or of fold 0
+def test_scores_of_clips_that_a_model_may_have_seen_are_refused(home, told):
+    variant, clips = home / "04_kfold" / "curated", nested.read(home, "curated", "demo").clips
+    arrays = oof.read_windows(variant / "without_0")
+    planted = arrays["fname"] == "00.wav"
+    arrays |= {"fname": np.where(planted, "04.wav", arrays["fname"]), "fold": np.where(planted, told, arrays["fold"])}
+    np.savez(variant / "without_0" / "oof_windows.npz", **arrays)
+    with pytest.raises(LeakError, match="without_0 scored 04.wav, which it may have seen"):
+        nested.windows_of(variant, ["without_0"], clips, "bce")
+
+
 def test_the_manifest_names_the_clips_of_every_use(home):
     design = nested.read(home, "curated", "demo")
     design.admit("fit", design.training(0), 0)
@@ -161,6 +172,12 @@ def test_models_of_another_kind_are_refused(home):
         nested.read(home, "curated", "demo")
     write(part, clips, dealt, recipe={**RECIPE, "schedule": "one_cycle"})  # the default, written by a newer version
     nested.read(home, "curated", "demo")
+    listed = home / "04_kfold" / "curated" / "without_0" / "clips.csv"
+    before = listed.read_text()
+    pd.read_csv(listed).assign(fold=1).to_csv(listed, index=False)
+    with pytest.raises(ValueError, match="scored clips in other folds than folds.csv says"):
+        nested.read(home, "curated", "demo")
+    listed.write_text(before)
     other = clips[["fname", "group"]].assign(fold=(clips["fold"] + 1) % 3)
     (home / "folds.csv").unlink()
     folds.settle(home / "folds.csv", other)

@@ -12,7 +12,7 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
-from lib import files, runs
+from lib import files, folds, runs
 
 FLAT = {"run": "r", "seed": 1, "overwrite": False, "lr": 0.1, "n_mels": 64, "data_dir": "demo", "folds_csv": ""}
 FOLD = {**FLAT, "variant": "curated", "fold": 0, "holdout_fold": -1, "n_folds": 2}
@@ -188,6 +188,14 @@ def test_folds_are_made_once_and_kept(root):
     assert (root / "outputs" / "r" / "folds.csv").is_file()
     with pytest.raises(ValueError, match=r"its clips, groups, n_folds or seed differ.*-p run NAME"):
         start().folds(CLIPS.assign(group=list("abcd")), targets)
+
+
+def test_seeds_share_their_folds():
+    """Seeds of one recipe are read on the same clips: their difference is chance, not another split."""
+    clips = pd.DataFrame({"fname": [f"{i:02}" for i in range(20)], "group": [f"g{i:02}" for i in range(20)]})
+    made = [start(run=f"r{seed}", seed=seed).folds(clips, np.ones((20, 1)))["fold"].tolist() for seed in range(4)]
+    assert made == [made[0]] * 4
+    assert len({tuple(folds.make(clips, np.ones((20, 1)), 2, seed)["fold"]) for seed in range(4)}) > 1
 
 
 def test_a_folds_csv_is_used_instead_and_looked_for_in_both_places(root):

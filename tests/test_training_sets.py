@@ -112,6 +112,14 @@ def test_kept_windows_are_spans_whose_unconfirmed_labels_are_not_known(run, stor
     assert set(training_sets.sources(run(train_windows="kept"))) == {"curation"}
 
 
+def test_another_selection_is_another_configuration(run):
+    kept = run(train_windows="kept")
+    before = training_sets.sources(kept)
+    assert training_sets.sources(kept) == before
+    write_json(kept.home / "05_curation" / "select" / "configuration.json", {"folds": "others", "gate_db": 20.0})
+    assert training_sets.sources(kept) != before
+
+
 @pytest.mark.parametrize(
     ("params", "fnames"),
     [
