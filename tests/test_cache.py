@@ -360,7 +360,8 @@ def test_a_full_disk(clips, home, monkeypatch, victim):
     def full(path, *args, **kwargs):
         return builtins.open("/dev/full" if victim in str(path) else path, *args, **kwargs)
 
-    monkeypatch.setattr(cache, "open", full, raising=False)
+    for module in (cache, audio):
+        monkeypatch.setattr(module, "open", full, raising=False)
     with pytest.raises(OSError, match=r"The disk is full .*free some space and start again; what was finished is kept"):
         cache.build(clips, SMALL, home)
     assert victim not in " ".join(tree(home))

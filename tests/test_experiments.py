@@ -198,7 +198,7 @@ def test_growing_pictures_are_compared_with_large_ones_too(small, tmp_path, monk
     clips, dealt = small
     run = a_run(tmp_path, **{**SMALL, "folds": [], "seeds": [1]})
     few = {"fixed_224": {"image_size": 40}, "progressive_224": {"image_size": 40, "progressive": [32]}}
-    trials = experiments.train(run, {"base": {}, **few}, clips, ["fading", "steady"], dealt)
+    trials = experiments.train(run, {"base": {}, **few}, clips, ["fading", "steady"], dealt, {"curated": "a" * 12})
     table = trials.table().set_index("variant")
     row = table.loc["progressive_224 against fixed_224"]
     ends = [metrics.lwlrap(trials.targets, trials.scores[name][0]) for name in ("progressive_224", "fixed_224")]
@@ -283,7 +283,7 @@ def test_a_notebook_whose_trainings_diverge_ends_with_the_failures(small, tmp_pa
     code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
     at = next(i for i, source in enumerate(code) if "experiments.train(" in source)
     given = {"run": run, "table": table, "curated": clips.assign(duration_s=1.5), "dealt": dealt, "tabulate": True}
-    given["data"] = SimpleNamespace(classes=["fading", "steady"])
+    given |= {"data": SimpleNamespace(classes=["fading", "steady"]), "store": SimpleNamespace(audio={"curated": "a"})}
     for source in (code[1], *code[at:]):
         exec(source, given)
     failed = {"all": {"base", "half_mels"}, "all but the base": {"half_mels"}, "base": {"base"}}[diverges]
@@ -382,7 +382,7 @@ def test_the_search_for_a_learning_rate_leaves_the_held_out_fold_alone(small, tm
     seen = []
     real = learners.training_batches
     monkeypatch.setattr(learners, "training_batches", lambda *a: (seen.append(a[1]), real(*a))[1])
-    found = previews.find_lr(run, store, clips, ["fading", "steady"], dealt, {"curated": "a" * 12})
+    found = previews.find_lr(run, store, clips, ["fading", "steady"], dealt)
     assert set(seen[0]["fname"]) == set(dealt.loc[dealt["fold"] != 1, "fname"])
     assert found["lr"].is_monotonic_increasing and found.attrs["suggested"] > 0
     assert datasets.targets(seen[0], ["fading", "steady"]).shape == (16, 2)
