@@ -118,7 +118,15 @@ class Run:
                 raise ValueError(f"{asked}, but folds_csv={self.params['folds_csv']!r} holds {n}. Set n_folds to that.")
         else:
             table = folds.make(clips, targets, self.params["n_folds"], folds.SEED)
-        return folds.settle(self.home / "folds.csv", table)
+        path = self.home / "folds.csv"
+        try:
+            return folds.settle(path, table)
+        except ValueError:
+            made = [file.parent for file in self.home.rglob("configuration.json") if "folds" in read_json(file)]
+            if any(next(part.rglob("result.json"), None) for part in made):
+                raise
+        path.unlink(missing_ok=True)  # left by a call that came to no result: it binds nobody
+        return folds.settle(path, table)
 
     def trial(self, variant: str, model: str, seed: int, **changes: object) -> "Run":
         """One training of an experiment: a run of its own in <notebook>/<variant>/<model>/seed_<seed>.

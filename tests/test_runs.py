@@ -186,6 +186,9 @@ def test_folds_are_made_once_and_kept(root):
     assert made.groupby("group")["fold"].nunique().tolist() == [1, 1]
     pd.testing.assert_frame_equal(start(fold=1).folds(CLIPS, targets), made)
     assert (root / "outputs" / "r" / "folds.csv").is_file()
+    run = start()
+    run.settle(folds=folds.digest(made))
+    finish(run)
     with pytest.raises(ValueError, match=r"its clips, groups, n_folds or seed differ.*-p run NAME"):
         start().folds(CLIPS.assign(group=list("abcd")), targets)
 
@@ -307,6 +310,20 @@ def test_a_refused_call_binds_nobody(root):
     finish(corrected)
     with pytest.raises(ValueError, match="lr: 0.1 there, 0.9 now"):
         start(lr=0.9).settle(data="d1")
+
+
+def test_folds_of_a_call_that_came_to_no_result_bind_nobody(root):
+    alone, targets = CLIPS.assign(group=CLIPS["fname"]), np.ones((4, 1))
+    refused = start(n_folds=2)
+    refused.settle(folds=folds.digest(refused.folds(alone, targets)))
+    corrected = start(n_folds=4)
+    table = corrected.folds(alone, targets)
+    assert table["fold"].nunique() == 4
+    corrected.settle(folds=folds.digest(table))
+    finish(corrected)
+    with pytest.raises(ValueError, match="folds.csv holds folds .* but this run makes folds"):
+        start(n_folds=2).folds(alone, targets)
+    assert start(n_folds=4).folds(alone, targets).equals(table)
 
 
 def test_a_result_does_not_come_to_lie_under_another_configuration(root):
