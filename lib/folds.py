@@ -45,10 +45,8 @@ __all__ = [
     "withheld",
 ]
 
-CLAIM_S = 10.0  # how long another process may take to rename a file
-
-
 SEED = 42  # of a run's folds, not its `seed`: trainings with several seeds share their folds
+CLAIM_S = 10.0  # how long another process may take to rename a file
 
 
 class LeakError(AssertionError):

@@ -47,6 +47,7 @@ class Run:
     ----------
     folder : where this part is written
     variant : the folder whose parts share one configuration; `folder` itself or above it
+    is_trial : whether it is one training of an experiment
     configuration, other_code : what `settle` fixed, and the parts read that other code has made
     """
 
@@ -56,6 +57,7 @@ class Run:
     variant: Path
     read: dict[str, object] = field(default_factory=dict)
     started: float = field(default_factory=time.time)
+    is_trial: bool = False
     configuration: dict[str, object] = field(default_factory=dict)
     other_code: list[str] = field(default_factory=list)
 
@@ -145,6 +147,7 @@ class Run:
             variant=variant_folder,
             read={},
             started=time.time(),
+            is_trial=True,
         )
 
     def settle(self, *made_of: Path, **read: object) -> None:
@@ -200,10 +203,11 @@ class Run:
         self.folder.mkdir(parents=True, exist_ok=True)
         mine_too = self.variant if self.folder.name == "pooled" else self.folder
         self.other_code = code.by_other_code([mine_too, *made_of], outputs)
-        if self.other_code:
+        if self.other_code and not self.is_trial:  # the run of its experiment has told
+            names = ", ".join(self.other_code[:5]) + (f" and {n} more" if (n := len(self.other_code) - 5) > 0 else "")
             warnings.warn(
-                f"Made by other code than what lies here now: {', '.join(self.other_code)}. It is read as it is; "
-                "-p overwrite True (or make run with AGAIN=1) makes it again.",
+                f"Made by other code than what lies here now: {names}. It is read as it is; -p overwrite True (or make "
+                "run with AGAIN=1) makes it again.",
                 stacklevel=2,
             )
 

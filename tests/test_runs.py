@@ -366,6 +366,21 @@ def test_results_of_other_code_are_read_and_said(monkeypatch, recwarn):
     assert told["code"] == "another" and len(told["other_code"]) == len(made)
 
 
+def test_an_experiment_tells_once_of_trials_that_other_code_has_made(monkeypatch, recwarn):
+    run = runs.start({**FLAT, "seeds": [1], "tabulate": True, "folds": [0]}, "02_features")
+    run.settle(folds="f")
+    for variant in "abcdefg":
+        trial = run.trial(variant, "without_0", 1)
+        trial.settle(folds="f")
+        finish(trial)
+    monkeypatch.setattr(runs.code, "digest", lambda notebook: "another")
+    with pytest.warns(UserWarning, match="02_features/a/without_0/seed_1.* and 2 more. It is read") as told:
+        run.settle(folds="f")
+        for variant in "abcdefg":
+            run.trial(variant, "without_0", 1).settle(folds="f")
+    assert len(told) == 1
+
+
 # what is written
 
 
