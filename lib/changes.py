@@ -5,8 +5,8 @@ starts none where all results are there.
 
 Conventions
 -----------
-digests : "labels" and "audio" by subset, "folds"; as the notebooks write them into configuration.json. Two of them are
-          compared in what both know.
+digests : "labels" and "audio" by subset, "folds"; as the notebooks write them into configuration.json. A part is
+          compared in the subsets that it was made of; 01 reads all that there are, 05 all but the test clips.
 
 Used in: `pipeline`, `submission`.
 """
@@ -38,23 +38,31 @@ def since(
     Part (such as "04_kfold/curated") -> the difference; and the same of submissions that only lack what has come since
     (`has_come_since`), which cost nothing that was there
     """
-    made = sorted(path for path in home.rglob("configuration.json") if any(path.parent.rglob("result.json")))
+    made = {path.parent: read_json(path) for path in sorted(home.rglob("configuration.json"))}
+    made = {part: told for part, told in made.items() if any(part.rglob("result.json"))}
     differing: dict[str, str] = {}
     lacking: dict[str, str] = {}
     if not made:
         return differing, lacking
-    here = now(home, params, data_dir, folds_csv)
-    for path in made:
-        part, of_part, found = path.parent.relative_to(home), here, differing
-        if part.parts[0] == "08_submission":  # asks for more than the test clips that can be used
-            of_part, contents = of_test(datasets.load_test(data_dir), home.parent / "cache")
-            found = lacking if has_come_since(path.parent, contents) else differing
-        if differ := parameters.other_data(read_json(path), of_part):
-            found[part.as_posix()] = differ
+    here = now(home, params, data_dir, folds_csv, with_folds=any("folds" in told for told in made.values()))
+    for part, told in made.items():
+        name, of_part, found = part.relative_to(home).as_posix(), here, differing
+        notebook = name.split("/")[0]
+        if notebook == "08_submission":  # asks for more than the test clips that can be used
+            of_part, contents = of_test(data_dir, home.parent / "cache")
+            found = lacking if has_come_since(part, contents) else differing
+        theirs = {key: told[key] for key in parameters.DATA if key in told and not isinstance(told[key], str)}
+        mine = {key: _read_by(notebook, theirs[key], of_part.get(key, {})) for key in theirs}
+        if "folds" in told:
+            theirs["folds"], mine["folds"] = told["folds"], of_part["folds"]
+        if differ := parameters.differences(theirs, mine):
+            found[name] = differ
     return differing, lacking
 
 
-def now(home: Path, params: Mapping[str, object], data_dir: Path, folds_csv: Path | None) -> dict[str, object]:
+def now(
+    home: Path, params: Mapping[str, object], data_dir: Path, folds_csv: Path | None, *, with_folds: bool = True
+) -> dict[str, object]:
     """The digests of a data set as it lies there; see `since`. What the caches could not decode is left out."""
     with_audio = bool(datasets.with_audio(data_dir))
     data = datasets.load(data_dir, with_audio=with_audio, esc10_only=bool(params.get("esc10_only")))
@@ -66,26 +74,34 @@ def now(home: Path, params: Mapping[str, object], data_dir: Path, folds_csv: Pat
                 data = data.without(audit.read(listed))
     found["labels"] = datasets.label_digests(data.clips, data.classes)
     curated = data.clips.query("subset == 'curated'")
-    if (home / "folds.csv").is_file() and len(curated):
-        targets = datasets.targets(curated, data.classes)
-        given = (
-            folds.read(folds_csv, curated) if folds_csv else folds.make(curated, targets, params["n_folds"], folds.SEED)
-        )
-        found["folds"] = folds.digest(given)
-    return found
+    if not with_folds:
+        return found
+    if folds_csv:
+        table = folds.read(folds_csv, curated)
+    else:
+        table = folds.make(curated, datasets.targets(curated, data.classes), params["n_folds"], folds.SEED)
+    return found | {"folds": folds.digest(table)}
 
 
-def of_test(data: datasets.Dataset, cache: Path) -> tuple[dict[str, dict[str, str]], pd.Series]:
-    """The digests of test clips (from `datasets.load_test`), and the hash of each clip's file, by fname.
+def _read_by(notebook: str, theirs: Mapping[str, str], now: Mapping[str, str]) -> dict[str, str | None]:
+    """The digests now of the subsets that a result was made of, and of those that its notebook would read too."""
+    reads = {"01_eda": now.keys(), "05_curation": now.keys() - {"test"}}.get(notebook, set())
+    return {subset: now.get(subset) for subset in theirs.keys() | reads}
+
+
+def of_test(data_dir: Path, cache: Path) -> tuple[dict[str, dict[str, str]], pd.Series]:
+    """The digests of a data set's test clips, and the hash of each clip's file, by fname; none where they are gone.
 
     Parameters
     ----------
     cache : folder of caches
     """
+    try:
+        data = datasets.load_test(data_dir)
+    except FileNotFoundError:
+        return {}, pd.Series(dtype=str)
     clips = data.clips.drop_duplicates("fname")
-    contents = pd.Series(
-        audio.content_hashes(clips["path"], cache / "hashes.csv"), index=clips["fname"], name="content"
-    )
+    contents = pd.Series(audio.content_hashes(clips["path"], cache / "hashes.csv"), index=clips["fname"])
     found = {"labels": datasets.label_digests(clips, data.classes), "audio": audio.contents(clips, cache)}
     return found, contents
 

@@ -83,7 +83,7 @@ def read_clips(run: Run) -> tuple[datasets.Dataset, dict[str, dict[str, str]]]:
     Dataset as from `datasets.load_test`; its clips have a column more, `content`, the hash of their file
     """
     data = datasets.load_test(run.data_dir())
-    digests, contents = changes.of_test(data, run.cache)
+    digests, contents = changes.of_test(run.data_dir(), run.cache)
     if changes.has_come_since(run.folder, contents):
         set_aside(run.folder, run.home.parent)
     return replace(data, clips=data.clips.assign(content=data.clips["fname"].map(contents))), digests

@@ -46,7 +46,7 @@ def make_run(home, data_dir, folds_csv=None):
     made = folds.make(curated, datasets.targets(curated, data.classes), 2, folds.SEED) if given is None else given
     folds.settle(home / "folds.csv", made)
     read = {"labels": datasets.label_digests(curated, data.classes), "audio": store.audio, "folds": folds.digest(made)}
-    test, contents = changes.of_test(datasets.load_test(data_dir), home.parent / "cache")
+    test, contents = changes.of_test(data_dir, home.parent / "cache")
     for part, told in {"04_kfold/curated": read, "08_submission/curated": {**test, "packed": "p"}}.items():
         folder = home / part
         (folder / "without_0").mkdir(parents=True)
@@ -148,7 +148,7 @@ def test_test_clips_that_come_are_no_difference_but_those_that_change_are(data, 
     submission = home / "08_submission" / "curated"
 
     def contents():
-        return changes.of_test(datasets.load_test(data), home.parent / "cache")[1]
+        return changes.of_test(data, home.parent / "cache")[1]
 
     assert since(home, data) == {} and changes.has_come_since(submission, contents())  # it lacks a clip: tried again
     (tmp_path / "t2.wav").rename(late)
@@ -158,3 +158,33 @@ def test_test_clips_that_come_are_no_difference_but_those_that_change_are(data, 
     assert not changes.has_come_since(submission, contents())
     assert list(since(home, data)) == ["08_submission/curated"]
     assert "audio of test clips" in since(home, data)["08_submission/curated"]
+
+
+def test_a_subset_that_came_or_went_is_told_to_those_that_read_it(data, tmp_path):
+    home = tmp_path / "outputs" / "mine"
+    noisy = data / "train_noisy"
+    noisy.rename(tmp_path / "noisy")
+    make_run(home, data)
+    all_there = changes.now(home, PARAMS, data, None, with_folds=False)
+    curated = {key: {"curated": found["curated"]} for key, found in all_there.items()}
+    for part, told in {"01_eda": all_there, "05_curation/select": curated}.items():
+        (home / part).mkdir(parents=True)
+        (home / part / "result.json").write_text("{}")
+        (home / part / "configuration.json").write_text(json.dumps(told))
+    assert since(home, data) == {}
+    (tmp_path / "noisy").rename(noisy)
+    found = since(home, data)
+    assert list(found) == ["01_eda", "05_curation/select"]
+    for why in found.values():
+        assert "audio of noisy clips: None there" in why and "labels of noisy clips: None there" in why
+    shutil.rmtree(data / "test")
+    assert "audio of test clips: '" in since(home, data)["08_submission/curated"]
+
+
+def test_tables_alone_were_another_set_than_tables_with_audio(data, tmp_path):
+    home = tmp_path / "outputs" / "mine"
+    labels = changes.now(home, PARAMS, data, None, with_folds=False)["labels"]
+    (home / "01_eda").mkdir(parents=True)
+    (home / "01_eda" / "result.json").write_text("{}")
+    (home / "01_eda" / "configuration.json").write_text(json.dumps({"labels": labels, "audio": {}}))
+    assert "audio of curated clips: None there" in since(home, data)["01_eda"]
