@@ -129,7 +129,7 @@ def test_a_changed_parameter_makes_what_depends_on_it_again(workbook):
 def test_changed_data_stop_the_run_and_again_makes_what_differs_anew(workbook):
     data = write_set(workbook.root / "data")
     asked = "--run", "mine", "--data", str(data)
-    made_of = {"labels": changes.now(workbook.root / "outputs" / "mine", {}, data, None)["labels"]}
+    made_of = {"labels": changes.now(workbook.root / "outputs" / "mine", {}, data, None, with_folds=False)["labels"]}
     assert workbook.run(*asked, MADE_OF=json.dumps(made_of))[0] == 0
     workbook.calls()
     assert workbook.run(*asked)[0] == 0 and workbook.calls() == []  # the same data
@@ -141,7 +141,7 @@ def test_changed_data_stop_the_run_and_again_makes_what_differs_anew(workbook):
     assert "outputs/mine was made from other data than are there now" in said
     assert "04_kfold/curated: labels of curated clips: " in said
     assert f"make run RUN=mine PROFILE=demo DATA={data} AGAIN=1" in said
-    now = {"labels": changes.now(workbook.root / "outputs" / "mine", {}, data, None)["labels"]}
+    now = {"labels": changes.now(workbook.root / "outputs" / "mine", {}, data, None, with_folds=False)["labels"]}
     assert now != made_of
     code, said = workbook.run(*asked, "--again", MADE_OF=json.dumps(now))
     assert code == 0 and "04_kfold/curated is made again (labels of curated clips" in said
