@@ -28,6 +28,7 @@ from tqdm import tqdm
 
 from lib import baseline, cache, changes, datasets, metrics, models, parameters, pooling, runs, stage2, windows
 from lib.bundle import Bundle
+from lib.changes import LATE
 from lib.features import LogMel
 from lib.files import set_aside, whole_file
 from lib.runs import Run
@@ -52,7 +53,6 @@ __all__ = [
 
 FIRST, CHUNK = 8, 64  # clips: a small first chunk, to measure before much is spent
 MARGIN = 0.9  # share of what is left of the budget that is planned with
-LATE = "no time was left"
 
 
 @dataclass(frozen=True)
@@ -75,8 +75,8 @@ class Prediction:
 def read_clips(run: Run) -> tuple[datasets.Dataset, dict[str, dict[str, str]]]:
     """The test clips of a run's data set, and their digests for `Run.settle`.
 
-    A submission that lies there and lacks clips is set aside, to be made again with what has come since; one whose
-    clips have other audio or labels now stays, and `Run.settle` refuses to go on.
+    A submission that lies there and lacks clips that have come since is set aside, to be made again with them; one
+    whose clips have other audio or labels now stays, and `Run.settle` refuses to go on.
 
     Returns
     -------

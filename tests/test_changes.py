@@ -150,7 +150,11 @@ def test_test_clips_that_come_are_no_difference_but_those_that_change_are(data, 
     def contents():
         return changes.of_test(data, home.parent / "cache")[1]
 
-    assert since(home, data) == {} and changes.has_come_since(submission, contents())  # it lacks a clip: tried again
+    assert since(home, data) == {} and not changes.has_come_since(submission, contents())  # nothing has come
+    how = (submission / "how.csv").read_text()
+    (submission / "how.csv").write_text(how.replace(",missing,", f",{changes.LATE},"))
+    assert changes.has_come_since(submission, contents())  # there may be time now
+    (submission / "how.csv").write_text(how)
     (tmp_path / "t2.wav").rename(late)
     differing, lacking = changes.since(home, PARAMS, data, None)
     assert differing == {} and "audio of test clips" in lacking["08_submission/curated"]
