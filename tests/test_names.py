@@ -109,7 +109,7 @@ def test_a_submission_keeps_their_rows(tmp_path):
     rows = [f"{name},0,0,0" for name in names]
     (tmp_path / "sample_submission.csv").write_text("\n".join([f"fname,{','.join(CLASSES)}", *rows]) + "\n")
     data = datasets.load_test(tmp_path)
-    _, contents = changes.of_test(data, tmp_path / "cache")
+    _, contents = changes.of_test(tmp_path, tmp_path / "cache")
     data = replace(data, clips=data.clips.assign(content=data.clips["fname"].map(contents)))
     packed = bundle.gather(make_run(tmp_path / "runs" / "first"), "curated")
     made = submission.predict(data, packed, submission.load(packed))
@@ -118,7 +118,10 @@ def test_a_submission_keeps_their_rows(tmp_path):
     assert read.how["fname"].tolist() == names
     assert (read.how["problem"] != "").tolist() == [False, False, True]
     np.testing.assert_array_equal(read.scores, made.scores)
-    assert changes.has_come_since(tmp_path / "made", contents)  # None may come, the others are as they were
+    assert not changes.has_come_since(tmp_path / "made", contents)
+    save(tmp_path / "test" / "None.wav", 2)
+    _, contents = changes.of_test(tmp_path, tmp_path / "cache")
+    assert changes.has_come_since(tmp_path / "made", contents)  # None has come, the others are as they were
 
 
 def test_a_finding_may_be_called_so(tmp_path):
