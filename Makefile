@@ -13,7 +13,7 @@ NB ?=
 # AGAIN=1: what was made from other data, or by other code, than lie there now is moved to outputs/replaced and made again.
 AGAIN ?=
 # Trainings at once on GPUs (empty: one each; more share them), and profiles/<ON>: default (this machine) or slurm.
-# ARGS: further words for snakemake.
+# ARGS: further words for snakemake (make run), pytest (make test) or JupyterLab (make lab).
 GPUS ?=
 ON ?= default
 ARGS ?=
@@ -34,7 +34,8 @@ setup: .venv/made ## make the virtual environment .venv with the tested versions
 .venv/made: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' \
 		|| { echo "Python 3.11, 3.12 or 3.13 is needed, $(PYTHON) is another: make setup PYTHON=python3.12"; exit 1; }
-	$(PYTHON) -m venv .venv
+	@echo "Making the environment .venv and installing the tested versions (two minutes, most of them PyTorch) ..."
+	@$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,pipeline,kaggle]'
 	@touch $@ && echo "Ready. Next: make demo, or source .venv/bin/activate"
@@ -46,8 +47,8 @@ demo: setup ## all notebooks on a synthesised data set, in minutes on two cores;
 	@$(PIPELINE) --run demo --profile demo $(if $(AGAIN),--again)
 	@$(BIN)/python -m lib.report outputs/demo
 
-test: setup lint ## lint, unit tests, every notebook on demo data, a real fold, a kill (about 13 minutes)
-	$(BIN)/python -m pytest
+test: setup lint ## lint, unit tests, every notebook on demo data, a real fold, a kill (minutes on two cores)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadgroup --no-loadscope-reorder $(ARGS)
 
 test-slurm: setup ## the pipeline on a SLURM of one node, which it starts on this machine (Debian, root)
 	TEST_SLURM=1 $(BIN)/python -m pytest tests/test_slurm.py
@@ -63,8 +64,10 @@ lint: setup ## ruff, and no outputs in notebooks
 	$(BIN)/ruff format --check .
 	$(BIN)/nbstripout --verify --keep-id --extra-keys "metadata.papermill cell.metadata.papermill metadata.language_info.version" notebooks/*.ipynb
 
-lab: setup ## JupyterLab on the notebooks
-	cd notebooks && ../$(BIN)/jupyter lab
+# One thread a kernel, as in `make run`: two trainings of two threads on two cores take ten times as long, and another
+# number of threads makes other last bits. OMP_NUM_THREADS=8 make lab: for one notebook alone.
+lab: setup ## JupyterLab on the notebooks; ARGS="--no-browser --port 8890": further words for it
+	cd notebooks && OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} ../$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) $(ARGS)
 
 report: setup ## render the executed notebooks of RUN as pages to open from disk, outputs/RUN/report/index.html
 	@test -n '$(RUN)' || { echo "make report wants a run: make report RUN=demo"; exit 1; }
@@ -73,8 +76,8 @@ report: setup ## render the executed notebooks of RUN as pages to open from disk
 findings: setup ## copy what runs have found to outputs/findings, and write the README's numbers anew
 	@$(BIN)/python -m lib.findings
 
-bench: setup ## speed and memory, as ratios inside one run
-	@for script in benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+bench: setup ## speed, memory, minutes: one table, kept in benchmarks/results.csv; NB="bench_cache": these alone
+	@$(BIN)/python benchmarks/table.py $(NB)
 
 kaggle: setup ## pack NB of RUN as a kernel and its weights as a data set: OWNER=name [GPU=1] [SET="key=value ..."]
 	@$(BIN)/python -m lib.kaggle notebooks/$(or $(NB),08_submission).ipynb outputs/$(RUN) --owner '$(OWNER)' --profile '$(PROFILE)' \

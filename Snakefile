@@ -80,6 +80,7 @@ rule kfold:
     log: HOME + "/04_kfold/{variant}/{model}/executed.ipynb"
     params: given=lambda w: PLAN.given_model(w.variant, w.model)
     resources: gpu=GPU
+    priority: 2
     message: "04_kfold: {wildcards.variant} {wildcards.model}"
     shell: TRAINING
 
@@ -91,6 +92,7 @@ rule pool:
     output: HOME + "/04_kfold/{variant}/pooled/result.json"
     log: HOME + "/04_kfold/{variant}/pooled/executed.ipynb"
     params: given=lambda w: PLAN.given("04_kfold", w.variant, fold=-1)
+    priority: 2
     message: "04_kfold: {wildcards.variant} pooled"
     shell: JOB
 
@@ -102,6 +104,7 @@ rule select:
     output: PLAN.target("05_curation", "select")
     log: f"{HOME}/05_curation/select/executed.ipynb"
     params: given=PLAN.given("05_curation", part="select")
+    priority: 3
     message: "05_curation: select"
     shell: JOB
 
@@ -116,6 +119,7 @@ rule compare:
     log: f"{HOME}/05_curation/compare/executed.ipynb"
     params: given=PLAN.given("05_curation", part="compare")
     resources: gpu=GPU
+    priority: 3
     message: "05_curation: compare"
     shell: TRAINING
 

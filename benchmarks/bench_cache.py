@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import soundfile
 import torch
+from table import record
 
 from lib import batches, cache, features
 
@@ -60,6 +61,7 @@ def speed() -> None:
     rate, plain = total / statistics.median(ours), total / statistics.median(theirs)
     print(f"cache: {rate:.0f} s of audio a second on one core (44.1 kHz to 22.05 kHz, 64 mels)")
     print(f"plain librosa loop: {plain:.0f} s a second; the cache is {ratio:.2f} times as fast")
+    record("cache, times as fast as a plain librosa loop", ratio, "ratio")
 
 
 def memory(n: int) -> None:
@@ -92,6 +94,8 @@ def main() -> None:
         grown[n] = float(answer.stdout.split()[-1])
     short, long = grown[60], grown[600]
     print(f"anonymous memory that {60 * CLIP_S:.0f} s of audio add: {short:.0f} MB; ten times that: {long:.0f} MB")
+    record("cache, memory that 60 clips add", short, "MB")
+    record("cache, memory that 600 clips add", long, "MB")
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from table import record
 
 from lib import curation, datasets, folds, judging
 from lib.files import whole_file
@@ -96,6 +97,7 @@ def main() -> None:
     curation.by_class(kept, clips, WINDOW_S)
     clock("before and after, by class")
     clock(f"{len(curation.heard(evidence))} classes listed or heard")
+    record("curation of the real set's windows", time.perf_counter() - clock.began, "s")
     print(f"{time.perf_counter() - clock.began:.0f} s in all, {peak_mb() - before:.0f} MB of memory above the imports")
 
 

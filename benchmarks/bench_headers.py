@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
+from table import record
 
 from lib import datasets
 
@@ -63,6 +64,7 @@ def main() -> None:
         plain = time.perf_counter() - started
     print(f"header scan of {n} wav files: {seconds} s, {grown} MB of memory above the imports (best of three)")
     print(f"plain loop over soundfile.info, without any audit: {plain:.2f} s")
+    record("audit, over a plain loop over headers", float(seconds) / plain, "ratio")
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import soundfile
 import torch
+from table import record
 
 from lib import audit, bundle, cache, datasets, features, models, submission, windows
 
@@ -86,6 +87,7 @@ def main() -> None:
     print(
         f"scoring: {N_CLIPS / seconds:.1f} clips and {len(table) / seconds:.0f} windows of {CUT.window_s:g} s a second"
     )
+    record(f"scoring, over bare forward passes ({ARCH})", statistics.median(ratios), "ratio")
     spread = f"{ratios[0]:.2f} to {ratios[-1]:.2f} in {TURNS} turns"
     print(f"over the bare forward passes: {statistics.median(ratios):.2f} ({spread}); target {TARGET}")
     print(f"{N_PRIVATE} clips of {TEST_S:.1f} s on average would take {N_PRIVATE * seconds / N_CLIPS / 60:.1f} minutes")

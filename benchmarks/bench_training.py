@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from table import record
 
 from lib import batches, cache, datasets, demo, features, learners, models, parameters, runs, windows
 
@@ -77,6 +78,7 @@ def compare(data: datasets.Dataset, arch: str, values: dict[str, object]) -> Non
         ours += training.seconds[1:]
     ratio, rate = statistics.median(ours) / statistics.median(bare), len(clips) / statistics.median(ours)
     where = torch.cuda.get_device_name() if device.type == "cuda" else f"{torch.get_num_threads()} threads"
+    record(f"training, an epoch over a bare loop ({arch}, {logmel.n_mels} x {width})", ratio, "ratio")
     verdict = "held" if ratio <= TARGET else "MISSED"
     print(f"{arch}, windows of {logmel.n_mels} x {width}, {where}: {rate:.0f} windows a second")
     print(f"an epoch of training over a bare loop: {ratio:.3f} (target at most {TARGET}: {verdict})")

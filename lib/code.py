@@ -14,9 +14,10 @@ Used in: `cache` (the name of a cache), `runs` (manifest.json), `learners` (chec
 """
 
 import ast
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache as remember
 from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
 
 from lib.files import digest as digest_of
@@ -78,12 +79,12 @@ def by_other_code(folders: Iterable[Path], outputs: Path) -> list[str]:
 def _digest(entries: tuple[str, ...]) -> str:
     modules = _modules()
     todo = [(name, entry.split(".")[1]) for entry in entries for name in modules if _last(name) == entry.split(".")[0]]
-    if len(todo) != len(entries) or any(name not in modules[module] for module, name in todo):
+    if len(todo) != len(entries) or any(name not in _definitions(module) for module, name in todo):
         raise LookupError(f"lib/ does not define each of {', '.join(entries)} once. Mend code.ENTRIES.")
     reached: dict[tuple[str, str], str] = {}
     while todo:
         module, name = todo.pop()
-        known = modules.get(module, {}) if _last(module) not in COMPUTES_NOTHING else {}
+        known = _definitions(module) if module in modules and _last(module) not in COMPUTES_NOTHING else {}
         if (module, name) not in reached and name in known:
             reached[module, name], leads_to = known[name]
             todo += leads_to
@@ -91,8 +92,8 @@ def _digest(entries: tuple[str, ...]) -> str:
 
 
 @remember
-def _modules() -> dict[str, dict[str, tuple[str, set]]]:
-    """The `_definitions` of all modules of lib/, read from a folder or from the zip that a kernel holds."""
+def _modules() -> dict[str, Traversable]:
+    """The files of all modules of lib/, in a folder or in the zip that a kernel holds."""
     found, folders = {}, [("lib", resources.files("lib"))]
     while folders:
         package, folder = folders.pop()
@@ -101,12 +102,15 @@ def _modules() -> dict[str, dict[str, tuple[str, set]]]:
             if entry.is_dir():
                 folders.append((name, entry))
             elif entry.name.endswith(".py") and entry.name != "__init__.py":
-                found[name] = ast.parse(entry.read_text(encoding="utf-8"))
-    return {name: _definitions(name, tree, found.keys()) for name, tree in found.items()}
+                found[name] = entry
+    return found
 
 
-def _definitions(module: str, tree: ast.Module, modules: Collection[str]) -> dict[str, tuple[str, set]]:
+@remember
+def _definitions(module: str) -> dict[str, tuple[str, set]]:
     """Top-level names of a module: name -> (text of what defines it, the (module, name) that it leads to)."""
+    modules = _modules()
+    tree = ast.parse(modules[module].read_text(encoding="utf-8"))
     aliases = {}  # name here -> (module, name there), or (module, "") for a module
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "lib":

@@ -31,7 +31,7 @@ from tqdm import tqdm
 from lib import comparisons, datasets, files, folds, learners, metrics, models, oof, pooling, windows
 from lib.cache import Cache
 from lib.models import Network, WindowModel
-from lib.runs import Run
+from lib.runs import Run, already
 from lib.windows import Windows
 
 __all__ = [
@@ -223,16 +223,20 @@ def train(run: Run, cache: Cache, curated: pd.DataFrame, classes: list[str], dea
     strategies = plan(run.params["ensemble_epochs"], run.params["ensemble_folds"])
     todo = {m.name: m for some in strategies.values() for m in some}.values()
     run.settle(labels=datasets.label_digests(curated, classes), audio=cache.audio, folds=folds.digest(dealt))
-    read = {}
+    read, done = {}, []
     trials = [(m, outer, seed) for outer in asked for seed in run.params["seeds"] for m in todo]
     for m, outer, seed in tqdm(trials, desc="members", unit="model"):
         trial = run.trial(m.name, folds.model_name(outer), seed, epochs=max(1, m.epochs))
         trial.settle(**run.read)
         if not trial.done or (m.kept and not (trial.folder / WEIGHTS).is_file()):
             _train(trial, m, cache, curated, classes, _dealt(curated, classes, dealt, outer, m.k, seed), outer, n_folds)
+        else:
+            done.append(trial)
         found = oof.read_windows(trial.folder)
         here = found["fold"] == outer
         read[m.name, outer, seed] = found["fname"][here], models.activate(found["logits"][here], run.params["loss"])
+    if done:
+        tqdm.write(already(done))
     fnames = np.concatenate([read["one", outer, run.params["seeds"][0]][0] for outer in asked])
     shown = {
         name: np.stack(

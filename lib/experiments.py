@@ -24,7 +24,7 @@ from lib import comparisons, datasets, files, folds, learners, metrics, oof
 from lib.features import LogMel
 from lib.models import Network
 from lib.parameters import image_pixels
-from lib.runs import Run
+from lib.runs import Run, already
 from lib.windows import Windows
 
 __all__ = [
@@ -271,14 +271,19 @@ def train(
         folds.check_fold(fold, -1, n_folds)
     run.settle(labels=datasets.label_digests(curated, classes), audio=audio, folds=folds.digest(dealt))
     store = remember(lambda logmel: caches.build(curated, logmel, run.cache))
+    done = []
     trials = [(name, fold, seed) for name in table for fold in asked for seed in run.params["seeds"]]
     for name, fold, seed in tqdm(trials, desc="trials", unit="training"):
         changes = {**table[name], "epochs": _epochs(run.params, table[name])}
         trial = run.trial(name, folds.model_name(fold), seed, **changes)
         frames = store(trial.pick(LogMel))
         trial.settle(**run.read)
-        if not trial.done:
+        if trial.done:
+            done.append(trial)
+        else:
             _train(trial, folds.model_name(fold), frames, curated, classes, dealt)
+    if done:
+        tqdm.write(already(done))
     withheld = folds.withheld(dealt, [folds.model_name(fold) for fold in asked])
     return _read(run, trials, list(classes), n_folds, withheld)
 

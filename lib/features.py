@@ -27,7 +27,6 @@ from functools import lru_cache, partial
 
 import numpy as np
 import torch
-from scipy.signal import lfilter
 
 __all__ = ["CHANNELS", "LogMel", "mel_filters"]
 
@@ -187,6 +186,8 @@ def pcen(settings: LogMel, spectrum: torch.Tensor) -> torch.Tensor:
     frames = PCEN_TIME_S * settings.frames_per_s
     b = (math.sqrt(1 + 4 * frames**2) - 1) / (2 * frames**2)
     start = np.full((len(magnitude), 1), 1 - b)  # librosa's: as if the past had been 1
+    from scipy.signal import lfilter  # here, for it takes most of a second, and few features are PCEN
+
     past = torch.from_numpy(lfilter([b], [1, b - 1], magnitude.double().numpy(), zi=start)[0])
     gain = torch.exp(-PCEN_GAIN * (math.log(PCEN_EPS) + torch.log1p(past / PCEN_EPS))).float()
     return PCEN_BIAS**PCEN_POWER * torch.expm1(PCEN_POWER * torch.log1p(magnitude * gain / PCEN_BIAS))

@@ -11,13 +11,16 @@ Used in: 02, 03, 04, 07. Only this module and its `callbacks` import fastai.
 
 import contextlib
 import functools
+import os
 import tempfile
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import psutil
 import torch
 from fastai.callback.core import Callback
 from fastai.callback.schedule import ParamScheduler  # noqa: F401  (adds fit_one_cycle and others to Learner)
@@ -33,13 +36,25 @@ from lib.batches import BALANCES, Images, Phases, Scoring, Training
 from lib.cache import Cache
 from lib.callbacks import MIXES, Checkpoint, Curve, Diverged, ImageSize, Reseed, image_sizes, mixing
 from lib.files import digest, whole_file
-from lib.models import Network, WindowModel, load, save, score
+from lib.models import Network, WindowModel, best_device, load, save, score
 from lib.training_sets import TrainingSet
 
-__all__ = ["Diverged", "Recipe", "feed", "find_lr", "fit", "fit_images", "groups", "train_fold", "training_batches"]
+__all__ = [
+    "Diverged",
+    "Recipe",
+    "crowding",
+    "feed",
+    "find_lr",
+    "fit",
+    "fit_images",
+    "groups",
+    "train_fold",
+    "training_batches",
+]
 
 WEIGHT_DECAY = 0.01
 Q = 0.7  # of the generalised cross entropy
+BUSY_S = 0.2  # s in which other processes' use of the cores is measured
 STAGE2_LR = 0.01  # one-cycle peak, usual for AdamW on networks this small; not tuned
 STAGE2_BATCH = 64  # images
 
@@ -163,6 +178,11 @@ def fit(
     `validation`, about 20 points; NaN between). Its attrs hold images_per_s: training windows over the seconds of
     training batches.
 
+    Warns
+    -----
+    RuntimeWarning
+        As `crowding`.
+
     Raises
     ------
     ValueError
@@ -171,6 +191,8 @@ def fit(
         A loss that is no number any more.
     """
     _check(training, recipe.loss)
+    if crowded := crowding(best_device()):
+        warnings.warn(crowded, RuntimeWarning, stacklevel=2)
     sizes = image_sizes(recipe.epochs, recipe.progressive, network.image_size)
     model = _model(network, training)
     if start is not None:
@@ -191,6 +213,25 @@ def fit(
     epochs = pd.DataFrame(curve.rows, columns=Curve.COLUMNS)
     epochs.attrs["images_per_s"] = curve.images_per_s
     return model, epochs
+
+
+def crowding(device: torch.device) -> str:
+    """What to say where a training on `device` would share the processor's cores with other processes; else nothing.
+
+    Threads of one training wait for each other many times a batch: with more threads than free cores it takes several
+    times as long. A training of one thread only gets its share of a core.
+    """
+    threads, cores = torch.get_num_threads(), os.cpu_count() or 1
+    if device.type != "cpu" or threads == 1:
+        return ""
+    busy = psutil.cpu_percent(BUSY_S) / 100 * cores  # this process waits meanwhile
+    if threads + busy < cores + 0.5:
+        return ""
+    return (
+        f"Other processes keep {busy:.1f} of {cores} cores busy, and this training has {threads} threads: it can take "
+        "ten times as long. Stop it and start it with one thread (OMP_NUM_THREADS=1 before papermill or jupyter; make "
+        "lab and make run do so), or once the others are done."
+    )
 
 
 def fit_images(

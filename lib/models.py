@@ -17,7 +17,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import timm
 import torch
 from safetensors import torch as safetensors
 from torch import nn
@@ -87,6 +86,8 @@ class WindowModel(nn.Module):
 
     def __init__(self, network: Network, n_classes: int, mean: list, std: list) -> None:
         super().__init__()
+        import timm  # here, for it takes two seconds (it imports torchvision), and many notebooks build no network
+
         if network.arch not in timm.list_models():
             near = difflib.get_close_matches(network.arch, timm.list_models(), n=5, cutoff=0)
             raise ValueError(f"timm has no model {network.arch!r}; near it: {near}. See timm.list_models().")

@@ -25,23 +25,29 @@ __all__ = ["follow", "main"]
 
 
 def follow(lines: Iterable[str], clock: Callable[[], float] = time.monotonic) -> Iterator[str]:
-    """What a person wants to know of snakemake's lines: what was made in which time, what failed, how much is left.
+    """What a person wants to know of snakemake's lines: how much there is to make, what begins, what was made in which
+    time, what failed, how much is left. What begins is told until something is made.
 
     Parameters
     ----------
     lines : what snakemake prints. What `lib.job` marks is passed on; and all of it, if no job begins (nothing to do, or
         a plan at fault).
     """
-    started, began, names, ended, unread = clock(), {}, {}, [], []
+    started, began, names, ended, unread, told = clock(), {}, {}, [], [], False
     for line in lines:
-        if found := re.match(r"Job (\d+): (.*)", line):
+        if found := re.match(r"total +(\d+)", line):
+            yield f"{int(found[1]) - 1} parts to make, each a notebook"  # one job is only the end
+        elif found := re.match(r"Job (\d+): (.*)", line):
             names[found[1]], began[found[1]] = found[2], clock()
+            if not told:
+                yield f"{found[2]} has begun"
         elif found := re.match(r"Finished jobid: (\d+)", line):
             ended.append(found[1])
         elif found := re.match(r"(\d+) of (\d+) steps", line):
             done, total = int(found[1]), int(found[2]) - 1  # the last step is only the end
             left = _span((clock() - started) / done * (total - done))
             for job in [job for job in ended if job in names]:
+                told = True
                 yield f"[{done:>3}/{total}] {names[job]}: {_span(clock() - began[job])}, about {left} left"
             ended.clear()
         elif line.startswith(MARK):
@@ -103,6 +109,8 @@ def main(words: list[str]) -> int:
     with _alone(home), (home / "pipeline.log").open("w") as log:
         for sentence in plan.set_aside(changed):
             sys.stdout.write(f"{sentence}\n")
+        sys.stdout.write(f"{plan.home}: finding out what is to be made ...\n")
+        sys.stdout.flush()
         told = subprocess.Popen(
             command,
             cwd=ROOT,

@@ -11,12 +11,14 @@ Used in: every notebook.
 """
 
 import contextlib
+import io
 import os
 import platform
 import random
 import subprocess
 import time
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from importlib import metadata
 from pathlib import Path
@@ -24,12 +26,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from IPython.display import Image, display
 
 import lib
 from lib import bundle, code, demo, folds, kaggle, parameters, plan
 from lib.files import read_json, set_aside, whole_file, write_json
 
-__all__ = ["IN_KERNEL", "ROOT", "Run", "seed_everything", "start"]
+__all__ = ["IN_KERNEL", "ROOT", "Run", "already", "seed_everything", "start"]
 
 CODE = Path(lib.__file__).resolve().parents[1]
 # A checkout has its outputs beside lib/; packed into a kernel there is no checkout, and the working folder serves.
@@ -217,11 +220,16 @@ class Run:
             table.to_csv(partial, index=False)
         return table
 
-    def save_figure(self, name: str, figure: object) -> object:
-        """Write a matplotlib figure as PNG into the run folder, and give it back to look at."""
+    def save_figure(self, name: str, figure: object) -> None:
+        """Draw a matplotlib figure once: as PNG into the run folder, and below the cell."""
+        from matplotlib import pyplot  # here, for whoever draws has imported it, and nobody else needs it
+
+        png = io.BytesIO()
+        figure.savefig(png, format="png", dpi=110, bbox_inches="tight", metadata={"Software": None})
         with whole_file(self.folder / f"{name}.png") as partial:
-            figure.savefig(partial, format="png", dpi=110, bbox_inches="tight", metadata={"Software": None})
-        return figure
+            partial.write_bytes(png.getvalue())
+        pyplot.close(figure)  # else Jupyter draws it once more
+        display(Image(png.getvalue(), alt=name))
 
     def finish(
         self, metrics: dict[str, float], verdict: str | None, says: str, *, again: bool = False, **facts: object
@@ -308,13 +316,23 @@ def start(namespace: dict[str, object], notebook: str) -> Run:
     return Run(notebook, params, folder, variant)
 
 
+def already(parts: Sequence[Run]) -> str:
+    """Of trainings that were done before, in a sentence: when and on what, and where they are read from."""
+    made = [read_json(part.folder / "manifest.json") for part in parts]
+    first, *_, last = sorted([m["finished"][:16].replace("T", " ") for m in made] * 2)
+    when = first if first == last else f"{first} to {last}"
+    machines = ", ".join(sorted({m["device"] for m in made}))
+    where = os.path.relpath(os.path.commonpath([part.folder for part in parts]))
+    return f"{len(parts)} of the trainings: already trained on {when} ({machines}), read from {where}."
+
+
 def seed_everything(seed: int) -> None:
     """Seed Python, numpy and torch, and ask torch for its deterministic algorithms, on a GPU too."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # CUDA's matrix products differ from run to run without
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.set_deterministic_debug_mode("warn")  # as use_deterministic_algorithms, which imports the compiler: a second
 
 
 def _existing(name: str, key: str) -> Path:

@@ -17,7 +17,6 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 from sklearn.ensemble import RandomForestClassifier
-from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedGroupKFold
 from tqdm import tqdm
 
@@ -86,22 +85,37 @@ def tell_apart(
         if spoilt.size:
             told = forest.predict_proba(spoilt.reshape(-1, x.shape[1]))[:, 1]
             shuffled[:, :, held_out] = told.reshape(spoilt.shape[:3])
-    auc = roc_auc_score(y, score)
+    auc = _auc(y, score)
     names, numbers = np.unique(groups, return_inverse=True)
     draws = []
     for _ in range(N_RESAMPLES):
         weight = np.bincount(rng.integers(0, len(names), len(names)), minlength=len(names))[numbers]
         if min(weight[y == 0].sum(), weight[y == 1].sum()):
-            draws.append(roc_auc_score(y, score, sample_weight=weight))
+            draws.append(_auc(y, score, weight))
     low, high = np.quantile(draws, (0.025, 0.975))
     tells = pd.DataFrame(
         {
             "feature": x.columns,
-            "alone": [roc_auc_score(y, column) for column in values.T],
-            "drop": [auc - np.mean([roc_auc_score(y, turn) for turn in turns] or [np.nan]) for turns in shuffled],
+            "alone": [_auc(y, column) for column in values.T],
+            "drop": [auc - np.mean([_auc(y, turn) for turn in turns] or [np.nan]) for turns in shuffled],
         }
     ).sort_values("drop", ascending=False, ignore_index=True)
     return {"auc": auc, "auc_low": low, "auc_high": high, "n": len(y)}, tells
+
+
+def _auc(y: np.ndarray, score: np.ndarray, weight: np.ndarray | None = None) -> float:
+    """Area under the ROC curve, as scikit-learn's `roc_auc_score`, which checks its input for milliseconds a call.
+
+    Parameters
+    ----------
+    y : (n,) of 0 and 1
+    score, weight : (n,); by default all weigh the same
+    """
+    _, rank = np.unique(score, return_inverse=True)
+    weight = np.ones(len(y)) if weight is None else weight
+    lower, upper = (np.bincount(rank, weights=weight * (y == side)) for side in (0, 1))
+    below = np.cumsum(lower) - lower / 2  # a tie counts half
+    return float((upper * below).sum() / (lower.sum() * upper.sum()))
 
 
 def subsets(x: pd.DataFrame, clips: pd.DataFrame, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:

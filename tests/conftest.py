@@ -1,6 +1,7 @@
 """Shared fixtures: where the real audio lies, and small sets made on the fly."""
 
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +9,37 @@ import pandas as pd
 import pytest
 import soundfile
 
-from lib import nested
+from lib import journal, nested
 
 ROOT = Path(__file__).resolve().parents[1]
 os.environ["CUDA_VISIBLE_DEVICES"] = ""  # tests compare to the last bit, on the processor
+os.environ.setdefault("TEST_RUNS", f"test-{os.getpid()}")  # begins the names of their runs; workers inherit it
+APART = ["test_run_notebooks", "test_pipeline"]  # whose tests are long, and independent: begun first, by any worker
+
+
+def pytest_collection_modifyitems(items):
+    """Long tests first; the others stay together by module, so that what a module makes once is made once."""
+    items.sort(key=lambda item: APART.index(item.path.stem) if item.path.stem in APART else len(APART))
+    for item in items:
+        if item.path.stem not in APART:
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
+def pytest_sessionfinish(session):
+    """Remove the runs that tests have made below outputs/, and their caches."""
+    if hasattr(session.config, "workerinput"):
+        return  # others still work
+    outputs, name = ROOT / "outputs", os.environ["TEST_RUNS"]
+    runs = list(outputs.glob(f"{name}-*"))
+    for run in runs:
+        shutil.rmtree(run)
+    if runs and (outputs / "journal.csv").is_file():
+        journal.rebuild(outputs)  # without them
+    for index in outputs.glob("cache/logmel-*/*/index.csv"):
+        if name in index.read_text():
+            shutil.rmtree(index.parent)
+            if not any(index.parent.parent.iterdir()):
+                index.parent.parent.rmdir()
 
 
 @pytest.fixture(scope="session")

@@ -27,12 +27,12 @@ def copy(tmp_path, monkeypatch):
         path.write_text(path.read_text().replace(old, new, 1))
 
     def digests():
-        for remembered in (code._digest, code._modules):
+        for remembered in (code._digest, code._modules, code._definitions):
             remembered.cache_clear()
         return {notebook: code.digest(notebook) for notebook in code.ENTRIES}
 
     yield edit, digests, tmp_path / "lib"
-    for remembered in (code._digest, code._modules):
+    for remembered in (code._digest, code._modules, code._definitions):
         remembered.cache_clear()
 
 
@@ -89,14 +89,14 @@ def test_a_move_to_another_module_moves_none(copy):
 
 
 def test_it_reaches_what_frames_batches_training_and_scoring_are_made_of():
-    modules = code._modules()
     todo = [(f"lib.{entry.split('.')[0]}", entry.split(".")[1]) for entry in code.ENTRIES["04_kfold"]]
     reached = set()
     while todo:
         at = todo.pop()
-        if at not in reached and at[1] in modules.get(at[0], {}):
+        known = code._definitions(at[0]) if at[0] in code._modules() else {}
+        if at not in reached and at[1] in known:
             reached.add(at)
-            todo += modules[at[0]][at[1]][1]
+            todo += known[at[1]][1]
     names = {".".join(at).removeprefix("lib.") for at in reached}
     assert {"features.LogMel", "audio.read", "batches.Training", "augment.spec_augment", "callbacks.mixing"} <= names
     assert {"learners.fit", "models.WindowModel", "windows.rolling", "metrics.lwlrap", "folds.assert_no_leak"} <= names

@@ -465,7 +465,7 @@ FIGURES = [
 @pytest.mark.notebooks
 @pytest.mark.parametrize("name", ["demo", "fsdkaggle2019-meta"])
 def test_the_notebook_runs_headless_and_leaves_what_it_says(shared_data, tmp_path, name):
-    run = f"test-{os.getpid()}-eda-{name}"
+    run = f"{os.environ['TEST_RUNS']}-eda-{name}"
     folder = ROOT / "outputs" / run / "01_eda"
     where = "demo" if name == "demo" else str(shared_data(name))
     words = ["notebooks/01_eda.ipynb", str(tmp_path / "executed.ipynb"), "-p", "run", run, "-p", "data_dir", where]

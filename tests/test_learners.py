@@ -983,3 +983,13 @@ def test_a_training_clip_whose_group_is_held_out_stops_the_training(tones, split
     with pytest.raises(folds.LeakError, match="groups are held out"):
         train_fold(tmp_path / "without_0", tones, dealt=split)
     assert not (tmp_path / "without_0").exists()
+
+
+@pytest.mark.parametrize(("threads", "busy", "told"), [(2, 50.0, True), (2, 5.0, False), (1, 100.0, False)])
+def test_a_training_that_shares_the_cores_says_so_and_what_to_do(monkeypatch, threads, busy, told):
+    monkeypatch.setattr(learners.torch, "get_num_threads", lambda: threads)
+    monkeypatch.setattr(learners.os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(learners.psutil, "cpu_percent", lambda seconds: busy)
+    said = learners.crowding(torch.device("cpu"))
+    assert bool(said) == told and (not told or "OMP_NUM_THREADS=1" in said and "1.0 of 2 cores" in said)
+    assert learners.crowding(torch.device("cuda")) == ""

@@ -1,7 +1,7 @@
-"""Real runs: papermill starts a kernel for every notebook, from any folder, and what it leaves is what was promised.
+"""Real runs: papermill runs every notebook, from any folder, and what it leaves is what was promised.
 
-A chain is a sequence of runs and what must be true after each. Chains run two at a time, since a kernel needs some ten
-seconds to start. Runs are called test-<process>-... below outputs/ and removed at the end.
+A chain is a sequence of runs and what must be true after each. Runs are called test-<process>-... below outputs/;
+conftest.py removes them at the end.
 """
 
 import json
@@ -10,9 +10,9 @@ import shutil
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import forked
 import numpy as np
 import pandas as pd
 import psutil
@@ -20,13 +20,13 @@ import pytest
 import soundfile
 from safetensors import safe_open
 
-from lib import folds, journal, oof, parameters, report, stage2
+from lib import folds, oof, parameters, report, stage2
 
 pytestmark = pytest.mark.notebooks
 
 ROOT = Path(__file__).resolve().parents[1]
 OUTPUTS = ROOT / "outputs"
-NAME = f"test-{os.getpid()}"
+NAME = os.environ["TEST_RUNS"]
 PAPERMILL = Path(sys.executable).with_name("papermill")
 METRICS = {"lwlrap", "lwlrap_low", "lwlrap_high", "hit_rate", "hit_rate_low", "hit_rate_high", "n"}
 TABLES = {"clips.csv", "epochs.csv", "per_class.csv"}
@@ -45,9 +45,12 @@ def command(folder, out, run, *options, notebook="04_kfold", **parameters):
     return [str(PAPERMILL), str(typed), str(out), *options, *given, "--no-progress-bar"]
 
 
-def papermill(folder, tmp, run, *options, **parameters):
-    """Run the notebook, started in `folder`; rc, and all that was printed."""
+def papermill(folder, tmp, run, *options, kernel=False, **parameters):
+    """Run the notebook, started in `folder`; rc, and all that was printed. With a kernel, or quicker: `forked`."""
     words = command(folder, tmp / "executed.ipynb", run, *options, **parameters)
+    if not kernel:
+        rc = forked.papermill(words[1:], folder, tmp / "printed.txt", SECONDS)
+        return rc, (tmp / "printed.txt").read_text()
     ran = subprocess.run(words, cwd=folder, env=environment(), capture_output=True, text=True, timeout=SECONDS)
     return ran.returncode, ran.stdout + ran.stderr
 
@@ -59,6 +62,7 @@ def environment(**more):
 def succeeds(*words, **parameters):
     rc, printed = papermill(*words, **parameters)
     assert rc == 0, printed[-3000:]
+    return printed
 
 
 def fails(*words, saying, **parameters):
@@ -110,7 +114,7 @@ def tiny_data(folder):
 
 def a_fold_of_the_demo_set(tmp, data):
     """From the notebooks' folder, as the README says."""
-    succeeds(ROOT / "notebooks", tmp, "demo", fold=2, epochs=1)
+    succeeds(ROOT / "notebooks", tmp, "demo", kernel=True, fold=2, epochs=1)
     folder = part("demo", "without_2")
     assert set(contents(folder)) == TRAINED | TABLES | FIGURES | REPORT
     assert {path.name for path in (OUTPUTS / f"{NAME}-demo").iterdir()} == {"04_kfold", "folds.csv"}
@@ -131,9 +135,9 @@ def a_fold_of_the_demo_set(tmp, data):
 def what_papermill_lets_through_is_refused(tmp, data):
     """A misspelt name from the root, text for a number from elsewhere; neither leaves a trace."""
     saying = ["'fodl' is no parameter of this workbook. Did you mean 'fold'?"]
-    fails(ROOT, tmp, "typo", fodl=2, saying=saying)
+    fails(ROOT, tmp, "typo", kernel=True, fodl=2, saying=saying)
     (tmp / "mine.yaml").write_text("lr: 1e-3\n")
-    fails(tmp, tmp, "text", "-f", "mine.yaml", saying=["lr='1e-3' is a str", "write 1.0e-3"])
+    fails(tmp, tmp, "text", "-f", "mine.yaml", kernel=True, saying=["lr='1e-3' is a str", "write 1.0e-3"])
     assert not list(OUTPUTS.glob(f"{NAME}-t[ye]*"))
 
 
@@ -171,7 +175,7 @@ def a_submission_of_what_was_trained(tmp, data):
     fails(tmp, tmp, "pool", **common, window_s=2.0, saying=["window_s=2.0 (trained with 1.0)", "from the weights"])
     fails(tmp, tmp, "nothing", **common, saying=["is not complete", "folds.csv", "make run NB=04 RUN="])
     assert not (OUTPUTS / f"{NAME}-nothing").exists()
-    succeeds(ROOT / "notebooks", tmp, "pool", **common)
+    succeeds(ROOT / "notebooks", tmp, "pool", kernel=True, **common)
     folder = OUTPUTS / f"{NAME}-pool" / "08_submission" / "curated"
     figures = {"predicted.png", "examples.png"}
     assert set(contents(folder)) == {"configuration.json", "submission.csv", "how.csv"} | figures | REPORT
@@ -200,20 +204,11 @@ def the_journal_tells_of_it(tmp):
     assert set(mine["notebook"] + " " + mine["part"]) == {"04_kfold curated", "08_submission curated"}
     told = json.loads((part("pool", "pooled") / "result.json").read_text())
     assert mine.set_index("notebook").loc["04_kfold", "says"] == told["says"]
-    succeeds(tmp, tmp, "no-run", notebook="09_journal")
+    succeeds(tmp, tmp, "no-run", kernel=True, notebook="09_journal")
     told = json.loads((OUTPUTS / f"{NAME}-no-run" / "09_journal" / "result.json").read_text())
     assert told["verdict"] is None and f"Run {NAME}-no-run holds no finished part yet" in told["says"]
     shutil.copy(tmp / "executed.ipynb", OUTPUTS / f"{NAME}-no-run" / "09_journal")
     assert told["says"] in report.build(OUTPUTS / f"{NAME}-no-run").read_text()
-
-
-def a_pair_model_is_the_same_either_way_round(tmp, data):
-    succeeds(tmp, tmp, "pair", data_dir=data("tiny"), n_folds=3, epochs=1, fold=0, holdout_fold=1)
-    made = contents(part("pair", "without_0_1"))
-    assert set(oof.read(part("pair", "without_0_1"), 3).table["fold"]) == {0, 1}
-    succeeds(tmp, tmp, "pair", data_dir=data("tiny"), n_folds=3, epochs=1, fold=1, holdout_fold=0)
-    assert contents(part("pair", "without_0_1")) == made  # loaded, not trained again
-    assert {path.name for path in part("pair", "").iterdir()} == {"configuration.json", "without_0_1"}
 
 
 def a_killed_kernel_is_started_again(tmp, data):
@@ -240,8 +235,8 @@ def a_killed_kernel_is_started_again(tmp, data):
     with safe_open(checkpoint, "pt") as file:
         assert 0 < len(json.loads(file.metadata()["rows"])) < 20
     assert not (checkpoint.parent / "result.json").exists()
-    succeeds(tmp, tmp, "killed", *TINY, data_dir=data("tiny"), fold=0)
-    succeeds(tmp, tmp, "whole", *TINY, data_dir=data("tiny"), fold=0)
+    succeeds(tmp, tmp, "killed", *TINY, kernel=True, data_dir=data("tiny"), fold=0)
+    succeeds(tmp, tmp, "whole", *TINY, kernel=True, data_dir=data("tiny"), fold=0)
     killed, whole = contents(part("killed", "without_0")), contents(part("whole", "without_0"))
     assert killed.keys() == whole.keys() == TRAINED | TABLES | FIGURES | REPORT
     for name in killed.keys() - REPORT:
@@ -302,44 +297,6 @@ def augmentation_is_compared_on_the_demo_set(tmp, data):
     )
 
 
-def clips_are_read_nested_once_all_pair_models_are_there(tmp, data):
-    """06 says what is missing, compares, chooses without the outer fold, and writes what 08 reads; so does 10."""
-    common = {"data_dir": data("tiny"), "notebook": "06_stage2"}
-    words = ["-p", "stage2_models", "conv1d,logistic", "-p", "stage2_epochs", "2", "-p", "max_clip_s", "2"]
-    fails(tmp, tmp, "stage2", *words, **common, saying=["Train them first", "04_kfold.ipynb", "-p fold 0"])
-    for fold, holdout_fold in [(0, -1), (1, -1), (2, -1), (0, 1), (0, 2), (1, 2)]:
-        given = {"n_folds": 3, "epochs": 2, "fold": fold, "holdout_fold": holdout_fold}
-        succeeds(tmp, tmp, "stage2", data_dir=data("tiny"), **given)
-    succeeds(ROOT / "notebooks", tmp, "stage2", *words, **common)
-    home = OUTPUTS / f"{NAME}-stage2" / "06_stage2" / "curated"
-    tables = "by_length changed comparison learning_curve parameters random_windows selection shift silence"
-    assert {path.name for path in home.iterdir()} == {
-        *(f"{name}.csv" for name in tables.split()),
-        *("images.png", "comparison.png", "silence.png", "why.png", "choice.json", "configuration.json"),
-        *("weights.safetensors", "weights.json", "manifest.json", "result.json"),
-        *(["changed.png"] if len(pd.read_csv(home / "changed.csv")) else []),
-    }
-    drawn = pd.read_csv(home / "random_windows.csv")
-    assert "n_seeds" not in drawn and drawn["n_draws"].max() == 10  # draws of windows are no seeds
-    told = json.loads((home / "manifest.json").read_text())["clips"]
-    dealt = pd.read_csv(OUTPUTS / f"{NAME}-stage2" / "folds.csv").set_index("fname")
-    nested = [use for use in told["uses"] if use["outer"] is not None]
-    assert {use["outer"] for use in nested} == {0, 1, 2}
-    for use in nested:
-        clips = dealt.loc[told["sets"][use["clips"]]]
-        assert not (clips["fold"] == use["outer"]).any(), use["what"]
-        assert not set(clips["group"]) & set(dealt.loc[dealt["fold"] == use["outer"], "group"])
-    assert json.loads((home / "result.json").read_text())["metrics"]["n"] == 24
-    stage2.load(home / "weights.safetensors")
-    fails(tmp, tmp, "stage2", "-p", "repeats", "2", notebook="10_best", saying=["curated.seed_2020", "make run NB=10"])
-    succeeds(tmp, tmp, "stage2", notebook="10_best", stage2_epochs=2)
-    home = OUTPUTS / f"{NAME}-stage2" / "10_best"
-    tables = {f"{name}.csv" for name in ("readouts", "judged", "comparison", "by_fold")}
-    about = {"configuration.json", "manifest.json", "result.json"}
-    assert set(contents(home)) == tables | about | {"comparison.png", "confusions.png"}
-    assert pd.read_csv(home / "by_fold.csv")["candidate"].tolist() == ["curated"] * 3
-
-
 def models_become_one(tmp, data):
     """07 trains its own members for one outer fold and compares them; a second call trains nothing."""
     words = ["-p", "n_folds", "3", "-p", "folds", "1", "-p", "ensemble_epochs", "3", "-p", "ensemble_folds", "2"]
@@ -359,14 +316,15 @@ def models_become_one(tmp, data):
         assert trained and not (dealt.loc[trained, "fold"] == 1).any()
     told = json.loads((home / "result.json").read_text())
     assert told["verdict"] is None and told["metrics"]["n"] == (dealt["fold"] == 1).sum()
-    succeeds(ROOT, tmp, "ensemble", *words, **common)
+    printed = succeeds(ROOT, tmp, "ensemble", *words, **common)
     assert {name: contents(home / name / "without_1" / "seed_2019") for name in members} == made
+    assert f"{len(members)} of the trainings: already trained on " in printed
 
 
 def a_fold_of_esc10(tmp, data):
     """Real audio, a real profile, two epochs; the published folds are kept."""
     esc10 = data("esc10")
-    succeeds(ROOT, tmp, "esc10", "-f", "params/esc10.yaml", data_dir=esc10, fold=0, epochs=2)
+    succeeds(ROOT, tmp, "esc10", "-f", "params/esc10.yaml", data_dir=esc10, fold=0, epochs=2, kernel=True)
     told = result(part("esc10", "without_0"))
     assert told["parameters"]["profile"] == "esc10"
     profile = parameters.load_profile(ROOT / "params" / "esc10.yaml")
@@ -377,31 +335,51 @@ def a_fold_of_esc10(tmp, data):
     assert told["metrics"]["n"] == 80 and told["metrics"]["fresh_n"] == 0  # the recipe was developed on this fold
 
 
-def curation_takes_turns_with_training(tmp, data):
-    """05 asks for pair models, selects, 04 trains on what was kept, 05 compares and tells what is still to do."""
+def what_is_made_of_pair_models(tmp, data):
+    """One set of trainings for 05, 06 and 10: each says what is missing, and is made once that is there."""
     common = {"data_dir": data("tiny"), "n_folds": 3, "epochs": 20, "batch_size": 8}
     asks = {**common, "notebook": "05_curation", "rules": "top_1,relative_0.5", "folds": 0}
-    fails(ROOT, tmp, "keep", **asks, saying=["3 of 3 pair models", "-p fold 0 -p holdout_fold 1"])
-    for pair in ((0, 1), (0, 2), (1, 2)):
-        succeeds(ROOT, tmp, "keep", **common, fold=pair[0], holdout_fold=pair[1])
+    fails(ROOT, tmp, "pairs", **asks, saying=["3 of 3 pair models", "-p fold 0 -p holdout_fold 1"])
+    nested = "-p", "stage2_models", "conv1d,logistic", "-p", "stage2_epochs", "2", "-p", "max_clip_s", "2"
+    saying = ["Train them first", "04_kfold.ipynb", "-p fold 0"]
+    fails(tmp, tmp, "pairs", *nested, data_dir=data("tiny"), notebook="06_stage2", saying=saying)
+    a_pair_model_is_the_same_either_way_round(tmp, common)
+    curation_takes_turns_with_training(tmp, common, asks)
+    clips_are_read_nested_once_all_models_are_there(tmp, common, nested)
+
+
+def a_pair_model_is_the_same_either_way_round(tmp, common):
+    succeeds(tmp, tmp, "pairs", **common, fold=0, holdout_fold=1)
+    made = contents(part("pairs", "without_0_1"))
+    assert set(oof.read(part("pairs", "without_0_1"), 3).table["fold"]) == {0, 1}
+    printed = succeeds(tmp, tmp, "pairs", **common, fold=1, holdout_fold=0)
+    assert contents(part("pairs", "without_0_1")) == made  # loaded, not trained again
+    assert "1 of the trainings: already trained on " in printed and "without_0_1." in printed
+    assert {path.name for path in part("pairs", "").iterdir()} == {"configuration.json", "without_0_1"}
+
+
+def curation_takes_turns_with_training(tmp, common, asks):
+    """05 selects, 04 trains on what was kept, 05 compares and tells what is still to do."""
+    for pair in ((0, 2), (1, 2)):
+        succeeds(ROOT, tmp, "pairs", **common, fold=pair[0], holdout_fold=pair[1])
     saying = ["holds no finished selection", "-p part select"]
     kept = {"train_windows": "kept", "rule": "relative_0.5", "variant": "kept_curated"}
-    fails(ROOT, tmp, "keep", **common, **kept, fold=0, saying=saying)
-    succeeds(ROOT, tmp, "keep", **asks)
-    home = OUTPUTS / f"{NAME}-keep" / "05_curation"
+    fails(ROOT, tmp, "pairs", **common, **kept, fold=0, saying=saying)
+    succeeds(ROOT, tmp, "pairs", **asks)
+    home = OUTPUTS / f"{NAME}-pairs" / "05_curation"
     rules = {path.parents[1].name for path in home.glob("select/*/without_[012]/kept_windows.csv")}
     assert rules == {"top_1", "relative_0.5"}
     told = json.loads((home / "select" / "manifest.json").read_text())["clips"]
-    dealt = pd.read_csv(OUTPUTS / f"{NAME}-keep" / "folds.csv").set_index("fname")["fold"]
+    dealt = pd.read_csv(OUTPUTS / f"{NAME}-pairs" / "folds.csv").set_index("fname")["fold"]
     for g in range(3):  # no clip of an outer fold had a part in what was kept for it
         assert set(told[f"without_{g}"]) == set(dealt.index[dealt != g])
-    succeeds(ROOT, tmp, "keep", **common, **kept, fold=0)
-    trained = json.loads((part("keep", "without_0", "kept_curated") / "manifest.json").read_text())["clips"]["train"]
+    succeeds(ROOT, tmp, "pairs", **common, **kept, fold=0)
+    trained = json.loads((part("pairs", "without_0", "kept_curated") / "manifest.json").read_text())["clips"]["train"]
     assert set(trained) == set(dealt.index[dealt != 0])  # relative loses no clip
     saying = ["without_0_1 would train on windows whose judges saw one of its folds"]
-    fails(ROOT, tmp, "keep", **common, **kept, fold=0, holdout_fold=1, saying=saying)
-    succeeds(ROOT, tmp, "keep", **common, fold=0)
-    succeeds(ROOT, tmp, "keep", **asks)
+    fails(ROOT, tmp, "pairs", **common, **kept, fold=0, holdout_fold=1, saying=saying)
+    succeeds(ROOT, tmp, "pairs", **common, fold=0)
+    succeeds(ROOT, tmp, "pairs", **asks)
     compared = json.loads((home / "compare" / "result.json").read_text())
     assert compared["verdict"] is None and compared["metrics"]["complete"] is False
     effects = pd.read_csv(home / "compare" / "leaks.csv")
@@ -414,44 +392,60 @@ def curation_takes_turns_with_training(tmp, data):
     }
 
 
+def clips_are_read_nested_once_all_models_are_there(tmp, common, words):
+    """06 compares, chooses without the outer fold, and writes what 08 reads; so does 10."""
+    for fold in (1, 2):
+        succeeds(tmp, tmp, "pairs", **common, fold=fold)
+    succeeds(ROOT / "notebooks", tmp, "pairs", *words, kernel=True, data_dir=common["data_dir"], notebook="06_stage2")
+    home = OUTPUTS / f"{NAME}-pairs" / "06_stage2" / "curated"
+    tables = "by_length changed comparison learning_curve parameters random_windows selection shift silence"
+    assert {path.name for path in home.iterdir()} == {
+        *(f"{name}.csv" for name in tables.split()),
+        *("images.png", "comparison.png", "silence.png", "why.png", "choice.json", "configuration.json"),
+        *("weights.safetensors", "weights.json", "manifest.json", "result.json"),
+        *(["changed.png"] if len(pd.read_csv(home / "changed.csv")) else []),
+    }
+    drawn = pd.read_csv(home / "random_windows.csv")
+    assert "n_seeds" not in drawn and drawn["n_draws"].max() == 10  # draws of windows are no seeds
+    told = json.loads((home / "manifest.json").read_text())["clips"]
+    dealt = pd.read_csv(OUTPUTS / f"{NAME}-pairs" / "folds.csv").set_index("fname")
+    nested = [use for use in told["uses"] if use["outer"] is not None]
+    assert {use["outer"] for use in nested} == {0, 1, 2}
+    for use in nested:
+        clips = dealt.loc[told["sets"][use["clips"]]]
+        assert not (clips["fold"] == use["outer"]).any(), use["what"]
+        assert not set(clips["group"]) & set(dealt.loc[dealt["fold"] == use["outer"], "group"])
+    assert json.loads((home / "result.json").read_text())["metrics"]["n"] == 24
+    stage2.load(home / "weights.safetensors")
+    fails(tmp, tmp, "pairs", "-p", "repeats", "2", notebook="10_best", saying=["curated.seed_2020", "make run NB=10"])
+    succeeds(tmp, tmp, "pairs", notebook="10_best", stage2_epochs=2)
+    home = OUTPUTS / f"{NAME}-pairs" / "10_best"
+    tables = {f"{name}.csv" for name in ("readouts", "judged", "comparison", "by_fold")}
+    about = {"configuration.json", "manifest.json", "result.json"}
+    assert set(contents(home)) == tables | about | {"comparison.png", "confusions.png"}
+    assert pd.read_csv(home / "by_fold.csv")["candidate"].tolist() == ["curated"] * 3
+
+
 CHAINS = [
-    a_fold_of_esc10,
+    what_is_made_of_pair_models,
     folds_one_by_one_and_then_pooled,
+    models_become_one,
     a_killed_kernel_is_started_again,
     an_experiment_goes_on_where_it_was_left,
-    clips_are_read_nested_once_all_pair_models_are_there,
+    a_fold_of_esc10,
     augmentation_is_compared_on_the_demo_set,
-    curation_takes_turns_with_training,
-    models_become_one,
     a_fold_of_the_demo_set,
-    a_pair_model_is_the_same_either_way_round,
     what_papermill_lets_through_is_refused,
 ]
 
 
 @pytest.fixture(scope="module")
-def started(request, tmp_path_factory, shared_data):
-    """The chains that were asked for, two at a time; each gets a folder, and a function that finds data by name."""
-    asked = [item.callspec.params["chain"] for item in request.session.items if item.originalname == "test_chain"]
+def data(tmp_path_factory, shared_data):
+    """Data by name: tiny, or real audio."""
     tiny = tiny_data(tmp_path_factory.mktemp("data") / "tiny")
-
-    def data(name):
-        return tiny if name == "tiny" else shared_data(name)
-
-    with ThreadPoolExecutor(2) as pool:
-        yield {chain: pool.submit(chain, tmp_path_factory.mktemp(chain.__name__), data) for chain in asked}
-        pool.shutdown(cancel_futures=True)
-    for run in OUTPUTS.glob(f"{NAME}-*"):
-        shutil.rmtree(run)
-    if (OUTPUTS / "journal.csv").is_file():
-        journal.rebuild(OUTPUTS)  # without the runs of these tests
-    for index in OUTPUTS.glob("cache/logmel-*/*/index.csv"):
-        if NAME in index.read_text():
-            shutil.rmtree(index.parent)
-            if not any(index.parent.parent.iterdir()):
-                index.parent.parent.rmdir()
+    return lambda name: tiny if name == "tiny" else shared_data(name)
 
 
 @pytest.mark.parametrize("chain", CHAINS, ids=lambda chain: chain.__name__)
-def test_chain(chain, started):
-    started[chain].result()
+def test_chain(chain, tmp_path, data):
+    chain(tmp_path, data)

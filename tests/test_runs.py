@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from matplotlib.figure import Figure
+from matplotlib import pyplot
 
 from lib import files, folds, runs
 
@@ -384,15 +384,17 @@ def test_an_experiment_tells_once_of_trials_that_other_code_has_made(monkeypatch
 # what is written
 
 
-def test_tables_and_figures_come_back_to_be_looked_at():
-    run = start()
+def test_tables_come_back_to_be_looked_at_and_figures_are_drawn_once_and_shown(monkeypatch):
+    run, shown = start(), []
+    monkeypatch.setattr(runs, "display", shown.append)
     table = pd.DataFrame({"class": ["a,b", 'say "x"'], "n": [1, 2]})
     assert run.save_table("per_class", table) is table
     pd.testing.assert_frame_equal(pd.read_csv(run.folder / "per_class.csv"), table)
-    figure = Figure()
-    figure.subplots().plot([1, 2])
-    assert run.save_figure("curve", figure) is figure
+    figure, axes = pyplot.subplots()
+    axes.plot([1, 2])
+    run.save_figure("curve", figure)
     first = (run.folder / "curve.png").read_bytes()
+    assert [image.data for image in shown] == [first] and not pyplot.fignum_exists(figure.number)
     run.save_figure("curve", figure)
     assert (run.folder / "curve.png").read_bytes() == first
     assert first.startswith(b"\x89PNG")
