@@ -47,8 +47,9 @@ demo: setup ## all notebooks on a synthesised data set, in minutes on two cores;
 	@$(PIPELINE) --run demo --profile demo $(if $(AGAIN),--again)
 	@$(BIN)/python -m lib.report outputs/demo
 
+# One worker more than there are cores, since some tests wait; one thread each.
 test: setup lint ## lint, unit tests, every notebook on demo data, a real fold, a kill (minutes on two cores)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadgroup --no-loadscope-reorder $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $$(($$(nproc) + 1)) --dist loadgroup --no-loadscope-reorder $(ARGS)
 
 test-slurm: setup ## the pipeline on a SLURM of one node, which it starts on this machine (Debian, root)
 	TEST_SLURM=1 $(BIN)/python -m pytest tests/test_slurm.py

@@ -9,17 +9,19 @@ import pandas as pd
 import pytest
 import soundfile
 
-from lib import journal, nested
+from lib import demo, journal, nested
 
 ROOT = Path(__file__).resolve().parents[1]
 os.environ["CUDA_VISIBLE_DEVICES"] = ""  # tests compare to the last bit, on the processor
 os.environ.setdefault("TEST_RUNS", f"test-{os.getpid()}")  # begins the names of their runs; workers inherit it
-APART = ["test_run_notebooks", "test_pipeline"]  # whose tests are long, and independent: begun first, by any worker
+APART = ["test_run_notebooks", "test_pipeline"]  # whose tests are long, and independent of each other
+LONG = [*APART, "test_eda", "test_versions", "test_kernel"]  # begun first, so that workers end together
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items):
     """Long tests first; the others stay together by module, so that what a module makes once is made once."""
-    items.sort(key=lambda item: APART.index(item.path.stem) if item.path.stem in APART else len(APART))
+    items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
     for item in items:
         if item.path.stem not in APART:
             item.add_marker(pytest.mark.xdist_group(item.path.stem))
@@ -40,6 +42,12 @@ def pytest_sessionfinish(session):
             shutil.rmtree(index.parent)
             if not any(index.parent.parent.iterdir()):
                 index.parent.parent.rmdir()
+
+
+@pytest.fixture(scope="session")
+def demo_folder():
+    """The demo set where the notebooks have it: to be read only."""
+    return demo.make(ROOT / "outputs" / "demo-data")
 
 
 @pytest.fixture(scope="session")

@@ -12,8 +12,9 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.metrics import roc_auc_score
 
-from lib import audio, balance, browse, cache, datasets, demo, duplicates, explore, features, shift, signals
+from lib import audio, balance, browse, cache, datasets, duplicates, explore, features, shift, signals
 from lib.windows import Windows, rolling
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -261,6 +262,14 @@ def test_what_differs_is_told_and_named():
     assert tells["feature"].iloc[0] == "level" and tells["alone"].iloc[0] > 0.95
 
 
+@given(st.integers(0, 2**32 - 1), st.integers(2, 60))
+def test_the_area_under_the_curve_is_scikit_learns(seed, n):
+    rng = np.random.default_rng(seed)
+    y, score, weight = np.arange(n) % 2, rng.integers(0, 8, n) / 7, rng.integers(1, 4, n)
+    assert shift._auc(y, score) == pytest.approx(roc_auc_score(y, score))
+    assert shift._auc(y, score, weight) == pytest.approx(roc_auc_score(y, score, sample_weight=weight))
+
+
 def test_groups_are_never_split(monkeypatch):
     monkeypatch.setattr(shift, "N_TREES", 30)
     rng = np.random.default_rng(1)
@@ -280,13 +289,12 @@ def test_too_few_groups_are_refused():
 
 
 @pytest.fixture(scope="module")
-def demo_set(tmp_path_factory):
-    """The demo set, decoded: root, usable clips, findings, cache, measurements, near-duplicates."""
-    root = demo.make(tmp_path_factory.mktemp("eda") / "demo")
-    data = datasets.load(root)
-    store = cache.build(data.clips, features.LogMel(22_050, 1024, 441, 64, 20.0), root.parent / "cache")
+def demo_set(demo_folder, tmp_path_factory):
+    """The demo set, decoded: usable clips, cache, measurements, near-duplicates."""
+    data, place = datasets.load(demo_folder), tmp_path_factory.mktemp("cache")
+    store = cache.build(data.clips, features.LogMel(22_050, 1024, 441, 64, 20.0), place)
     data = data.without(store.problems)
-    return data, store, signals.measure(data.clips, root.parent / "cache", 40.0), duplicates.find(store, data.clips)
+    return data, store, signals.measure(data.clips, place, 40.0), duplicates.find(store, data.clips)
 
 
 def test_the_audit_of_the_demo_set_finds_every_planted_fault_and_no_other(demo_set):

@@ -217,7 +217,7 @@ def test_a_failing_notebook_stops_what_depends_on_it_and_nothing_else(workbook):
 def test_a_kill_costs_at_most_what_was_running(workbook, victim):
     whole = workbook.results()
     shutil.rmtree(workbook.root / "outputs")
-    started = workbook.start(S="2")
+    started = workbook.start(S="2" if victim == "driver" else "0.2")
     wait_until(lambda: workbook.log.exists() and len(workbook.log.read_text().split()) > 2)
     if victim == "driver":
         kill(f"-P {started.pid}")  # snakemake; its jobs end with it

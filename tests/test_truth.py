@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib import cache, curation, datasets, demo, features, judging, truth, windows
+from lib import cache, curation, datasets, features, judging, truth, windows
 
 CLASSES = ("bark", "rain")
 
@@ -56,12 +56,9 @@ def test_every_rule_has_a_curve_through_its_default(known, evidence):
 
 
 @pytest.fixture(scope="module")
-def demo_set(tmp_path_factory):
-    folder = demo.make(tmp_path_factory.mktemp("demo") / "set")
-    data = datasets.load(folder)
-    store = cache.build(
-        data.clips.query("subset != 'test'"), features.LogMel(22_050, 1024, 441, 64, 20.0), folder.parent
-    )
+def demo_set(demo_folder, tmp_path_factory):
+    data, place = datasets.load(demo_folder), tmp_path_factory.mktemp("cache")
+    store = cache.build(data.clips.query("subset != 'test'"), features.LogMel(22_050, 1024, 441, 64, 20.0), place)
     return data.without(store.problems), store
 
 
