@@ -43,13 +43,13 @@ setup: .venv/made ## make the virtual environment .venv with the tested versions
 run: setup ## all notebooks of RUN with PROFILE on DATA=folder, or NB="04 05" and what they need; goes on where it was
 	@$(PIPELINE) --run '$(RUN)' --profile '$(PROFILE)' --data '$(DATA)' --only '$(NB)' $(if $(GPUS),--gpus $(GPUS)) --on $(ON) $(if $(AGAIN),--again) -- $(ARGS)
 
-demo: setup ## all notebooks on a synthesised data set, in minutes on two cores; then the report
-	@$(PIPELINE) --run demo --profile demo $(if $(AGAIN),--again)
+# One job more than there are cores, since a kernel that starts or ends mostly waits; one thread each.
+demo: setup ## all notebooks on a synthesised data set, in three minutes on two cores; then the report
+	@$(PIPELINE) --run demo --profile demo $(if $(AGAIN),--again) -- --cores $$(($$(nproc) + 1))
 	@$(BIN)/python -m lib.report outputs/demo
 
-# One worker more than there are cores, since some tests wait; one thread each.
 test: setup lint ## lint, unit tests, every notebook on demo data, a real fold, a kill (minutes on two cores)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $$(($$(nproc) + 1)) --dist loadgroup --no-loadscope-reorder $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadgroup --no-loadscope-reorder $(ARGS)
 
 test-slurm: setup ## the pipeline on a SLURM of one node, which it starts on this machine (Debian, root)
 	TEST_SLURM=1 $(BIN)/python -m pytest tests/test_slurm.py

@@ -18,6 +18,7 @@ Used in: every notebook that states a score.
 """
 
 from collections.abc import Mapping
+from functools import lru_cache
 from statistics import NormalDist
 
 import numpy as np
@@ -394,11 +395,17 @@ def ratio(name: str, upper: np.ndarray, lower: np.ndarray, *, n_resamples: int =
     ----------
     upper, lower : (n_groups,) counts; groups are resampled. NaN where there is nothing to divide by.
     """
-    times = np.random.default_rng(0).multinomial(len(lower), np.full(len(lower), 1 / len(lower)), n_resamples)
+    times = _resamples(len(lower), n_resamples)
     with np.errstate(invalid="ignore", divide="ignore"):
         value, values = upper.sum() / lower.sum(), (times @ upper) / (times @ lower)
     low, high = np.nanpercentile(values, [2.5, 97.5]) if np.isfinite(value) else (np.nan, np.nan)
     return {name: float(value), f"{name}_low": float(low), f"{name}_high": float(high)}
+
+
+@lru_cache(maxsize=1)
+def _resamples(n: int, n_resamples: int) -> np.ndarray:
+    """How often each of n groups is drawn in each resample, (n_resamples, n); many shares are of the same groups."""
+    return np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), n_resamples)
 
 
 def expected_best(n_tries: int) -> float:
