@@ -43,9 +43,8 @@ setup: .venv/made ## make the virtual environment .venv with the tested versions
 run: setup ## all notebooks of RUN with PROFILE on DATA=folder, or NB="04 05" and what they need; goes on where it was
 	@$(PIPELINE) --run '$(RUN)' --profile '$(PROFILE)' --data '$(DATA)' --only '$(NB)' $(if $(GPUS),--gpus $(GPUS)) --on $(ON) $(if $(AGAIN),--again) -- $(ARGS)
 
-# One job more than there are cores, since a kernel that starts or ends mostly waits; one thread each.
 demo: setup ## all notebooks on a synthesised data set, in three minutes on two cores; then the report
-	@$(PIPELINE) --run demo --profile demo $(if $(AGAIN),--again) -- --cores $$(($$(nproc) + 1))
+	@$(PIPELINE) --run demo --profile demo $(if $(AGAIN),--again)
 	@$(BIN)/python -m lib.report outputs/demo
 
 test: setup lint ## lint, unit tests, every notebook on demo data, a real fold, a kill (minutes on two cores)
