@@ -319,7 +319,8 @@ def start(namespace: dict[str, object], notebook: str) -> Run:
 def already(parts: Sequence[Run]) -> str:
     """Of trainings that were done before, in a sentence: when and on what, and where they are read from."""
     made = [read_json(part.folder / "manifest.json") for part in parts]
-    first, *_, last = sorted([m["finished"][:16].replace("T", " ") for m in made] * 2)
+    minutes = [m["finished"][:16].replace("T", " ") for m in made]
+    first, last = min(minutes), max(minutes)
     when = first if first == last else f"{first} to {last}"
     machines = ", ".join(sorted({m["device"] for m in made}))
     where = os.path.relpath(os.path.commonpath([part.folder for part in parts]))

@@ -18,7 +18,9 @@ def papermill(words: list[str], folder: Path, printed: Path, seconds: float) -> 
     fork = FORKS.Process(target=_run, args=(words, str(folder), str(printed)))
     fork.start()
     fork.join(seconds)
-    assert fork.exitcode is not None, f"{words} took more than {seconds} s"
+    if fork.exitcode is None:
+        fork.kill()
+        raise AssertionError(f"{words} took more than {seconds} s")
     return fork.exitcode
 
 
