@@ -405,7 +405,7 @@ def ratio(name: str, upper: np.ndarray, lower: np.ndarray, *, n_resamples: int =
 @lru_cache(maxsize=1)
 def _resamples(n: int, n_resamples: int) -> np.ndarray:
     """How often each of n groups is drawn in each resample, (n_resamples, n); many shares are of the same groups."""
-    return np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), n_resamples)
+    return np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), n_resamples).astype(float)  # as BLAS wants it
 
 
 def expected_best(n_tries: int) -> float:

@@ -225,7 +225,9 @@ class Run:
         from matplotlib import pyplot  # here, for whoever draws has imported it, and nobody else needs it
 
         png = io.BytesIO()
-        figure.savefig(png, format="png", dpi=110, bbox_inches="tight", metadata={"Software": None})
+        quick = {"compress_level": 1}  # a fifth larger, in a quarter of the time
+        how = {"dpi": 110, "bbox_inches": "tight", "metadata": {"Software": None}, "pil_kwargs": quick}
+        figure.savefig(png, format="png", **how)
         with whole_file(self.folder / f"{name}.png") as partial:
             partial.write_bytes(png.getvalue())
         pyplot.close(figure)  # else Jupyter draws it once more
