@@ -17,14 +17,14 @@ AGAIN ?=
 GPUS ?=
 ON ?= default
 ARGS ?=
-PIPELINE = PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m lib.pipeline
+PIPELINE = PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m lib.runs.pipeline
 
 # Kaggle: whose account, which notebook (NB=04_kfold; 08_submission by default) of which run, with which parameters
 # (SET="fold=2 epochs=60"), on a GPU (GPU=1)
 OWNER ?= $(KAGGLE_USERNAME)
 VARIANT ?= curated
 
-.PHONY: help setup run demo test test-slurm test-kills test-mutants lab report findings bench kaggle data lint clean
+.PHONY: help setup run demo test test-slurm test-kills test-mutants golden lab report findings bench kaggle data lint clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -45,7 +45,7 @@ run: setup ## all notebooks of RUN with PROFILE on DATA=folder, or NB="04 05" an
 
 demo: setup ## all notebooks on a synthesised data set, in three minutes on two cores; then the report
 	@$(PIPELINE) --run demo --profile demo $(if $(AGAIN),--again)
-	@$(BIN)/python -m lib.report outputs/demo
+	@$(BIN)/python -m lib.runs.report outputs/demo
 
 test: setup lint ## lint, unit tests, every notebook on demo data, a real fold, a kill (minutes on two cores)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadgroup --no-loadscope-reorder $(ARGS)
@@ -59,6 +59,9 @@ test-kills: setup ## ten kills of a demo run, and the same numbers in the end (a
 test-mutants: setup ## do tests hold the honest lines? 101 of them changed, one at a time (minutes); IDS="leak-1 ..."
 	@$(BIN)/python -W ignore::FutureWarning tests/mutants.py $(IDS)
 
+golden: setup ## a demo run, and what of its numbers differs from tests/golden.json (WRITE=1: keep it as the golden one)
+	@PATH="$(abspath $(BIN)):$$PATH" OMP_NUM_THREADS=1 $(BIN)/python tests/golden.py $(if $(WRITE),--write) $(ARGS)
+
 lint: setup ## ruff, and no outputs in notebooks
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -71,20 +74,20 @@ lab: setup ## JupyterLab on the notebooks; ARGS="--no-browser --port 8890": furt
 
 report: setup ## render the executed notebooks of RUN as pages to open from disk, outputs/RUN/report/index.html
 	@test -n '$(RUN)' || { echo "make report wants a run: make report RUN=demo"; exit 1; }
-	@$(BIN)/python -m lib.report outputs/$(RUN)
+	@$(BIN)/python -m lib.runs.report outputs/$(RUN)
 
 findings: setup ## copy what runs have found to outputs/findings, and write the README's numbers anew
-	@$(BIN)/python -m lib.findings
+	@$(BIN)/python -m lib.runs.findings
 
 bench: setup ## speed, memory, minutes: one table, kept in benchmarks/results.csv; NB="bench_cache": these alone
 	@$(BIN)/python benchmarks/table.py $(NB)
 
 kaggle: setup ## pack NB of RUN as a kernel and its weights as a data set: OWNER=name [GPU=1] [SET="key=value ..."]
-	@$(BIN)/python -m lib.kaggle notebooks/$(or $(NB),08_submission).ipynb outputs/$(RUN) --owner '$(OWNER)' --profile '$(PROFILE)' \
+	@$(BIN)/python -m lib.submission.kaggle notebooks/$(or $(NB),08_submission).ipynb outputs/$(RUN) --owner '$(OWNER)' --profile '$(PROFILE)' \
 		--variant $(VARIANT) --folder build/kaggle $(if $(GPU),--gpu) $(addprefix --set ,$(SET)) --sources '$(SOURCES)'
 
 data: setup ## download FSDKaggle2019 to DATA (data/fsd2019) by the kaggle command, or tell how to do it by hand
-	@$(BIN)/python -m lib.download '$(or $(DATA),data/fsd2019)'
+	@$(BIN)/python -m lib.submission.download '$(or $(DATA),data/fsd2019)'
 
 clean: ## remove caches and runs, but not outputs/findings
 	find outputs -mindepth 1 -maxdepth 1 ! -name findings ! -name README.md -exec rm -rf {} +

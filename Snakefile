@@ -1,16 +1,16 @@
-# The whole workbook: one rule a notebook, each a papermill run. Parameters, parts and their order: lib/plan.py.
+# The whole workbook: one rule a notebook, each a papermill run. Parameters, parts and their order: lib/runs/plan.py.
 #   make run RUN=esc10 PROFILE=esc10 DATA=path/to/ESC-10          (with progress)
 #   snakemake --config run=esc10 profile=esc10 data=path/to/ESC-10 [only="04 05"]
 # A finished part is its result.json; the executed notebook is its log, so that it survives a failure.
 import sys
 
 sys.path.insert(0, workflow.basedir)
-from lib.plan import BASE, Plan
+from lib.runs.plan import BASE, Plan
 
 PLAN = Plan.read(*(str(config.get(name, "")) for name in ("profile", "run", "data")))
 HOME = PLAN.home
 PAPERMILL = "papermill --no-progress-bar --log-output {input.notebook} {log} -y {params.given:q} -y {PLAN.place:q}"
-JOB = f"OMP_NUM_THREADS={{threads}} exec python -m lib.job {PAPERMILL}"
+JOB = f"OMP_NUM_THREADS={{threads}} exec python -m lib.runs.job {PAPERMILL}"
 GPUS = int(config.get("gpus", 0))
 GPU = min(1, GPUS)  # that a training takes, where there are some
 TRAINING = f"GPUS={GPUS} {JOB}"

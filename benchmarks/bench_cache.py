@@ -18,7 +18,8 @@ import soundfile
 import torch
 from table import record
 
-from lib import batches, cache, features
+from lib.sound import cache, features
+from lib.training import batches
 
 LOGMEL = features.LogMel(22_050, n_fft=1024, hop_length=441, n_mels=64, fmin=20.0)
 CLIP_S, RATE = 10.0, 44_100

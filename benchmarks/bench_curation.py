@@ -16,7 +16,9 @@ import numpy as np
 import pandas as pd
 from table import record
 
-from lib import curation, datasets, folds, judging
+from lib.data import datasets
+from lib.evaluation import folds
+from lib.experiments import curation, judging
 from lib.files import whole_file
 
 WINDOW_S, HOP_S, OUTER = 1.0, 0.5, 0

@@ -15,7 +15,7 @@ import numpy as np
 import soundfile
 from table import record
 
-from lib import datasets
+from lib.data import datasets
 
 N, RATE = 20_000, 44_100
 

@@ -17,7 +17,10 @@ import soundfile
 import torch
 from table import record
 
-from lib import audit, bundle, cache, datasets, features, models, submission, windows
+from lib.data import audit, datasets
+from lib.sound import cache, features, windows
+from lib.submission import bundle, submission
+from lib.training import models
 
 LOGMEL = features.LogMel(22_050, n_fft=1024, hop_length=441, n_mels=64, fmin=20.0)
 CUT = windows.Windows(window_s=2.0, hop_s=0.5)

@@ -15,7 +15,11 @@ from pathlib import Path
 import torch
 from table import record
 
-from lib import batches, cache, datasets, demo, features, learners, models, parameters, runs, windows
+from lib import parameters
+from lib.data import datasets, demo
+from lib.runs import run as runs
+from lib.sound import cache, features, windows
+from lib.training import batches, learners, models
 
 EPOCHS, TURNS, TARGET = 4, 5, 1.10
 SMALL = {

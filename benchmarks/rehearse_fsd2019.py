@@ -31,7 +31,8 @@ import soundfile
 import torch
 from tqdm import tqdm
 
-from lib import models, parameters
+from lib import parameters
+from lib.training import models
 
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLE_RATE = 44_100  # Hz, as the set's
@@ -44,7 +45,9 @@ TABLES = {"curated": "train_curated", "noisy": "train_noisy", "test": "test"}
 CACHE = """
 import sys
 from pathlib import Path
-from lib import cache, datasets, features, parameters
+from lib import parameters
+from lib.data import datasets
+from lib.sound import cache, features
 values = parameters.load_profile(Path("params/fsd2019.yaml"))
 settings = features.LogMel(**{k: values[k] for k in ("sample_rate", "n_fft", "hop_length", "n_mels", "fmin")})
 clips = datasets.load(sys.argv[1]).clips

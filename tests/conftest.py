@@ -9,7 +9,9 @@ import pandas as pd
 import pytest
 import soundfile
 
-from lib import demo, journal, nested
+from lib.clips import nested
+from lib.data import demo
+from lib.runs import journal
 
 ROOT = Path(__file__).resolve().parents[1]
 os.environ["CUDA_VISIBLE_DEVICES"] = ""  # tests compare to the last bit, on the processor

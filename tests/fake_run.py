@@ -8,7 +8,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from lib import code, features, folds, models, windows
+from lib import code
+from lib.evaluation import folds
+from lib.sound import features, windows
+from lib.training import models
 
 LOGMEL = features.LogMel(8000, n_fft=256, hop_length=80, n_mels=16, fmin=20.0)
 CUT = windows.Windows(1.0, 0.25)

@@ -10,7 +10,9 @@ import sys
 from pathlib import Path
 
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["papermill.cli", "lib.learners", "lib.experiments", "lib.plots", "lib.clip_plots"])
+FORKS.set_forkserver_preload(
+    ["papermill.cli", "lib.training.learners", "lib.experiments.sweep", "lib.figures.plots", "lib.figures.clip_plots"]
+)
 
 
 def papermill(words: list[str], folder: Path, printed: Path, seconds: float) -> int:

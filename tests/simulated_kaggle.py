@@ -32,7 +32,7 @@ def refuse(*_: object) -> None:
 
 def main(notebook: str, *allowed: str) -> None:
     sys.meta_path[:] = [finder for finder in sys.meta_path if "editable" not in f"{finder} {finder.__module__}"]
-    sys.path[:] = [folder for folder in sys.path if not Path(folder, "lib", "audio.py").is_file()]
+    sys.path[:] = [folder for folder in sys.path if not Path(folder, "lib", "files.py").is_file()]
     assert find_spec("lib") is None, "an installed lib is still in reach"
     sys.meta_path.insert(0, Absent(BLOCKED - set(allowed)))
     socket.socket.connect = socket.socket.connect_ex = refuse

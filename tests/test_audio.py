@@ -13,7 +13,7 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lib import audio
+from lib.data import audio
 
 RATE = 44100
 SINE = 0.5 * np.sin(2 * np.pi * 1000 * np.arange(RATE // 2) / RATE)  # 1 kHz, half a second

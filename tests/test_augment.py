@@ -1,4 +1,4 @@
-"""Tests of lib.augment: each change does what it says, as far as it says, and nothing else."""
+"""Tests of augment: each change does what it says, as far as it says, and nothing else."""
 
 import numpy as np
 import pytest
@@ -6,9 +6,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lib import augment
-from lib.augment import AUGMENTATIONS, add_powers, from_power, spec_augment, to_power, wrapped
-from lib.features import LogMel
+from lib.sound.features import LogMel
+from lib.training import augment
+from lib.training.augment import AUGMENTATIONS, add_powers, from_power, spec_augment, to_power, wrapped
 
 calm = settings(deadline=None, max_examples=60)
 

@@ -1,4 +1,4 @@
-"""Tests of lib.batches: which clips and spans an epoch shows, and how strongly they are masked."""
+"""Tests of batches: which clips and spans an epoch shows, and how strongly they are masked."""
 
 import dataclasses
 
@@ -10,11 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from lib import batches, windows
-from lib.augment import AUGMENTATIONS
-from lib.batches import BALANCES, Scoring, Training, draw_weights, mask_strengths
-from lib.cache import Cache
-from lib.features import LogMel
+from lib.sound import windows
+from lib.sound.cache import Cache
+from lib.sound.features import LogMel
+from lib.training import batches
+from lib.training.augment import AUGMENTATIONS
+from lib.training.batches import BALANCES, Scoring, Training, draw_weights, mask_strengths
 
 LOGMEL = LogMel(sample_rate=8000, n_fft=512, hop_length=80, n_mels=16, fmin=20)  # 100 frames a second
 ALL_ON = {"mask_share": 0.9, "augment": tuple(AUGMENTATIONS), "balance": "augment"}

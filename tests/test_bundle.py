@@ -1,4 +1,4 @@
-"""Tests of lib.bundle: what a run must have before it is packed, and a packed folder that is what was packed."""
+"""Tests of bundle: what a run must have before it is packed, and a packed folder that is what was packed."""
 
 import json
 import shutil
@@ -6,7 +6,8 @@ import shutil
 import pytest
 from fake_run import CLASSES, make_run
 
-from lib import bundle
+from lib.runs import oof
+from lib.submission import bundle
 
 MEAN = {"kind": "pooling", "method": "mean", "parameter": None}
 PART = "04_kfold/curated"
@@ -44,7 +45,7 @@ def write_choice(home, chosen):
     sidecar = json.loads((home / PART / "without_0" / "weights.json").read_text())
     folder = home / "06_stage2" / "curated"
     folder.mkdir(parents=True)
-    (folder / "choice.json").write_text(json.dumps({**chosen, "settings": bundle.settings_digest(sidecar)}))
+    (folder / "choice.json").write_text(json.dumps({**chosen, "settings": oof.settings_digest(sidecar)}))
     (folder / "weights.safetensors").write_bytes(b"weights")
     (folder / "weights.json").write_text("{}")
 

@@ -1,4 +1,4 @@
-"""Tests of lib.cache: the right numbers under the right name, whole or not there, whoever else is building."""
+"""Tests of cache: the right numbers under the right name, whole or not there, whoever else is building."""
 
 import builtins
 import os
@@ -16,8 +16,9 @@ import pandas as pd
 import pytest
 import torch
 
-from lib import audio, cache
-from lib.features import LogMel
+from lib.data import audio
+from lib.sound import cache
+from lib.sound.features import LogMel
 
 ROOT = Path(__file__).parents[1]
 SMALL = LogMel(8000, 256, 80, 16, 20)
@@ -372,8 +373,8 @@ BUILDERS = """if True:
     import os, sys, time
     from pathlib import Path
     import pandas as pd
-    from lib import cache
-    from lib.features import LogMel
+    from lib.sound import cache
+    from lib.sound.features import LogMel
     transformed = cache._transformed
 
     def slowly(*args):

@@ -1,4 +1,4 @@
-"""Tests of lib.candidates: the choice knows nothing of the fold that reports it, and says what it is made of."""
+"""Tests of candidates: the choice knows nothing of the fold that reports it, and says what it is made of."""
 
 import json
 from itertools import combinations
@@ -7,9 +7,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib import candidates, clipwise, folds, oof, readouts
-from lib.features import LogMel
-from lib.folds import LeakError
+from lib.clips import candidates, clipwise, readouts
+from lib.evaluation import folds
+from lib.evaluation.folds import LeakError
+from lib.runs import oof
+from lib.sound.features import LogMel
 
 N_FOLDS = 3
 CLASSES = ["x", "y"]

@@ -1,4 +1,4 @@
-"""Tests of lib.changes: what of a data set differs from what a run was made of, and what only has come since."""
+"""Tests of changes: what of a data set differs from what a run was made of, and what only has come since."""
 
 import json
 import os
@@ -9,8 +9,11 @@ import pandas as pd
 import pytest
 import soundfile
 
-from lib import cache, changes, datasets, folds
-from lib.features import LogMel
+from lib.data import datasets
+from lib.evaluation import folds
+from lib.runs import changes
+from lib.sound import cache
+from lib.sound.features import LogMel
 
 LOGMEL = LogMel(sample_rate=8000, n_fft=512, hop_length=160, n_mels=16, fmin=20)
 PARAMS = {"n_folds": 2}

@@ -1,11 +1,12 @@
-"""Tests of lib.comparisons: one verdict for a table, its numbers, a row in words."""
+"""Tests of comparisons: one verdict for a table, its numbers, a row in words."""
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 
-from lib import comparisons, plots
+from lib.evaluation import comparisons
+from lib.figures import plots
 
 TABLE = pd.DataFrame(
     {

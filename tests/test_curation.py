@@ -1,4 +1,4 @@
-"""Tests of lib.curation: rules by hand, the vote, the gate, spans, and the table that says why."""
+"""Tests of curation: rules by hand, the vote, the gate, spans, and the table that says why."""
 
 import numpy as np
 import pandas as pd
@@ -7,9 +7,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lib import curation, datasets
-from lib.cache import Cache
-from lib.features import LogMel
+from lib.data import datasets
+from lib.experiments import curation
+from lib.sound.cache import Cache
+from lib.sound.features import LogMel
 
 CLASSES = ("bark", "rain", "sigh")
 

@@ -1,4 +1,4 @@
-"""Tests of lib.curation_plots: what a figure says is what its table holds."""
+"""Tests of curation_plots: what a figure says is what its table holds."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -6,9 +6,10 @@ import pandas as pd
 import pytest
 import torch
 
-from lib import curation, curation_plots
-from lib.cache import Cache
-from lib.features import LogMel
+from lib.experiments import curation
+from lib.figures import curation_plots
+from lib.sound.cache import Cache
+from lib.sound.features import LogMel
 
 LOGMEL = LogMel(sample_rate=8000, n_fft=512, hop_length=80, n_mels=16, fmin=20)  # 100 frames a second
 

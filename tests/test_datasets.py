@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import soundfile
 
-from lib import audit, datasets
+from lib.data import audit, datasets
 
 RATE = 44100
 META = "FSDKaggle2019.meta"

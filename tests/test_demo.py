@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import soundfile
 
-from lib import demo
+from lib.data import demo
 
 FOLDERS = {"curated": "train_curated", "noisy": "train_noisy", "test": "test"}
 UNDECODABLE = {"missing", "empty", "unreadable", "truncated", "contains NaN"}

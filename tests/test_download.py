@@ -1,4 +1,4 @@
-"""Tests of lib.download with the real kaggle command and a server on loopback that stands for Kaggle."""
+"""Tests of download with the real kaggle command and a server on loopback that stands for Kaggle."""
 
 import io
 import os
@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from stub_kaggle import Stub
 
-from lib import download
-from lib.kaggle import COMPETITION
+from lib.submission import download
+from lib.submission.kaggle import COMPETITION
 
 ROOT = Path(__file__).resolve().parents[1]
 TABLES = {"train_curated.csv": b"fname,labels\n", "sample_submission.csv": b"fname,a\n"}
@@ -44,7 +44,8 @@ def folder(stub, tmp_path, monkeypatch):
 def test_a_download_that_was_killed_goes_on_where_it_was(stub, folder, monkeypatch):
     stub.stop_at = 2_500_000
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    code = f"from lib import download; from pathlib import Path; download.fetch(Path({str(folder)!r}), free_gb=99)"
+    code = "from lib.submission import download; from pathlib import Path; "
+    code += f"download.fetch(Path({str(folder)!r}), free_gb=99)"
     first = subprocess.Popen([sys.executable, "-c", code], start_new_session=True, stderr=subprocess.DEVNULL)
     archive, until = folder / f"{COMPETITION}.zip", time.monotonic() + 100
     while not archive.is_file() or archive.stat().st_size < 2**20:

@@ -14,8 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from lib import audio, balance, browse, cache, datasets, duplicates, explore, features, shift, signals
-from lib.windows import Windows, rolling
+from lib.data import audio, datasets
+from lib.figures import browse, explore
+from lib.sound import balance, cache, duplicates, features, shift, signals
+from lib.sound.windows import Windows, rolling
 
 ROOT = Path(__file__).resolve().parents[1]
 RATE = 8000

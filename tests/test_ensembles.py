@@ -1,4 +1,4 @@
-"""Tests of lib.ensembles: equal compute, means between models, what members see, trainings that are not repeated."""
+"""Tests of ensembles: equal compute, means between models, what members see, trainings that are not repeated."""
 
 import copy
 import dataclasses
@@ -10,11 +10,15 @@ import pandas as pd
 import pytest
 import torch
 
-from lib import ensembles, folds, learners, models, oof, windows
-from lib.cache import Cache
-from lib.ensembles import Ensembles
-from lib.features import LogMel
-from lib.runs import Run
+from lib.evaluation import folds
+from lib.experiments import ensembles
+from lib.experiments.ensembles import Ensembles
+from lib.runs import oof
+from lib.runs.run import Run
+from lib.sound import windows
+from lib.sound.cache import Cache
+from lib.sound.features import LogMel
+from lib.training import learners, models
 
 LOGMEL = LogMel(sample_rate=8000, n_fft=512, hop_length=80, n_mels=16, fmin=20)
 CLASSES = ["low", "high"]

@@ -1,4 +1,4 @@
-"""Tests of lib.experiments: variants that can be trained, fair compute, and verdicts only where they may be."""
+"""Tests of sweep: variants that can be trained, fair compute, and verdicts only where they may be."""
 
 import json
 from dataclasses import replace
@@ -10,15 +10,21 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib import cache, datasets, experiments, files, folds, learners, metrics, parameters, previews, runs
-from lib.callbacks import image_sizes
-from lib.features import LogMel
-from lib.models import Network
-from lib.windows import Windows
+from lib import files, parameters
+from lib.data import datasets
+from lib.evaluation import folds, metrics
+from lib.experiments import previews, sweep
+from lib.runs import run as runs
+from lib.sound import cache
+from lib.sound.features import LogMel
+from lib.sound.windows import Windows
+from lib.training import learners
+from lib.training.callbacks import image_sizes
+from lib.training.models import Network
 
 ROOT = Path(__file__).resolve().parents[1]
 PROFILES = ["demo", "esc10", "fsd-mini", "fsd2019", "fsd2019-writeup"]
-TABLES = {"features": experiments.features, "augmentation": experiments.augmentation}
+TABLES = {"features": sweep.features, "augmentation": sweep.augmentation}
 
 
 def base(profile="demo", **changes):
@@ -76,14 +82,14 @@ def test_every_variant_is_a_base_with_one_thing_changed_and_can_be_built(table, 
 
 
 def test_there_are_as_many_variants_as_the_question_has():
-    assert len(experiments.features(base("esc10"))) >= 7
-    assert len(experiments.augmentation(base("esc10"))) >= 11
+    assert len(sweep.features(base("esc10"))) >= 7
+    assert len(sweep.augmentation(base("esc10"))) >= 11
 
 
 def test_what_the_base_does_already_is_no_variant():
-    assert "window_2s" in experiments.features(base(window_s=3.0))
-    assert "window_2s" not in experiments.features(base(window_s=2.0))
-    assert "no_mixup" not in experiments.augmentation(base(mixup=0.0))
+    assert "window_2s" in sweep.features(base(window_s=3.0))
+    assert "window_2s" not in sweep.features(base(window_s=2.0))
+    assert "no_mixup" not in sweep.augmentation(base(mixup=0.0))
 
 
 IMPOSSIBLE = [
@@ -96,34 +102,34 @@ IMPOSSIBLE = [
 @pytest.mark.parametrize(("settings", "lost"), IMPOSSIBLE)
 def test_what_the_base_can_not_make_is_no_variant_and_keeps_no_other_from_being_shown(settings, lost, tmp_path):
     run = a_run(tmp_path, **settings)
-    table = experiments.features(run.params)
-    assert set(experiments.features(base())) - set(table) == lost
+    table = sweep.features(run.params)
+    assert set(sweep.features(base())) - set(table) == lost
     samples = np.random.default_rng(0).standard_normal(22050).astype(np.float32)
     assert list(previews.pictures(table, run, samples)) == ["logmel", "delta", "acceleration", "phase", "pcen"]
     assert list(previews.pictures({"base": {}}, run, samples)) == ["logmel"]
     with pytest.raises(ValueError, match=r"variants=\['several_n_fft'\] .* n_fft, hop_length and n_mels can't make"):
-        experiments.chosen(table, ["several_n_fft"])
+        sweep.chosen(table, ["several_n_fft"])
 
 
 def test_a_picture_is_that_of_the_first_variant_that_uses_it(tmp_path):
     run = a_run(tmp_path)
-    table = experiments.chosen(experiments.features(run.params), ["half_mels+delta", "delta"])
+    table = sweep.chosen(sweep.features(run.params), ["half_mels+delta", "delta"])
     shown = previews.pictures(table, run, np.ones(22050, np.float32))
     assert {name: len(picture) for name, picture in shown.items()} == {"logmel": 64, "delta": 32, "acceleration": 32}
 
 
 def test_variants_are_chosen_by_name_and_may_be_joined():
-    table, more = experiments.features(base()), experiments.augmentation(base())
-    assert experiments.chosen(table, ["pcen", "base"]) == {"pcen": table["pcen"], "base": {}}
-    assert list(experiments.chosen(table, ["pcen", "base"])) == ["pcen", "base"]
-    assert experiments.chosen(table, []) == table
-    assert experiments.chosen(table, ["base", "gain"], more)["gain"] == more["gain"]
-    joint = experiments.chosen(table, ["base", "half_mels+slice"], more)["half_mels+slice"]
+    table, more = sweep.features(base()), sweep.augmentation(base())
+    assert sweep.chosen(table, ["pcen", "base"]) == {"pcen": table["pcen"], "base": {}}
+    assert list(sweep.chosen(table, ["pcen", "base"])) == ["pcen", "base"]
+    assert sweep.chosen(table, []) == table
+    assert sweep.chosen(table, ["base", "gain"], more)["gain"] == more["gain"]
+    joint = sweep.chosen(table, ["base", "half_mels+slice"], more)["half_mels+slice"]
     assert joint == {"n_mels": 32, "lr_body": 0.01, "lr": 0.1}
     assert parameters.check({"variants": "base,half_mels+slice"}) == {"variants": ["base", "half_mels+slice"]}
     for unknown in ("detla", "delta+detla", "gain"):
         with pytest.raises(ValueError, match=r"variants=\['.*'\] are not in the table .*: base, delta"):
-            experiments.chosen(table, ["base", unknown])
+            sweep.chosen(table, ["base", unknown])
 
 
 # equal compute
@@ -132,19 +138,19 @@ def test_variants_are_chosen_by_name_and_may_be_joined():
 def test_epochs_go_with_the_pixels_of_a_picture():
     params = base(n_mels=64, window_s=3.0, sample_rate=22050, hop_length=441, image_size=0, trial_epochs=40)
     assert parameters.image_pixels(params) == 64 * 150
-    assert experiments._epochs(params, {}) == 40
-    assert experiments._epochs(params, {"n_mels": 128}) == 20
-    assert experiments._epochs(params, {"window_s": 1.0}) == 120
-    assert experiments._epochs(params, {"image_size": 224}) == round(40 * 9600 / 224**2) == 8
+    assert sweep._epochs(params, {}) == 40
+    assert sweep._epochs(params, {"n_mels": 128}) == 20
+    assert sweep._epochs(params, {"window_s": 1.0}) == 120
+    assert sweep._epochs(params, {"image_size": 224}) == round(40 * 9600 / 224**2) == 8
 
 
 def test_progressive_resizing_has_the_compute_of_a_fixed_size():
     params = base(n_mels=64, window_s=3.0, image_size=0, trial_epochs=400)
     changes = {"image_size": 224, "progressive": [64, 128]}
-    epochs = experiments._epochs(params, changes)
+    epochs = sweep._epochs(params, changes)
     spent = (np.array(image_sizes(epochs, (64, 128), 224), float) ** 2).sum()
-    assert spent == pytest.approx(experiments._epochs(params, {"image_size": 224}) * 224**2, rel=0.02)
-    assert experiments._epochs({**params, "trial_epochs": 1}, changes) == 3  # one for each size
+    assert spent == pytest.approx(sweep._epochs(params, {"image_size": 224}) * 224**2, rel=0.02)
+    assert sweep._epochs({**params, "trial_epochs": 1}, changes) == 3  # one for each size
 
 
 # a step of each
@@ -158,7 +164,7 @@ def test_a_training_of_every_variant_scores_what_it_did_not_see(table, name, sma
     if "224" in name:  # the same, smaller; under 32 pixels oneDNN has been seen to return NaN gradients in bf16
         small_sizes = {"image_size": 40, "progressive": [32, 36]}
         variants[name] = {key: small_sizes[key] for key in variants[name]}
-    trials = experiments.train(run, {name: variants[name]}, clips, ["fading", "steady"], dealt, {"curated": "a" * 12})
+    trials = sweep.train(run, {name: variants[name]}, clips, ["fading", "steady"], dealt, {"curated": "a" * 12})
     assert trials.done["problem"].tolist() == [""]
     assert trials.scores[name].shape == (1, 8, 2)
     assert np.isfinite(trials.scores[name]).all() and np.ptp(trials.scores[name]) > 0
@@ -172,8 +178,8 @@ def test_a_training_of_every_variant_scores_what_it_did_not_see(table, name, sma
 def train(small, tmp_path, variants=("base", "delta"), **changes):
     clips, dealt = small
     run = a_run(tmp_path, **{**SMALL, "folds": [], "seeds": [1, 2, 3], **changes})
-    table = experiments.chosen(experiments.features(run.params), list(variants))
-    return experiments.train(run, table, clips, ["fading", "steady"], dealt, {"curated": "a" * 12})
+    table = sweep.chosen(sweep.features(run.params), list(variants))
+    return sweep.train(run, table, clips, ["fading", "steady"], dealt, {"curated": "a" * 12})
 
 
 def test_all_folds_and_three_seeds_are_pooled_into_verdicts(small, tmp_path):
@@ -198,7 +204,7 @@ def test_growing_pictures_are_compared_with_large_ones_too(small, tmp_path, monk
     clips, dealt = small
     run = a_run(tmp_path, **{**SMALL, "folds": [], "seeds": [1]})
     few = {"fixed_224": {"image_size": 40}, "progressive_224": {"image_size": 40, "progressive": [32]}}
-    trials = experiments.train(run, {"base": {}, **few}, clips, ["fading", "steady"], dealt, {"curated": "a" * 12})
+    trials = sweep.train(run, {"base": {}, **few}, clips, ["fading", "steady"], dealt, {"curated": "a" * 12})
     table = trials.table().set_index("variant")
     row = table.loc["progressive_224 against fixed_224"]
     ends = [metrics.lwlrap(trials.targets, trials.scores[name][0]) for name in ("progressive_224", "fixed_224")]
@@ -278,10 +284,10 @@ def test_a_notebook_whose_trainings_diverge_ends_with_the_failures(small, tmp_pa
 
     monkeypatch.setattr(learners, "train_fold", fragile)
     run = a_run(tmp_path, **SMALL, folds=[0, 1], seeds=[1])
-    table = {name: experiments.features(run.params)[name] for name in ("base", "half_mels")}
+    table = {name: sweep.features(run.params)[name] for name in ("base", "half_mels")}
     cells = json.loads((ROOT / "notebooks" / f"{notebook}.ipynb").read_text(encoding="utf-8"))["cells"]
     code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
-    at = next(i for i, source in enumerate(code) if "experiments.train(" in source)
+    at = next(i for i, source in enumerate(code) if "sweep.train(" in source)
     given = {"run": run, "table": table, "curated": clips.assign(duration_s=1.5), "dealt": dealt, "tabulate": True}
     given |= {"data": SimpleNamespace(classes=["fading", "steady"]), "store": SimpleNamespace(audio={"curated": "a"})}
     for source in (code[1], *code[at:]):
@@ -312,7 +318,7 @@ def test_a_training_that_would_see_a_relative_is_stopped(small, tmp_path, monkey
     dealt.loc[0, "fold"] = 2  # its group is in fold 0
     run = a_run(tmp_path, **SMALL, folds=[0], seeds=[1])
     with pytest.raises(folds.LeakError):
-        experiments.train(run, {"base": {}}, clips, ["fading", "steady"], dealt, {"curated": "a" * 12})
+        sweep.train(run, {"base": {}}, clips, ["fading", "steady"], dealt, {"curated": "a" * 12})
 
 
 # what is shown
@@ -321,8 +327,8 @@ def test_a_training_that_would_see_a_relative_is_stopped(small, tmp_path, monkey
 def test_who_is_helped_is_answered_class_by_class(small, tmp_path):
     clips, dealt = small
     run = a_run(tmp_path, **{**SMALL, "folds": [], "seeds": [1]})
-    table = experiments.chosen(experiments.augmentation(run.params), ["base", "by_seconds"])
-    trials = experiments.train(run, table, clips, ["fading", "steady"], dealt, {"curated": "a" * 12})
+    table = sweep.chosen(sweep.augmentation(run.params), ["base", "by_seconds"])
+    trials = sweep.train(run, table, clips, ["fading", "steady"], dealt, {"curated": "a" * 12})
     found, slopes = trials.by_class(pd.Series({"steady": 10.0, "fading": 40.0}))
     assert found[["variant", "class", "seconds", "n"]].to_numpy().tolist() == [
         ["by_seconds", "steady", 10.0, 12],
@@ -335,7 +341,7 @@ def test_who_is_helped_is_answered_class_by_class(small, tmp_path):
 
 def test_a_slice_of_learning_rates_is_shown_as_the_optimiser_has_it(tmp_path):
     run = a_run(tmp_path, **SMALL)
-    found = previews.learning_rates(experiments.augmentation(run.params), run)
+    found = previews.learning_rates(sweep.augmentation(run.params), run)
     assert found["slice_reversed"].tolist() == pytest.approx([0.1, 0.1**1.5, 0.01])
     assert found["slice"].tolist() == pytest.approx([0.01, 0.1**1.5, 0.1])
     assert found["base"].tolist() == [0.005] * 3
@@ -346,7 +352,7 @@ def test_a_slice_of_learning_rates_is_shown_as_the_optimiser_has_it(tmp_path):
 def test_learning_rates_are_shown_for_any_normalisation_and_channels(tmp_path, normalise):
     channels = ["logmel", "delta", "acceleration"]
     one, three = a_run(tmp_path, **SMALL), a_run(tmp_path, **SMALL, normalise=normalise, channels=channels)
-    table = experiments.augmentation(three.params)
+    table = sweep.augmentation(three.params)
     few, many = (previews.learning_rates(table, run)["n_parameters"] for run in (one, three))
     assert many[0] > few[0] and many[1:].tolist() == few[1:].tolist()  # the first layer reads all channels
 
@@ -354,7 +360,7 @@ def test_learning_rates_are_shown_for_any_normalisation_and_channels(tmp_path, n
 def test_costs_are_told_beside_the_base(small, tmp_path):
     clips, _ = small
     run = a_run(tmp_path, **SMALL)
-    found = previews.costs(experiments.features(run.params), run, clips.head(2)).set_index("variant")
+    found = previews.costs(sweep.features(run.params), run, clips.head(2)).set_index("variant")
     assert found.loc["base", "times_base"] == 1 and (found["times_base"] > 0).all()
     assert found.loc["delta", "bytes_per_s"] == 3 * found.loc["base", "bytes_per_s"] == 3 * 16 * 2 * 50
     assert found.loc["window_1s", "pixels"] == 2 * found.loc["base", "pixels"]
@@ -365,7 +371,7 @@ def test_pictures_and_augmented_windows_are_those_of_the_clip(small, tmp_path):
     run = a_run(tmp_path, **SMALL)
     logmel = run.pick(LogMel)
     samples = np.random.default_rng(0).standard_normal(8000).astype(np.float32)
-    shown = previews.pictures(experiments.features(run.params), run, samples)
+    shown = previews.pictures(sweep.features(run.params), run, samples)
     assert list(shown)[:3] == ["logmel", "delta", "acceleration"] and "pcen" in shown and "logmel_256" in shown
     np.testing.assert_array_equal(shown["logmel"], logmel(samples)[0])
     store = cache.build(clips, logmel, tmp_path / "cache")

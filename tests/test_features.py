@@ -1,4 +1,4 @@
-"""Tests of lib.features: librosa's numbers on every kind of clip, known phases, and refusals."""
+"""Tests of features: librosa's numbers on every kind of clip, known phases, and refusals."""
 
 import json
 from dataclasses import replace
@@ -10,8 +10,8 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from lib import audio
-from lib.features import CHANNELS, LogMel, mel_filters
+from lib.data import audio
+from lib.sound.features import CHANNELS, LogMel, mel_filters
 
 pytestmark = pytest.mark.filterwarnings("ignore:n_fft=.* is too large:UserWarning")  # librosa, of short clips
 RNG = np.random.default_rng(0)

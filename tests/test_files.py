@@ -1,4 +1,4 @@
-"""Tests of lib.files: whole or not there, whatever happens in between."""
+"""Tests of files: whole or not there, whatever happens in between."""
 
 import errno
 import hashlib

@@ -1,4 +1,4 @@
-"""Tests of lib.findings: the README says what outputs/findings holds; a place that names nothing is refused, as is what
+"""Tests of findings: the README says what outputs/findings holds; a place that names nothing is refused, as is what
 other code has made."""
 
 import re
@@ -8,8 +8,9 @@ import pandas as pd
 import pytest
 import yaml
 
-from lib import code, findings
+from lib import code
 from lib.files import write_json
+from lib.runs import findings
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "outputs" / "findings"

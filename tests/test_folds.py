@@ -1,4 +1,4 @@
-"""Tests of lib.folds: groups stay whole, folds are even, planted leaks are caught, no file is overwritten."""
+"""Tests of folds: groups stay whole, folds are even, planted leaks are caught, no file is overwritten."""
 
 import errno
 import time
@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lib import datasets, folds
+from lib.data import datasets
+from lib.evaluation import folds
 
 calm = settings(deadline=None)  # machines that others use too are slow at times
 

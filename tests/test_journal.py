@@ -1,4 +1,4 @@
-"""Tests of lib.journal: every finished part is a row, what can't be read is listed, drafts have the journal's form."""
+"""Tests of journal: every finished part is a row, what can't be read is listed, drafts have the journal's form."""
 
 import json
 import re
@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from fake_run import make_variant, write_notebook, write_part
 
-from lib import journal
+from lib.runs import journal
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -1,4 +1,4 @@
-"""Tests of lib.judging: who judges whom, and that a planted leak is caught at each stage of curation."""
+"""Tests of judging: who judges whom, and that a planted leak is caught at each stage of curation."""
 
 import json
 
@@ -6,8 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib import curation, folds, judging, oof
-from lib.models import activate
+from lib.evaluation import folds
+from lib.experiments import curation, judging
+from lib.runs import oof
+from lib.training.models import activate
 
 CLASSES = ["bark", "rain"]
 DEALT = pd.DataFrame({"fname": ["a", "b", "c"], "group": ["ga", "gb", "gc"], "fold": [0, 1, 2]})

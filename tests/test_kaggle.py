@@ -1,4 +1,4 @@
-"""Tests of lib.kaggle: the same bytes, metadata that Kaggle takes, inputs found wherever they are mounted."""
+"""Tests of kaggle: the same bytes, metadata that Kaggle takes, inputs found wherever they are mounted."""
 
 import json
 import re
@@ -11,7 +11,8 @@ import nbformat
 import pytest
 from fake_run import make_run
 
-from lib import bundle, kaggle, plan
+from lib.runs import inputs, plan
+from lib.submission import bundle, kaggle
 
 ROOT = Path(__file__).resolve().parents[1]
 SCORE, TRAIN = ROOT / "notebooks" / "08_submission.ipynb", ROOT / "notebooks" / "04_kfold.ipynb"
@@ -207,9 +208,9 @@ def test_inputs_are_found_wherever_they_are_mounted(home, tmp_path, shape):
     packed = bundle.gather(home, "curated")
     weights = tmp_path / shape.format(slug="first-weights")
     bundle.write(packed, weights)
-    assert kaggle.find("data_dir", root=tmp_path) == there
-    assert kaggle.find("weights", packed.digest, tmp_path) == kaggle.find("weights", root=tmp_path) == weights
-    assert kaggle.find("folds_csv", packed.digest, tmp_path) == weights / "folds.csv"
+    assert inputs.find("data_dir", root=tmp_path) == there
+    assert inputs.find("weights", packed.digest, tmp_path) == inputs.find("weights", root=tmp_path) == weights
+    assert inputs.find("folds_csv", packed.digest, tmp_path) == weights / "folds.csv"
 
 
 def test_the_packed_run_that_is_meant_is_taken_and_another_refused(home, tmp_path):
@@ -219,25 +220,25 @@ def test_the_packed_run_that_is_meant_is_taken_and_another_refused(home, tmp_pat
     (tmp_path / "stranger").mkdir()
     (tmp_path / "stranger" / "manifest.json").write_text("[]")
     with pytest.raises(FileNotFoundError, match=rf"0 folders .* run {packed.digest}.*{old.digest}.*an older version"):
-        kaggle.find("weights", packed.digest, tmp_path)
+        inputs.find("weights", packed.digest, tmp_path)
     bundle.write(packed, tmp_path / "newer")
-    assert kaggle.find("weights", packed.digest, tmp_path) == tmp_path / "newer"
+    assert inputs.find("weights", packed.digest, tmp_path) == tmp_path / "newer"
     with pytest.raises(FileNotFoundError, match="2 folders below .*, expected one"):
-        kaggle.find("weights", "", tmp_path)
+        inputs.find("weights", "", tmp_path)
 
 
 def test_nothing_attached_is_told_with_what_is_there(tmp_path):
     (tmp_path / "some-data").mkdir()
     with pytest.raises(FileNotFoundError, match=r"0 folders .*sample_submission\.csv.*some-data.*Attach the input"):
-        kaggle.find("data_dir", root=tmp_path)
+        inputs.find("data_dir", root=tmp_path)
     with pytest.raises(FileNotFoundError, match="no folder"):
-        kaggle.find("data_dir", root=tmp_path / "none")
+        inputs.find("data_dir", root=tmp_path / "none")
 
 
 def test_tables_of_zenodo_stand_for_the_folder_above_them(tmp_path):
     (tmp_path / "fsd" / "FSDKaggle2019.meta").mkdir(parents=True)
     (tmp_path / "fsd" / "FSDKaggle2019.meta" / "vocabulary.csv").write_text("0,a\n")
-    assert kaggle.find("data_dir", root=tmp_path) == tmp_path / "fsd"
+    assert inputs.find("data_dir", root=tmp_path) == tmp_path / "fsd"
 
 
 # --- command line --------------------------------------------------------------------------------------------------
@@ -280,8 +281,3 @@ def test_the_command_line_explains_what_it_refuses(home, tmp_path, capsys, chang
     words = [str(SCORE), str(home), "--owner", "me", "--profile", "demo"]
     assert kaggle.main([*words, "--folder", str(tmp_path), *change]) == 1
     assert saying in capsys.readouterr().err
-
-
-def test_it_needs_the_standard_library_only():
-    code = "import sys; sys.path.insert(0, sys.argv[1]); import lib.kaggle, lib.download"
-    subprocess.run([sys.executable, "-I", "-S", "-c", code, str(ROOT)], check=True)

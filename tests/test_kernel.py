@@ -16,7 +16,8 @@ import soundfile
 from fake_run import CLASSES, make_run
 from stub_kaggle import Stub
 
-from lib import bundle, datasets, kaggle, submission
+from lib.data import datasets
+from lib.submission import bundle, kaggle, submission
 
 ROOT = Path(__file__).resolve().parents[1]
 VALUES = {"profile": "demo", "seed": 2019, "budget_s": 0.0, "overwrite": False}

@@ -1,4 +1,4 @@
-"""Tests of lib.leaks, lib.retraining and of the gap between what is reported and what is reached."""
+"""Tests of leaks, retraining and of the gap between what is reported and what is reached."""
 
 import dataclasses
 import json
@@ -9,27 +9,18 @@ import pandas as pd
 import pytest
 import torch
 
-from lib import (
-    comparisons,
-    curation,
-    folds,
-    judging,
-    leaks,
-    learners,
-    metrics,
-    models,
-    oof,
-    retraining,
-    runs,
-    truth,
-    windows,
-)
-from lib.cache import Cache
-from lib.features import LogMel
+from lib.evaluation import comparisons, folds, metrics
+from lib.experiments import curation, judging, leaks, retraining, truth
 from lib.files import write_json
-from lib.models import activate
-from lib.plan import VARIANTS, compared
-from lib.runs import Run
+from lib.runs import oof
+from lib.runs import run as runs
+from lib.runs.plan import VARIANTS, compared
+from lib.runs.run import Run
+from lib.sound import windows
+from lib.sound.cache import Cache
+from lib.sound.features import LogMel
+from lib.training import learners, models
+from lib.training.models import activate
 
 CLASSES = ("low", "high")
 LOGMEL = LogMel(sample_rate=8000, n_fft=512, hop_length=80, n_mels=16, fmin=20)  # 100 frames a second

@@ -1,4 +1,4 @@
-"""Tests of lib.learners: equal runs are equal to the last bit, killed or not; held-out clips teach nothing."""
+"""Tests of learners: equal runs are equal to the last bit, killed or not; held-out clips teach nothing."""
 
 import dataclasses
 import os
@@ -12,14 +12,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from lib import batches, callbacks, datasets, folds, learners, metrics, models, oof, windows
-from lib.augment import AUGMENTATIONS
-from lib.batches import BALANCES, Scoring, Training
-from lib.cache import Cache
-from lib.callbacks import MIXES, image_sizes
-from lib.features import LogMel
-from lib.learners import LOSSES, SCHEDULES, Recipe
-from lib.models import NORMALISE, Network
+from lib.data import datasets
+from lib.evaluation import folds, metrics
+from lib.runs import oof
+from lib.sound import windows
+from lib.sound.cache import Cache
+from lib.sound.features import LogMel
+from lib.training import batches, callbacks, learners, models
+from lib.training.augment import AUGMENTATIONS
+from lib.training.batches import BALANCES, Scoring, Training
+from lib.training.callbacks import MIXES, image_sizes
+from lib.training.learners import LOSSES, SCHEDULES, Recipe
+from lib.training.models import NORMALISE, Network
 
 LOGMEL = LogMel(sample_rate=8000, n_fft=512, hop_length=80, n_mels=16, fmin=20)  # 100 frames a second
 CUT = windows.Windows(window_s=0.32, hop_s=0.16)

@@ -1,4 +1,4 @@
-"""Tests of lib.metrics: stored answers, the literal definition, scikit-learn, honest intervals, refusals."""
+"""Tests of metrics: stored answers, the literal definition, scikit-learn, honest intervals, refusals."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from sklearn.metrics import label_ranking_average_precision_score
 
-from lib import metrics
+from lib.evaluation import metrics
 
 NAN = np.nan
 calm = settings(deadline=None)  # machines that others use too are slow at times

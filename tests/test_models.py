@@ -1,4 +1,4 @@
-"""Tests of lib.models: a model by name, its file, its scores; and what the whole tree must not do."""
+"""Tests of models: a model by name, its file, its scores; and what the whole tree must not do."""
 
 import json
 import re
@@ -11,10 +11,11 @@ import pandas as pd
 import pytest
 import torch
 
-from lib import models, windows
-from lib.cache import Cache
-from lib.features import LogMel
-from lib.models import Network, WindowModel, activate
+from lib.sound import windows
+from lib.sound.cache import Cache
+from lib.sound.features import LogMel
+from lib.training import models
+from lib.training.models import Network, WindowModel, activate
 
 ROOT = Path(__file__).parents[1]
 TINY = Network("test_resnet", image_size=0)
@@ -276,7 +277,8 @@ def test_the_sidecar_is_plain_json(tmp_path):
 def test_inference_imports_neither_fastai_nor_librosa():
     code = """if True:
         import sys
-        import lib.models, lib.cache, lib.windows, lib.features, lib.pooling, lib.audio
+        import lib.clips.pooling, lib.clips.stage2, lib.data.audio
+        import lib.sound.cache, lib.sound.windows, lib.training.models
         heavy = {"fastai", "librosa", "numba", "matplotlib", "seaborn", "sklearn", "papermill", "IPython"}
         print(sorted(heavy & {name.split(".")[0] for name in sys.modules}))"""
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

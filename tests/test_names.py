@@ -10,9 +10,14 @@ import pytest
 import soundfile
 from fake_run import CLASSES, LOGMEL, make_run
 
-from lib import bundle, cache, changes, curation, datasets, findings, folds, oof, submission, training_sets, windows
+from lib.data import datasets
+from lib.evaluation import folds
+from lib.experiments import curation, training_sets
 from lib.files import write_json
-from lib.runs import Run
+from lib.runs import changes, findings, oof
+from lib.runs.run import Run
+from lib.sound import cache, windows
+from lib.submission import bundle, submission
 
 NAMES = ["NA", "null", "nan", "None", "NaN"]  # each is a missing value by pandas' defaults
 LABELS = ("null", "nan")  # of a set whose classes are called so too

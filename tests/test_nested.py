@@ -1,4 +1,4 @@
-"""Tests of lib.nested: who judged what, planted leaks that are caught, models that are missing or of another kind."""
+"""Tests of nested: who judged what, planted leaks that are caught, models that are missing or of another kind."""
 
 import json
 
@@ -6,11 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib import folds, nested, oof
-from lib.features import LogMel
-from lib.folds import LeakError
-from lib.models import activate
-from lib.nested import Scored
+from lib.clips import nested
+from lib.clips.nested import Scored
+from lib.evaluation import folds
+from lib.evaluation.folds import LeakError
+from lib.runs import oof
+from lib.sound.features import LogMel
+from lib.training.models import activate
 
 N_FOLDS = 3
 AUDIO = LogMel(sample_rate=8000, n_fft=512, hop_length=80, n_mels=16, fmin=20)

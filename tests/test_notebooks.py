@@ -137,7 +137,7 @@ def test_imports_come_next_and_then_the_run_is_started(path):
     imports, start = trees(path)[1:3]
     assert all(isinstance(node, (ast.Import, ast.ImportFrom)) for node in imports.body)
     assert len(nodes(path, ast.Import, ast.ImportFrom)) == len(imports.body)  # none later
-    assert code(path)[2].source == f'run = runs.start(globals(), "{path.stem}")'
+    assert code(path)[2].source == f'run = start(globals(), "{path.stem}")'
     assert "run.finish(" in code(path)[-1].source
 
 

@@ -1,11 +1,12 @@
-"""Tests of lib.oof: what is written is what is read, every clip once, and nothing of a clip's own fold in its prior."""
+"""Tests of oof: what is written is what is read, every clip once, and nothing of a clip's own fold in its prior."""
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from lib import metrics, oof
-from lib.models import activate
+from lib.evaluation import metrics
+from lib.runs import oof
+from lib.training.models import activate
 
 CLASSES = ["NA", "bark", "rain"]  # one is called as what pandas takes for nothing
 

@@ -1,4 +1,4 @@
-"""Tests of lib.parameters: what papermill and YAML let through silently is refused, with the remedy."""
+"""Tests of parameters: what papermill and YAML let through silently is refused, with the remedy."""
 
 import math
 

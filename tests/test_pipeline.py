@@ -18,7 +18,7 @@ import pytest
 import soundfile
 import yaml
 
-from lib import changes, job, pipeline, plan
+from lib.runs import changes, job, pipeline, plan
 
 ROOT = Path(__file__).resolve().parents[1]
 DEMO = 21  # parts of the demo run
@@ -43,7 +43,7 @@ class Workbook:
     def start(self, *words: str, **environment: str) -> subprocess.Popen:
         path = f"{self.root / 'bin'}{os.pathsep}{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         own = {**os.environ, "PATH": path, "PYTHONPATH": str(self.root), "CALLS": str(self.log), **environment}
-        command = [sys.executable, "-m", "lib.pipeline", *words]
+        command = [sys.executable, "-m", "lib.runs.run.pipeline", *words]
         return subprocess.Popen(
             command, cwd=self.root, env=own, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
@@ -162,7 +162,7 @@ def test_changed_data_stop_the_run_and_again_makes_what_differs_anew(workbook):
 
 
 def test_results_of_other_code_are_kept_and_said_and_again_makes_them_anew(workbook):
-    path = workbook.root / "lib" / "augment.py"
+    path = workbook.root / "lib" / "training" / "augment.py"
     path.write_text(path.read_text().replace("GAIN_DB = 6.0", "GAIN_DB = 6.0  # louder"))
     code, said = workbook.run()
     assert code == 0 and "other code" not in said  # a comment

@@ -1,4 +1,4 @@
-"""Tests of lib.pooling: known values, the literal mean, order, refusals."""
+"""Tests of pooling: known values, the literal mean, order, refusals."""
 
 import numpy as np
 import pandas as pd
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lib.pooling import POOLINGS, choose, pool, pool_mean
+from lib.clips.pooling import POOLINGS, choose, pool, pool_mean
 
 
 def test_known_values_with_unequal_numbers_of_windows():

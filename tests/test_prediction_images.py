@@ -1,9 +1,9 @@
-"""Tests of lib.prediction_images: columns worked by hand, padding around, the middle of long clips, rows."""
+"""Tests of prediction_images: columns worked by hand, padding around, the middle of long clips, rows."""
 
 import numpy as np
 import pytest
 
-from lib import prediction_images as pictures
+from lib.clips import prediction_images as pictures
 
 
 def windows(n, name="a", first=0.0):

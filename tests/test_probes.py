@@ -1,4 +1,4 @@
-"""Tests of lib.probes: random windows, silence, what stage 2 is fed, picking where it is reported."""
+"""Tests of probes: random windows, silence, what stage 2 is fed, picking where it is reported."""
 
 import dataclasses
 
@@ -6,9 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib import metrics, probes, readouts
-from lib.nested import Scored
-from lib.readouts import Reader
+from lib.clips import readouts
+from lib.clips.nested import Scored
+from lib.clips.readouts import Reader
+from lib.evaluation import metrics
+from lib.experiments import probes
 
 READER = Reader(max_clip_s=4.5, class_order="alphabetical", stage2_epochs=8)
 

@@ -51,7 +51,7 @@ def test_environment_yml_cannot_drift_from_pyproject() -> None:
 def test_git_does_not_ignore_the_library_but_ignores_runs() -> None:
     if not (ROOT / ".git").exists():
         pytest.skip("not a git checkout")
-    assert git("check-ignore", "lib/audio.py", "outputs/findings/x.png", "outputs/README.md") == ""
+    assert git("check-ignore", "lib/data/audio.py", "outputs/findings/x.png", "outputs/README.md") == ""
     ignored = ["outputs/demo/x.csv", "notebooks/scratch/x.ipynb", "x.wav", "x.safetensors", ".venv/x"]
     assert git("check-ignore", *ignored).split() == ignored
 
@@ -69,7 +69,7 @@ def test_tracked_files_are_small_and_hold_no_audio_or_weights() -> None:
 def test_readme_names_every_notebook_module_and_profile() -> None:
     readme = (ROOT / "README.md").read_text()
     notebooks = [path.name for path in (ROOT / "notebooks").glob("*.ipynb")]
-    modules = [f"`{path.stem}`" for path in (ROOT / "lib").glob("*.py") if path.stem != "__init__"]
+    modules = [f"`{path.stem}`" for path in (ROOT / "lib").rglob("*.py") if path.stem != "__init__"]
     profiles = [f"`{path.stem}`" for path in (ROOT / "params").glob("*.yaml")]
     assert [name for name in [*notebooks, *modules, *profiles] if name not in readme] == []
 

@@ -1,11 +1,11 @@
-"""Tests of lib.readouts: an inner model is read on clips that neither it nor a clip of its group was fitted on."""
+"""Tests of readouts: an inner model is read on clips that neither it nor a clip of its group was fitted on."""
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from lib import readouts
-from lib.readouts import Reader
+from lib.clips import readouts
+from lib.clips.readouts import Reader
 
 READER = Reader(max_clip_s=4.5, class_order="alphabetical", stage2_epochs=2)
 

@@ -1,4 +1,4 @@
-"""Tests of lib.report: pages that load nothing, with what a reader looks for, whole or not there."""
+"""Tests of report: pages that load nothing, with what a reader looks for, whole or not there."""
 
 import base64
 import json
@@ -9,7 +9,7 @@ import pytest
 from fake_run import write_notebook, write_part
 from nbformat.v4 import new_output
 
-from lib import report
+from lib.runs import report
 
 PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n a picture").decode()
 PLAYER = '<div>bark<br><audio controls preload="none" src="data:audio/mpeg;base64,SUQz"></audio></div>'

@@ -20,7 +20,10 @@ import pytest
 import soundfile
 from safetensors import safe_open
 
-from lib import folds, oof, parameters, report, stage2
+from lib import parameters
+from lib.clips import stage2
+from lib.evaluation import folds
+from lib.runs import oof, report
 
 pytestmark = pytest.mark.notebooks
 
@@ -215,7 +218,7 @@ def a_killed_kernel_is_started_again(tmp, data):
     """kill -9 in the middle of training, then the same command: everything equals an undisturbed run."""
     startup = tmp / "ipython" / "profile_default" / "startup"
     startup.mkdir(parents=True)
-    (startup / "00.py").write_text("from lib import callbacks\ncallbacks.CHECKPOINT_S = 0\n")  # every epoch
+    (startup / "00.py").write_text("from lib.training import callbacks\ncallbacks.CHECKPOINT_S = 0\n")  # every epoch
     words = command(tmp, tmp / "executed.ipynb", "killed", *TINY, data_dir=data("tiny"), fold=0)
     ran = subprocess.Popen(
         words,

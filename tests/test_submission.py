@@ -1,4 +1,4 @@
-"""Tests of lib.submission: the scores of a plain pipeline, whatever the clips, the rows and the time are like."""
+"""Tests of submission: the scores of a plain pipeline, whatever the clips, the rows and the time are like."""
 
 import shutil
 import subprocess
@@ -15,21 +15,15 @@ import soundfile
 import torch
 from fake_run import CLASSES, CUT, LOGMEL, make_run
 
-from lib import (
-    baseline,
-    bundle,
-    cache,
-    datasets,
-    metrics,
-    models,
-    pooling,
-    stage2,
-    submission,
-    submission_plots,
-    windows,
-)
-from lib.pooling import pool_mean
-from lib.submission import Step
+from lib.clips import pooling, stage2
+from lib.clips.pooling import pool_mean
+from lib.data import baseline, datasets
+from lib.evaluation import metrics
+from lib.figures import submission_plots
+from lib.sound import cache, windows
+from lib.submission import bundle, submission
+from lib.submission.submission import Step
+from lib.training import models
 
 ROOT = Path(__file__).resolve().parents[1]
 PRIOR = [0.75, 0.5, 0.0]  # of CLASSES in the run of fake_run
@@ -457,7 +451,12 @@ def test_scoring_imports_nothing_that_kaggle_lacks_or_that_is_slow():
         sys.path[:0] = ["", "tests"]
         from simulated_kaggle import BLOCKED, Absent
         sys.meta_path.insert(0, Absent(BLOCKED))
-        from lib import bundle, cache, datasets, features, files, kaggle, plots, runs, submission, submission_plots
+        from lib import files
+        from lib.data import datasets
+        from lib.figures import plots, submission_plots
+        from lib.runs import run as runs
+        from lib.sound import cache, features
+        from lib.submission import bundle, kaggle, submission
         print(sorted(BLOCKED & set(sys.modules)))"""
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stderr

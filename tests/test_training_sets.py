@@ -1,4 +1,4 @@
-"""Tests of lib.training_sets: what comes of the parameters, at equal compute, and that a planted leak is caught."""
+"""Tests of training_sets: what comes of the parameters, at equal compute, and that a planted leak is caught."""
 
 import dataclasses
 from pathlib import Path
@@ -8,13 +8,16 @@ import pandas as pd
 import pytest
 import torch
 
-from lib import curation, folds, judging, learners, models, training_sets, windows
-from lib.batches import Phases
-from lib.cache import Cache
-from lib.features import LogMel
+from lib.evaluation import folds
+from lib.experiments import curation, judging, training_sets
 from lib.files import write_json
-from lib.learners import Recipe
-from lib.runs import Run
+from lib.runs.run import Run
+from lib.sound import windows
+from lib.sound.cache import Cache
+from lib.sound.features import LogMel
+from lib.training import learners, models
+from lib.training.batches import Phases
+from lib.training.learners import Recipe
 
 CLASSES = ["low", "high"]
 LOGMEL = LogMel(sample_rate=8000, n_fft=512, hop_length=80, n_mels=16, fmin=20)  # 100 frames a second

@@ -1,10 +1,12 @@
-"""Tests of lib.truth: precision and recall by hand, and the gate against the planted silence of the demo set."""
+"""Tests of truth: precision and recall by hand, and the gate against the planted silence of the demo set."""
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from lib import cache, curation, datasets, features, judging, truth, windows
+from lib.data import datasets
+from lib.experiments import curation, judging, truth
+from lib.sound import cache, features, windows
 
 CLASSES = ("bark", "rain")
 

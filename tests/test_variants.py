@@ -1,11 +1,13 @@
-"""Tests of lib.variants and lib.journal_plots: paired against the base of the run, or refused with the reason."""
+"""Tests of variants and journal_plots: paired against the base of the run, or refused with the reason."""
 
 import numpy as np
 import pandas as pd
 import pytest
 from fake_run import make_variant
 
-from lib import journal_plots, metrics, oof, variants
+from lib.evaluation import metrics
+from lib.figures import journal_plots
+from lib.runs import oof, variants
 
 
 def test_variants_are_compared_with_the_base_on_top(tmp_path):

@@ -19,7 +19,7 @@ def oldest(tmp_path_factory) -> Path:
     """A folder with the oldest versions, to stand before the installed ones."""
     folder = tmp_path_factory.mktemp("oldest")
     asked = [f"{name}=={version}" for name, version in OLDEST.items()] + NEEDED
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--only-binary", ":all:"]
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-compile", "--only-binary", ":all:"]
     done = subprocess.run([*pip, "--target", str(folder), *asked], capture_output=True, text=True, timeout=600)
     if done.returncode:
         pytest.skip(f"{', '.join(asked)} can't be installed here: {done.stderr.strip().splitlines()[-1:]}")

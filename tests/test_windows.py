@@ -1,4 +1,4 @@
-"""Tests of lib.windows: every frame is seen, silence is cut where it is, a batch equals the literal loop."""
+"""Tests of windows: every frame is seen, silence is cut where it is, a batch equals the literal loop."""
 
 from dataclasses import replace
 
@@ -9,9 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lib.cache import Cache
-from lib.features import LogMel
-from lib.windows import Windows, batch, random_starts, rolling, trim
+from lib.sound.cache import Cache
+from lib.sound.features import LogMel
+from lib.sound.windows import Windows, batch, random_starts, rolling, trim
 
 calm = settings(deadline=None, max_examples=60)
 LOGMEL = LogMel(8000, 256, 80, 8, 20)  # 100 frames a second

@@ -1,0 +1,273 @@
+"""The nested design: what may be known of which clips while fold g is still to be reported.
+
+The pair model `without_f_g` saw neither f nor g. So for the outer fold g, its scores of fold f are out-of-fold scores
+that know nothing of g: on those of all f, poolings are chosen and second models trained. The result is then read once
+on g, by the same models, and g rotates over all folds.
+
+Conventions
+-----------
+A `Scored` is a table with a row a window (fname, window_start_s, fold, model: who scored it) and the scores beside it.
+Every fit and every choice passes `Design.admit`, which refuses a leak and writes down the clips for the manifest.
+Clips are found by (fname, fold, model), never by position; clip scores come sorted by fname.
+
+Used in: 06, 10.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from lib.clips import pooling
+from lib.data import datasets
+from lib.evaluation import folds
+from lib.files import digest, read_json
+from lib.runs import oof
+from lib.runs.plan import BASE
+from lib.sound.features import LogMel
+from lib.sound.windows import Windows
+from lib.training.learners import Recipe
+from lib.training.models import Network, activate
+
+__all__ = ["Design", "Scored", "averaged", "pooled", "read", "shown_once", "windows_of"]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Window scores of some models.
+
+    Attributes
+    ----------
+    table : fname, window_start_s (s), fold, model, and energy where it was measured
+    scores : float64 (n_windows, n_classes), in [0, 1]
+    """
+
+    table: pd.DataFrame
+    scores: np.ndarray
+
+    def where(self, chosen: np.ndarray) -> "Scored":
+        chosen = np.asarray(chosen)
+        return Scored(self.table.iloc[chosen].reset_index(drop=True), self.scores[chosen])
+
+    def by_model(self) -> Iterator[tuple[str, "Scored"]]:
+        for name in sorted(self.table["model"].unique()):
+            yield name, self.where(self.table["model"] == name)
+
+
+@dataclass
+class Design:
+    """All window scores of one variant, and the clips; see the module's head.
+
+    Attributes
+    ----------
+    variant : folder of the models
+    clips : group, fold, labels; index fname, sorted
+    classes : in submission order
+    pairs, single : windows of the pair models; windows of fold f by `without_f`
+    sidecar : of the weights: audio, windows, recipe
+    uses : what was fitted or chosen for which outer fold, on which clips
+    """
+
+    variant: Path
+    clips: pd.DataFrame
+    classes: list[str]
+    pairs: Scored
+    single: Scored
+    sidecar: dict
+    uses: list[dict] = field(default_factory=list)
+    sets: dict[str, list[str]] = field(default_factory=dict)
+
+    @property
+    def outer_folds(self) -> list[int]:
+        return sorted(self.clips["fold"].unique().tolist())
+
+    @property
+    def targets(self) -> pd.DataFrame:
+        """0/1 float32, index fname, a column a class."""
+        return pd.DataFrame(datasets.targets(self.clips, self.classes), self.clips.index, self.classes)
+
+    @property
+    def groups(self) -> np.ndarray:
+        return self.clips["group"].to_numpy(str)
+
+    @property
+    def loss(self) -> str:
+        return self.sidecar["recipe"]["loss"]
+
+    @property
+    def window_s(self) -> float:
+        return self.sidecar["windows"]["window_s"]
+
+    @property
+    def hop_s(self) -> float:
+        return self.sidecar["windows"]["hop_s"]
+
+    def training(self, outer: int) -> Scored:
+        """Windows of every other fold f, by the model that saw neither f nor `outer`; of no group that stands there."""
+        judge = {fold: folds.model_name(fold, outer) for fold in self.outer_folds if fold != outer}
+        mine = self.pairs.table["model"] == self.pairs.table["fold"].map(judge)
+        return self.pairs.where(mine & self.may_train(self.pairs, outer))
+
+    def may_train(self, windows: Scored, *held_out: int) -> np.ndarray:
+        """Which windows are of clips that `folds.training` allows, bool (n_windows,)."""
+        clips = self.clips.index[folds.training(self.clips, held_out)]
+        return windows.table["fname"].isin(clips).to_numpy()
+
+    def reported(self, outer: int) -> Scored:
+        """Windows of fold `outer`, by each of the k - 1 pair models that did not see it."""
+        return self.pairs.where(self.pairs.table["fold"] == outer)
+
+    def admit(self, what: str, windows: Scored, outer: int | None) -> None:
+        """Refuse to fit or choose on windows that know of `outer` (None: of no outer fold), and write down the clips.
+
+        Raises
+        ------
+        LeakError
+            A clip of the outer fold or of its groups, or one whose scoring model saw the outer fold or the clip's own.
+        """
+        dealt = self.clips.reset_index()[["fname", "group", "fold"]]
+        judges = windows.table[["fname", "model"]].rename(columns={"model": "judged_by"})
+        held_out = set() if outer is None else {outer}
+        folds.assert_no_leak(dealt, windows.table["fname"], held_out, judges=judges)
+        fnames = sorted(set(windows.table["fname"]))
+        name = digest(fnames)
+        self.sets[name] = fnames
+        self.uses.append({"what": what, "outer": outer, "clips": name})
+
+    def manifest(self) -> dict[str, object]:
+        """Every fit and choice with the name of its set of clips, the sets, and the clips reported for each fold."""
+        reported = {str(g): self.clips.index[self.clips["fold"] == g].tolist() for g in self.outer_folds}
+        return {"uses": self.uses, "sets": self.sets, "reported": reported}
+
+
+def read(home: Path, variant: str, profile: str) -> Design:
+    """The design of a run's variant, from outputs/<run>/04_kfold/<variant> and the run's folds.csv.
+
+    Parameters
+    ----------
+    home : outputs/<run>
+    profile : named in the commands that train what is missing
+
+    Raises
+    ------
+    FileNotFoundError
+        Folds or models are missing; the message holds the commands that make them.
+    ValueError
+        Fewer than three folds, or a model that was made with other folds, classes or settings than the first.
+    """
+    variant_folder, dealt = home / "04_kfold" / variant, home / "folds.csv"
+    if not dealt.is_file():
+        raise FileNotFoundError(_commands(variant_folder, [folds.model_name(0)], profile))
+    table = pd.read_csv(dealt, dtype={"fname": str, "group": str}, keep_default_na=False)
+    return _assembled(variant_folder, table, profile)
+
+
+def pooled(windows: Scored, method: str, parameter: float | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Clip scores by a pooling: each model's windows are pooled, then the models are averaged.
+
+    Returns
+    -------
+    fnames (n_clips,) sorted, scores (n_clips, n_classes)
+    """
+    key = windows.table["model"] + "/" + windows.table["fname"]  # names of models hold no "/"
+    weights = windows.table["energy"].to_numpy() if pooling.POOLINGS[method].weighted else None
+    keys, scores = pooling.pool(method, key, windows.scores, parameter=parameter, weights=weights)
+    return pooling.pool_mean([name.split("/", 1)[1] for name in keys], scores)
+
+
+def averaged(windows: Scored) -> Scored:
+    """The models' scores averaged window by window, as if one model had given them (`model` names all of them)."""
+    starts = windows.table["window_start_s"].map("{:012.3f}".format)
+    keys, scores = pooling.pool_mean(starts + "/" + windows.table["fname"], windows.scores)
+    first = windows.table.assign(key=starts + "/" + windows.table["fname"]).drop_duplicates("key").set_index("key")
+    names = " ".join(sorted(windows.table["model"].unique()))
+    return Scored(first.loc[keys].reset_index(drop=True).assign(model=names), scores)
+
+
+def shown_once(parts: Iterable[tuple[np.ndarray, np.ndarray]], clips: pd.Index) -> np.ndarray:
+    """Clip scores of all outer folds in the order of `clips`, float64 (n_clips, n_classes).
+
+    Raises
+    ------
+    ValueError
+        Unless every clip is scored just once.
+    """
+    parts = list(parts)
+    fnames = np.concatenate([names for names, _ in parts])
+    if len(fnames) != len(clips) or set(fnames) != set(clips):
+        raise ValueError(f"{len(fnames)} scores of {len(set(fnames))} clips for {len(clips)}: each is reported once.")
+    return np.concatenate([scores for _, scores in parts])[pd.Index(fnames).get_indexer(clips)]
+
+
+def windows_of(variant: Path, names: list[str], clips: pd.DataFrame, loss: str) -> Scored:
+    """All windows that the named models of a variant scored.
+
+    Parameters
+    ----------
+    variant : outputs/<run>/04_kfold/<variant>
+    clips : fold; index fname
+    loss : tells how logits become scores
+
+    Raises
+    ------
+    LeakError
+        A model scored a clip that it may have seen.
+    """
+    tables, scores = [], []
+    for name in names:
+        found = oof.read_windows(variant / name)
+        table = pd.DataFrame({key: found[key] for key in ("fname", "window_start_s", "fold")}).assign(model=name)
+        seen = ~table["fold"].isin(folds.unseen(name)) | (clips["fold"].reindex(table["fname"]).values != table["fold"])
+        if seen.any():
+            raise folds.LeakError(f"{variant / name} scored {table['fname'][seen].iloc[0]}, which it may have seen.")
+        tables.append(table)
+        scores.append(activate(found["logits"], loss))
+    return Scored(pd.concat(tables, ignore_index=True), np.concatenate(scores))
+
+
+def _assembled(variant: Path, table: pd.DataFrame, profile: str) -> Design:
+    """The design, after checking that all its models are there and of one kind."""
+    n_folds = table["fold"].nunique()
+    folds.check_pairs(n_folds)
+    names = [folds.model_name(f) for f in range(n_folds)]
+    pairs = [folds.model_name(f, g) for f in range(n_folds) for g in range(f + 1, n_folds)]
+    missing = [name for name in names + pairs if not (variant / name / "result.json").is_file()]
+    if missing:
+        raise FileNotFoundError(_commands(variant, missing, profile))
+    sidecars = {name: read_json(variant / name / "weights.json") for name in names + pairs}
+    first = _settings(sidecars[names[0]])
+    if first["folds"] != folds.digest(table):
+        raise ValueError(f"{variant} was made with folds {first['folds']}, this run has {folds.digest(table)}.")
+    for name, sidecar in sidecars.items():
+        if differ := [key for key, value in _settings(sidecar).items() if value != first[key]]:
+            raise ValueError(f"{variant}: {name} and {names[0]} differ in {', '.join(differ)}. Train one of them anew.")
+    clips = pd.concat([oof.read(variant / name, n_folds).table for name in names], ignore_index=True)
+    clips = clips.set_index("fname").sort_index()[["group", "fold", "labels"]]
+    if not clips["fold"].equals(table.set_index("fname")["fold"].reindex(clips.index)):
+        raise ValueError(f"{variant} scored clips in other folds than folds.csv says. Take another run (-p run NAME).")
+    loss = first["recipe"]["loss"]
+    sides = [windows_of(variant, some, clips, loss) for some in (pairs, names)]
+    return Design(variant, clips, first["classes"], *sides, sidecars[names[0]])
+
+
+def _settings(sidecar: dict) -> dict:
+    """What all models of a design share, with the defaults of settings that an older version did not know."""
+    kinds = {"audio": LogMel, "windows": Windows, "network": Network, "recipe": Recipe}
+    found = {name: kind(**sidecar[name]).settings() for name, kind in kinds.items()}
+    return found | {"classes": sidecar["classes"], "folds": sidecar["folds"]}
+
+
+def _commands(variant: Path, missing: list[str], profile: str) -> str:
+    """How what is missing is trained: the base by hand, another variant by what knows its parameters."""
+    run, name = variant.parents[1].name, variant.name
+    lines = [f"make run NB=10 RUN={run} PROFILE={profile} DATA=...      (with {name} among the candidates)"]
+    if name == BASE:
+        pairs = [sorted(folds.unseen(model)) for model in missing]
+        lines = [
+            f"papermill notebooks/04_kfold.ipynb out.ipynb -f params/{profile}.yaml -p data_dir DATA -p run {run} "
+            + " ".join(f"-p {key} {fold}" for key, fold in zip(("fold", "holdout_fold"), pair, strict=False))
+            for pair in pairs
+        ]
+    return f"{len(missing)} models are missing in {variant}. Train them first:\n" + "\n".join(lines)

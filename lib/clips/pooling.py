@@ -1,0 +1,197 @@
+"""Window scores to clip scores: every way that the workbook knows, by name.
+
+Conventions
+-----------
+scores  : float (n_windows, n_classes), in [0, 1]. What comes out lies in [0, 1] again.
+fnames  : (n_windows,) the clip of each window; windows of a clip may lie anywhere. Clips come out sorted by fname.
+logits  : log(score / (1 - score)), what the network gave before the logistic function (clipped at +-27).
+weights : (n_windows,) at least 0, such as the energy of the window; only the weighted mean reads them.
+Pooling never looks at labels or at other clips; `choose` looks at the labels of the clips it is given, no others.
+
+Used in: 04, 06, 07, 08, 10.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from lib.evaluation import metrics
+
+__all__ = ["POOLINGS", "Pooling", "choose", "pool", "pool_mean"]
+
+SMALLEST = 1.0e-12  # below it a score's logarithm is rounding
+
+
+@dataclass(frozen=True)
+class Pooling:
+    """A way from windows to a clip.
+
+    Parameters
+    ----------
+    formula : (values (n_windows, n_classes) sorted by clip, their `_Clips`, parameter) -> (n_clips, n_classes)
+    grid : parameters to choose among, the mildest first; empty where the formula has none
+    on_logits : whether the formula reads logits instead of scores
+    weighted : whether it needs the weights of windows
+    """
+
+    formula: Callable
+    grid: tuple[float, ...] = ()
+    on_logits: bool = False
+    weighted: bool = False
+
+
+@dataclass(frozen=True)
+class _Clips:
+    """Where each clip begins among the sorted windows, how many it has, and the windows' weights."""
+
+    first: np.ndarray
+    n: np.ndarray
+    weights: np.ndarray | None
+
+    def sum(self, values: np.ndarray) -> np.ndarray:
+        return np.add.reduceat(values, self.first, axis=0)
+
+    def mean(self, values: np.ndarray) -> np.ndarray:
+        return self.sum(values) / self.n[:, None]
+
+    def descending(self, values: np.ndarray) -> np.ndarray:
+        """Each class's values of each clip, highest first, the clips where they were."""
+        clip = np.repeat(np.arange(len(self.n)), self.n)
+        order = np.argsort(-values, axis=0, kind="stable")
+        order = np.take_along_axis(order, np.argsort(clip[order], axis=0, kind="stable"), axis=0)
+        return np.take_along_axis(values, order, axis=0)
+
+
+def _geometric(scores: np.ndarray, clips: _Clips, _: float) -> np.ndarray:
+    return np.exp(clips.mean(np.log(np.maximum(scores, SMALLEST))))
+
+
+def _maximum(scores: np.ndarray, clips: _Clips, _: float) -> np.ndarray:
+    return np.maximum.reduceat(scores, clips.first, axis=0)
+
+
+def _median(values: np.ndarray, clips: _Clips, _: float) -> np.ndarray:
+    values = clips.descending(values)
+    return (values[clips.first + (clips.n - 1) // 2] + values[clips.first + clips.n // 2]) / 2
+
+
+def _power(scores: np.ndarray, clips: _Clips, exponent: float) -> np.ndarray:
+    return clips.mean(scores**exponent) ** (1 / exponent)
+
+
+def _log_sum_exp(values: np.ndarray, clips: _Clips, sharpness: float) -> np.ndarray:
+    highest = _maximum(values, clips, 0)
+    above = np.exp(sharpness * (values - np.repeat(highest, clips.n, axis=0)))
+    return highest + np.log(clips.mean(above)) / sharpness
+
+
+def _noisy_or(scores: np.ndarray, clips: _Clips, _: float) -> np.ndarray:
+    return -np.expm1(clips.sum(np.log1p(-np.minimum(scores, 1 - SMALLEST))))
+
+
+def _top(values: np.ndarray, clips: _Clips, k: float) -> np.ndarray:
+    rank = np.arange(len(values)) - np.repeat(clips.first, clips.n)
+    return clips.sum(clips.descending(values) * (rank < k)[:, None]) / np.minimum(clips.n, k)[:, None]
+
+
+def _weighted(values: np.ndarray, clips: _Clips, _: float) -> np.ndarray:
+    return clips.sum(values * clips.weights[:, None]) / clips.sum(clips.weights)[:, None]
+
+
+POOLINGS = {
+    "mean": Pooling(lambda scores, clips, _: clips.mean(scores)),
+    "geometric": Pooling(_geometric),
+    "max": Pooling(_maximum),
+    "median": Pooling(_median),
+    "power": Pooling(_power, (2, 0.5, 3, 0.25, 5, 8)),  # 1 is the mean, 0 the geometric mean, infinity the maximum
+    "log_sum_exp": Pooling(_log_sum_exp, (1, 3, 10, 30)),  # 0 is the mean, infinity the maximum
+    "noisy_or": Pooling(_noisy_or),
+    "top": Pooling(_top, (3, 2, 5, 10)),  # windows; 1 is the maximum
+    "energy": Pooling(_weighted, weighted=True),
+    "mean_logits": Pooling(lambda logits, clips, _: clips.mean(logits), on_logits=True),
+    "median_logits": Pooling(_median, on_logits=True),
+    "log_sum_exp_logits": Pooling(_log_sum_exp, (0.1, 0.3, 1, 3), on_logits=True),
+    "top_logits": Pooling(_top, (3, 2, 5, 10), on_logits=True),
+    "energy_logits": Pooling(_weighted, on_logits=True, weighted=True),
+}  # the highest logit belongs to the highest score: a maximum of logits would be the one of scores
+
+
+def pool(
+    method: str,
+    fnames: pd.Series | np.ndarray,
+    scores: np.ndarray,
+    *,
+    parameter: float | None = None,
+    weights: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Clip scores by one of POOLINGS.
+
+    Parameters
+    ----------
+    parameter : exponent, sharpness or number of windows; needed just where the method has a grid
+    weights : (n_windows,), needed where the method is weighted
+
+    Returns
+    -------
+    fnames (n_clips,) sorted, scores float64 (n_clips, n_classes) in [0, 1]
+
+    Raises
+    ------
+    ValueError
+        An unknown method, a parameter or weights missing or not positive, lengths that differ, scores that are not
+        finite.
+    """
+    if method not in POOLINGS:
+        raise ValueError(f"{method!r} is no pooling. There are: {', '.join(POOLINGS)}.")
+    pooling, scores = POOLINGS[method], np.asarray(scores)
+    if len(fnames) != len(scores):
+        raise ValueError(f"{len(fnames)} fnames for {len(scores)} rows of scores: one fname a window is needed.")
+    if not np.isfinite(scores).all():
+        raise ValueError("Scores hold NaN or infinity: the model that made them did not converge. Lower lr.")
+    if bool(pooling.grid) != (parameter is not None) or (parameter is not None and parameter <= 0):
+        need = f"a parameter above 0, such as {pooling.grid}" if pooling.grid else "no parameter"
+        raise ValueError(f"parameter={parameter} for {method!r}, which takes {need}.")
+    order = np.argsort(np.asarray(fnames, dtype=str), kind="stable")
+    clips, first, n = np.unique(np.asarray(fnames, dtype=str)[order], return_index=True, return_counts=True)
+    values = scores[order].astype(np.float64)
+    sorted_clips = _Clips(first, n, _checked(weights, order, first, method) if pooling.weighted else None)
+    if not pooling.on_logits:
+        return clips, pooling.formula(values, sorted_clips, parameter)
+    values = np.clip(values, SMALLEST, 1 - SMALLEST)
+    logits = pooling.formula(np.log(values) - np.log1p(-values), sorted_clips, parameter)
+    return clips, 1 / (1 + np.exp(-logits))
+
+
+def pool_mean(fnames: pd.Series | np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Arithmetic mean over the windows of each clip; as `pool`, by the method that needs no choice."""
+    return pool("mean", fnames, scores)
+
+
+def choose(method: str, fnames: pd.Series | np.ndarray, scores: np.ndarray, targets: pd.DataFrame) -> float | None:
+    """The parameter of a method whose lwlrap is best on the clips that are given; None where it has none.
+
+    Parameters
+    ----------
+    fnames, scores : windows of training folds, by models that saw neither them nor the fold to be reported
+    targets : 0/1, a row a clip (index fname), a column a class; clips without windows are passed over
+
+    Of equals the earlier in the grid is taken.
+    """
+    found = {}
+    for parameter in POOLINGS[method].grid:
+        clips, pooled = pool(method, fnames, scores, parameter=parameter)
+        found[parameter] = metrics.lwlrap(targets.loc[clips].to_numpy(), pooled)
+    return max(found, key=found.get) if found else None
+
+
+def _checked(weights: np.ndarray | None, order: np.ndarray, first: np.ndarray, method: str) -> np.ndarray:
+    """Weights in the order of the sorted windows; a clip whose weights are all 0 has no weighted mean."""
+    if weights is None or len(weights) != len(order):
+        n = "none" if weights is None else len(weights)
+        raise ValueError(f"{method!r} needs a weight for each of {len(order)} windows, got {n}.")
+    weights = np.asarray(weights, float)[order]
+    if not (np.isfinite(weights).all() and (weights >= 0).all() and np.add.reduceat(weights, first).all()):
+        raise ValueError("weights must be finite, at least 0, and above 0 in one window of every clip.")
+    return weights

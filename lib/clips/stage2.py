@@ -1,0 +1,233 @@
+"""Stage 2: small models that read a clip's prediction image and score the whole clip.
+
+Conventions
+-----------
+images : float32 (n, n_classes, n_columns), 0 to 255, from `prediction_images.make`; rows stand in the order `rows`.
+logits : float32 (n, n_classes), classes in submission order again.
+Normalisation and the order of rows belong to the model and lie in its weights and sidecar: scoring cannot differ from
+training. Columns of zeros are no windows: only the 2-D network, which reads the picture as it is drawn, sees them.
+
+Used in: 06, 08, 10. Imports neither fastai nor librosa; `learners.fit_images` trains.
+"""
+
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import torch as safetensors
+from torch import nn
+
+from lib.clips import prediction_images
+from lib.files import read_json
+from lib.training.models import activate, save_weights
+
+__all__ = ["MODELS", "Stage2", "Stage2Model", "clip_scores", "load", "save"]
+
+SMALLEST = 1.0e-5  # of a score, before its logarithm is taken: float32 holds no more below 1
+
+
+@dataclass(frozen=True)
+class Stage2:
+    """What is needed to build and to feed a stage-2 model.
+
+    Parameters
+    ----------
+    kind : one of MODELS
+    columns : width of the images it reads
+    rows : class that stands in each row of the images
+    """
+
+    kind: str
+    columns: int
+    rows: tuple[int, ...]
+
+    def settings(self) -> dict:
+        return asdict(self)
+
+
+class _Picture(nn.Module):
+    """The write-up's: a 2-D network on the picture. It keeps the rows, as a class is told by its row alone."""
+
+    def __init__(self, n_classes: int, reads_logits: bool = False) -> None:
+        super().__init__()
+        self.reads_logits = reads_logits
+        layers, channels = [], 1
+        for width in (16, 32, 32):
+            layers += [nn.Conv2d(channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
+            layers.append(nn.MaxPool2d(2, ceil_mode=True))
+            channels = width
+        self.body = nn.Sequential(*layers)
+        self.head = nn.Sequential(nn.Dropout(0.25), nn.Linear(2 * channels * -(-n_classes // 8), n_classes))
+
+    def forward(self, images: torch.Tensor, evidence: torch.Tensor, there: torch.Tensor) -> torch.Tensor:
+        x = evidence if self.reads_logits else images / prediction_images.WHITE
+        x = self.body(x[:, None])
+        return self.head(torch.cat([x.mean(-1).flatten(1), x.amax(-1).flatten(1)], 1))
+
+
+class _Convolution(nn.Module):
+    """Classes as channels, convolution over time, mean and maximum over it."""
+
+    def __init__(self, n_classes: int, width: int = 48) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            *(nn.Conv1d(n_classes, width, 5, padding=2, bias=False), nn.BatchNorm1d(width), nn.ReLU()),
+            *(nn.Conv1d(width, width, 5, padding=4, dilation=2, bias=False), nn.BatchNorm1d(width), nn.ReLU()),
+        )
+        self.head = nn.Sequential(nn.Dropout(0.25), nn.Linear(2 * width, n_classes))
+
+    def forward(self, images: torch.Tensor, evidence: torch.Tensor, there: torch.Tensor) -> torch.Tensor:
+        return self.head(_mean_and_max(self.body(evidence), there))
+
+
+class _Attention(nn.Module):
+    """Every window votes, and how much its vote counts is learned for each class. Blind to the order of windows."""
+
+    def __init__(self, n_classes: int) -> None:
+        super().__init__()
+        self.vote, self.weight = nn.Linear(n_classes, n_classes), nn.Linear(n_classes, n_classes)
+
+    def forward(self, images: torch.Tensor, evidence: torch.Tensor, there: torch.Tensor) -> torch.Tensor:
+        x = evidence.transpose(1, 2)
+        weight = self.weight(x).masked_fill(~there[:, :, None], -torch.inf).softmax(1)
+        return (weight * self.vote(x)).sum(1)
+
+
+class _Recurrent(nn.Module):
+    """A small GRU in both directions, mean and maximum over time."""
+
+    def __init__(self, n_classes: int, width: int = 24) -> None:
+        super().__init__()
+        self.body = nn.GRU(n_classes, width, batch_first=True, bidirectional=True)
+        self.head = nn.Sequential(nn.Dropout(0.25), nn.Linear(4 * width, n_classes))
+
+    def forward(self, images: torch.Tensor, evidence: torch.Tensor, there: torch.Tensor) -> torch.Tensor:
+        return self.head(_mean_and_max(self.body(evidence.transpose(1, 2))[0].transpose(1, 2), there))
+
+
+class _Logistic(nn.Module):
+    """The dumb rival: logistic regression on mean, maximum and standard deviation over time. Blind to order."""
+
+    def __init__(self, n_classes: int) -> None:
+        super().__init__()
+        self.head = nn.Linear(3 * n_classes, n_classes)
+
+    def forward(self, images: torch.Tensor, evidence: torch.Tensor, there: torch.Tensor) -> torch.Tensor:
+        n = there.sum(1)[:, None]
+        mean = evidence.sum(2) / n
+        spread = ((evidence - mean[:, :, None]).square() * there[:, None]).sum(2) / n
+        return self.head(torch.cat([_mean_and_max(evidence, there), (spread + 1e-6).sqrt()], 1))
+
+
+MODELS = {
+    "cnn": _Picture,
+    "cnn_logits": partial(_Picture, reads_logits=True),
+    "conv1d": _Convolution,
+    "attention": _Attention,
+    "gru": _Recurrent,
+    "logistic": _Logistic,
+}
+
+
+class Stage2Model(nn.Module):
+    """Normalise, one of MODELS, float32.
+
+    Parameters
+    ----------
+    images : float32 (n, n_classes, columns), those it will be trained on: their mean and spread normalise
+
+    Raises
+    ------
+    ValueError
+        If there is no model of that kind, or images are not of the declared shape.
+    """
+
+    def __init__(self, stage2: Stage2, images: torch.Tensor | None = None) -> None:
+        super().__init__()
+        if stage2.kind not in MODELS:
+            raise ValueError(f"stage 2 has no model {stage2.kind!r}. There are: {', '.join(MODELS)}.")
+        self.stage2, n_classes = stage2, len(stage2.rows)
+        self.net = MODELS[stage2.kind](n_classes)
+        self.register_buffer("mean", torch.zeros(n_classes, 1))
+        self.register_buffer("std", torch.ones(n_classes, 1))
+        self.register_buffer("back", torch.from_numpy(np.argsort(stage2.rows)), persistent=False)
+        if images is not None:
+            there = self._checked(images)
+            logits = _logits(images).transpose(0, 1)[:, there]  # (n_classes, windows of all clips)
+            self.mean, self.std = logits.mean(1, keepdim=True), logits.std(1, keepdim=True) + 1e-3
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        there = self._checked(images)
+        evidence = (_logits(images) - self.mean) / self.std * there[:, None]
+        return self.net(images, evidence, there)[:, self.back]
+
+    def _checked(self, images: torch.Tensor) -> torch.Tensor:
+        """Which columns are windows, bool (n, columns)."""
+        expected = (len(self.stage2.rows), self.stage2.columns)
+        if images.ndim != 3 or tuple(images.shape[1:]) != expected:
+            raise ValueError(f"images {tuple(images.shape)}: expected (n, {expected[0]}, {expected[1]}).")
+        return images.amax(1) > 0
+
+
+def clip_scores(
+    model: Stage2Model, fnames: np.ndarray, start_s: np.ndarray, scores: np.ndarray, loss: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """What stage 2 says of clips, from the window scores of one stage-1 model.
+
+    Several stage-1 models: call it for each and average, since it was trained on scores of one (06 measures the
+    difference).
+
+    Parameters
+    ----------
+    fnames, start_s, scores : as `prediction_images.make` takes them
+    loss : that of the training, tells how logits become scores
+
+    Returns
+    -------
+    fnames (n_clips,) sorted, scores float64 (n_clips, n_classes)
+    """
+    rows = np.array(model.stage2.rows)
+    clips, images = prediction_images.make(fnames, start_s, scores, model.stage2.columns, rows)
+    model.eval()
+    with torch.inference_mode():
+        logits = model(torch.from_numpy(images)).numpy()
+    return clips, activate(logits, loss)
+
+
+def save(path: Path, model: Stage2Model, sidecar: dict) -> None:
+    """Write `path` (.safetensors) and, last, the .json beside it: `sidecar` and the settings of the model."""
+    save_weights(path, model, {**sidecar, "stage2": model.stage2.settings()})
+
+
+def load(path: Path) -> tuple[Stage2Model, dict]:
+    """The model of a weights file, and its sidecar.
+
+    Raises
+    ------
+    FileNotFoundError
+        If weights or sidecar are not there.
+    """
+    path = Path(path)
+    for file in (path, path.with_suffix(".json")):
+        if not file.is_file():
+            raise FileNotFoundError(f"{file} is not there: 06_stage2 writes it.")
+    sidecar = read_json(path.with_suffix(".json"))
+    told = sidecar["stage2"]
+    model = Stage2Model(Stage2(told["kind"], told["columns"], tuple(told["rows"])))
+    model.load_state_dict(safetensors.load_file(path))
+    return model.eval(), sidecar
+
+
+def _logits(images: torch.Tensor) -> torch.Tensor:
+    """What the window model gave before the logistic function, from scores times 255."""
+    scores = (images / prediction_images.WHITE).clamp(SMALLEST, 1 - SMALLEST)
+    return scores.log() - (-scores).log1p()
+
+
+def _mean_and_max(x: torch.Tensor, there: torch.Tensor) -> torch.Tensor:
+    """Over the columns that are windows: (n, channels, columns) -> (n, 2 channels)."""
+    there = there[:, None]
+    mean = (x * there).sum(2) / there.sum(2)
+    return torch.cat([mean, x.masked_fill(~there, -torch.inf).amax(2)], 1)

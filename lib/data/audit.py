@@ -1,0 +1,129 @@
+"""What is wrong with the clips of a data set, as far as names, headers and bytes can tell.
+
+Conventions
+-----------
+problems : DataFrame, a row a clip and finding: fname, subset, reason, usable (False: the clip is left out; True: it is
+           used, but look at it), sorted by subset and fname.
+Faults of the signal (NaN, silence, a compressed file cut short) show only when a clip is decoded. `lib.cache` decodes
+everything once and lists them in the same form; pass its list to `Dataset.without`.
+
+Used in: `datasets`; its tables are shown in 01_eda.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from lib.data import audio
+from lib.files import digest
+
+__all__ = ["COLUMNS", "inspect", "known_bad", "read", "table"]
+
+COLUMNS = ["fname", "subset", "reason", "usable"]
+N_THREADS = 8  # opening files waits for the disk, not for the processor
+KNOWN_BAD = dict.fromkeys(
+    ("f76181c4.wav", "77b925c2.wav", "6a1f682a.wav", "c7db12aa.wav", "7752cc8a.wav"), "known bad file: wrong label"
+) | {"1d44b0bd.wav": "known bad file: no signal"}  # curated clips of FSDKaggle2019; source: its competition forum
+
+
+def table(rows: Iterable[tuple]) -> pd.DataFrame:
+    """Findings (fname, subset, reason, usable) as a sorted table without repeats."""
+    found = pd.DataFrame(sorted(set(rows), key=lambda row: (row[1], row[0], row[2])), columns=COLUMNS)
+    return found.astype({"usable": bool})
+
+
+def read(path: Path) -> pd.DataFrame:
+    """Findings from a CSV file that holds them, as `table` gives them."""
+    found = pd.read_csv(path, dtype={"fname": str, "subset": str, "reason": str}, keep_default_na=False)
+    return found[COLUMNS].astype({"usable": bool})
+
+
+def known_bad(clips: pd.DataFrame) -> pd.DataFrame:
+    """The curated clips of FSDKaggle2019 that are known to be bad, as problems."""
+    bad = clips[clips["fname"].isin(list(KNOWN_BAD)) & (clips["subset"] == "curated")]
+    return table((fname, "curated", KNOWN_BAD[fname], False) for fname in bad["fname"])
+
+
+def inspect(clips: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Read every header, in parallel, and look for clips of the same bytes.
+
+    Parameters
+    ----------
+    clips : DataFrame with fname, path, subset, labels
+
+    Returns
+    -------
+    clips : the same rows with duration_s (s; NaN where unreadable) and sample_rate (Hz; 0 where unreadable)
+    problems : DataFrame. Left out: missing, empty, unreadable, truncated. Used: several channels, a rate that most
+        clips don't have. Of train clips of the same bytes the later name is left out, the noisy one if the other is
+        curated, and both if their labels differ inside a subset. A test clip stays, since its row must be scored.
+    """
+    with ThreadPoolExecutor(N_THREADS) as pool:
+        looks = pool.map(_look, clips["path"])
+        looks = list(tqdm(looks, total=len(clips), desc="reading headers", unit="clip", leave=False, delay=1))
+    headers, prints = zip(*looks, strict=True) if looks else ((), ())
+    good = [isinstance(header, audio.Header) for header in headers]
+    clips = clips.assign(
+        duration_s=[header.duration_s if ok else np.nan for header, ok in zip(headers, good, strict=True)],
+        sample_rate=[header.sample_rate if ok else 0 for header, ok in zip(headers, good, strict=True)],
+    )
+    rates = clips.loc[good, "sample_rate"].mode()
+    rows = []
+    for clip, header, ok in zip(clips.itertuples(), headers, good, strict=True):
+        if not ok:
+            rows.append((clip.fname, clip.subset, str(header), False))
+            continue
+        if header.n_channels != 1:
+            rows.append((clip.fname, clip.subset, f"{header.n_channels} channels: averaged to mono", True))
+        if header.sample_rate != rates[0]:
+            reason = f"{header.sample_rate} Hz, most clips have {rates[0]}: resampled"
+            rows.append((clip.fname, clip.subset, reason, True))
+    return clips, table([*rows, *_duplicates(clips[good], [key for key, ok in zip(prints, good, strict=True) if ok])])
+
+
+def _look(path: str) -> tuple[audio.Header | audio.AudioError, tuple[int, str]]:
+    """Header of a clip, or why there is none, and what tells it cheaply from others: its size and its first bytes."""
+    try:
+        n_bytes, head = audio.peek(path)
+        return audio.header(path), (n_bytes, digest(head))
+    except audio.AudioError as error:
+        return error, (0, "")
+
+
+def _duplicates(clips: pd.DataFrame, prints: list[tuple[int, str]]) -> Iterator[tuple]:
+    """Findings about clips of the same bytes; only those of equal size and equal start are read whole."""
+    alike = defaultdict(list)
+    for clip, key in zip(clips.itertuples(), prints, strict=True):
+        alike[key].append(clip)
+    same = defaultdict(list)
+    for key, candidates in alike.items():
+        for clip in candidates if len(candidates) > 1 else ():
+            try:
+                same[key, digest(audio.read_bytes(clip.path))].append(clip)
+            except audio.AudioError as error:
+                yield clip.fname, clip.subset, str(error), False
+    for copies in same.values():
+        if len(copies) > 1:
+            yield from _judged(sorted(copies, key=lambda clip: clip.fname))
+
+
+def _judged(copies: list) -> Iterator[tuple]:
+    """Findings about clips that all have the same bytes, sorted by fname."""
+    curated, noisy, test = ([c for c in copies if c.subset == subset] for subset in ("curated", "noisy", "test"))
+    for clip in noisy if curated else ():
+        yield clip.fname, clip.subset, f"same bytes as curated clip {curated[0].fname}", False
+    for clips in (curated, () if curated else noisy):
+        conflict = len({frozenset(clip.labels) for clip in clips}) > 1
+        for clip in clips if conflict else clips[1:]:
+            other = next(other for other in clips if other is not clip)
+            but = ", but other labels" if conflict else ""
+            yield clip.fname, clip.subset, f"same bytes as {clip.subset} clip {other.fname}{but}", False
+    for clip in test:
+        for other in [*curated, *noisy, *(other for other in test if other is not clip)][:1]:
+            leak = "" if other.subset == "test" else ": its score says nothing about unheard sound"
+            yield clip.fname, "test", f"same bytes as {other.subset} clip {other.fname}{leak}", True

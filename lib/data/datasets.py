@@ -1,0 +1,548 @@
+"""Four layouts of tagged audio -> one table of clips, and a list of what is wrong with them.
+
+Conventions
+-----------
+clips    : DataFrame, a row a usable clip, default index, in the order of the tables; columns
+           fname (str, as in the table, unique), path (str, "" without audio; see `lib.audio`),
+           subset ("curated" | "noisy" | "test"), labels (tuple of str, () where unknown),
+           group (str; never to be split), fold (Int64; published folds 0-based, else <NA>),
+           usage (str; "Public" | "Private" | ""), duration_s (s; NaN without audio), sample_rate (Hz; 0 without audio)
+problems : DataFrame, a row a clip and finding; see `lib.audit`. Nothing is left out in silence.
+layouts  : "kaggle", "zenodo" (FSDKaggle2019 as released), "esc50", "demo". A folder of audio may be a zip of the same
+           name. A clip that was converted to .wav, .ogg or .flac is found by its stem, and a name in either form of
+           Unicode (a Mac writes an accent as a letter of its own); `fname` stays as the table has it.
+Data folders may be read-only: nothing is written there.
+
+Used in: every notebook.
+"""
+
+import csv
+import difflib
+import os
+import re
+import unicodedata
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from lib.data import audit
+from lib.files import digest
+
+__all__ = ["RESERVED", "Dataset", "Labelled", "label_digests", "load", "load_test", "targets", "with_audio"]
+
+RESERVED = ("fname", "group", "fold", "labels", "model", "variant", "seed")  # beside the classes, in tables of scores
+
+
+class _Part(NamedTuple):
+    """Where a subset lies: its table, its audio (folder, or zip of that name), the columns that its table must have."""
+
+    table: str
+    audio: str
+    columns: tuple[str, ...]  # the first holds the clip's name
+
+
+_KAGGLE = {  # the first subset that names a clip keeps it
+    "curated": _Part("train_curated.csv", "train_curated", ("fname", "labels")),
+    "noisy": _Part("train_noisy.csv", "train_noisy", ("fname", "labels")),
+    "test": _Part("sample_submission.csv", "test", ("fname",)),
+}
+_ZENODO = {
+    "curated": _Part("train_curated_post_competition.csv", "FSDKaggle2019.audio_train_curated", ("fname", "labels")),
+    "noisy": _Part("train_noisy_post_competition.csv", "FSDKaggle2019.audio_train_noisy", ("fname", "labels")),
+    "test": _Part("test_post_competition.csv", "FSDKaggle2019.audio_test", ("fname", "labels", "usage")),
+}
+_ESC50 = {"curated": _Part("meta/esc50.csv", "audio", ("filename", "category", "fold", "target", "esc10", "src_file"))}
+_LAYOUTS = {  # layout: (the files that it is recognised by, its subsets); the first that fits
+    "demo": (("demo.json", "train_curated.csv", "sample_submission.csv"), _KAGGLE),
+    "kaggle": (("train_curated.csv", "sample_submission.csv"), _KAGGLE),
+    "zenodo": (("train_curated_post_competition.csv", "vocabulary.csv"), _ZENODO),
+    "esc50": (("meta/esc50.csv",), _ESC50),
+}
+_META = "FSDKaggle2019.meta"  # Zenodo's tables lie here, or in the root
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """A data set as loaded; see the module's conventions.
+
+    Attributes
+    ----------
+    layout : "kaggle", "zenodo", "esc50" or "demo"
+    root : the folder it was loaded from
+    classes : names in submission order
+    clips, problems : DataFrames
+    """
+
+    layout: str
+    root: Path
+    classes: tuple[str, ...]
+    clips: pd.DataFrame
+    problems: pd.DataFrame
+
+    def without(self, problems: pd.DataFrame, *, strict: bool = False) -> "Dataset":
+        """The same set with these findings listed too, and without the clips that they call unusable.
+
+        Made for `Cache.problems`: what only decoding shows (NaN, silence, a compressed file cut short). With `strict`,
+        raises ValueError as `load` does.
+        """
+        rows = [row for part in (self.problems, problems) for row in part[audit.COLUMNS].itertuples(False, None)]
+        lost = {(fname, subset) for fname, subset, _, usable in rows if not usable}
+        kept = [key not in lost for key in zip(self.clips["fname"], self.clips["subset"], strict=True)]
+        clips = self.clips[np.array(kept, dtype=bool)].reset_index(drop=True)
+        data = replace(self, clips=clips, problems=audit.table(rows))
+        if strict:
+            _check_enough(data, strict)
+        return data
+
+
+def load(root: str | Path, *, with_audio: bool = True, strict: bool = False, esc10_only: bool = False) -> Dataset:
+    """Recognise a data set by its files, read its tables, find its audio, and audit its clips.
+
+    Faults that only decoding shows are found later by `lib.cache`, which decodes everything once: `Dataset.without`.
+
+    Parameters
+    ----------
+    root : folder of the data set
+    with_audio : False reads the tables only, for label statistics and folds
+    strict : True raises on clips that can't be used, instead of leaving them out and listing them. The known bad files
+        of FSDKaggle2019 don't count: no download repairs them.
+    esc10_only : of ESC-50, only the clips of ESC-10
+
+    Raises
+    ------
+    FileNotFoundError
+        No such folder, or no audio beside the tables.
+    ValueError
+        Unknown layout, a table without the needed columns, an archive cut short, a contradictory vocabulary, no usable
+        clip; with `strict`, any clip that can't be used.
+    """
+    root = Path(root).expanduser()
+    layout, base = _recognised(root)
+    if esc10_only and layout != "esc50":
+        raise ValueError(f"esc10_only=True, but {root} is {layout!r} and not 'esc50'. Set esc10_only=False.")
+    found: list[tuple] = []  # every step below lists what it finds; what isn't usable is left out once, at the end
+    files = _audio_files(root, layout, found) if with_audio else None
+    clips, classes = _read_tables(base, layout, esc10_only, found)
+    groups = _groups(root, base, layout, clips, found)
+    for fname, clip in clips.items():
+        clip["group"] = groups.get(fname, clip["group"])
+        if files is not None:
+            clip["path"] = _located(fname, files[clip["subset"]])
+            if not clip["path"]:
+                part = _LAYOUTS[layout][1][clip["subset"]]
+                reason = "missing" if files[clip["subset"]] else f"missing: neither {part.audio}/ nor {part.audio}.zip"
+                found.append((fname, clip["subset"], reason, False))
+    columns = ["fname", "path", "subset", "labels", "group", "fold", "usage"]
+    frame = pd.DataFrame(list(clips.values()), columns=columns).astype({"fold": "Int64"})
+    frame = frame.assign(duration_s=np.nan, sample_rate=0)
+    data = Dataset(layout, root, classes, frame, audit.table(())).without(audit.table(found))
+    if layout in ("kaggle", "zenodo"):
+        data = data.without(audit.known_bad(data.clips))
+    if with_audio:
+        inspected, problems = audit.inspect(data.clips)
+        data = replace(data, clips=inspected).without(problems)
+    _check_enough(data, strict)
+    return data
+
+
+def load_test(root: str | Path) -> Dataset:
+    """The clips that a submission must score: a row for each row of its table, in that order, whatever lies there.
+
+    Nothing is left out and no header is read: a clip that can't be found has the path "". `problems` lists labels that
+    can't be used: those clips count as not labelled.
+
+    Parameters
+    ----------
+    root : folder with sample_submission.csv and test/ or test.zip; or FSDKaggle2019 as released on Zenodo
+
+    Returns
+    -------
+    Dataset whose classes are the columns of the table, in their order. Labels and usage are known in Zenodo's layout,
+    where Zenodo's tables lie beside Kaggle's, and in the demo set; else they are () and "".
+
+    Raises
+    ------
+    FileNotFoundError
+        No such table, or no audio of test clips at all.
+    ValueError
+        A table without rows, whose first column is not fname, with a row without a name or a class twice; an archive
+        cut short.
+    """
+    root = Path(root).expanduser()
+    kaggle, zenodo = _KAGGLE["test"], _ZENODO["test"]
+    released = next((base for base in (root / _META, root) if (base / zenodo.table).is_file()), None)
+    found: list[tuple] = []
+    labels, usage = _released(released / zenodo.table, found) if released else ({}, {})
+    if (root / kaggle.table).is_file():
+        layout, part = ("demo" if (root / "demo.json").is_file() else "kaggle"), kaggle
+        header, *rows = [row for row in csv.reader(_lines(root / kaggle.table)) if any(row)] or [[]]
+        if [name.strip() for name in header[:1]] != ["fname"] or not rows:
+            raise ValueError(f"{root / kaggle.table}: {len(rows)} rows, first column {header[:1]}; expected fname.")
+        classes = _in_order(enumerate(name.strip() for name in header[1:]), root / kaggle.table)
+        fnames = [row[0].strip() for row in rows]
+        if "" in fnames:
+            raise ValueError(f"{root / kaggle.table}: row {fnames.index('') + 1} names no clip. Repair the table.")
+        if layout == "demo":
+            labels, _ = _released(root / "truth" / "labels.csv", [])
+    elif released:
+        layout, part, fnames = "zenodo", zenodo, list(labels)
+        classes = _vocabulary(released / "vocabulary.csv")
+    else:
+        raise FileNotFoundError(f"{root} has neither {kaggle.table} nor {zenodo.table}. Set data_dir to their folder.")
+    for fname, names in labels.items():
+        if unknown := [name for name in names if name not in classes]:
+            near = _nearest(unknown[0], classes)
+            found.append((fname, "test", f"{near}: it counts as not labelled", True))
+            labels[fname] = ()
+    files = _files(root, part, "test", [])
+    if not files:
+        raise FileNotFoundError(f"{root}: no audio of test clips. Looked for {part.audio}/ and {part.audio}.zip.")
+    clips = pd.DataFrame({"fname": fnames, "path": [_located(fname, files) for fname in fnames], "subset": "test"})
+    clips["labels"] = [labels.get(fname, ()) for fname in fnames]
+    clips["usage"] = [usage.get(fname, "") for fname in fnames]
+    return Dataset(layout, root, classes, clips, audit.table(found))
+
+
+def label_digests(clips: pd.DataFrame, classes: Iterable[str]) -> dict[str, str]:
+    """subset -> digest of the names and labels of its clips (fname, subset, labels), whatever their order."""
+    ordered = clips.sort_values("fname")
+    return {
+        subset: digest(list(classes), rows["fname"].tolist(), [sorted(labels) for labels in rows["labels"]])
+        for subset, rows in ordered.groupby("subset", sort=True)
+    }
+
+
+def with_audio(root: str | Path) -> frozenset[str]:
+    """Subsets that have a folder or archive of audio beside their table; raises as `load` does on other folders."""
+    root = Path(root).expanduser()
+    layout, base = _recognised(root)
+    parts = {subset: part for subset, part in _LAYOUTS[layout][1].items() if (base / part.table).is_file()}
+    archives = {subset for subset, part in parts.items() if (root / f"{part.audio}.zip").is_file()}
+    return frozenset(archives | {subset for subset, part in parts.items() if any((root / part.audio).glob("*.*"))})
+
+
+class Labelled:
+    """What holds `clips` (labels, group) and `classes`: their targets and groups."""
+
+    clips: pd.DataFrame
+    classes: Iterable[str]
+
+    @property
+    def targets(self) -> np.ndarray:
+        """0/1 float32 (n_clips, n_classes)"""
+        return targets(self.clips, self.classes)
+
+    @property
+    def groups(self) -> np.ndarray:
+        return self.clips["group"].to_numpy(str)
+
+
+def targets(clips: pd.DataFrame, classes: tuple[str, ...]) -> np.ndarray:
+    """Labels as float32 (n_clips, n_classes) of 0 and 1, columns in the order of `classes`.
+
+    Raises
+    ------
+    ValueError
+        A label that is none of `classes`.
+    """
+    column = {name: position for position, name in enumerate(classes)}
+    names = [label for labels in clips["labels"] for label in labels]
+    if unknown := sorted(set(names) - set(column)):
+        raise ValueError(f"labels {unknown[:5]}: not among {len(classes)} classes. Pass those of the same Dataset.")
+    result = np.zeros((len(clips), len(classes)), dtype=np.float32)
+    rows = np.repeat(np.arange(len(clips)), np.array([len(labels) for labels in clips["labels"]], dtype=int))
+    result[rows, np.array([column[name] for name in names], dtype=int)] = 1
+    return result
+
+
+def _recognised(root: Path) -> tuple[str, Path]:
+    """Layout of a folder, and where its tables lie."""
+    if not root.is_dir():
+        raise FileNotFoundError(f"{root}: no such folder. Set data_dir to the folder of the tables, or to demo.")
+    if fits := _fits(root):
+        return fits
+    looked_for = "; ".join(f"{layout}: {', '.join(markers)}" for layout, (markers, _) in _LAYOUTS.items())
+    entries = sorted(root.iterdir())
+    inside = [str(entry) for entry in entries if entry.is_dir() and _fits(entry)]
+    hint = f"Did you mean {inside[0]}?" if inside else "Give the folder that holds the tables."
+    names = [entry.name for entry in entries[:10]] or "nothing"
+    raise ValueError(f"{root}: no known layout. Looked for {looked_for}. Found {names}. {hint}")
+
+
+def _fits(root: Path) -> tuple[str, Path] | None:
+    for layout, (markers, _) in _LAYOUTS.items():
+        for base in (root, root / _META):
+            if all((base / marker).is_file() for marker in markers):
+                return layout, base
+    return None
+
+
+def _audio_files(root: Path, layout: str, found: list[tuple]) -> dict[str, dict[str, str]]:
+    """Of each subset: base name of every file of audio -> its path, for `lib.audio`."""
+    parts, files = _LAYOUTS[layout][1], {}
+    for subset, part in parts.items():
+        files[subset] = _files(root, part, subset, found)
+    if not any(files.values()):
+        looked_for = ", ".join(f"{part.audio}/ or {part.audio}.zip" for part in parts.values())
+        raise FileNotFoundError(
+            f"{root}: has tables ({layout}), but no audio. Looked for {looked_for}. "
+            "Put the audio there, or load with with_audio=False for the tables only."
+        )
+    return files
+
+
+def _files(root: Path, part: _Part, subset: str, found: list[tuple]) -> dict[str, str]:
+    """Base name of every file of audio of one subset, as it is and made `_plain` -> its path."""
+    folder, archive = root / part.audio, root / f"{part.audio}.zip"
+    files = {e.name: e.path for e in os.scandir(folder) if e.name[0] != "."} if folder.is_dir() else {}
+    if archive.is_file():  # what a folder lacks may be in the archive that it was unpacked from
+        try:
+            files = _members(archive, subset, [] if files else found) | files
+        except ValueError:
+            if not files:
+                raise
+    return {_plain(name): path for name, path in files.items()} | files
+
+
+def _released(path: Path, found: list[tuple]) -> tuple[dict[str, tuple[str, ...]], dict[str, str]]:
+    """Labels and usage of test clips by fname, from a table that tells them; a malformed row has none."""
+    _, rows, malformed = _read_table(path, ("fname",), lambda row: row)
+    found += [(fname, "test", reason, True) for fname, reason in malformed]
+    labels = {fname: () for fname, _ in malformed if "," not in fname}
+    labels |= {row["fname"]: _labels(row.get("labels", "")) for row in rows}
+    return labels, {row["fname"]: row.get("usage", "").capitalize() for row in rows}
+
+
+def _members(archive: Path, subset: str, found: list[tuple]) -> dict[str, str]:
+    """Base name of every member of an archive -> its path; members that point outside are ignored and listed."""
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            names = [name for name in opened.namelist() if not name.endswith("/")]
+    except (zipfile.BadZipFile, OSError) as error:
+        split = archive.with_suffix(".z01").exists()
+        remedy = "It is the end of a split archive: unpack that (7z x)." if split else "Download it again."
+        raise ValueError(f"{archive}: not a whole zip archive ({error}). {remedy}") from error
+    files: dict[str, str] = {}
+    for name in names:
+        folders = re.split(r"[/\\]", name)
+        fname = folders[-1]
+        if folders[0] == "__MACOSX":
+            continue  # what macOS adds to an archive: no audio
+        if not folders[0] or ".." in folders or ":" in folders[0]:
+            found.append((name, subset, f"member of {archive.name} that points outside: ignored", False))
+        elif fname in files:
+            found.append((fname, subset, f"several times in {archive.name}: the first is used", True))
+        else:
+            files[fname] = f"{archive}!{name}"
+    return files
+
+
+def _plain(name: str) -> str:
+    """A name in lower case and composed form: a Mac unpacks "é" as "e" and an accent, where tables have one letter."""
+    return unicodedata.normalize("NFC", name.lower())
+
+
+def _located(fname: str, files: dict[str, str]) -> str:
+    """Path of a clip, or of the same clip in another format; "" if there is none.
+
+    A name may lack its ending and still hold a dot: `a_30.000` is a_30.000.wav, and never a_30.wav, another clip.
+    """
+    stem, _, ending = fname.rpartition(".")
+    stems = [fname] if not stem or ending.isdecimal() else [fname, stem]
+    names = (fname, *(f"{name}.{kind}" for name in stems for kind in ("wav", "ogg", "flac")))
+    return next((files[name] for name in (*names, *map(_plain, names)) if name in files), "")
+
+
+def _read_tables(base: Path, layout: str, esc10_only: bool, found: list[tuple]) -> tuple[dict[str, dict], tuple]:
+    """Clips by fname (those that are listed as unusable too), and the names of the classes in order."""
+    clips: dict[str, dict] = {}
+    for subset, part in _LAYOUTS[layout][1].items():
+        if not (base / part.table).is_file():
+            continue  # the noisy and the released test table are optional
+        header, rows, malformed = _read_table(base / part.table, part.columns, _clip)
+        found += [(fname, subset, reason, False) for fname, reason in malformed]
+        for row in rows:
+            if esc10_only and not row["esc10"]:
+                continue
+            first = clips.get(row["fname"])
+            if first is None:
+                clips[row["fname"]] = row | {"subset": subset}
+            elif first["subset"] != subset:
+                found.append((row["fname"], subset, f"a {first['subset']} clip has the same name", False))
+            elif set(first["labels"]) != set(row["labels"]):
+                found.append((row["fname"], subset, "rows with different labels", False))
+            else:
+                found.append((row["fname"], subset, "row repeated: one is used", True))
+    if layout == "esc50":
+        published = _check_published(clips, base / part.table, malformed)
+        lost = [fname for fname in clips if fname not in published]
+        found += [(fname, "curated", "malformed row: published folds are counted from 1", False) for fname in lost]
+        clips = published
+        classes = _in_order({(clip["target"], clip["labels"][0]) for clip in clips.values()}, base / "meta/esc50.csv")
+    elif layout == "zenodo":
+        classes = _vocabulary(base / "vocabulary.csv")
+    else:
+        classes = _in_order(enumerate(name for name in header if name != "fname"), base / "sample_submission.csv")
+    if odd := [name for name in classes if "," in name or name in RESERVED]:
+        raise ValueError(
+            f"{base}: classes {odd} can't be told from two labels, or from a column of tables of scores. Rename them: "
+            f"no comma, and none of {', '.join(RESERVED)}."
+        )
+    unknown = {label for clip in clips.values() for label in clip["labels"]} - set(classes)
+    nearest = {label: _nearest(label, classes) for label in unknown}
+    for fname, clip in clips.items():
+        for label in unknown.intersection(clip["labels"]):
+            found.append((fname, clip["subset"], nearest[label], False))
+    return clips, classes
+
+
+def _clip(row: dict[str, str]) -> dict[str, Any]:
+    """A clip from a row of any layout's table. Raises ValueError where the row makes no sense."""
+    fname = row.get("filename") or row["fname"]
+    if re.search(r"[/\\]|\.\.", fname):
+        raise ValueError("the name points outside the folder of audio")
+    text = row.get("category") or row.get("labels", "")
+    labels = (text,) if row.get("category") else _labels(text)
+    if text and not labels:
+        raise ValueError("no labels")
+    clip = {"fname": fname, "path": "", "labels": labels, "group": _group(row) or fname, "fold": pd.NA}
+    if "filename" in row:
+        clip |= {"fold": _whole(row["fold"]) - 1, "target": _whole(row["target"])}
+        clip["esc10"] = row["esc10"].lower() == "true"
+    return clip | {"usage": row.get("usage", "")}
+
+
+def _labels(text: str) -> tuple[str, ...]:
+    """Names joined by commas, each once."""
+    return tuple(dict.fromkeys(label.strip() for label in text.split(",") if label.strip()))
+
+
+def _whole(text: str) -> int:
+    """A whole number, also as "1.0"."""
+    return int(text.removesuffix(".0"))
+
+
+def _nearest(label: str, classes: Iterable[str]) -> str:
+    """That a label is none of the classes, in words."""
+    nearest = difflib.get_close_matches(label, classes, n=1, cutoff=0)[0]
+    return f"label {label!r} is outside the vocabulary (nearest: {nearest!r})"
+
+
+def _check_published(clips: dict[str, dict], path: Path, malformed: list[tuple[str, str]]) -> dict[str, dict]:
+    """The clips of ESC-50's table without those whose fold, -1 here, is no published one.
+
+    Raises
+    ------
+    ValueError
+        No row made sense, or the whole table counts its folds from 0.
+    """
+    if not clips:
+        raise ValueError(f"{path}: no row makes sense: {'; '.join(why for _, why in malformed[:3]) or 'it is empty'}.")
+    n = Counter(clip["fold"] for clip in clips.values())
+    if n[-1] * 2 * len(n) > len(clips) and sorted(n) == list(range(-1, len(n) - 1)):
+        raise ValueError(f"{path}: folds are {sorted(f + 1 for f in n)}, but published ones are counted from 1. Add 1.")
+    return {fname: clip for fname, clip in clips.items() if clip["fold"] >= 0}
+
+
+def _group(row: dict[str, str]) -> str:
+    """What a clip shares with clips that resemble it: its recording, Freesound sound or Flickr user; else ""."""
+    if user := re.search(r"/videos/([^/]+)/", row.get("flickr_video_URL", "")):
+        return f"flickr:{user[1]}"
+    for column, source in (("freesound_id", "freesound"), ("src_file", "esc")):
+        if row.get(column):
+            return f"{source}:{row[column]}"
+    return ""
+
+
+def _groups(root: Path, base: Path, layout: str, clips: dict[str, dict], found: list[tuple]) -> dict[str, str]:
+    """Groups that replace those of the tables, by fname: of Zenodo's tables beside Kaggle's, then of groups.csv."""
+    tables = [place / part.table for place in (root / _META, root) for part in _ZENODO.values()]
+    groups: dict[str, str] = {}
+    for path in filter(Path.is_file, tables if layout in ("kaggle", "demo") else ()):
+        _, rows, malformed = _read_table(path, ("fname",), lambda row: (row["fname"], _group(row)))
+        groups |= {fname: group for fname, group in rows if group}
+        found += [(fname, "", reason, True) for fname, reason in malformed]
+    beside = {base} | {(base / part.table).parent for part in _LAYOUTS[layout][1].values()}  # ESC-50's lie in meta/
+    paths = [place / "groups.csv" for place in sorted(beside) if (place / "groups.csv").is_file()]
+    if len(paths) > 1:
+        raise ValueError(f"{' and '.join(map(str, paths))}: two tables of groups. Keep one.")
+    for path in paths:
+        _, rows, malformed = _read_table(path, ("fname", "group"), lambda row: (row["fname"], row["group"]))
+        found += [(fname, "", reason, True) for fname, reason in malformed]
+        if twice := [fname for fname, n in Counter(fname for fname, _ in set(rows)).items() if n > 1]:
+            raise ValueError(f"{path}: {twice[:5]} have two groups. Keep one row a clip.")
+        if not clips.keys() & dict(rows).keys():
+            raise ValueError(f"{path}: names none of the {len(clips)} clips. Write fname as the other tables do.")
+        groups |= dict(rows)
+        mine = {fname for fname, clip in clips.items() if clip["subset"] != "test"}
+        if left := len(mine - dict(rows).keys()):
+            reason = f"lacks {left} of {len(mine)} clips: their groups are those of the tables"
+            found.append((path.name, "", reason, True))
+    return groups
+
+
+def _vocabulary(path: Path) -> tuple[str, ...]:
+    """Classes of Zenodo's vocabulary.csv: index,name without a header."""
+    try:
+        numbered = {(int(index), name.strip()) for index, name in csv.reader(filter(str.strip, _lines(path)))}
+    except (ValueError, csv.Error) as error:
+        raise ValueError(f"{path}: expected rows of index,name and no header ({error}). Download it again.") from error
+    return _in_order(numbered, path)
+
+
+def _in_order(numbered: Iterable[tuple[int, str]], path: Path) -> tuple[str, ...]:
+    """Names in the order of their numbers; each number and each name once."""
+    numbered = sorted(numbered)
+    faults = [x for x, n in Counter(x for pair in numbered for x in pair).items() if n > 1 or x == ""]
+    if faults or not numbered:
+        raise ValueError(f"{path}: a vocabulary with {faults or 'nothing'} twice or empty. Name every class once.")
+    return tuple(name for _, name in numbered)
+
+
+def _lines(path: Path) -> list[str]:
+    """Lines of a text file, with or without BOM and CR; bytes that are no UTF-8 become lone surrogates."""
+    text = path.read_bytes().decode("utf-8-sig", "surrogateescape")
+    return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+
+
+def _read_table(path: Path, columns: tuple[str, ...], parse: Callable) -> tuple[list[str], list, list[tuple[str, str]]]:
+    """Header, parsed rows, and (name, reason) of the malformed rows of a CSV file; `columns` may not be empty.
+
+    Every line is read on its own, so that an unclosed quote spoils one row and not the rest of the table.
+    """
+    lines = [(number, line) for number, line in enumerate(_lines(path), 1) if line.strip()]
+    header = [name.strip() for name in next(csv.reader([lines[0][1] if lines else ""]), [])]
+    if missing := [name for name in columns if name not in header]:
+        raise ValueError(f"{path}: has columns {header[:8]}, lacks {missing}. Save it as CSV with commas, in UTF-8.")
+    rows, malformed = [], []
+    for number, line in lines[1:]:
+        try:
+            fields = [field.strip() for field in next(csv.reader([line], strict=True))]
+            row = dict(zip(header, fields, strict=False))
+            if len(fields) != len(header):
+                raise ValueError(f"{len(fields)} fields, expected {len(header)}")
+            if empty := [name for name in columns if not row[name]]:
+                raise ValueError(f"no {' and no '.join(empty)}")
+            if re.search("[\udc80-\udcff]", line):
+                raise ValueError("bytes that are no UTF-8")
+            rows.append(parse(row))
+        except (ValueError, csv.Error) as error:
+            name = line.split(",")[0].strip(' "').encode("utf-8", "backslashreplace").decode()
+            where = f"{path.name}, line {number}"
+            malformed.append((name or where, f"malformed row ({where}): {error}"))
+    return header, rows, malformed
+
+
+def _check_enough(data: Dataset, strict: bool) -> None:
+    """Refuse a set without a usable clip and, if `strict`, one with any unusable clip."""
+    lost = data.problems[~data.problems["usable"] & ~data.problems["reason"].str.startswith("known bad")]
+    if data.clips.empty or (strict and len(lost)):
+        first = "; ".join(f"{row.fname} ({row.subset}): {row.reason}" for row in lost.head(10).itertuples())
+        remedy = "Repair or download them again" + (", or load with strict=False." if len(data.clips) else ".")
+        raise ValueError(f"{data.root}: {len(lost)} clips can't be used, {len(data.clips)} can: {first}. {remedy}")

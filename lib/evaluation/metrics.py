@@ -1,0 +1,607 @@
+"""Scores of rankings of tags: lwlrap, top-1 hit rate, and what may be said about differences.
+
+lwlrap (label-weighted label-ranking average precision) ranks all classes of a clip by score, reads the precision at the
+rank of each true class, and averages over all true (clip, class) pairs. The mean of lwlrap over batches or folds is
+another number: pool the rows, then call once.
+
+Conventions
+-----------
+* Truth first: `targets` (n, n_classes) of exactly 0 or 1, `scores` (n, n_classes) of any scale, higher is likelier.
+  Use logits or float64 probabilities: saturated float16 sigmoids are ties.
+* Ties get the worst rank, as in scikit-learn: a tie never helps. (The contest's own code let the later column win.)
+* Rows without a label are dropped; `n` counts the rows with one. All rates lie in [0, 1].
+* `groups` (n,) names what is never split: a group is resampled whole, because its clips resemble each other.
+* `bootstrap` and `compare` also take scores (n_seeds, n, n_classes) of the same clips: the value is the seeds' mean;
+  or (n_seeds, n_members, n, n_classes), where a seed's value is the mean over its members: they are no further seeds.
+
+Used in: every notebook that states a score.
+"""
+
+from collections.abc import Mapping
+from functools import lru_cache
+from statistics import NormalDist
+
+import numpy as np
+import pandas as pd
+
+from lib.evaluation import folds
+
+__all__ = [
+    "AGAINST",
+    "SCORES",
+    "bootstrap",
+    "clip_losses",
+    "compare",
+    "compare_all",
+    "compare_classes",
+    "compare_each",
+    "confusions",
+    "expected_best",
+    "fresh",
+    "gap",
+    "hit_rate",
+    "holm",
+    "lwlrap",
+    "per_class_lwlrap",
+    "prior_by_fold",
+    "prior_scores",
+    "ratio",
+    "says",
+    "says_fresh",
+    "score_all",
+    "spread",
+    "validate",
+]
+
+SCORES = ["lwlrap", "lwlrap_low", "lwlrap_high", "hit_rate", "hit_rate_low", "hit_rate_high"]  # what `bootstrap` gives
+AGAINST = " against "  # in the name of a row that compares two others than the base
+CHUNK = 2**22  # numbers handled at once: 700,000 windows x 80 classes stay within some 100 MB of temporaries
+NORMAL = NormalDist()
+POWER = 0.8  # a difference that is as large as the smallest one is found in 80 of 100 studies
+
+
+def validate(targets: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Check truth and scores, leave out the rows without a label: truth (bool), scores, which rows were kept (bool, n).
+
+    Raises
+    ------
+    ValueError
+        Not two-dimensional, shapes differ, soft targets, NaN or infinite scores, no label at all.
+    """
+    targets, scores = np.asarray(targets), np.asarray(scores)
+    if targets.ndim != 2 or targets.shape != scores.shape:
+        raise ValueError(
+            f"targets {targets.shape} and scores {scores.shape} must both be (n_clips, n_classes). "
+            "Give one row a clip and one column a class, truth first."
+        )
+    truth = targets == 1
+    soft = ~(truth | (targets == 0))
+    if soft.any():
+        raise ValueError(
+            f"targets hold {targets[soft][0]}, expected only 0 and 1. Mixup and label smoothing make soft targets, "
+            "for which lwlrap means nothing: score against the labels as they were before."
+        )
+    bad = ~np.isfinite(scores)
+    if bad.any():
+        row, column = np.argwhere(bad)[0]
+        raise ValueError(
+            f"scores hold {bad.sum()} NaN or infinite values, the first at row {row}, column {column}: they can't be "
+            "ranked. Find where they come from (a training that diverged, the logarithm of zero)."
+        )
+    labelled = truth.any(1)
+    if not labelled.any():
+        raise ValueError(f"none of the {len(truth)} rows has a label: nothing to score. Pass clips with known labels.")
+    return (truth, scores, labelled) if labelled.all() else (truth[labelled], scores[labelled], labelled)
+
+
+def lwlrap(targets: np.ndarray, scores: np.ndarray) -> float:
+    """Label-weighted label-ranking average precision, in (0, 1]; raises as `validate`.
+
+    Source: Fonseca et al. 2019, "Audio tagging with noisy labels and minimal supervision" (DCASE 2019 task 2).
+    """
+    truth, scores, _ = validate(targets, scores)
+    return float(_precisions(truth, scores)[2].mean())
+
+
+def per_class_lwlrap(targets: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean precision and weight of each class, two float64 arrays (n_classes,); raises as `validate`.
+
+    The precision is nan where a class never occurs; the weight is the class's share of all labels, so that
+    `np.nansum(per_class * weight)` is lwlrap.
+    """
+    truth, scores, _ = validate(targets, scores)
+    _, columns, precision = _precisions(truth, scores)
+    n_labels = truth.sum(0)
+    per_class = np.full(len(n_labels), np.nan)
+    np.divide(np.bincount(columns, precision, len(n_labels)), n_labels, out=per_class, where=n_labels > 0)
+    return per_class, n_labels / n_labels.sum()
+
+
+def hit_rate(targets: np.ndarray, scores: np.ndarray) -> float:
+    """Top-1 hit rate: share of clips whose best class is among the labels, in [0, 1]; raises as `validate`.
+
+    Where classes tie for the best, all of them must be labels: the worst rank again.
+    """
+    truth, scores, _ = validate(targets, scores)
+    return float(_hits(truth, scores).mean())
+
+
+def confusions(targets: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """How often the best class that is no label of a clip outranks (or ties with) a label of it; raises as `validate`.
+
+    Returns
+    -------
+    int (n_classes, n_classes): row the label, column the class that was taken for it
+    """
+    truth, scores, _ = validate(targets, scores)
+    wrong = np.where(truth, -np.inf, scores)
+    rival = wrong.argmax(1)
+    rows, columns = (truth & (wrong.max(1, keepdims=True) >= scores)).nonzero()
+    counts = np.zeros((truth.shape[1],) * 2, int)
+    np.add.at(counts, (columns, rival[rows]), 1)
+    return counts
+
+
+def clip_losses(targets: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """How surprising a clip's labels are: the mean of -log(score) over them, nats, float64 (n,); nan without a label.
+
+    `scores` in [0, 1]. Only labels count, since what is not labelled may be there all the same.
+    """
+    surprise = -np.log(np.clip(np.asarray(scores, float), 1e-12, 1)) * (np.asarray(targets) == 1)
+    n_labels = (np.asarray(targets) == 1).sum(1)
+    return np.divide(surprise.sum(1), n_labels, out=np.full(len(surprise), np.nan), where=n_labels > 0)
+
+
+def bootstrap(
+    targets: np.ndarray, scores: np.ndarray, groups: np.ndarray, *, n_resamples: int = 2000, seed: int = 0
+) -> dict[str, float | int]:
+    """lwlrap, lwlrap_low, lwlrap_high, hit_rate, hit_rate_low, hit_rate_high (95 % intervals) and n, for `result.json`.
+
+    Percentile bootstrap: as many groups are drawn, with replacement, as there are. Several seeds are drawn as well, the
+    same for all groups of a resample, and one fewer than there are: n draws of n would understate the spread between
+    few seeds. Chance that belongs to one seed and one group together counts more than once, so that intervals over
+    seeds rather err on the wide side (simulated, 2 to 5 seeds: they held the truth in 90 to 99 % of cases).
+    Under about 20 groups they are too narrow. One group alone (a fold may be one) has none: its limits are NaN. Raises
+    ValueError as `validate`.
+
+    Source: Rao and Wu 1988 (n - 1 draws); Owen 2007, "The pigeonhole bootstrap" (crossed draws).
+    """
+    sums, n = _group_sums(targets, [scores], groups)
+    values, resampled = _rates(sums, n_resamples, seed)
+    return _intervals("", values[0], resampled[:, 0]) | {"n": n}
+
+
+def fresh(
+    targets: np.ndarray, scores: np.ndarray, groups: np.ndarray, fold: np.ndarray, developed_on: list[int]
+) -> dict[str, float | int]:
+    """`bootstrap` on the folds that a recipe was not developed on, fresh_lwlrap ... fresh_n; raises as that.
+
+    Nothing where all clips are of such folds; fresh_n alone, which is 0, where none is.
+
+    Parameters
+    ----------
+    scores : as in `bootstrap`
+    fold : (n,), the fold of each clip
+    developed_on : folds whose scores were seen while the recipe was made
+    """
+    new = ~np.isin(fold, developed_on)
+    if new.all() or not new.any():
+        return {} if new.all() else {"fresh_n": 0}
+    found = bootstrap(np.asarray(targets)[new], np.asarray(scores)[..., new, :], np.asarray(groups)[new])
+    return {f"fresh_{key}": value for key, value in found.items()}
+
+
+def says(found: dict[str, float], name: str) -> str:
+    """A metric and its interval in words, from what `bootstrap` found."""
+    low, high = found[f"{name}_low"], found[f"{name}_high"]
+    interval = "one group of clips: no interval" if np.isnan(low) else f"95 % interval {low:.3f} to {high:.3f}"
+    return f"{found[name]:.3f} ({interval})"
+
+
+def says_fresh(found: dict[str, float]) -> str:
+    """What `fresh` found, as a sentence; nothing where it found nothing."""
+    if "fresh_n" not in found:
+        return ""
+    if not found["fresh_n"]:
+        return " The recipe was developed on all of these folds."
+    return (
+        f" On the {found['fresh_n']} clips of folds that the recipe was not developed on, lwlrap is "
+        f"{says(found, 'fresh_lwlrap')} and the top-1 hit rate {says(found, 'fresh_hit_rate')}."
+    )
+
+
+def compare(
+    targets: np.ndarray,
+    base: np.ndarray,
+    other: np.ndarray,
+    groups: np.ndarray,
+    *,
+    n_resamples: int = 2000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> dict[str, float | int | str]:
+    """Is `other` better than `base`? Paired: both are read on the same resamples, drawn as in `bootstrap`.
+
+    With one seed a side the verdict is about these two models; about two recipes it wants three seeds or more.
+    `level` is that of the intervals, and so of the verdict, in (0, 1).
+
+    Returns
+    -------
+    dict
+        lwlrap_diff, lwlrap_diff_low, lwlrap_diff_high, hit_rate_diff, hit_rate_diff_low, hit_rate_diff_high:
+            other - base, with intervals at `level`
+        level: of the intervals
+        n, n_groups, n_seeds: clips with a label, their groups, seeds a side
+        smallest_diff: the smallest difference in lwlrap that this many clips could have shown, with 80 % power at 5 %
+            two-sided: 2.80 bootstrap standard errors; more in a table, see `compare_each`
+        p: two-sided, of the difference in lwlrap, never below 2 / (n_resamples + 1); 1 where there is no interval;
+            correct a table of them by `holm`
+        verdict: of lwlrap, before any correction: "kept" (interval above zero), "dropped" (below), "unclear" (holds it)
+
+    Raises
+    ------
+    ValueError
+        As `bootstrap`; base and other differ in clips, classes or number of seeds.
+    """
+    return _verdict(*_paired(targets, base, other, groups, n_resamples, seed), level, 1)
+
+
+def compare_all(
+    targets: np.ndarray, base: np.ndarray, others: dict[str, np.ndarray], groups: np.ndarray, *, seed: int = 0
+) -> list[dict[str, float | int | str]]:
+    """One table of comparisons against the same base, corrected by Holm: as `compare_each`."""
+    return compare_each(targets, {name: (base, other) for name, other in others.items()}, groups, seed=seed)
+
+
+def compare_each(
+    targets: np.ndarray, pairs: dict[str, tuple[np.ndarray, np.ndarray]], groups: np.ndarray, *, seed: int = 0
+) -> list[dict[str, float | int | str]]:
+    """One table of comparisons, each of a base and another, corrected by Holm; rows in the order of `pairs`.
+
+    Returns
+    -------
+    As `compare`, a dict for each, with `variant` (its name) and `p_holm` added. The verdicts hold together: in 95 of
+    100 tables none of them is false. An interval holds alone, at its row's `level`, at which Holm's procedure tests it
+    (1 - .05 / m for the smallest p of m, ..., .95 for the largest); it is not said that all intervals of a table hold
+    their truths. The levels depend on m and on the order of the p, so an interval moves where a comparison is added.
+    Holm's procedure stops at the first row that is not clear: those after it are unclear, even where their interval is
+    clear of zero. smallest_diff counts the correction in: (z(1 - .025 / m) + .84) standard errors, 3.65 for m = 10.
+    """
+    many = 1000 * max(2, len(pairs))  # enough that a tail of .025 / m holds some 25 resamples
+    found = [_paired(targets, *pair, groups, many, seed) for pair in pairs.values()]
+    p = np.array([_verdict(*pair, 0.95, len(pairs))["p"] for pair in found])
+    adjusted, rank = holm(p), np.argsort(np.argsort(p, kind="stable"), kind="stable")
+    rows = []
+    for i, name in enumerate(pairs):
+        row = _verdict(*found[i], 1 - 0.05 / (len(pairs) - rank[i]), len(pairs))
+        verdict = row["verdict"] if adjusted[i] < 0.05 else "unclear"
+        rows.append({"variant": name, **row, "p_holm": float(adjusted[i]), "verdict": verdict})
+    return rows
+
+
+def score_all(
+    targets: np.ndarray,
+    found: dict[str, np.ndarray],
+    base: str,
+    groups: np.ndarray,
+    rivals: Mapping[str, str] | None = None,
+) -> list[dict[str, float | int | str]]:
+    """Named scores side by side: each as `bootstrap` has it, and all but the base as `compare_all` has them.
+
+    Parameters
+    ----------
+    found : name -> scores; those of one seed stand for every seed of the others
+    base : a name, whose row has no difference; if `found` lacks it, or holds nothing else, no row has one
+    rivals : name -> name of what it is compared with as well; passed over where `found` lacks one of the two
+
+    Returns
+    -------
+    A dict for each, with `variant` (its name) and `n_seeds` (its own), in the order of `found`; then one for each pair
+    of rivals, its variant "<name> against <rival>", with the difference alone. All are corrected together.
+    """
+    cubes = {name: _by_seed(scores) for name, scores in found.items()}
+    rows = [{"variant": k, **bootstrap(targets, found[k], groups), "n_seeds": len(v)} for k, v in cubes.items()]
+    others = [name for name in found if name != base]
+    if base in found and others:
+        n_seeds = max(map(len, cubes.values()))
+        alike = {name: np.repeat(cube, n_seeds, axis=0) if len(cube) == 1 else cube for name, cube in cubes.items()}
+        pairs = {name: (alike[base], alike[name]) for name in others}
+        more = {k: rival for k, rival in (rivals or {}).items() if {k, rival} <= alike.keys()}
+        pairs |= {f"{k}{AGAINST}{rival}": (alike[rival], alike[k]) for k, rival in more.items()}
+        differences = {pair["variant"]: pair for pair in compare_each(targets, pairs, groups)}
+        rows = [row | differences.pop(row["variant"], {}) | {"n_seeds": row["n_seeds"]} for row in rows]
+        rows += differences.values()
+    return rows
+
+
+def compare_classes(
+    targets: np.ndarray,
+    base: np.ndarray,
+    other: np.ndarray,
+    groups: np.ndarray,
+    x: np.ndarray,
+    *,
+    n_resamples: int = 2000,
+    seed: int = 0,
+) -> tuple[dict[str, np.ndarray], dict[str, float]]:
+    """Whom does `other` help? Differences in per-class lwlrap, and their slope over a property `x` of the classes.
+
+    Parameters
+    ----------
+    base, other : (n, n_classes) or (n_seeds, n, n_classes), paired and resampled as in `compare`
+    x : (n_classes,), such as log2 of the seconds of audio; classes that never occur are left out of the slope
+
+    Returns
+    -------
+    Arrays (n_classes,): n (clips with the label), base, other, diff, diff_low, diff_high (95 %; nan where n is 0; each
+    class on its own, uncorrected)
+    slope, slope_low, slope_high : least squares, difference in lwlrap for one more unit of x, each class once;
+        nan where x is the same for all
+    """
+    truth, _, labelled = validate(targets, base if np.ndim(base) == 2 else base[0])
+    names, group = np.unique(np.asarray(groups, str)[labelled], return_inverse=True)
+    sides = [np.asarray(side) if np.ndim(side) == 3 else np.asarray(side)[None] for side in (base, other)]
+    n_classes, sums = truth.shape[1], []
+    for scores_of_sides in zip(*sides, strict=True):
+        columns = [_by_group_and_class(group, len(names), truth, None)]
+        columns += [_by_group_and_class(group, len(names), truth, validate(targets, s)[1]) for s in scores_of_sides]
+        sums.append(np.concatenate(columns, axis=1))
+    totals = _resample(np.stack(sums), n_resamples, seed).reshape(-1, 3, n_classes)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        rates = totals[:, 1:] / totals[:, :1]
+        diffs = rates[:, 1] - rates[:, 0]
+    there = totals[0, 0] > 0
+    low, high = np.full((2, n_classes), np.nan)
+    low[there], high[there] = np.nanquantile(diffs[1:, there], [0.025, 0.975], axis=0)
+    slopes = _slopes(np.asarray(x, float)[there], diffs[:, there])
+    slope_low, slope_high = [np.nan] * 2 if np.isnan(slopes).all() else np.nanquantile(slopes[1:], [0.025, 0.975])
+    table = {"n": totals[0, 0].astype(int), "base": rates[0, 0], "other": rates[0, 1]}
+    table |= {"diff": diffs[0], "diff_low": low, "diff_high": high}
+    return table, {"slope": float(slopes[0]), "slope_low": float(slope_low), "slope_high": float(slope_high)}
+
+
+def gap(
+    one: tuple[np.ndarray, np.ndarray, np.ndarray],
+    other: tuple[np.ndarray, np.ndarray, np.ndarray],
+    *,
+    n_resamples: int = 2000,
+    seed: int = 0,
+) -> dict[str, float]:
+    """lwlrap of `one` less that of `other`, rows of different clips or windows: gap, gap_low, gap_high (95 %).
+
+    What a validation reports and what a model reaches elsewhere are such a pair. Groups that stand on both sides are
+    resampled together.
+
+    Parameters
+    ----------
+    one, other : (targets, scores, groups) each, as in `bootstrap`
+    """
+    names = np.unique(np.concatenate([np.asarray(side[2], str) for side in (one, other)]))
+    sums = np.zeros((1, len(names), 4))
+    for column, (targets, scores, groups) in ((0, one), (2, other)):
+        labelled = validate(targets, scores)[2]
+        there = np.searchsorted(names, np.unique(np.asarray(groups, str)[labelled]))
+        sums[0, there, column : column + 2] = _group_sums(targets, [scores], groups)[0][0][:, [2, 0]]
+    totals = _resample(sums, n_resamples, seed)
+    gaps = totals[:, 0] / totals[:, 1] - totals[:, 2] / totals[:, 3]
+    low, high = np.quantile(gaps[1:], [0.025, 0.975])
+    return {"gap": float(gaps[0]), "gap_low": float(low), "gap_high": float(high)}
+
+
+def ratio(name: str, upper: np.ndarray, lower: np.ndarray, *, n_resamples: int = 2000) -> dict[str, float]:
+    """A share, such as the precision of a choice, and its interval: name, name_low, name_high (95 %).
+
+    Parameters
+    ----------
+    upper, lower : (n_groups,) counts; groups are resampled. NaN where there is nothing to divide by.
+    """
+    times = _resamples(len(lower), n_resamples)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        value, values = upper.sum() / lower.sum(), (times @ upper) / (times @ lower)
+    low, high = np.nanpercentile(values, [2.5, 97.5]) if np.isfinite(value) else (np.nan, np.nan)
+    return {name: float(value), f"{name}_low": float(low), f"{name}_high": float(high)}
+
+
+@lru_cache(maxsize=1)
+def _resamples(n: int, n_resamples: int) -> np.ndarray:
+    """How often each of n groups is drawn in each resample, (n_resamples, n); many shares are of the same groups."""
+    return np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), n_resamples).astype(float)  # as BLAS wants it
+
+
+def expected_best(n_tries: int) -> float:
+    """How many standard errors the best of n equally good models leads their common level by chance, if they err apart.
+
+    That is the expected maximum of n standard normal draws: 0 for one, .56 for two, 1.82 for eighteen.
+    """
+    return float(np.mean([NORMAL.inv_cdf(u ** (1 / n_tries)) for u in (np.arange(5000) + 0.5) / 5000]))
+
+
+def spread(targets: np.ndarray, scores: np.ndarray, groups: np.ndarray) -> dict[str, float]:
+    """lwlrap and hit_rate: the standard error of one model on these clips, without what all models have in common.
+
+    Times `expected_best`, it is what picking the best of equally good models on the clips that report it pretends. It
+    shrinks with the root of the number of clips. NaN for one model or one group.
+
+    Parameters
+    ----------
+    scores : (n_models, n, n_classes), of models that are compared; how good each is does not count
+    """
+    sums = _group_sums(targets, list(scores), groups)[0][0]
+    if len(scores) < 2 or len(sums) < 2:
+        return {"lwlrap": np.nan, "hit_rate": np.nan}
+    there, found = sums[:, None, :2], sums[:, 2:].reshape(len(sums), -1, 2)
+    errors = (found - there * found.sum(0) / there.sum(0)) / there.sum(0)  # of each group, model and metric
+    errors -= errors.mean(1, keepdims=True)
+    variances = (errors**2).sum((0, 1)) / (len(scores) - 1)
+    return dict(zip(("lwlrap", "hit_rate"), np.sqrt(variances).tolist(), strict=True))
+
+
+def holm(p_values: np.ndarray) -> np.ndarray:
+    """Adjusted p-values of one table of comparisons, in the same order: below .05 holds at 5 % for the whole table.
+
+    Raises ValueError unless all lie in [0, 1]. Source: Holm 1979.
+    """
+    p = np.asarray(p_values, float)
+    if p.ndim != 1 or not ((p >= 0) & (p <= 1)).all():
+        raise ValueError(f"p_values must be one list of numbers in [0, 1], got {p_values}. Leave out rows without a p.")
+    order = np.argsort(p)
+    adjusted = np.empty(len(p))
+    adjusted[order] = np.minimum(1, np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)))
+    return adjusted
+
+
+def prior_scores(train_targets: np.ndarray, n: int) -> np.ndarray:
+    """The dumb baseline: each of n clips gets the class frequencies of the training clips, float64 (n, n_classes)."""
+    return np.tile(np.asarray(train_targets, float).mean(0), (n, 1))
+
+
+def prior_by_fold(targets: np.ndarray, dealt: pd.DataFrame) -> np.ndarray:
+    """The dumb baseline out of fold: each clip gets the class frequencies of the clips that train without its fold.
+
+    Parameters
+    ----------
+    dealt : group and fold of each clip, see `folds.training`
+
+    Returns
+    -------
+    float64 (n, n_classes)
+    """
+    targets, fold = np.asarray(targets), dealt["fold"].to_numpy()
+    scores = np.empty(targets.shape)
+    for f in np.unique(fold):
+        scores[fold == f] = prior_scores(targets[folds.training(dealt, [f])], (fold == f).sum())
+    return scores
+
+
+def _precisions(truth: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Row, column and precision of every true pair: three arrays (n_labels,)."""
+    rows, columns = truth.nonzero()
+    precision = np.empty(len(rows))
+    step = max(1, CHUNK // truth.shape[1])
+    for start in range(0, len(rows), step):
+        r, c = rows[start : start + step], columns[start : start + step]
+        at_or_above = scores[r] >= scores[r, c][:, None]
+        precision[start : start + step] = (at_or_above & truth[r]).sum(1) / at_or_above.sum(1)
+    return rows, columns, precision
+
+
+def _hits(truth: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Bool array (n,): is every class that ties for the best score a label?"""
+    return ~((scores == scores.max(1, keepdims=True)) & ~truth).any(1)
+
+
+def _group_sums(targets: np.ndarray, sides: list[np.ndarray], groups: np.ndarray) -> tuple[np.ndarray, int]:
+    """Numerators and denominators per group, (n_seeds, n_groups, 2 + 2 n_sides), and the number of labelled clips.
+
+    Last axis: labels, clips, then for each side the sum of precisions and the number of hits.
+    """
+    if len(groups) != len(targets):
+        raise ValueError(f"{len(groups)} groups for {len(targets)} rows of targets. Give each clip its group.")
+    sums = []
+    for sides_of_seed in zip(*map(_by_seed, sides), strict=True):
+        columns = []
+        for members in sides_of_seed:
+            found = []
+            for scores in members:
+                truth, scores, labelled = validate(targets, scores)
+                names, group = np.unique(np.asarray(groups, str)[labelled], return_inverse=True)
+                rows, _, precision = _precisions(truth, scores)
+                found.append([np.bincount(group[rows], precision), np.bincount(group, _hits(truth, scores))])
+            columns += list(np.mean(found, axis=0))
+        sums.append(np.stack([np.bincount(group[rows]), np.bincount(group), *columns], axis=1))
+    return np.stack(sums), len(truth)
+
+
+def _by_seed(scores: np.ndarray) -> np.ndarray:
+    """Scores of one model, of seeds, or of seeds with members, as (n_seeds, n_members, n, n_classes)."""
+    scores = np.asarray(scores)
+    return scores[:, None] if scores.ndim == 3 else scores[None, None] if scores.ndim == 2 else scores
+
+
+def _rates(sums: np.ndarray, n_resamples: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """lwlrap and hit rate of all clips, (n_sides, 2), and of the resamples, (n_resamples, n_sides, 2)."""
+    totals = _resample(sums, n_resamples, seed)
+    rates = totals[:, 2:].reshape(len(totals), -1, 2) / totals[:, None, :2]
+    return rates[0], rates[1:]
+
+
+def _resample(sums: np.ndarray, n_resamples: int, seed: int) -> np.ndarray:
+    """Sums over groups, mean over seeds: of all in the first row, then of each resample, (1 + n_resamples, n_sums).
+
+    Resamples of one group are NaN: they would all be alike, which is no interval.
+    """
+    rng = np.random.default_rng(seed)
+    n_seeds, n_groups, n_sums = sums.shape
+    n_drawn = max(1, n_seeds - 1)
+    seed_shares = rng.multinomial(n_drawn, np.full(n_seeds, 1 / n_seeds), n_resamples) / n_drawn
+    totals = [sums.mean(0).sum(0)]
+    if n_groups < 2:
+        return np.vstack([*totals, np.full((n_resamples, n_sums), np.nan)])
+    for shares in np.array_split(seed_shares, n_resamples * n_groups // CHUNK + 1):
+        n = len(shares)
+        drawn = rng.integers(n_groups, size=(n, n_groups)) + n_groups * np.arange(n)[:, None]
+        times_drawn = np.bincount(drawn.ravel(), minlength=n * n_groups).reshape(n, n_groups)
+        totals.extend((np.tensordot(times_drawn, sums, (1, 1)) * shares[:, :, None]).sum(1))
+    return np.array(totals)
+
+
+def _by_group_and_class(group: np.ndarray, n_groups: int, truth: np.ndarray, scores: np.ndarray | None) -> np.ndarray:
+    """Sums of precisions, or without scores the numbers of labels, (n_groups, n_classes)."""
+    rows, columns, weights = *truth.nonzero(), None
+    if scores is not None:
+        rows, columns, weights = _precisions(truth, scores)
+    place = group[rows] * truth.shape[1] + columns
+    return np.bincount(place, weights, n_groups * truth.shape[1]).reshape(n_groups, -1)
+
+
+def _slopes(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Least-squares slope of each row of y over x; nan in y (a class that a resample lacks) is left out of its row."""
+    there = ~np.isnan(y)
+    at = np.where(there, x, np.nan)
+    at = at - np.nanmean(at, axis=1, keepdims=True)
+    spread = np.nansum(at**2, axis=1)
+    return np.divide(np.nansum(at * y, axis=1), spread, out=np.full(len(y), np.nan), where=spread > 0)
+
+
+def _paired(
+    targets: np.ndarray, base: np.ndarray, other: np.ndarray, groups: np.ndarray, n_resamples: int, seed: int
+) -> tuple[np.ndarray, np.ndarray, dict[str, int]]:
+    """other - base: of both metrics (2,), of the resamples (n_resamples, 2), and n, n_groups, n_seeds."""
+    shapes = [(found.shape[0], *found.shape[2:]) for found in map(_by_seed, (base, other))]
+    if shapes[0] != shapes[1]:
+        raise ValueError(
+            f"base {np.shape(base)} and other {np.shape(other)} differ: a paired comparison needs the same clips, "
+            "classes and number of seeds on both sides. Leave out what only one side has."
+        )
+    sums, n = _group_sums(targets, [base, other], groups)
+    values, resampled = _rates(sums, n_resamples, seed)
+    counts = {"n": n, "n_groups": sums.shape[1], "n_seeds": sums.shape[0]}
+    return values[1] - values[0], resampled[:, 1] - resampled[:, 0], counts
+
+
+def _verdict(
+    diff: np.ndarray, diffs: np.ndarray, counts: dict[str, int], level: float, n_compared: int
+) -> dict[str, float | int | str]:
+    """What `compare` returns, of a difference and its resamples, one of `n_compared` that are corrected together."""
+    found = _intervals("_diff", diff, diffs, level)
+    low, high = found["lwlrap_diff_low"], found["lwlrap_diff_high"]
+    against = min((diffs[:, 0] <= 0).sum(), (diffs[:, 0] >= 0).sum())
+    n_errors = NORMAL.inv_cdf(1 - 0.025 / n_compared) + NORMAL.inv_cdf(POWER)
+    return {
+        **found,
+        "level": float(level),
+        **counts,
+        "smallest_diff": float(n_errors * diffs[:, 0].std(ddof=1)),
+        "p": 1.0 if np.isnan(low) else float(min(1, 2 * (1 + against) / (1 + len(diffs)))),
+        "verdict": "kept" if low > 0 else "dropped" if high < 0 else "unclear",
+    }
+
+
+def _intervals(suffix: str, values: np.ndarray, resampled: np.ndarray, level: float = 0.95) -> dict[str, float]:
+    """Value, low and high of both metrics as flat keys."""
+    low, high = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    found = {}
+    for i, name in enumerate(("lwlrap", "hit_rate")):
+        key = name + suffix
+        found |= {key: float(values[i]), f"{key}_low": float(low[i]), f"{key}_high": float(high[i])}
+    return found

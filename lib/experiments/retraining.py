@@ -1,0 +1,138 @@
+"""Does training on what was kept help? The training sets of 04 that 05 compares, with the commands that train them.
+
+All but one show as many windows as the curated clips alone, with the same folds, seed and network; only what
+`plan.VARIANTS` names may differ. So noisy clips take passes from the curated ones. `fewer_passes`, the one, shows these
+alone, as often as curated_noisy does, and the pair of RIVALS tells what noisy clips add to as many curated passes.
+
+Used in: 05_curation.
+"""
+
+import shlex
+from collections.abc import Collection
+from pathlib import Path
+
+import pandas as pd
+
+from lib import parameters
+from lib.data import datasets
+from lib.evaluation import comparisons, folds, metrics
+from lib.files import digest, read_json
+from lib.runs import oof
+from lib.runs.plan import BASE, VARIANTS, compared
+from lib.runs.run import Run
+
+__all__ = ["commands", "compare", "found", "prior", "says"]
+
+RIVALS = {"curated_noisy": "fewer_passes"}
+MAY_DIFFER = {"train_set", "train_windows", "rule", "ignore_missing", "loss", "labels", "audio", "curation"}
+
+
+def commands(run: Run, n_folds: int, subsets: Collection[str]) -> list[str]:
+    """A papermill command for every training that is still to be done, the base's first.
+
+    Parameters
+    ----------
+    subsets : of the data set, for `plan.compared`
+    """
+    todo = []
+    for name, changes in {BASE: {}, **_asked(run, subsets)}.items():
+        for fold in range(n_folds):
+            if not (_folder(run, name) / folds.model_name(fold) / "result.json").is_file():
+                given = {"run": run.params["run"], "data_dir": run.params["data_dir"], "variant": name, "fold": fold}
+                words = " ".join(f"-p {key} {shlex.quote(str(value))}" for key, value in {**given, **changes}.items())
+                profile = f"-f params/{run.params['profile']}.yaml"
+                todo.append(f"papermill notebooks/04_kfold.ipynb out.ipynb {profile} {words}")
+    return todo
+
+
+def compare(run: Run, n_folds: int, subsets: Collection[str]) -> pd.DataFrame:
+    """Variants that are done on all folds against the base: a row each, best first, the base on top.
+
+    Parameters
+    ----------
+    subsets : of the data set, for `plan.compared`
+
+    Returns
+    -------
+    As `metrics.score_all` (paired, by Holm, with a row for each pair of RIVALS that is done), but "screened" for
+    verdict: a variant has one seed. The base alone while nothing else is done, no row while it isn't
+
+    Raises
+    ------
+    ValueError
+        A variant that differs from the base in more than its training set, scored other clips or audio, or was trained
+        on another selection than the one that lies in this run.
+    """
+    names = [name for name in (BASE, *_asked(run, subsets)) if _whole(run, name, n_folds)]
+    if BASE not in names:
+        return pd.DataFrame(columns=["variant", "lwlrap_diff", "verdict"])
+    base = oof.read(_folder(run, BASE) / "pooled", n_folds)
+    scores = {}
+    for name in names:
+        _check(run, name)
+        clips = oof.read(_folder(run, name) / "pooled", n_folds)
+        if clips.table["fname"].tolist() != base.table["fname"].tolist():
+            raise ValueError(f"{name} scored other clips than {BASE}. Train both on the same data and folds.")
+        scores[name] = clips.scores
+    table = pd.DataFrame(metrics.score_all(base.targets, scores, BASE, base.groups, RIVALS))
+    if "lwlrap_diff" in table:
+        table = comparisons.best_first(table)
+    return comparisons.screened(table, comparisons.enough(table["n_seeds"], n_folds, n_folds))
+
+
+def found(table: pd.DataFrame) -> dict[str, float]:
+    """For `result.json`: the scores of the base, and the difference of every variant to it."""
+    rows = table.set_index("variant")
+    numbers = dict(rows.loc[BASE, [*metrics.SCORES, "n"]]) if BASE in rows.index else {}
+    return numbers | comparisons.differences(rows.drop(BASE, errors="ignore"))
+
+
+def says(table: pd.DataFrame) -> str:
+    """The comparison in sentences, from its values."""
+    told = []
+    for row in comparisons.rows(table).itertuples():
+        told.append(f"{row.variant} {comparisons.told(row)}, {row.verdict}")
+    if not told:
+        return "Nothing is retrained yet on what was kept."
+    base = table[table["variant"] == BASE].iloc[0]
+    return (
+        f"lwlrap of the curated clips as they are is {base['lwlrap']:.3f} ({base['lwlrap_low']:.3f} to "
+        f"{base['lwlrap_high']:.3f}), n = {base['n']:.0f}. Differences to it, one seed: "
+        + "; ".join(told)
+        + f". {comparisons.limits(table)}"
+    )
+
+
+def prior(clips: pd.DataFrame, dealt: pd.DataFrame, classes: tuple[str, ...]) -> float:
+    """lwlrap of the dumb rival: every clip gets the class frequencies of the clips that train without its fold."""
+    table = clips.merge(dealt[["fname", "fold"]], on="fname", suffixes=("_published", ""))
+    targets = datasets.targets(table, classes)
+    return metrics.lwlrap(targets, metrics.prior_by_fold(targets, table))
+
+
+def _asked(run: Run, subsets: Collection[str]) -> dict[str, dict]:
+    """The variants that are compared, with what they change."""
+    return {name: VARIANTS[name] for name in compared(run.params["retrain"], run.params["loss"], subsets)}
+
+
+def _folder(run: Run, name: str) -> Path:
+    return run.home / "04_kfold" / name
+
+
+def _whole(run: Run, name: str, n_folds: int) -> bool:
+    parts = [_folder(run, name) / folds.model_name(fold) for fold in range(n_folds)]
+    return all((part / "result.json").is_file() for part in parts)
+
+
+def _check(run: Run, name: str) -> None:
+    """Refuse a variant whose configuration differs in more than the training set."""
+    base, mine = (read_json(_folder(run, n) / "configuration.json") for n in (BASE, name))
+    recipes = ({k: v for k, v in side.items() if k not in MAY_DIFFER} for side in (base, mine))
+    if differ := parameters.differences(*recipes) or parameters.other_data(base, mine):
+        raise ValueError(f"{BASE} and {name} differ in more ({differ}): no fair comparison. Train it anew.")
+    selection = run.home / "05_curation" / "select" / "configuration.json"
+    if "curation" in mine and mine["curation"] != digest(read_json(selection)):
+        raise ValueError(
+            f"{name} was trained on another selection than the one in {selection.parent}. Train it anew: "
+            f"-p variant {name} -p overwrite True, all folds."
+        )

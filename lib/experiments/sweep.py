@@ -1,0 +1,365 @@
+"""Experiments: one base recipe, one thing changed at a time, on the same clips, folds and seeds.
+
+Conventions
+-----------
+A table maps the name of a variant to the parameters that it changes; `base` changes none. A trial is one training of a
+variant, for one fold and one seed; it is a result of its own in <notebook>/<variant>/without_<fold>/seed_<seed>, so
+what is done is never done again.
+Equal compute: the epochs of a trial are `trial_epochs` of the base, scaled by the pixels of a training picture.
+Comparisons are paired over clips, groups and seeds, on pooled out-of-fold scores of the last epoch; verdicts by Holm.
+
+Used in: 02, 03.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from functools import cache as remember
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from lib import files
+from lib.data import datasets
+from lib.evaluation import comparisons, folds, metrics
+from lib.parameters import image_pixels
+from lib.runs import oof
+from lib.runs.run import Run, already
+from lib.sound import cache as caches
+from lib.sound.features import LogMel
+from lib.sound.windows import Windows
+from lib.training import learners
+from lib.training.models import Network
+
+__all__ = [
+    "Trials",
+    "augmentation",
+    "chosen",
+    "features",
+    "train",
+]
+
+SILENCE_DB = 40.0  # dB below the loudest frame: what the trimming variants cut
+RIVALS = {"progressive_224": "fixed_224"}  # beside the base: growing pictures end as large as these are throughout
+BALANCING = ("by_seconds", "by_effective_number", "augment_rare")  # asked class by class
+
+Table = dict[str, dict[str, object]]
+
+
+def features(base: dict[str, object]) -> Table:
+    """The variants of 02: which picture of the sound?
+
+    Parameters
+    ----------
+    base : the parameters that the variants start from; a variant that would change nothing is left out, and so is one
+        whose picture can't be made with them, such as more mel bands than n_fft has bins for
+    """
+    n_fft, n_mels = base["n_fft"], base["n_mels"]
+    table = {
+        "base": {},
+        "delta": {"channels": ["logmel", "delta", "acceleration"]},
+        "several_n_fft": {"channels": ["logmel", f"logmel_{n_fft // 2}", f"logmel_{2 * n_fft}"]},
+        "phase": {"channels": ["logmel", "delta", "phase"]},
+        "pcen": {"channels": ["pcen"]},
+        "half_mels": {"n_mels": n_mels // 2},
+        "double_mels": {"n_mels": 2 * n_mels},
+        **{f"window_{s}s": {"window_s": float(s), "hop_s": min(base["hop_s"], s / 2)} for s in (1, 2, 4)},
+        "trim_train": {"trim_train_db": SILENCE_DB},
+        "trim_inference": {"trim_inference_db": SILENCE_DB},
+        "trim_both": {"trim_train_db": SILENCE_DB, "trim_inference_db": SILENCE_DB},
+        "normalise_band": {"normalise": "band"},
+        "normalise_window": {"normalise": "window"},
+    }
+    return _changing(table, base)
+
+
+def augmentation(base: dict[str, object]) -> Table:
+    """The variants of 03: which augmentation, sampling, picture size and learning rate?"""
+    table = {
+        "base": {},
+        # SpecAugment
+        "no_masks": {"mask_share": 0.0},
+        "wide_masks": {"mask_share": 0.33},
+        # two clips at once
+        "no_mixup": {"mixup": 0.0},
+        "mixup_alpha_1": {"mixup": 1.0},
+        "mixup_or": {"mix": "mixup_or"},
+        "mixup_or_bounded": {"mix": "mixup_or_bounded"},
+        "mixup_power": {"mix": "mixup_power"},
+        "cutmix": {"mix": "cutmix"},
+        "overlay": {"mix": "overlay"},
+        # another recording of the same sound
+        **{name: {"augment": [name]} for name in ("gain", "shift_wrap", "shift_pad", "equaliser", "stretch")},
+        "recording": {"augment": ["equaliser", "gain", "stretch"]},
+        # seconds of audio per class
+        "by_seconds": {"balance": "seconds"},
+        "by_effective_number": {"balance": "effective"},
+        "augment_rare": {"balance": "augment"},
+        # size of the picture
+        "fixed_224": {"image_size": 224},
+        "progressive_224": {"image_size": 224, "progressive": [64, 128]},
+        # learning rate: slices as fastai writes them, first layers to last
+        "slice_reversed": {"lr_body": 0.1, "lr": 0.01},
+        "slice": {"lr_body": 0.01, "lr": 0.1},
+        "flat": {"schedule": "flat"},
+        "flat_cosine": {"schedule": "flat_cosine"},
+    }
+    return _changing(table, base)
+
+
+def chosen(table: Table, names: list[str], more: Table | None = None) -> Table:
+    """The named variants, in that order; no names: the whole table.
+
+    Parameters
+    ----------
+    table : of this notebook
+    names : of variants; `a+b` makes the changes of both, which is how winners are trained together
+    more : a table of another notebook, whose variants may be named too: one correction over all that is compared
+
+    Raises
+    ------
+    ValueError
+        If there is no variant of that name; the message lists those that there are.
+    """
+    known = {**table, **(more or {})}
+    unknown = [name for name in names if not set(name.split("+")) <= set(known)]
+    if unknown:
+        raise ValueError(
+            f"variants={unknown} are not in the table of this experiment: {', '.join(known)}. What the base does "
+            "already is left out, and so is what its n_fft, hop_length and n_mels can't make."
+        )
+    if not names:
+        return table
+    return {name: {k: v for part in name.split("+") for k, v in known[part].items()} for name in names}
+
+
+@dataclass(frozen=True)
+class Trials(datasets.Labelled):
+    """What the trials of an experiment found on the clips of its folds.
+
+    Attributes
+    ----------
+    clips : fname, group, fold, labels (tuples): the clips that every trial scored
+    classes : in submission order
+    scores : variant -> float64 (n_seeds, n_clips, n_classes), in the order of clips
+    done : a row a trial: variant, fold, seed, epochs, seconds, images_per_s, problem (why it has no scores, or "")
+    curves : variant, model (fold and seed), epoch, lr, train_loss, valid_loss, lwlrap
+    n_folds : folds of the whole set; a verdict wants all of them
+    withheld : sentence about clips that did not train every model, as `folds.withheld`
+    """
+
+    clips: pd.DataFrame
+    classes: list[str]
+    scores: dict[str, np.ndarray]
+    done: pd.DataFrame
+    curves: pd.DataFrame
+    n_folds: int
+    withheld: str = ""
+
+    @property
+    def decides(self) -> bool:
+        """Whether there is enough for verdicts: a base and another variant, all folds, three seeds."""
+        n_seeds, n_folds = self.done["seed"].nunique(), self.done["fold"].nunique()
+        return len(self.scores) > 1 and "base" in self.scores and comparisons.enough(n_seeds, n_folds, self.n_folds)
+
+    def table(self) -> pd.DataFrame:
+        """A row a variant, base first, then from best to worst: its scores with 95 % intervals, and its difference to
+        the base (pairs over clips and seeds; levels, p and verdict by Holm over this table). And a row
+        "<variant> against <rival>" for RIVALS, with the difference of these two.
+
+        Without enough folds and seeds for verdicts the column says "screened"; "failed" where a training diverged.
+        """
+        rows = metrics.score_all(self.targets, self.scores, "base", self.groups, RIVALS)
+        found = pd.DataFrame(rows, columns=None if rows else ["variant"])
+        if "verdict" in found:
+            found = comparisons.screened(comparisons.best_first(found), self.decides)
+        failed = self.done.loc[self.done["problem"] != "", "variant"].drop_duplicates()
+        lost = pd.DataFrame({"variant": failed, "verdict": "failed"})
+        table = pd.concat([found, lost], ignore_index=True)
+        epochs = self.done.drop_duplicates("variant").set_index("variant")["epochs"]
+        return table.assign(epochs=table["variant"].str.split(" ").str[0].map(epochs))
+
+    def speed(self) -> pd.DataFrame:
+        """variant, seconds (of a trial, with scoring), images_per_s (training windows): medians over its trials."""
+        return self.done.groupby("variant", sort=False)[["seconds", "images_per_s"]].median().round(1).reset_index()
+
+    def by_class(self, seconds: pd.Series) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Whom do the variants that balance seconds help?
+
+        Parameters
+        ----------
+        seconds : s of training audio, index the classes
+
+        Returns
+        -------
+        A row a variant and class, from little audio to much: variant, class, seconds, n, base, other, diff, diff_low,
+        diff_high (95 %, each class on its own). And a row a variant: slope, slope_low, slope_high: how much the
+        difference grows with twice the seconds.
+        """
+        amount = seconds.reindex(self.classes).to_numpy(float)
+        tables, slopes = [], []
+        for name in BALANCING:
+            if name in self.scores and "base" in self.scores:
+                sides = self.scores["base"], self.scores[name]
+                doublings = np.log2(np.maximum(amount, 1e-3))
+                found, slope = metrics.compare_classes(self.targets, *sides, self.groups, doublings)
+                table = pd.DataFrame({"variant": name, "class": self.classes, "seconds": amount.round(1), **found})
+                tables.append(table.sort_values("seconds", ignore_index=True))
+                slopes.append({"variant": name, **slope})
+        empty = pd.DataFrame(columns=["variant"])
+        return pd.concat(tables, ignore_index=True) if tables else empty, pd.DataFrame(slopes)
+
+    def baseline(self, dealt: pd.DataFrame, curated: pd.DataFrame) -> float:
+        """lwlrap of the dumb rival: every clip gets the class frequencies of the clips that train without its fold.
+
+        NaN where no clip was scored, because all trainings diverged.
+        """
+        if self.clips.empty:
+            return np.nan
+        ordered = curated.set_index("fname").loc[dealt["fname"]]
+        models = self.clips.assign(model=self.clips["fold"].map(folds.model_name))
+        prior = oof.Clips(models, self.classes, self.curves, []).prior(dealt, datasets.targets(ordered, self.classes))
+        return metrics.lwlrap(self.targets, prior)
+
+    def found(self, table: pd.DataFrame) -> dict[str, float]:
+        """For `result.json`: the base's scores, and the difference of every variant to it."""
+        scores = table.set_index("variant")
+        found = dict(scores.loc["base", [*metrics.SCORES, "n"]]) if "base" in self.scores else {}
+        return found | comparisons.differences(scores.drop("base", errors="ignore"))
+
+    def verdict(self, table: pd.DataFrame) -> str | None:
+        """kept if a variant is; dropped if all are; else unclear. None while there is not enough for verdicts."""
+        return comparisons.verdict(table) if self.decides else None
+
+    def says(self, table: pd.DataFrame) -> str:
+        """The conclusion in sentences, from the measured values of `table`."""
+        told = []
+        for row in comparisons.rows(table).itertuples():
+            told.append(f"{row.variant} {comparisons.told(row)}: {row.verdict}")
+        head = f"Difference in lwlrap to the base on {len(self.clips)} clips, {self.done['seed'].nunique()} seed(s), "
+        head += f"{self.done['fold'].nunique()} of {self.n_folds} folds. "
+        if lost := (self.done["problem"] != "").sum():
+            head += f"{lost} of {len(self.done)} trainings diverged. "
+        end = f" {self.withheld}" if self.withheld else ""
+        if not told:
+            return head + "Nothing to compare: this takes the base and another variant." + end
+        return head + "; ".join(told) + f". {comparisons.limits(table)}" + end
+
+
+def train(
+    run: Run,
+    table: Table,
+    curated: pd.DataFrame,
+    classes: list[str],
+    dealt: pd.DataFrame,
+    audio: Mapping[str, str],
+) -> Trials:
+    """Train what is not done yet of variants x folds x seeds, and read all of it.
+
+    Parameters
+    ----------
+    run : its parameters are the base's; `folds` and `seeds` among them say which trials
+    table : the variants (`chosen`)
+    curated : table of the clips (fname, path, subset, labels, group)
+    dealt : fname, group, fold
+    audio : of the cache, digests by subset
+
+    Raises
+    ------
+    ValueError
+        If a fold is asked for that there is not, or a variant's folder holds another configuration.
+    """
+    n_folds = dealt["fold"].nunique()
+    asked = run.params["folds"] or list(range(n_folds))
+    for fold in asked:
+        folds.check_fold(fold, -1, n_folds)
+    run.settle(labels=datasets.label_digests(curated, classes), audio=audio, folds=folds.digest(dealt))
+    store = remember(lambda logmel: caches.build(curated, logmel, run.cache))
+    done = []
+    trials = [(name, fold, seed) for name in table for fold in asked for seed in run.params["seeds"]]
+    for name, fold, seed in tqdm(trials, desc="trials", unit="training"):
+        changes = {**table[name], "epochs": _epochs(run.params, table[name])}
+        trial = run.trial(name, folds.model_name(fold), seed, **changes)
+        frames = store(trial.pick(LogMel))
+        trial.settle(**run.read)
+        if trial.done:
+            done.append(trial)
+        else:
+            _train(trial, folds.model_name(fold), frames, curated, classes, dealt)
+    if done:
+        tqdm.write(already(done))
+    withheld = folds.withheld(dealt, [folds.model_name(fold) for fold in asked])
+    return _read(run, trials, list(classes), n_folds, withheld)
+
+
+def _changing(table: Table, base: dict[str, object]) -> Table:
+    """Without the variants whose changes the base has already, and those whose picture its settings can't make."""
+    return {
+        name: changes
+        for name, changes in table.items()
+        if name == "base"
+        or (any(base[key] != value for key, value in changes.items()) and _can_be_made({**base, **changes}))
+    }
+
+
+def _can_be_made(params: dict[str, object]) -> bool:
+    try:
+        LogMel(**{field.name: params[field.name] for field in fields(LogMel) if field.name in params})
+    except ValueError:
+        return False
+    return True
+
+
+def _epochs(base: dict[str, object], changes: dict[str, object]) -> int:
+    ratio = image_pixels(base) / image_pixels({**base, **changes})
+    return max(1 + len(changes.get("progressive", [])), round(base["trial_epochs"] * ratio))
+
+
+def _train(
+    trial: Run, model: str, frames: caches.Cache, curated: pd.DataFrame, classes: list[str], dealt: pd.DataFrame
+) -> None:
+    """One training; a loss that diverges is a result too."""
+    network, cut, recipe = trial.pick(Network), trial.pick(Windows), trial.pick(learners.Recipe)
+    seed = trial.params["seed"]
+    try:
+        fit = learners.train_fold(
+            trial.folder, model, frames, curated, classes, dealt, network, cut, recipe, seed, keep_weights=False
+        )
+    except learners.Diverged as error:
+        trial.finish({}, "failed", str(error))
+        return
+    read = oof.read(trial.folder, 1)
+    found = metrics.bootstrap(read.targets, read.scores, read.groups)
+    says = f"lwlrap {found['lwlrap']:.3f} on {found['n']} clips."
+    speed = fit.pop("images_per_s")
+    trial.finish(found, "measured", says, images_per_s=speed, clips=fit)
+
+
+def _read(run: Run, trials: list[tuple], classes: list[str], n_folds: int, withheld: str) -> Trials:
+    """Scores, costs and curves of trials that are done."""
+    done, curves, tables = [], [], []
+    for name, fold, seed in trials:
+        trial = run.trial(name, folds.model_name(fold), seed)
+        result = files.read_json(trial.folder / "result.json")
+        manifest = files.read_json(trial.folder / "manifest.json")
+        problem = result["says"] if result["verdict"] == "failed" else ""
+        speed = manifest.get("images_per_s", np.nan)
+        done.append([name, fold, seed, result["parameters"]["epochs"], manifest["seconds"], speed, problem])
+        if not problem:
+            part = oof.read(trial.folder, n_folds)
+            curves.append(part.epochs.assign(variant=name, model=f"without_{fold} seed_{seed}"))
+            tables.append(part.table.assign(variant=name, seed=seed))
+    columns = ["variant", "fold", "seed", "epochs", "seconds", "images_per_s", "problem"]
+    found = pd.DataFrame(done, columns=columns)
+    lost = set(found.loc[found["problem"] != "", "variant"])
+    rows = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=["variant", "seed", "fname"])
+    scores = {}
+    for name in found["variant"].unique():
+        if name not in lost:
+            mine = rows[rows["variant"] == name].sort_values(["seed", "fname"])
+            scores[name] = mine[classes].to_numpy(float).reshape(mine["seed"].nunique(), -1, len(classes))
+    clips = rows.drop_duplicates("fname").sort_values("fname", ignore_index=True)
+    clips = clips.reindex(columns=["fname", "group", "fold", "labels"])
+    columns = ["variant", "model", "epoch", "lr", "train_loss", "valid_loss", "lwlrap"]
+    epochs = pd.concat(curves, ignore_index=True) if curves else pd.DataFrame(columns=columns)
+    return Trials(clips, classes, scores, found, epochs, n_folds, withheld)

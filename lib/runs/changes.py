@@ -1,0 +1,128 @@
+"""What has changed since a run was made: labels, audio and folds of its data set.
+
+A notebook refuses by itself what does not fit (`Run.settle`); the pipeline asks here before it starts one, since it
+starts none where all results are there.
+
+Conventions
+-----------
+digests : "labels" and "audio" by subset, "folds"; as the notebooks write them into configuration.json. A part is
+          compared in the subsets that it was made of; 01 reads all that there are, 05 all but the test clips.
+
+Used in: `pipeline`, `submission`.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+
+from lib import parameters
+from lib.data import audio, audit, datasets
+from lib.evaluation import folds
+from lib.files import read_json
+
+__all__ = ["LATE", "has_come_since", "now", "of_test", "since"]
+
+LATE = "no time was left"  # the problem of a test clip that a budget left out
+
+
+def since(
+    home: Path, params: Mapping[str, object], data_dir: Path, folds_csv: Path | None
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Which parts of a run were made from other data than lie there now, each with what differs, in words.
+
+    Parameters
+    ----------
+    home : outputs/<run>
+    params : n_folds and esc10_only
+    data_dir, folds_csv : where they lie; no folds_csv: the run makes its folds
+
+    Returns
+    -------
+    Part (such as "04_kfold/curated") -> the difference; and the same of submissions that only lack what has come since
+    (`has_come_since`), which cost nothing that was there
+    """
+    made = {path.parent: read_json(path) for path in sorted(home.rglob("configuration.json"))}
+    made = {part: told for part, told in made.items() if any(part.rglob("result.json"))}
+    differing: dict[str, str] = {}
+    lacking: dict[str, str] = {}
+    if not made:
+        return differing, lacking
+    here = now(home, params, data_dir, folds_csv, with_folds=any("folds" in told for told in made.values()))
+    for part, told in made.items():
+        name, of_part, found = part.relative_to(home).as_posix(), here, differing
+        notebook = name.split("/")[0]
+        if notebook == "08_submission":  # asks for more than the test clips that can be used
+            of_part, contents = of_test(data_dir, home.parent / "cache")
+            found = lacking if has_come_since(part, contents) else differing
+        theirs = {key: told[key] for key in parameters.DATA if key in told and not isinstance(told[key], str)}
+        mine = {key: _read_by(notebook, theirs[key], of_part.get(key, {})) for key in theirs}
+        if "folds" in told:
+            theirs["folds"], mine["folds"] = told["folds"], of_part["folds"]
+        if differ := parameters.differences(theirs, mine):
+            found[name] = differ
+    return differing, lacking
+
+
+def now(
+    home: Path, params: Mapping[str, object], data_dir: Path, folds_csv: Path | None, *, with_folds: bool = True
+) -> dict[str, object]:
+    """The digests of a data set as it lies there; see `since`. What the caches could not decode is left out."""
+    with_audio = bool(datasets.with_audio(data_dir))
+    data = datasets.load(data_dir, with_audio=with_audio, esc10_only=bool(params.get("esc10_only")))
+    found: dict[str, object] = {}
+    if with_audio:
+        found["audio"] = audio.contents(data.clips, home.parent / "cache")
+        for subset, content in found["audio"].items():
+            for listed in sorted((home.parent / "cache").glob(f"logmel-*/{subset}-{content}/problems.csv"))[:1]:
+                data = data.without(audit.read(listed))
+    found["labels"] = datasets.label_digests(data.clips, data.classes)
+    curated = data.clips.query("subset == 'curated'")
+    if not with_folds:
+        return found
+    if folds_csv:
+        table = folds.read(folds_csv, curated)
+    else:
+        table = folds.make(curated, datasets.targets(curated, data.classes), params["n_folds"], folds.SEED)
+    return found | {"folds": folds.digest(table)}
+
+
+def _read_by(notebook: str, theirs: Mapping[str, str], now: Mapping[str, str]) -> dict[str, str | None]:
+    """The digests now of the subsets that a result was made of, and of those that its notebook would read too."""
+    reads = {"01_eda": now.keys(), "05_curation": now.keys() - {"test"}}.get(notebook, set())
+    return {subset: now.get(subset) for subset in theirs.keys() | reads}
+
+
+def of_test(data_dir: Path, cache: Path) -> tuple[dict[str, dict[str, str]], pd.Series]:
+    """The digests of a data set's test clips, and the hash of each clip's file, by fname; none where they are gone.
+
+    Parameters
+    ----------
+    cache : folder of caches
+    """
+    try:
+        data = datasets.load_test(data_dir)
+    except FileNotFoundError:
+        return {}, pd.Series(dtype=str)
+    clips = data.clips.drop_duplicates("fname")
+    contents = pd.Series(audio.content_hashes(clips["path"], cache / "hashes.csv"), index=clips["fname"])
+    found = {"labels": datasets.label_digests(clips, data.classes), "audio": audio.contents(clips, cache)}
+    return found, contents
+
+
+def has_come_since(folder: Path, contents: pd.Series) -> bool:
+    """Whether a submission may be made again unasked: clips that had no scores have another file now, or no time was
+    left for them, and those that had scores are the same.
+
+    Parameters
+    ----------
+    folder : of the submission
+    contents : as from `of_test`
+    """
+    if not (folder / "how.csv").is_file():
+        return False
+    how = pd.read_csv(folder / "how.csv", dtype=str, keep_default_na=False).set_index("fname")
+    is_same = how["content"] == contents.reindex(how.index)
+    if not is_same[how["problem"] == ""].all():
+        return False
+    return not is_same.all() or LATE in how["problem"].tolist()

@@ -1,0 +1,104 @@
+"""Where the inputs of a run lie: on disk as typed, or among the inputs that Kaggle mounts for a kernel.
+
+Standard library only.
+
+Conventions
+-----------
+"kaggle" as a path : the data set, weights or folds are looked for among a kernel's inputs by what they hold, never by a
+                  fixed place, since Kaggle has moved its mounts. "kaggle@<digest>" names the packed run that is meant.
+
+Used in: `run`, `bundle`.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import lib
+from lib.files import digest
+
+__all__ = ["IN_KERNEL", "MANIFEST", "ROOT", "find", "path"]
+
+CODE = Path(lib.__file__).resolve().parents[1]
+# A checkout has its outputs beside lib/; packed into a kernel there is no checkout, and the working folder serves.
+IN_KERNEL = not (CODE / "pyproject.toml").is_file()
+ROOT = Path.cwd() if IN_KERNEL else CODE
+MANIFEST = "manifest.json"  # of a packed run
+INPUT = Path("/kaggle/input")
+DEPTH = 4  # folders below INPUT that are looked into: datasets/<owner>/<slug>/<folder>
+DATA_MARKERS = ("sample_submission.csv", "vocabulary.csv", "meta/esc50.csv")  # each tells a layout of `datasets`
+
+
+def path(name: str, key: str, root: Path = ROOT) -> Path:
+    """A path as typed: relative to the current folder or, failing that, to `root`, the workbook; or a kernel's input.
+
+    Raises
+    ------
+    FileNotFoundError
+        It is neither; and as `find`.
+    """
+    special, _, wanted = name.partition("@")
+    if special == "kaggle":
+        return find(key, wanted)
+    for place in (Path(name).expanduser(), root / name):
+        if place.exists():
+            return place.resolve()
+    raise FileNotFoundError(f"{key}={name!r} is neither in {Path.cwd()} nor in {root}. Give its full path.")
+
+
+def find(key: str, wanted: str = "", root: Path | None = None) -> Path:
+    """An input of a kernel.
+
+    Parameters
+    ----------
+    key : data_dir (the folder of a data set), weights (of a packed run) or folds_csv (the file in a packed run)
+    wanted : digest of the packed run; "" takes the only one
+    root : where inputs are mounted; by default the environment's KERNEL_INPUT or /kaggle/input
+
+    Raises
+    ------
+    FileNotFoundError
+        None or several fit; the message lists what was found.
+    """
+    root = Path(root or os.environ.get("KERNEL_INPUT") or INPUT)
+    markers = DATA_MARKERS if key == "data_dir" else (MANIFEST,)
+    folders = [folder for folder in _folders(root) if any((folder / marker).is_file() for marker in markers)]
+    if key == "data_dir":
+        folders = [folder.parent if folder.name == "FSDKaggle2019.meta" else folder for folder in folders]
+        names = [str(folder) for folder in folders]
+    else:
+        digests = [_packed(folder) for folder in folders]
+        names = [f"{folder} ({found or 'no packed run'})" for folder, found in zip(folders, digests, strict=True)]
+        folders = [f for f, found in zip(folders, digests, strict=True) if found and wanted in ("", found)]
+    if len(folders) == 1:
+        return folders[0] / "folds.csv" if key == "folds_csv" else folders[0]
+    what = f"holds {' or '.join(markers)}" + (f" of the packed run {wanted}" if wanted else "")
+    raise FileNotFoundError(
+        f"{len(folders)} folders below {root}, expected one that {what}. Found {names or _listing(root)}. "
+        "Attach the input to the kernel, or detach the others. A data set that was just pushed takes minutes to be "
+        "processed, and an older version is mounted until then: wait, or pack and push both again."
+    )
+
+
+def _folders(root: Path) -> Iterator[Path]:
+    """Folders below `root`, not deeper than DEPTH, in order; those of audio are not looked into."""
+    for place, names, _ in os.walk(root):
+        names.sort()
+        if len(Path(place).relative_to(root).parts) >= DEPTH:
+            names.clear()
+        yield Path(place)
+
+
+def _listing(root: Path) -> str:
+    """What lies at the top of the inputs, for a message."""
+    return f"{sorted(path.name for path in root.iterdir())[:10]}" if root.is_dir() else f"no folder {root}"
+
+
+def _packed(folder: Path) -> str:
+    """Digest of the packed run in a folder; "" if its manifest is another program's."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        return digest(manifest) if "schema" in manifest and "files" in manifest else ""
+    except (OSError, ValueError, TypeError):
+        return ""

@@ -1,0 +1,106 @@
+"""A command that ends with its caller, keeps what it printed, and tells which cell of a notebook failed.
+
+    python -m lib.runs.job papermill [options] notebook.ipynb executed.ipynb ...
+
+Its stderr (progress of a training) goes to log.txt beside the executed notebook. With GPUS=n in the environment it
+takes one of n places on this machine's GPUs that no other such job has. Standard library only: it runs before every
+notebook of the pipeline.
+
+Used in: Snakefile, `pipeline`.
+"""
+
+import ctypes
+import fcntl
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+__all__ = ["MARK", "claim_gpu", "count_gpus", "end_with_caller", "failure", "main"]
+
+MARK = "! "  # begins the lines that `pipeline` passes on
+
+PR_SET_PDEATHSIG = 1  # prctl(2)
+SHOWN = 15  # last lines of a log or an error
+
+
+def end_with_caller() -> None:
+    """Have Linux kill this process when its parent is gone, even by `kill -9`; elsewhere nothing happens."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def count_gpus() -> int:
+    """GPUs of this machine, by NVIDIA's tool."""
+    if not shutil.which("nvidia-smi"):
+        return 0
+    return subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False).stdout.count("GPU ")
+
+
+def claim_gpu(n: int, n_gpus: int) -> tuple[int, int] | None:
+    """A GPU for one of n trainings at once, which share n_gpus out among them, and the open file (descriptor) that
+    holds the claim; None without a GPU, and when all n places are taken.
+    """
+    for place in range(n if n_gpus else 0):
+        file = _opened(Path(tempfile.gettempdir(), f"sound-tagging-gpu-{place}.lock"))
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return place % n_gpus, file
+        except BlockingIOError:
+            os.close(file)
+    return None
+
+
+def _opened(path: Path) -> int:
+    """A file for locks that all users of the machine share, made where it is not there yet: its descriptor."""
+    try:
+        file = os.open(path, os.O_CREAT | os.O_EXCL, 0o666)  # a lock takes no right to write
+    except FileExistsError:
+        return os.open(path, os.O_RDONLY)  # Linux refuses O_CREAT on a file of another user in /tmp
+    os.fchmod(file, 0o666)  # the umask of its maker may keep others out
+    return file
+
+
+def failure(executed: Path, log: Path) -> str:
+    """Which cell of an executed notebook failed and why; the end of the log where no cell did (a kernel that died)."""
+    cells = json.loads(executed.read_text(encoding="utf-8"))["cells"] if executed.is_file() else []
+    for number, cell in enumerate([cell for cell in cells if cell["cell_type"] == "code"], 1):
+        for output in cell.get("outputs", []):
+            if output["output_type"] == "error":
+                source = "".join(cell["source"]).splitlines()
+                return "\n".join(
+                    [
+                        f"{executed}: code cell {number} failed.",
+                        *(f"    {line}" for line in source[:SHOWN]),
+                        *f"{output['ename']}: {output['evalue']}".splitlines()[:SHOWN],
+                    ]
+                )
+    last = log.read_text(encoding="utf-8", errors="replace").splitlines()[-SHOWN:] if log.is_file() else []
+    return "\n".join([f"{executed}: no cell failed, but the run did. The end of {log}:", *last])
+
+
+def main(words: list[str]) -> int:
+    """Run `words`; the exit status of the command."""
+    end_with_caller()
+    at_once = int(os.environ.get("GPUS", "0"))
+    claimed = claim_gpu(at_once, count_gpus()) if at_once and "CUDA_VISIBLE_DEVICES" not in os.environ else None
+    if claimed:
+        os.environ["CUDA_VISIBLE_DEVICES"] = str(claimed[0])
+    executed = Path([word for word in words if word.endswith(".ipynb")][-1])
+    log = executed.with_name("log.txt")
+    executed.parent.mkdir(parents=True, exist_ok=True)
+    executed.unlink(missing_ok=True)  # of an earlier try
+    with log.open("w", encoding="utf-8") as file:
+        code = subprocess.run(words, stderr=file, stdout=file, preexec_fn=end_with_caller, check=False).returncode
+    if code:
+        sys.stderr.writelines(f"{MARK}{line}\n" for line in failure(executed, log).splitlines())
+    return 1 if code else 0
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("PYTHONUNBUFFERED", "1")
+    raise SystemExit(main(sys.argv[1:]))

@@ -1,0 +1,249 @@
+"""The journal: every finished part of every run in one table, and drafts of entries for JOURNAL.md.
+
+Conventions
+-----------
+A row is a part that answers something: a folder with result.json that is no single training. What was trained below it
+(`without_2`, `without_2_4/seed_1` ...) is counted and its seconds are added; pair models count with their variant.
+outputs/journal.csv is rebuilt from what lies there, never appended to; what can't be read, or was made by other code
+than what lies here now, has that in `note`.
+The difference of a row is to the base of the same run, never to the best so far, which is the luckiest.
+
+Used in: 09_journal, the report.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from functools import cache as remember
+from pathlib import Path
+
+import pandas as pd
+
+from lib import code, parameters
+from lib.files import read_json, whole_file
+from lib.runs import inputs, variants
+from lib.runs.plan import BASE
+
+__all__ = ["NUMBERS", "TEXTS", "answers", "cost", "draft", "duration", "headline", "other_code", "rebuild", "says"]
+__all__ += ["select"]
+
+TEXTS = ["finished", "run", "notebook", "part", "question", "expected", "changed", "against_base", "verdict", "says"]
+TEXTS += ["commit", "command", "note"]
+NUMBERS = ["n", "lwlrap", "lwlrap_low", "lwlrap_high", "baseline", "trainings", "seconds"]
+OWN = "09_journal"
+DIFF = "_lwlrap_diff"
+OTHER_CODE = "other code"
+PLACE = ("run", "profile", "data_dir", "folds_csv", "overwrite", "strict")  # where, not what was changed
+USUAL = {"variant": BASE, "fold": 0, "variants": [], "part": "auto"}  # of keys that no profile holds
+
+
+def rebuild(outputs: Path) -> pd.DataFrame:
+    """Read all results below `outputs`, write `outputs`/journal.csv and give it back: TEXTS, NUMBERS; newest first."""
+    parts = sorted(path.parent for path in outputs.glob("*/[0-9][0-9]_*/**/result.json"))
+    rows = [_row(part, outputs) for part in parts if _answers(part.relative_to(outputs).parts)]
+    for home in {outputs / row["run"] for row in rows if row["notebook"] == "04_kfold" and row["part"] != BASE}:
+        _compare([row for row in rows if (row["run"], row["notebook"]) == (home.name, "04_kfold")], home)
+    table = pd.DataFrame(rows, columns=[*TEXTS, *NUMBERS]).astype(dict.fromkeys(NUMBERS, float))
+    table[TEXTS] = table[TEXTS].astype(object).fillna("")
+    table = table.sort_values(["finished", "run", "notebook", "part"], ascending=False, ignore_index=True)
+    with whole_file(outputs / "journal.csv") as partial:
+        table.to_csv(partial, index=False)
+    return table
+
+
+def select(table: pd.DataFrame, words: list[str]) -> pd.DataFrame:
+    """The rows whose notebook or question holds one of the words, whatever the case; no words: all."""
+    texts = (table["notebook"] + " " + table["question"]).str.lower()
+    return table[[not words or any(word.lower() in text for word in words) for text in texts]]
+
+
+def headline(table: pd.DataFrame) -> pd.DataFrame:
+    """The table to look at, all as text; of several differences to the base, only how many are clear of zero."""
+    shown = {
+        "finished": table["finished"].str[:16].str.replace("T", " "),
+        "run": table["run"],
+        "part": table["notebook"] + " " + table["part"],
+        "lwlrap": [_interval(row, "lwlrap") for row in table.to_dict("records")],
+        "n": [f"{n:.0f}" if n == n else "" for n in table["n"]],
+        "against base": table["against_base"].map(_shortened),
+        "verdict": table["verdict"],
+        "cost": table["seconds"].map(duration),
+        "changed": table["changed"],
+        "commit": table["commit"].str.replace(r"^(.{7})[^-]*", r"\1", regex=True)
+        + table["note"].str.contains(OTHER_CODE).map({True: f" ({OTHER_CODE})", False: ""}),
+    }
+    return pd.DataFrame(shown)
+
+
+def answers(table: pd.DataFrame) -> str:
+    """Markdown: each question with its answer, and what was changed."""
+    told = []
+    for row in table[table["says"] != ""].to_dict("records"):
+        name = f"{row['notebook']} {row['part']}".strip()
+        changed = f" Changed: {row['changed']}." if row["changed"] else ""
+        head = f"**{row['question'] or name}** ({name}; {row['verdict'] or 'no verdict'})"
+        told.append(f"{head}  \n{_measured(row)}{changed}")
+    return "\n\n".join(told) or "Nothing is finished here yet."
+
+
+def draft(row: Mapping[str, object]) -> str:
+    """An entry for JOURNAL.md, in its form, of a row of the table; "..." stands for what only a person knows."""
+    trainings = f"{row['trainings']:.0f} trainings, " if row["trainings"] else ""
+    lines = {
+        "Question": row["question"],
+        "Expected": row["expected"],
+        "Changed": row["changed"] or "No parameter: the profile as it lies.",
+        "Measured": _measured(row),
+        "Verdict": row["verdict"] or "none: a screening, or not all is done",
+        "Because": "...",
+        "Cost": f"{trainings}{duration(row['seconds'])} in all",
+        "Next": "...",
+        "Command": f"`{row['command']}`",
+    }
+    entry = [f"{key:<12}{value or '...'}" for key, value in lines.items()]
+    name = f"{row['notebook']} {row['part']}".strip()
+    return "\n".join([f"## {row['finished'][:10]} · {name} · {row['run']}", *entry])
+
+
+def says(table: pd.DataFrame, run: str) -> str:
+    """What the run holds and what was decided, beside what all runs hold."""
+    mine, n_runs = table[table["run"] == run], table["run"].nunique()
+    if mine.empty:
+        return f"Run {run} holds no finished part yet; {n_runs} other runs hold {len(table)}."
+    verdicts = mine["verdict"].replace("", "without a verdict").value_counts()
+    told = ", ".join(f"{n} {verdict}" for verdict, n in verdicts.items())
+    trainings = f"{mine['trainings'].sum():.0f} trainings"  # not how long they took: equal runs say the same
+    return f"Run {run} holds {len(mine)} finished parts ({told}; {trainings}); all runs ({n_runs}): {len(table)}."
+
+
+def cost(part: Path) -> tuple[int, float]:
+    """Trainings that belong to a part, and seconds of these and of the part itself, as their manifests tell."""
+    below = (part.parent if part.name == "pooled" else part).glob("**/without_*/**/manifest.json")
+    seconds = []
+    for path in [*below, part / "manifest.json"]:
+        try:
+            seconds.append(float(read_json(path)["seconds"]))
+        except (OSError, ValueError, LookupError, TypeError):
+            seconds.append(0.0)
+    return len(seconds) - 1, sum(seconds)
+
+
+def other_code(part: Path, outputs: Path) -> list[str]:
+    """What other code has made than what lies here now, below `outputs`: this part, its trainings, what it has read."""
+    mine = code.by_other_code([part.parent if part.name == "pooled" else part], outputs)
+    return sorted({*mine, *read_json(part / "manifest.json").get("other_code", [])})
+
+
+def duration(seconds: float) -> str:
+    """In words: 12 s, 22.0 min, 2.0 h."""
+    size, unit = next(((s, u) for s, u in ((3600, "h"), (60, "min")) if seconds >= 2 * s), (1, "s"))
+    return f"{seconds / size:.{0 if size == 1 else 1}f} {unit}"
+
+
+def _answers(names: tuple[str, ...]) -> bool:
+    """Is this (run, notebook, ...) a part that answers something: no single training, no half-made folder, not 09?"""
+    return names[1] != OWN and not any(name.startswith((".", "without_")) for name in names)
+
+
+def _row(part: Path, outputs: Path) -> dict[str, object]:
+    run, notebook, *names = part.relative_to(outputs).parts
+    row = {"run": run, "notebook": notebook, "part": "/".join(name for name in names if name != "pooled")}
+    row["question"], row["expected"] = _asked(part / "executed.ipynb", inputs.CODE / "notebooks" / f"{notebook}.ipynb")
+    row["trainings"], row["seconds"] = cost(part)
+    try:
+        told, made = (json.loads((part / name).read_text()) for name in ("result.json", "manifest.json"))
+        numbers = told["metrics"]
+        row |= {"verdict": told["verdict"], "says": told["says"], "finished": made["finished"]}
+        row |= {key: numbers.get(key) for key in ("lwlrap", "lwlrap_low", "lwlrap_high")}
+        row |= {"n": numbers.get("n", numbers.get("n_clips")), "baseline": numbers.get("baseline_lwlrap")}
+        names = [key.removesuffix(DIFF) for key in numbers if key.endswith(DIFF)]
+        row["against_base"] = "; ".join(f"{name} {_interval(numbers, name + DIFF)}" for name in names)
+        row["commit"] = made["commit"] + ("-dirty" if made["dirty"] else "")
+        row["changed"], row["command"] = _changed(notebook, told["parameters"])
+        notes = [] if numbers.get("complete", True) else ["not complete: parts of it are still to be trained"]
+        if other := other_code(part, outputs):
+            names = ", ".join(name.removeprefix(f"{run}/") for name in other[:5]) + (" ..." if other[5:] else "")
+            notes.append(f"{OTHER_CODE} than what lies here now has made it, or some of what it read ({names})")
+        row["note"] = "; ".join(notes)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        why = f"{type(error).__name__}: {error}".replace(f"{part}/", "")
+        row["note"] = f"can't be read ({why}). Make it again: -p overwrite True"
+    return row
+
+
+def _compare(rows: list[dict[str, object]], home: Path) -> None:
+    """Give the rows of a run's variants of 04 their difference to the base, its verdict, and what differs from it."""
+    found = {of["variant"]: of for of in variants.against_base(home).table.to_dict("records")}
+    for row in rows:
+        if row["part"] != BASE and row["part"] in found:
+            of = found[row["part"]]
+            row["against_base"] = f"{row['part']} {_interval(of, 'lwlrap_diff')}"
+            row |= {"verdict": of["verdict"], "changed": of["changed"]}
+
+
+def _asked(*notebooks: Path) -> tuple[str, str]:
+    """Question (the title) and expectation of the first of these notebooks that can be read."""
+    for path in notebooks:
+        try:
+            first = "".join(json.loads(path.read_text(encoding="utf-8"))["cells"][0]["source"])
+        except (OSError, ValueError, LookupError, TypeError):
+            continue
+        forms = (r"^# \d+ · (.+)$", r"^\*\*Expectation\.\*\* (.+)$")
+        found = [re.search(form, first, re.MULTILINE) for form in forms]
+        return found[0][1] if found[0] else "", found[1][1] if found[1] else ""
+    return "", ""
+
+
+def _changed(notebook: str, params: Mapping[str, object]) -> tuple[str, str]:
+    """What differs from the named profile, and the command that makes it again, with no path of this machine."""
+    name, profile = params["profile"], _profile(str(params["profile"]))
+    differ = {k: v for k, v in params.items() if k in profile and k not in PLACE and v != profile[k]}
+    differ |= {k: params[k] for k, usual in USUAL.items() if params.get(k, usual) != usual}
+    given = {"run": params["run"]} if params["run"] != profile.get("run") else {}
+    if params.get("data_dir", "demo") != "demo":
+        given["data_dir"] = f"path/to/{Path(str(params['data_dir'])).name}"
+    command = [f"papermill notebooks/{notebook}.ipynb out.ipynb -f params/{name}.yaml"]
+    command += [f"-p {key} {_typed(value)}" for key, value in {**given, **differ}.items()]
+    if differ.get("fold") == -1 and "n_folds" in params:  # pools what has been trained before
+        every = " ".join(map(str, [*range(params["n_folds"]), -1]))
+        command = [f"for fold in {every}; do", *command, "; done"]
+        command = [word.replace("-p fold -1", "-p fold $fold") for word in command]
+    what = [f"{key} {_typed(value)}" for key, value in differ.items() if key not in ("fold", "part")]
+    return ", ".join(what) if profile else f"not known: there is no params/{name}.yaml", " ".join(command)
+
+
+@remember
+def _profile(name: str) -> dict[str, object]:
+    """params/<name>.yaml; nothing where it isn't there any more."""
+    path = inputs.CODE / "params" / f"{name}.yaml"
+    return parameters.load_profile(path) if path.is_file() else {}
+
+
+def _typed(value: object) -> str:
+    """A value as it is given to papermill."""
+    return (",".join(map(str, value)) if isinstance(value, list) else str(value)) or '""'
+
+
+def _measured(row: Mapping[str, object]) -> str:
+    """The answer; for variants of 04, which can't know it themselves, with the difference to the base."""
+    compared = row["against_base"] if row["notebook"] == "04_kfold" else ""
+    return row["says"] + (f" Against {BASE} of the same run, paired, one seed: {compared}." if compared else "")
+
+
+def _interval(numbers: Mapping[str, object], key: str) -> str:
+    """.838 [.794, .880], as JOURNAL.md writes it, differences with their sign; nothing where there is no number."""
+    values = [numbers.get(key + end) for end in ("", "_low", "_high")]
+    if any(value is None or value != value for value in values):
+        return ""
+    form = "+.3f" if key.endswith("diff") else ".3f"
+    value, low, high = (re.sub(r"^([+-]?)0\.", r"\1.", format(v, form)) for v in values)
+    return f"{value} [{low}, {high}]"
+
+
+def _shortened(against_base: str) -> str:
+    """Of several differences, how many are above zero with all of their interval, and how many below."""
+    intervals = re.findall(r"\[(\S+), (\S+)\]", against_base)
+    if len(intervals) < 2:
+        return against_base
+    above, below = sum(float(low) > 0 for low, _ in intervals), sum(float(high) < 0 for _, high in intervals)
+    return f"of {len(intervals)}: {above} above 0, {below} below"

@@ -1,0 +1,181 @@
+"""Out-of-fold scores on disk: what models say of the clips that they did not see.
+
+Conventions
+-----------
+A part is a folder outputs/<run>/04_kfold/<variant>/without_2[_4] with
+oof_windows.npz : fname, window_start_s (s), fold, logits (n_windows, n_classes) float32, classes; no pickle.
+clips.csv       : fname, group, fold, labels (comma-joined), then a column of scores in [0, 1] for each class: the
+                  arithmetic mean over the clip's windows, always.
+epochs.csv      : the learning curve.
+Rows are found by fname and fold, never by position.
+
+Used in: 02 to 07, 10.
+"""
+
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from lib.clips.pooling import pool_mean
+from lib.data import datasets
+from lib.evaluation import folds, metrics
+from lib.files import digest, whole_file
+from lib.runs.plan import BASE
+from lib.training.models import activate
+
+__all__ = ["SHARED", "Clips", "read", "read_windows", "settings_digest", "write", "write_windows"]
+
+COLUMNS = ["fname", "group", "fold", "labels"]
+ANEW = "-p overwrite True"
+SHARED = ("classes", "audio", "windows", "network", "recipe", "folds")  # the sidecars of one run agree in these
+
+
+@dataclass(frozen=True)
+class Clips:
+    """Clip scores of one part, or of the parts that are done.
+
+    Attributes
+    ----------
+    table : as clips.csv, sorted by fname, with the column `model` (without_2 ...), labels as tuples
+    classes : in submission order
+    epochs : learning curves, with the column `model`
+    missing : folds that are not done yet
+    """
+
+    table: pd.DataFrame
+    classes: list[str]
+    epochs: pd.DataFrame
+    missing: list[int]
+
+    @property
+    def targets(self) -> np.ndarray:
+        """0/1 float32 (n_clips, n_classes)"""
+        return datasets.targets(self.table, self.classes)
+
+    @property
+    def scores(self) -> np.ndarray:
+        """float64 (n_clips, n_classes)"""
+        return self.table[self.classes].to_numpy(float)
+
+    @property
+    def groups(self) -> np.ndarray:
+        return self.table["group"].to_numpy(str)
+
+    def hardest(self, n: int) -> pd.DataFrame:
+        """The n clips whose labels surprise the model most: fname, labels, first (best-scored class), loss (nats)."""
+        first = np.array(self.classes)[self.scores.argmax(axis=1)]
+        losses = metrics.clip_losses(self.targets, self.scores).round(3)
+        table = self.table[["fname", "labels"]].assign(first=first, loss=losses)
+        return table.sort_values(["loss", "fname"], ascending=[False, True]).head(n).reset_index(drop=True)
+
+    def prior(self, dealt: pd.DataFrame, targets: np.ndarray) -> np.ndarray:
+        """The dumb baseline: for every clip the class frequencies of its model's training clips.
+
+        Parameters
+        ----------
+        dealt : folds table
+        targets : (n, n_classes), in the order of `dealt`
+
+        Returns
+        -------
+        float64 (n_clips, n_classes), in the order of `table`
+        """
+        scores = np.empty((len(self.table), len(self.classes)))
+        for model in self.table["model"].unique():
+            rows, trained = self.table["model"] == model, folds.training(dealt, folds.unseen(model))
+            scores[rows] = metrics.prior_scores(targets[trained], rows.sum())
+        return scores
+
+
+def write(
+    part: Path, windows: pd.DataFrame, logits: np.ndarray, clips: pd.DataFrame, classes: list[str], loss: str
+) -> None:
+    """Write oof_windows.npz and clips.csv.
+
+    Parameters
+    ----------
+    windows : fname, window_start_s, fold, a row a window
+    logits : (n_windows, n_classes)
+    clips : fname, group, fold, labels (tuples) of the scored clips
+    loss : tells how logits become scores
+
+    Raises
+    ------
+    ValueError
+        A class whose name could not be told from a column, or from two labels, in clips.csv or what is made of it.
+    """
+    if confused := [name for name in classes if "," in name or name in datasets.RESERVED]:
+        raise ValueError(f"Classes {confused} hold a comma or are called as a column of tables of scores. Rename them.")
+    write_windows(part, windows, logits, classes)
+    fnames, scores = pool_mean(windows["fname"], activate(logits, loss))
+    table = clips.set_index("fname").loc[fnames, COLUMNS[1:]].reset_index()
+    table["labels"] = table["labels"].map(",".join)
+    with whole_file(part / "clips.csv") as partial:
+        pd.concat([table, pd.DataFrame(scores, columns=classes)], axis=1).to_csv(partial, index=False)
+
+
+def write_windows(part: Path, windows: pd.DataFrame, logits: np.ndarray, classes: list[str]) -> None:
+    """Write oof_windows.npz: logits (n_windows, n_classes) of windows (fname, window_start_s, fold)."""
+    with whole_file(part / "oof_windows.npz") as partial, open(partial, "wb") as file:
+        np.savez(
+            file,
+            fname=windows["fname"].to_numpy(str),
+            window_start_s=windows["window_start_s"].to_numpy(float),
+            fold=windows["fold"].to_numpy(np.int64),
+            logits=logits.astype(np.float32),
+            classes=np.array(classes, str),
+        )
+
+
+def read(part: Path, n_folds: int) -> Clips:
+    """One part; or, for a folder `pooled`, all single-fold parts beside it that are done, each clip once.
+
+    Raises
+    ------
+    FileNotFoundError
+        If no fold is done; the message holds the command that trains one.
+    ValueError
+        If two parts score the same clip, or a file was damaged since it was written.
+    """
+    parts = [part]
+    if part.name == "pooled":
+        parts = [part.parent / folds.model_name(fold) for fold in range(n_folds)]
+    done = [p for p in parts if (p / ("result.json" if part.name == "pooled" else "clips.csv")).is_file()]
+    if not done:
+        run, variant = part.parents[2].name, part.parent.name
+        how = "papermill notebooks/04_kfold.ipynb out.ipynb -f params/PROFILE.yaml -p data_dir DATA"
+        how += f" -p run {run} -p fold 0"
+        if variant != BASE:  # it has parameters of its own
+            how = f"make run RUN={variant} PROFILE=... DATA=... (an experiment), or NB=05 RUN={run} (of those of 05)"
+        raise FileNotFoundError(f"No fold is done in {part.parent}. Train them first: {how}")
+    text = {"fname": str, "group": str, "labels": str}
+    tables = [pd.read_csv(p / "clips.csv", dtype=text, keep_default_na=False) for p in done]
+    for table, place in zip(tables, done, strict=True):
+        windows = place / "oof_windows.npz"
+        if windows.is_file() and set(table["fname"]) != set(read_windows(place)["fname"]):
+            raise ValueError(f"{place}/clips.csv is damaged: it lacks clips of {windows.name}. Train it anew, {ANEW}.")
+    classes = list(tables[0].columns[len(COLUMNS) :])
+    table = pd.concat([t.assign(model=p.name) for t, p in zip(tables, done, strict=True)], ignore_index=True)
+    if table["fname"].duplicated().any():
+        raise ValueError(f"{part.parent}: clips are scored by more than one model: its parts are of different folds.")
+    table["labels"] = [tuple(labels.split(",")) for labels in table["labels"]]
+    epochs = pd.concat([pd.read_csv(p / "epochs.csv").assign(model=p.name) for p in done], ignore_index=True)
+    missing = [fold for fold, p in enumerate(parts) if p not in done]
+    return Clips(table.sort_values("fname", ignore_index=True), classes, epochs, missing)
+
+
+def read_windows(part: Path) -> dict[str, np.ndarray]:
+    """The arrays of oof_windows.npz: fname, window_start_s, fold, logits, classes; ValueError if it was damaged."""
+    try:
+        with np.load(part / "oof_windows.npz", allow_pickle=False) as arrays:
+            return dict(arrays)
+    except (zipfile.BadZipFile, EOFError, ValueError) as error:
+        raise ValueError(f"{part}/oof_windows.npz is damaged ({error}). Train it anew, {ANEW}.") from error
+
+
+def settings_digest(sidecar: dict) -> str:
+    """12 hex digits that name what all models of a run share: classes, audio, windows, network, recipe, folds, seed."""
+    return digest({name: sidecar[name] for name in (*SHARED, "seed")})

@@ -1,0 +1,160 @@
+"""One run of the pipeline: set aside what is made otherwise now, start snakemake, tell how far it is.
+
+Everything that snakemake prints goes to outputs/<run>/pipeline.log; what a person wants to know is passed on.
+
+Used in: `make run` (python -m lib.runs.pipeline).
+"""
+
+import argparse
+import fcntl
+import re
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from lib import code
+from lib.files import read_json
+from lib.runs.job import MARK, count_gpus, end_with_caller
+from lib.runs.plan import ROOT, Plan
+
+__all__ = ["follow", "main"]
+
+
+def follow(lines: Iterable[str], clock: Callable[[], float] = time.monotonic) -> Iterator[str]:
+    """What a person wants to know of snakemake's lines: how much there is to make, what begins, what was made in which
+    time, what failed, how much is left. What begins is told until something is made.
+
+    Parameters
+    ----------
+    lines : what snakemake prints. What `lib.job` marks is passed on; and all of it, if no job begins (nothing to do, or
+        a plan at fault).
+    """
+    started, began, names, ended, unread, told = clock(), {}, {}, [], [], False
+    for line in lines:
+        if found := re.match(r"total +(\d+)", line):
+            yield f"{int(found[1]) - 1} parts to make, each a notebook"  # one job is only the end
+        elif found := re.match(r"Job (\d+): (.*)", line):
+            names[found[1]], began[found[1]] = found[2], clock()
+            if not told:
+                yield f"{found[2]} has begun"
+        elif found := re.match(r"Finished jobid: (\d+)", line):
+            ended.append(found[1])
+        elif found := re.match(r"(\d+) of (\d+) steps", line):
+            done, total = int(found[1]), int(found[2]) - 1  # the last step is only the end
+            left = _span((clock() - started) / done * (total - done))
+            for job in [job for job in ended if job in names]:
+                told = True
+                yield f"[{done:>3}/{total}] {names[job]}: {_span(clock() - began[job])}, about {left} left"
+            ended.clear()
+        elif line.startswith(MARK):
+            yield line.removeprefix(MARK)
+        else:
+            unread.append(line)
+    yield from () if names else unread
+
+
+def _span(seconds: float) -> str:
+    """12 s, 3 min, 2.1 h"""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def main(words: list[str]) -> int:
+    """The command line behind `make run`: set aside what is made otherwise now, run snakemake, tell how far it is."""
+    parser = argparse.ArgumentParser(prog="python -m lib.runs.pipeline", description="Run the notebooks of a run.")
+    parser.add_argument("--profile", default="demo", help="names of parameter files, one over the other")
+    parser.add_argument("--run", default="", help="folder under outputs/")
+    parser.add_argument("--data", default="", help="folder of the data set")
+    parser.add_argument("--only", default="", help="numbers of notebooks, such as '04 05'; what they need comes along")
+    parser.add_argument("--gpus", type=int, default=count_gpus(), help="trainings at once on GPUs; by default one each")
+    parser.add_argument("--again", action="store_true", help="make again what other data or other code has made")
+    parser.add_argument("--on", default="default", help="profiles/<name>: default (this machine), slurm")
+    parser.add_argument("snakemake", nargs="*", help="further words for snakemake, after --")
+    given = parser.parse_args(words)
+    try:
+        plan = Plan.read(given.profile, given.run, given.data)
+        last = plan.wanted(given.only)[-1]
+        plan.check_profile()
+        changed, lacking = plan.changes()
+    except (OSError, ValueError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    home = ROOT / plan.home
+    words = {"RUN": given.run, "PROFILE": given.profile, "DATA": given.data, "NB": given.only}
+    again = " ".join(["make run", *(f"{name}={shlex.quote(word)}" for name, word in words.items() if word), "AGAIN=1"])
+    if changed and not given.again:
+        told = "\n".join(f"  {part}: {why}" for part, why in changed.items())
+        sys.stderr.write(
+            f"{plan.home} was made from other data than are there now:\n{told}\nTo make that again, with what is made "
+            f"of it (the old results are kept in outputs/replaced):\n  {again}\nTo keep it, give another RUN.\n"
+        )
+        return 1
+    other = [part.removeprefix(f"{home.name}/") for part in code.by_other_code([home], home.parent)]
+    if given.again:
+        changed |= {part: "made by other code" for part in other if part not in changed}
+    changed |= lacking
+    dry = {"-n", "--dry-run", "--dryrun"} & set(given.snakemake)
+    options = {"run": given.run, "profile": given.profile, "data": given.data, "only": given.only}
+    config = [f"{name}={value}" for name, value in options.items() if value] + [f"gpus={given.gpus}"]
+    command = [sys.executable, "-m", "snakemake", "--profile", f"profiles/{given.on}", *given.snakemake]
+    command += ["--resources", f"gpu={given.gpus}"] if given.gpus else []
+    command += ["--config", *config]
+    if dry:
+        return subprocess.run(command, cwd=ROOT, stderr=subprocess.STDOUT, check=False).returncode
+    with _alone(home), (home / "pipeline.log").open("w") as log:
+        for sentence in plan.set_aside(changed):
+            sys.stdout.write(f"{sentence}\n")
+        sys.stdout.write(f"{plan.home}: finding out what is to be made ...\n")
+        sys.stdout.flush()
+        told = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            preexec_fn=end_with_caller,
+        )
+        for line in follow(_copied(told.stdout, log)):
+            sys.stdout.write(f"{line}\n")
+            sys.stdout.flush()
+        status = told.wait()
+    if status:
+        sys.stdout.write(f"{plan.home} is not complete; all of it: {log.name}\n")
+    else:
+        sys.stdout.write(f"{plan.home} is done. {read_json(ROOT / last)['says']}\n")
+        if other and not given.again:
+            sys.stdout.write(
+                f"{len(other)} of its results were made by other code than what lies here now ({', '.join(other[:3])} "
+                f"...); they were kept. To make them again: {again}\n"
+            )
+    return status
+
+
+@contextmanager
+def _alone(home: Path) -> Iterator[None]:
+    """Wait until no other process makes this run, and say so; killed processes hold nothing."""
+    home.mkdir(parents=True, exist_ok=True)
+    with (home / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            sys.stdout.write(f"{home.relative_to(ROOT)} is being made by another process; waiting for it.\n")
+            sys.stdout.flush()
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _copied(lines: Iterator[str], log) -> Iterator[str]:
+    for line in lines:
+        log.write(line)
+        log.flush()
+        yield line.rstrip("\n")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

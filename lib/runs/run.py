@@ -1,0 +1,366 @@
+"""Runs: checked parameters, seeds, the run folder and what is written there.
+
+Conventions
+-----------
+outputs/<run>/<notebook>/<part>/ holds one result. `result.json` is written last and whole: it alone means done.
+`manifest.json`, written just before, holds what may differ between two equal runs (commit, digest of the code,
+versions, seconds) and what was read. `configuration.json` beside the parts of a variant is what they share: parameters,
+and digests of labels, audio and folds. It binds from the first result on; a part of another one is refused.
+
+Used in: every notebook.
+"""
+
+import contextlib
+import io
+import os
+import platform
+import random
+import subprocess
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from IPython.display import Image, display
+
+from lib import code, parameters
+from lib.data import demo
+from lib.evaluation import folds
+from lib.files import read_json, set_aside, whole_file, write_json
+from lib.runs import inputs, plan
+from lib.runs.inputs import IN_KERNEL, ROOT
+
+__all__ = ["IN_KERNEL", "ROOT", "Run", "already", "seed_everything", "start"]
+
+PACKAGES = ("fastai", "librosa", "numpy", "pandas", "safetensors", "scikit-learn", "timm", "torch")
+LITERAL = (bool, int, float, str, list, tuple, dict, type(None))
+
+
+@dataclass
+class Run:
+    """One execution of a notebook: parameters, folder, and what it writes.
+
+    Attributes
+    ----------
+    folder : where this part is written
+    variant : the folder whose parts share one configuration; `folder` itself or above it
+    is_trial : whether it is one training of an experiment
+    configuration, other_code : what `settle` fixed, and the parts read that other code has made
+    """
+
+    notebook: str
+    params: dict[str, object]
+    folder: Path
+    variant: Path
+    read: dict[str, object] = field(default_factory=dict)
+    started: float = field(default_factory=time.time)
+    is_trial: bool = False
+    configuration: dict[str, object] = field(default_factory=dict)
+    other_code: list[str] = field(default_factory=list)
+
+    @property
+    def home(self) -> Path:
+        """outputs/<run>"""
+        return ROOT / "outputs" / str(self.params["run"])
+
+    @property
+    def cache(self) -> Path:
+        """Where caches of all runs lie."""
+        return ROOT / "outputs" / "cache"
+
+    @property
+    def done(self) -> bool:
+        """Whether this part was finished before (a pooled one, with all its folds)."""
+        result = self.folder / "result.json"
+        return result.is_file() and read_json(result)["metrics"].get("complete", True)
+
+    def pick(self, settings: type) -> object:
+        """A settings dataclass (`LogMel`, `Windows` ...) filled from the parameters of the same names."""
+        return settings(**{f.name: self.params[f.name] for f in fields(settings) if f.name in self.params})
+
+    def data_dir(self) -> Path:
+        """The data folder; `demo` is synthesised first, where it is not there yet; `kaggle` is found in a kernel.
+
+        Raises
+        ------
+        FileNotFoundError
+            If it is neither relative to the current folder nor to the workbook.
+        """
+        name = str(self.params["data_dir"])
+        if name == "demo":
+            return demo.make(ROOT / "outputs" / "demo-data")
+        return inputs.path(name, "data_dir", ROOT)
+
+    def folds(self, clips: pd.DataFrame, targets: np.ndarray) -> pd.DataFrame:
+        """The folds of this run, for all its notebooks: outputs/<run>/folds.csv, made by whichever comes first.
+
+        Parameters
+        ----------
+        clips : the curated clips
+        targets : (n_clips, n_classes), in the order of clips
+
+        Raises
+        ------
+        ValueError
+            `folds_csv` with another number of folds than n_folds; and as `folds.read`, `folds.make` and `folds.settle`.
+        """
+        if self.params["folds_csv"]:
+            table = folds.read(inputs.path(str(self.params["folds_csv"]), "folds_csv", ROOT), clips)
+            if (n := table["fold"].nunique()) != self.params["n_folds"]:
+                asked = f"n_folds={self.params['n_folds']}"
+                raise ValueError(f"{asked}, but folds_csv={self.params['folds_csv']!r} holds {n}. Set n_folds to that.")
+        else:
+            table = folds.make(clips, targets, self.params["n_folds"], folds.SEED)
+        path = self.home / "folds.csv"
+        try:
+            return folds.settle(path, table)
+        except ValueError:
+            made = [file.parent for file in self.home.rglob("configuration.json") if "folds" in read_json(file)]
+            if any(next(part.rglob("result.json"), None) for part in made):
+                raise
+        path.unlink(missing_ok=True)  # left by a call that came to no result: it binds nobody
+        return folds.settle(path, table)
+
+    def trial(self, variant: str, model: str, seed: int, **changes: object) -> "Run":
+        """One training of an experiment: a run of its own in <notebook>/<variant>/<model>/seed_<seed>.
+
+        Parameters
+        ----------
+        variant : name in the table of the experiment
+        model : named by what it does not see, such as without_2
+        changes : parameters that differ from those of this run
+        """
+        variant_folder = self.variant / variant
+        return replace(
+            self,
+            params={**self.params, **changes, "seed": seed},
+            folder=variant_folder / model / f"seed_{seed}",
+            variant=variant_folder,
+            read={},
+            started=time.time(),
+            is_trial=True,
+        )
+
+    def settle(self, *made_of: Path, **read: object) -> None:
+        """Fix the configuration of this variant: parameters and what was `read` (labels, audio, folds ...).
+
+        With `overwrite`, this part and what was pooled are moved to outputs/replaced; all parts, where their
+        configuration differs. An experiment, whose trials settle one by one, is moved only then.
+
+        Parameters
+        ----------
+        made_of : folders of variants whose parts are read for this one
+        read : by subset (`labels`, `audio`) or one digest
+
+        Warns
+        -----
+        UserWarning
+            This part, or one that it is made of, was made by other code than what lies here now.
+
+        Raises
+        ------
+        ValueError
+            The variant was made with another configuration, or what it is made of was made from other labels, audio or
+            folds; the message names what differs and the ways out.
+        """
+        self.read, outputs = read, ROOT / "outputs"
+        for folder in made_of:
+            theirs = read_json(folder / "configuration.json") if (folder / "configuration.json").is_file() else {}
+            if differ := parameters.other_data(theirs, read):
+                raise ValueError(
+                    f"{folder} was made from other data ({differ}). Make it again, and what is made of it: make run "
+                    f"RUN={self.params['run']} PROFILE=... DATA=... AGAIN=1 (the old results are kept in "
+                    "outputs/replaced). Or take another name: -p run NAME."
+                )
+        mine = self.configuration = {**parameters.configuration(self.params), **read}
+        path = self.variant / "configuration.json"
+        is_bound = path.is_file() and any(self.variant.rglob("result.json"))
+        theirs = read_json(path) if is_bound else mine
+        gone = set(parameters.PLACE) - mine.keys()  # a key may have become one of place since
+        theirs = {name: value for name, value in theirs.items() if name not in gone}
+        differ = parameters.differences(theirs, mine)
+        if self.params["overwrite"]:
+            experiment = self.folder == self.variant and {"seeds", "tabulate"} <= self.params.keys()
+            part = [] if experiment else [self.folder]
+            for made in [self.variant] if differ else [*part, self.variant / "pooled"]:
+                set_aside(made, outputs)
+        elif differ:
+            raise ValueError(
+                f"{self.variant} was made with another configuration ({differ}). Give this one a name of its own "
+                "(-p variant NAME or -p run NAME), or make that one again with all its folds (-p overwrite True; the "
+                "old one is kept in outputs/replaced)."
+            )
+        write_json(path, mine)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        mine_too = self.variant if self.folder.name == "pooled" else self.folder
+        self.other_code = code.by_other_code([mine_too, *made_of], outputs)
+        if self.other_code and not self.is_trial:  # the run of its experiment has told
+            names = ", ".join(self.other_code[:5]) + (f" and {n} more" if (n := len(self.other_code) - 5) > 0 else "")
+            warnings.warn(
+                f"Made by other code than what lies here now: {names}. It is read as it is; -p overwrite True (or make "
+                "run with AGAIN=1) makes it again.",
+                stacklevel=2,
+            )
+
+    def save_table(self, name: str, table: pd.DataFrame) -> pd.DataFrame:
+        """Write a table as CSV into the run folder, and give it back to look at."""
+        with whole_file(self.folder / f"{name}.csv") as partial:
+            table.to_csv(partial, index=False)
+        return table
+
+    def save_figure(self, name: str, figure: object) -> None:
+        """Draw a matplotlib figure once: as PNG into the run folder, and below the cell."""
+        from matplotlib import pyplot  # here, for whoever draws has imported it, and nobody else needs it
+
+        png = io.BytesIO()
+        quick = {"compress_level": 1}  # a fifth larger, in a quarter of the time
+        how = {"dpi": 110, "bbox_inches": "tight", "metadata": {"Software": None}, "pil_kwargs": quick}
+        figure.savefig(png, format="png", **how)
+        with whole_file(self.folder / f"{name}.png") as partial:
+            partial.write_bytes(png.getvalue())
+        pyplot.close(figure)  # else Jupyter draws it once more
+        display(Image(png.getvalue(), alt=name))
+
+    def finish(
+        self, metrics: dict[str, float], verdict: str | None, says: str, *, again: bool = False, **facts: object
+    ) -> str:
+        """Write manifest.json and, last, result.json; a part that was done before keeps its own.
+
+        Parameters
+        ----------
+        metrics : flat, plain numbers
+        verdict : kept, dropped, unclear, or measured where nothing is compared; None where nothing can be said yet
+        says : the conclusion, built from the measured values
+        again : write even so; for a table of other results, which may have become more
+        facts : further entries of the manifest, such as the clips of the fit
+
+        Returns
+        -------
+        One line that tells where to look.
+
+        Raises
+        ------
+        ValueError
+            Another configuration took this place meanwhile.
+        """
+        if again or not self.done:
+            there = self.variant / "configuration.json"
+            if self.configuration and (differ := parameters.differences(read_json(there), self.configuration)):
+                raise ValueError(f"{there} was written anew meanwhile ({differ}). Start this part again.")
+            manifest = {**_surroundings(), "code": code.digest(self.notebook), "other_code": self.other_code}
+            manifest |= {"seconds": round(time.time() - self.started, 1), "read": self.read, **facts}
+            write_json(self.folder / "manifest.json", manifest)
+            result = {"notebook": self.notebook, "parameters": self.params, **self.read}
+            numbers = {name: _plain(value) for name, value in metrics.items()}
+            write_json(self.folder / "result.json", {**result, "metrics": numbers, "verdict": verdict, "says": says})
+        for checkpoint in self.folder.glob("checkpoint.*"):
+            checkpoint.unlink()
+        return f"{self.notebook} is done: {os.path.relpath(self.folder)}"
+
+
+def start(namespace: dict[str, object], notebook: str) -> Run:
+    """Check the parameters in a notebook's namespace, seed everything, name the run folder. Writes nothing.
+
+    Every public plain value that stands in the namespace at the first call must be a parameter of the workbook, so that
+    `-p fodl 2` is refused. On a second call in one kernel the notebook's own variables are known and left alone. What
+    counts is what the parameters cell declares (`name: type = literal`).
+
+    Parameters
+    ----------
+    namespace : the notebook's globals()
+    notebook : its name, such as "04_kfold"
+
+    Raises
+    ------
+    ValueError
+        A parameter that is misspelt, of a wrong type or out of range; a fold and holdout_fold that name no model; the
+        base's name for another training set (`plan.check_base`).
+    """
+    before = namespace.get("_started", {})  # `run = start(...)` has taken the name of a parameter
+    named = {
+        name: value
+        for name, value in namespace.items()
+        if isinstance(value, LITERAL) and not name.startswith(("_", "PAPERMILL_")) and name not in ("In", "Out")
+    }
+    params = parameters.check({k: v for k, v in named.items() if not before or k in parameters.KEYS})
+    declared = namespace.get("__annotations__") or params  # a profile also holds keys of other notebooks: passed over
+    params = {name: value for name, value in params.items() if name in declared}
+    plan.check_base(params)
+    params = namespace["_started"] = before | params
+    folder = variant = ROOT / "outputs" / str(params["run"]) / notebook
+    if "variant" in params:
+        folder = variant = variant / str(params["variant"])
+    if "fold" in params:
+        which = params["fold"], params["holdout_fold"]
+        folder = variant / ("pooled" if which == (-1, -1) else folds.model_name(*which))
+    if "part" in params:  # of 05: select comes before compare
+        done = (folder / "select" / "result.json").is_file()
+        params["part"] = {"auto": "compare" if done else "select"}.get(params["part"], params["part"])
+        folder = variant = folder / str(params["part"])
+    if not params.get("tabulate", True):  # what this job could say of the experiment stays in a folder of its own
+        held_out, seeds = params["folds"], params.get("seeds", [params["seed"]])
+        if len(held_out) != 1 or len(seeds) != 1:
+            raise ValueError("tabulate=False is for a job of one fold and one seed: -p folds 2 -p seeds 1.")
+        folder = variant / "trials" / f"{folds.model_name(held_out[0])}_seed_{seeds[0]}"
+    seed_everything(params["seed"])
+    return Run(notebook, params, folder, variant)
+
+
+def already(parts: Sequence[Run]) -> str:
+    """Of trainings that were done before, in a sentence: when and on what, and where they are read from."""
+    made = [read_json(part.folder / "manifest.json") for part in parts]
+    minutes = [m["finished"][:16].replace("T", " ") for m in made]
+    first, last = min(minutes), max(minutes)
+    when = first if first == last else f"{first} to {last}"
+    machines = ", ".join(sorted({m["device"] for m in made}))
+    where = os.path.relpath(os.path.commonpath([part.folder for part in parts]))
+    return f"{len(parts)} of the trainings: already trained on {when} ({machines}), read from {where}."
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, numpy and torch, and ask torch for its deterministic algorithms, on a GPU too."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # CUDA's matrix products differ from run to run without
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+    torch.set_deterministic_debug_mode("warn")  # as use_deterministic_algorithms, which imports the compiler: a second
+
+
+def _surroundings() -> dict[str, object]:
+    """What may differ between two equal runs: code, versions, machine, time."""
+    versions = {"python": platform.python_version()}
+    for package in PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[package] = metadata.version(package)
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
+    return {
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "commit": _git("rev-parse", "HEAD"),
+        "dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "device": device,
+        "threads": torch.get_num_threads(),
+        "versions": versions,
+    }
+
+
+def _git(*words: str) -> str:
+    """What git answers, or nothing outside a checkout."""
+    with contextlib.suppress(OSError):
+        answer = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=False)
+        return answer.stdout.strip() if answer.returncode == 0 else ""
+    return ""
+
+
+def _plain(value: object) -> object:
+    """A number as JSON knows it; NaN and infinity become null."""
+    if isinstance(value, (bool, np.bool_)):
+        return bool(value)
+    if isinstance(value, (int, np.integer)):
+        return int(value)
+    number = float(value)
+    return number if np.isfinite(number) else None

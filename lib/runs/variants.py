@@ -1,0 +1,139 @@
+"""Variants of 04 against their base: the curated models of the same run, or of another one with the same folds.
+
+Never against the best so far, which is the luckiest. Variants that were read on other folds, labels or audio are
+refused, with the reason in words: their difference to the base could be that of the clips. The same recipe with another
+seed, as 10 trains it, is no variant.
+
+Used in: 09_journal.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+
+from lib import parameters
+from lib.evaluation import comparisons, metrics
+from lib.files import read_json
+from lib.runs import oof
+from lib.runs.plan import BASE, unseeded
+
+__all__ = ["Comparison", "against_base", "says", "shown"]
+
+UNEQUAL = 0.02  # from there on two trainings are not said to have cost the same
+MADE = ("audio", "labels", "curation")  # follow from the other settings: not what a person changed
+
+
+class Comparison(NamedTuple):
+    """Variants of 04 against the base.
+
+    Attributes
+    ----------
+    table : as `metrics.score_all`, but "screened" for verdict, as a variant has one seed; with `changed`, the settings
+        that differ from the base, and `compute`, pixels of all training pictures over the base's; the base on top; no
+        row where the base is not whole
+    curves : learning curves of the same variants: variant, model, epoch, train_loss, valid_loss, lwlrap
+    refused : a sentence for each reason why variants are not compared
+    """
+
+    table: pd.DataFrame
+    curves: pd.DataFrame
+    refused: list[str]
+
+
+def against_base(home: Path, base_home: Path | None = None) -> Comparison:
+    """All variants of a run against the base, paired on the same clips, levels by Holm over the table.
+
+    Parameters
+    ----------
+    home : outputs/<run>
+    base_home : the run whose curated models are the base; none: the same
+    """
+    base = (base_home or home) / "04_kfold" / BASE
+    try:
+        setting, clips = _read(base)
+    except (OSError, ValueError, KeyError) as error:
+        empty = pd.DataFrame({"variant": [], "verdict": []})
+        return Comparison(empty, empty, [f"Nothing is compared with {base.parents[1].name}/{BASE}: {error}"])
+    found, changed, settings, causes = {BASE: clips}, {BASE: ""}, {BASE: setting}, defaultdict(list)
+    folders = (path.parent for path in (home / "04_kfold").glob("[!.]*/configuration.json"))
+    others = sorted(folder for folder in folders if not unseeded(folder.name)[1])
+    for folder in others:
+        name = folder.name if folder.parent == base.parent else f"{home.name}/{folder.name}"
+        try:
+            if folder != base:
+                theirs, found[name] = _comparable(folder, base, setting, clips)
+                differ = [k for k, value in theirs.items() if k not in MADE and value != setting.get(k)]
+                settings[name] = theirs
+                changed[name] = ", ".join(f"{k} {theirs[k]}" for k in differ)
+        except (OSError, ValueError, KeyError) as error:
+            causes[str(error)].append(name)
+    compute = {name: _compute(of, found[name].epochs) for name, of in settings.items()}
+    scored = metrics.score_all(clips.targets, {name: of.scores for name, of in found.items()}, BASE, clips.groups)
+    table = pd.DataFrame(scored)
+    table = comparisons.screened(table, comparisons.enough(table["n_seeds"], setting["n_folds"], setting["n_folds"]))
+    table.insert(1, "changed", table["variant"].map(changed))
+    table["compute"] = table["variant"].map(compute) / compute[BASE]
+    curves = pd.concat([of.epochs.assign(variant=name) for name, of in found.items()], ignore_index=True)
+    whom = f"{base.parents[1].name}/{BASE}"
+    refused = [f"Not compared with {whom}: {', '.join(names)}. {why}" for why, names in causes.items()]
+    return Comparison(table, curves, refused)
+
+
+def shown(comparison: Comparison) -> pd.DataFrame:
+    """The columns of the table that fit on a page, rounded."""
+    columns = ["variant", "changed", "lwlrap", *comparisons.DIFFERENCE, "verdict", "compute"]
+    return comparison.table[[name for name in columns if name in comparison.table]].round(3)
+
+
+def says(comparison: Comparison) -> str:
+    """Every difference to the base in a sentence, and where the compute was not equal."""
+    table, told = comparison.table, []
+    for row in comparisons.rows(table).itertuples():
+        sentence = f"{row.variant} against the base: lwlrap {comparisons.told(row)}, {row.verdict}"
+        unequal = abs(row.compute - 1) > UNEQUAL
+        told.append(sentence + (f", but at {row.compute:.2f} times the compute (epochs x pixels)." if unequal else "."))
+    return " ".join([*told, comparisons.limits(table)]).strip()
+
+
+def _compute(setting: Mapping, curves: pd.DataFrame) -> float:
+    """Epochs times pixels of a training picture; NaN where a setting does not tell them.
+
+    All training sets show as many windows as `epochs` say, but fewer_passes: its curves tell how many epochs it had.
+    """
+    try:
+        fewer = setting.get("train_set") == "fewer_passes"
+        epochs = len(curves) / curves["model"].nunique() if fewer else setting["epochs"]
+        return epochs * parameters.image_pixels(setting)
+    except KeyError:
+        return float("nan")
+
+
+def _read(variant: Path) -> tuple[dict, oof.Clips]:
+    """Configuration and out-of-fold scores; ValueError unless all folds are done."""
+    home, path = variant.parents[1].name, variant / "configuration.json"
+    if not path.is_file():
+        raise ValueError(f"It is not there yet. Train it: make run NB=04 RUN={home} PROFILE=... DATA=...")
+    setting = read_json(path)
+    done = [fold for fold in range(setting["n_folds"]) if (variant / f"without_{fold}" / "result.json").is_file()]
+    if missing := sorted(set(range(setting["n_folds"])) - set(done)):
+        raise ValueError(f"Folds {missing} are still to be trained.")
+    return setting, oof.read(variant / "pooled", setting["n_folds"])
+
+
+def _comparable(variant: Path, base: Path, of_base: Mapping, clips: oof.Clips) -> tuple[dict, oof.Clips]:
+    """As `_read`; ValueError too where the difference to the base could come from folds, labels, audio or clips."""
+    setting = read_json(variant / "configuration.json")
+    if setting["folds"] != of_base["folds"]:
+        raise ValueError(
+            f"Their folds are {setting['folds']}, those of the base {of_base['folds']}: other models saw other clips. "
+            f"Train with the same ones: -p folds_csv outputs/{base.parents[1].name}/folds.csv"
+        )
+    if differ := parameters.other_data(setting, of_base):
+        raise ValueError(f"They were made of other clips ({differ}, in the base). Train both on the same data.")
+    setting, mine = _read(variant)
+    if mine.table["fname"].tolist() != clips.table["fname"].tolist():
+        raise ValueError("Other clips were scored. Train both on the same data.")
+    return setting, mine

@@ -1,0 +1,239 @@
+"""Log-mels (and their other channels) of all clips in one memory-mapped array.
+
+A clip is decoded and transformed once per audio configuration. Training and scoring then gather windows from a mapped
+array that the operating system pages in and out, so memory does not grow with the set.
+
+Conventions
+-----------
+frames : float16 (n_frames, n_channels, n_mels), units as in `features`; the clips of a subset one after the other, in
+  the order of fname.
+index  : DataFrame, a row a clip: fname, part (which subset's array), first_frame, n_frames, floor_db (the minimum of
+  its channels in dB: what these are padded with; without any such channel, of all).
+A cache is named by the digest of the feature settings, of the code that makes frames (`code`) and of the content of
+every file (not its path or time stamp): outputs/cache/logmel-<settings and code>/<subset>-<content>/. It is filled
+beside its place and renamed when whole, so two builders at once are safe. A clip that cannot be decoded is left out and
+listed in `problems`.
+
+Used in: 01 to 08.
+"""
+
+import json
+import math
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+from lib import code
+from lib.data import audio, audit
+from lib.files import digest, whole_folder
+from lib.sound.features import LogMel
+
+__all__ = ["Cache", "build", "hold"]
+
+IN_FLIGHT = 64  # clips decoded ahead of the writer: bounds the memory, however long the set
+INDEX_COLUMNS = ["fname", "first_frame", "n_frames", "floor_db"]
+
+
+@dataclass(frozen=True)
+class Cache:
+    """The log-mels of some clips; see the module's conventions.
+
+    Attributes
+    ----------
+    logmel : the settings they were made with
+    parts : float16 tensors (n_frames, n_channels, n_mels), mapped from disk
+    index : DataFrame fname, part, first_frame, n_frames, floor_db
+    problems : DataFrame fname, subset, reason, usable: what could not be decoded
+    name : digest over settings, code and content
+    audio : subset -> digest of the names and contents of its files, whatever was made of them
+    """
+
+    logmel: LogMel
+    parts: tuple[torch.Tensor, ...]
+    index: pd.DataFrame
+    problems: pd.DataFrame
+    name: str
+    audio: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def n_channels(self) -> int:
+        return self.parts[0].shape[1]
+
+    def rows(self, fnames: pd.Series) -> pd.DataFrame:
+        """The index rows of `fnames`, in that order.
+
+        Raises
+        ------
+        KeyError
+            If a clip is not in the cache; the message names up to five.
+        """
+        missing = sorted(set(fnames) - set(self.index["fname"]))
+        if missing:
+            raise KeyError(f"{len(missing)} clips are not in the cache (build it with them): {missing[:5]}")
+        return self.index.set_index("fname").loc[list(fnames)].reset_index()
+
+    def frames(self, clip: object) -> torch.Tensor:
+        """The frames of one clip (a row of the index), float16 (n_frames, n_channels, n_mels)."""
+        return self.parts[clip.part][clip.first_frame : clip.first_frame + clip.n_frames]
+
+    def on(self, device: torch.device) -> "Cache":
+        """This cache with its frames on a GPU, if they fit into half of what is free there; else as it is."""
+        if device.type != "cuda" or 2 * sum(part.nbytes for part in self.parts) > torch.cuda.mem_get_info(device)[0]:
+            return self
+        return replace(self, parts=tuple(part.to(device) for part in self.parts))
+
+    def statistics(self, fnames: pd.Series, per_band: bool = False) -> tuple[list, list]:
+        """Mean and standard deviation of the frames of the given clips: pass the training clips.
+
+        Returns
+        -------
+        mean, std : a number a channel; with `per_band` a list a channel, (n_channels, n_mels). std is never 0
+        """
+        axes = (0,) if per_band else (0, 2)
+        total, square, n = 0.0, 0.0, 0
+        for row in self.rows(fnames).itertuples():
+            frames = self.frames(row).double()
+            total, square = total + frames.sum(dim=axes), square + frames.square().sum(dim=axes)
+            n += math.prod(frames.shape[axis] for axis in axes)
+        mean = total / n
+        return mean.tolist(), (square / n - mean.square()).clamp_min(1e-6).sqrt().tolist()
+
+
+def build(clips: pd.DataFrame, logmel: LogMel, folder: Path, n_threads: int = 0) -> Cache:
+    """Open the cache of `clips`, making what is not there yet, in parallel and with a progress bar.
+
+    Parameters
+    ----------
+    clips : DataFrame with fname, path, subset
+    logmel : feature settings
+    folder : where caches lie (outputs/cache)
+    n_threads : 0 means one a core
+
+    Raises
+    ------
+    ValueError
+        If a part was damaged since it was written, or no clip at all can be used; the message shows the first reasons.
+    """
+    settings = {"code": code.digest("frames"), **logmel.settings()}
+    home = Path(folder) / f"logmel-{digest(settings)}"
+    contents = audio.contents(clips, Path(folder))
+    parts, indexes, problems, names = [], [], [], []
+    for subset, rows in clips.sort_values("fname").groupby("subset", sort=True):
+        place = home / f"{subset}-{contents[subset]}"
+        if not place.is_dir():
+            with whole_folder(place) as partial:
+                _fill(partial, rows, logmel, settings, n_threads or os.cpu_count() or 1)
+        index, lost = (  # a clip may be called "NA"
+            pd.read_csv(place / f"{name}.csv", dtype={"fname": str}, keep_default_na=False)
+            for name in ("index", "problems")
+        )
+        _check_whole(place, len(index) + len(lost), len(rows), int(index["n_frames"].sum()), logmel)
+        problems += lost.itertuples(index=False, name=None)
+        names.append(place.name)
+        if len(index):
+            index.insert(1, "part", len(parts))
+            parts.append(_map(place / "frames.f16", int(index["n_frames"].sum()), logmel))
+            indexes.append(index)
+    found = audit.table(problems)
+    if not parts:
+        reasons = (found["fname"] + ": " + found["reason"]).head(5).tolist()
+        raise ValueError(f"None of {len(clips)} clips can be used: {reasons}. Look at data.problems.")
+    return Cache(logmel, tuple(parts), pd.concat(indexes, ignore_index=True), found, digest(settings, names), contents)
+
+
+def hold(clips: pd.DataFrame, logmel: LogMel) -> Cache:
+    """The log-mels of a few clips in memory: the same numbers as `build`, and nothing is written. None need be usable.
+
+    Parameters
+    ----------
+    clips : DataFrame with fname (each once), path, subset
+    """
+    index, problems, parts, first_frame = [], [], [], 0
+    for row, outcome in _transformed(clips, logmel, os.cpu_count() or 1, quiet=True):
+        if isinstance(outcome, audio.AudioError):
+            problems.append((row.fname, row.subset, str(outcome), False))
+            continue
+        parts.append(outcome)
+        index.append([row.fname, 0, first_frame, len(outcome), _floor_db(outcome, logmel)])
+        first_frame += len(outcome)
+    frames = np.concatenate(parts) if parts else np.empty((0, logmel.n_channels, logmel.n_mels), np.float16)
+    table = pd.DataFrame(index, columns=[INDEX_COLUMNS[0], "part", *INDEX_COLUMNS[1:]])
+    return Cache(logmel, (torch.from_numpy(frames),), table, audit.table(problems), "")
+
+
+def _fill(place: Path, clips: pd.DataFrame, logmel: LogMel, settings: dict, n_threads: int) -> None:
+    """Write frames.f16, index.csv, problems.csv and settings.json of one subset."""
+    index, problems, first_frame = [], [], 0
+    with open(place / "frames.f16", "wb") as frames:
+        for row, outcome in _transformed(clips, logmel, n_threads):
+            if isinstance(outcome, audio.AudioError):
+                problems.append((row.fname, row.subset, str(outcome), False))
+                continue
+            frames.write(outcome.tobytes())
+            index.append([row.fname, first_frame, len(outcome), _floor_db(outcome, logmel)])
+            first_frame += len(outcome)
+    pd.DataFrame(index, columns=INDEX_COLUMNS).to_csv(place / "index.csv", index=False)
+    audit.table(problems).to_csv(place / "problems.csv", index=False)
+    (place / "settings.json").write_text(json.dumps(settings, indent=2) + "\n")
+
+
+def _transformed(clips: pd.DataFrame, logmel: LogMel, n_threads: int, *, quiet: bool = False) -> Iterator[tuple]:
+    """(row, frames or AudioError) for every clip, in order; threads, since decoding and FFT release Python's lock."""
+
+    def work(row: object) -> np.ndarray | audio.AudioError:
+        try:
+            channels = logmel(audio.read(row.path, logmel.sample_rate))
+        except audio.AudioError as error:
+            return error
+        frames = channels.permute(2, 0, 1).half()  # (n_frames, n_channels, n_mels)
+        return frames.numpy() if frames.isfinite().all() else audio.AudioError("damaged: its log-mel is no number")
+
+    before = torch.get_num_threads()
+    try:
+        with (
+            ThreadPoolExecutor(n_threads, initializer=torch.set_num_threads, initargs=(1,)) as pool,
+            tqdm(
+                total=len(clips),
+                desc=f"log-mels, {clips['subset'].iloc[0]}",
+                unit="clip",
+                leave=False,
+                disable=quiet,
+            ) as bar,
+        ):
+            table = clips.itertuples()
+            while rows := list(islice(table, IN_FLIGHT)):
+                for row, outcome in zip(rows, pool.map(work, rows), strict=True):
+                    yield row, outcome
+                    bar.update()
+    finally:
+        torch.set_num_threads(before)
+
+
+def _floor_db(frames: np.ndarray, logmel: LogMel) -> float:
+    """The least value of a clip's channels that are in dB (of all, where none is): what its padding holds."""
+    in_db = [i for i, yes in enumerate(logmel.in_db) if yes] or range(logmel.n_channels)
+    return float(frames[:, in_db].min())
+
+
+def _check_whole(place: Path, n_listed: int, n_clips: int, n_frames: int, logmel: LogMel) -> None:
+    """Refuse a cache that was damaged since it was written: it was renamed into place whole."""
+    size, expected = (place / "frames.f16").stat().st_size, 2 * n_frames * logmel.n_channels * logmel.n_mels  # float16
+    if n_listed != n_clips or size != expected:
+        raise ValueError(
+            f"{place} is damaged: {n_listed} of {n_clips} clips, {size} of {expected} bytes of frames. "
+            "Delete that folder: it is made again."
+        )
+
+
+def _map(path: Path, n_frames: int, logmel: LogMel) -> torch.Tensor:
+    """The mapped frames; copy-on-write, so that nothing can change the file through the tensor."""
+    frames = np.memmap(path, dtype=np.float16, mode="c", shape=(n_frames, logmel.n_channels, logmel.n_mels))
+    return torch.from_numpy(frames)

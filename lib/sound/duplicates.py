@@ -1,0 +1,170 @@
+"""Near-duplicates: clips of different groups that hold the same recording, although their bytes differ.
+
+Two steps. A clip's nearest neighbours by its average spectrum are candidates. A candidate counts if the two log-mels,
+laid over each other at the best lag, agree in their fine structure: two takes of a sound have the same spectrum, but
+only the same recording has the same frames.
+
+Conventions
+-----------
+fingerprint : average log-mel spectrum of a clip (`signals.spectra`), dB, less its mean: louder copies have the same.
+similarity  : correlation, at the best lag, of how two log-mels change from frame to frame; at most 1.
+Found are copies at another level, trimmed, padded, re-encoded, or with a little noise; not at another speed or pitch.
+
+Used in: 01_eda.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from lib.data.audit import table as audit_table
+from lib.sound.cache import Cache
+from lib.sound.signals import spectra
+
+__all__ = ["SAME", "aligned", "as_problems", "find", "proposed_groups", "side_by_side"]
+
+SAME = 0.5  # least similarity of a near-duplicate; unrelated clips of the demo set and of ESC-10 stay under .45
+SAME_SHORT = 0.9  # where less than LONG_S lie over each other: two clicks are soon alike
+LONG_S = 2.0
+ALIKE_DB = 6.0  # greatest RMS difference of two fingerprints that are worth a closer look
+NEIGHBOURS = 5  # candidates a clip, the nearest
+OVERLAP = 0.5  # of the shorter clip, must lie over the longer one
+SHORTEST = 10  # frames; less says nothing
+RANGE_DB = 40.0  # below the loudest value; what is quieter may be another noise in a copy
+BLOCK = 1024  # clips compared at once: bounds the memory
+COLUMNS = ["fname", "other", "subset", "other_subset", "group", "other_group", "lag_s", "overlap_s", "similarity"]
+
+
+def find(store: Cache | None, clips: pd.DataFrame) -> pd.DataFrame:
+    """Pairs of clips of different groups that hold the same recording, most similar first.
+
+    Parameters
+    ----------
+    store : holds the clips; None without audio
+    clips : DataFrame with fname, subset, group
+
+    Returns
+    -------
+    fname, other (fname < other), subset, other_subset, group, other_group, lag_s (s; time in other less time in fname),
+    overlap_s (s, that lie over each other), similarity (SAME to 1)
+    """
+    if store is None or clips.empty:
+        return pd.DataFrame(columns=COLUMNS)
+    clips = clips.sort_values("fname", ignore_index=True)
+    prints = spectra(store, clips["fname"])
+    pairs = list(_candidates(prints, clips["group"].to_numpy()))
+    index = store.rows(clips["fname"])
+    rate, rows = store.logmel.frames_per_s, []
+    for i, j in tqdm(pairs, desc="comparing clips", unit="pair", leave=False, delay=1):
+        similarity, lag, overlap = aligned(_frames(store, index.iloc[i]), _frames(store, index.iloc[j]))
+        if similarity >= (SAME if overlap / rate >= LONG_S else SAME_SHORT):
+            names = [clips.at[k, name] for name in ("fname", "subset", "group") for k in (i, j)]
+            rows.append([*names, round(lag / rate, 2), round(overlap / rate, 2), round(similarity, 3)])
+    found = pd.DataFrame(rows, columns=COLUMNS)
+    return found.sort_values(["similarity", "fname"], ascending=[False, True], ignore_index=True)
+
+
+def aligned(a: np.ndarray, b: np.ndarray) -> tuple[float, int, int]:
+    """Similarity of two log-mels at the best lag, and that lag.
+
+    Parameters
+    ----------
+    a, b : float (n_frames, n_mels), dB
+
+    Returns
+    -------
+    similarity : -1 to 1; 0 where the shorter one has fewer than SHORTEST frames
+    lag : frames; frame t of a lies over frame t + lag of b
+    overlap : frames that lie over each other
+    """
+    if min(len(a), len(b)) < SHORTEST:
+        return 0.0, 0, 0
+    a, b = _fine(a), _fine(b)
+    size = 1 << (len(a) + len(b) - 1).bit_length()
+    product = np.conj(np.fft.rfft(a, size, axis=0)) * np.fft.rfft(b, size, axis=0)
+    lags = np.arange(-len(a) + 1, len(b))
+    cross = np.fft.irfft(product.sum(axis=1), size)[lags % size]
+    first_a, first_b = np.maximum(0, -lags), np.maximum(0, lags)
+    overlap = np.minimum(len(a) - first_a, len(b) - first_b)
+    energy = _between(a, first_a, overlap) * _between(b, first_b, overlap)
+    ratio = cross / np.sqrt(np.maximum(energy, 1e-9))
+    ratio[(overlap < OVERLAP * min(len(a), len(b))) | (energy < 1e-6 * energy.max())] = 0
+    best = int(ratio.argmax())
+    return float(ratio[best]), int(lags[best]), int(overlap[best])
+
+
+def proposed_groups(pairs: pd.DataFrame, clips: pd.DataFrame) -> pd.DataFrame:
+    """The groups that would keep near-duplicates together: rows of groups.csv for every clip whose group would change.
+
+    Parameters
+    ----------
+    pairs : from `find`
+    clips : all clips; a clip that shares a group with one of a pair moves with it
+
+    Returns
+    -------
+    fname, group
+    """
+    head: dict[str, str] = {}
+
+    def leader(group: str) -> str:
+        while group in head:
+            group = head[group]
+        return group
+
+    for pair in pairs.itertuples():
+        first, second = sorted((leader(pair.group), leader(pair.other_group)))
+        if first != second:
+            head[second] = first
+    proposed = clips.assign(group=clips["group"].map(leader))
+    moved = proposed[proposed["group"] != clips["group"]]
+    return moved[["fname", "group"]].sort_values("fname", ignore_index=True)
+
+
+def side_by_side(pairs: pd.DataFrame, clips: pd.DataFrame) -> pd.DataFrame:
+    """The clips of the pairs, two and two, to look at and to hear."""
+    names = pairs[["fname", "other"]].to_numpy().ravel()
+    return clips.set_index("fname", drop=False).loc[names].reset_index(drop=True)
+
+
+def as_problems(pairs: pd.DataFrame) -> pd.DataFrame:
+    """The pairs in the form of `lib.audit`, for `Dataset.without`: the clips are used, but look at them."""
+    return audit_table(
+        (p.other, p.other_subset, f"sounds like {p.subset} clip {p.fname} of another group: keep them together", True)
+        for p in pairs.itertuples()
+    )
+
+
+def _candidates(prints: np.ndarray, groups: np.ndarray) -> Iterator[tuple[int, int]]:
+    """Pairs i < j of different groups with alike fingerprints, of each clip the nearest, each pair once."""
+    prints = np.maximum(prints, prints.max(axis=1, keepdims=True) - RANGE_DB)
+    prints = prints - prints.mean(axis=1, keepdims=True)
+    square, seen = np.square(prints).mean(axis=1), set()
+    for first in range(0, len(prints), BLOCK):
+        here = slice(first, first + BLOCK)
+        distance = square[here, None] + square - 2 / prints.shape[1] * prints[here] @ prints.T
+        distance[groups[here, None] == groups] = np.inf
+        nearest = np.argpartition(distance, min(NEIGHBOURS, len(prints)) - 1, axis=1)[:, :NEIGHBOURS]
+        close = np.take_along_axis(distance, nearest, axis=1) <= ALIKE_DB**2
+        for row, column in zip(*np.nonzero(close), strict=True):
+            seen.add(tuple(sorted((first + int(row), int(nearest[row, column])))))
+    yield from sorted(seen)
+
+
+def _frames(store: Cache, clip: pd.Series) -> np.ndarray:
+    return store.parts[clip["part"]][clip["first_frame"] : clip["first_frame"] + clip["n_frames"], 0].float().numpy()
+
+
+def _fine(frames: np.ndarray) -> np.ndarray:
+    """Fine structure: changes over two frames that are no change of the clip's loudness; its noise floor is cut off."""
+    frames = np.maximum(frames, frames.max() - RANGE_DB)
+    frames = frames[2:] - frames[:-2]
+    return frames - frames.mean(axis=0) - frames.mean(axis=1, keepdims=True) + frames.mean()
+
+
+def _between(frames: np.ndarray, first: np.ndarray, n: np.ndarray) -> np.ndarray:
+    """Energy of n frames from each first one on."""
+    total = np.concatenate([[0.0], np.cumsum(np.square(frames, dtype=np.float64).sum(axis=1))])
+    return total[first + n] - total[first]

@@ -1,0 +1,212 @@
+"""Where windows start, silence that is cut off before, and batches of windows from the cache.
+
+Conventions
+-----------
+window_s, hop_s : s, length of a window and distance between the starts of inference windows.
+start_frame     : first frame of a window, counted from first_frame of its row (start of the clip, or of what `trim`
+  left of it); negative where padding comes first.
+window_start_s  : s, the same from the start of the whole clip.
+batch           : float32 tensor (n, n_channels, n_mels, n_frames), units as in `features`; frames outside the row hold
+  its floor_db in channels that are in dB, 0 in the others.
+Windows inherit the fold of their clip: nothing is split below the clip.
+
+Used in: 02 to 08.
+"""
+
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+
+from lib.sound.cache import Cache
+from lib.sound.features import LogMel
+
+__all__ = ["Windows", "batch", "energy", "random_starts", "rolling", "trim"]
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Length and hop of windows, and whether inference skips silence at the ends of clips.
+
+    Parameters
+    ----------
+    window_s, hop_s : s
+    trim_inference_db : dB below a clip's loudest frame; `rolling` leaves out what is quieter before the first and after
+        the last louder frame; 0: off
+
+    Raises
+    ------
+    ValueError
+        If hop_s is longer than window_s (windows would skip audio), one of them is not positive, or trim_inference_db
+        is negative.
+    """
+
+    window_s: float
+    hop_s: float
+    trim_inference_db: float = 0.0
+
+    def __post_init__(self) -> None:
+        if min(self.window_s, self.hop_s) <= 0:
+            raise ValueError(f"window_s={self.window_s} and hop_s={self.hop_s} must be above 0 s.")
+        if self.hop_s > self.window_s:
+            raise ValueError(
+                f"hop_s={self.hop_s} is longer than window_s={self.window_s}: windows would skip audio. Lower hop_s."
+            )
+        _check_trim("trim_inference_db", self.trim_inference_db)
+
+    def settings(self) -> dict:
+        return asdict(self)
+
+    def n_frames(self, logmel: LogMel) -> int:
+        """Frames in one window."""
+        return max(1, round(self.window_s * logmel.frames_per_s))
+
+    def hop_frames(self, logmel: LogMel) -> int:
+        """Frames between the starts of two inference windows."""
+        return max(1, round(self.hop_s * logmel.frames_per_s))
+
+
+def trim(cache: Cache, rows: pd.DataFrame, trim_db: float) -> pd.DataFrame:
+    """Rows narrowed to the stretch between the first and the last frame that come near the clip's loudest one.
+
+    A frame is as loud as its loudest band of channel 0. The loudest frame stays, so no row is ever empty.
+
+    Parameters
+    ----------
+    rows : of `Cache.index`
+    trim_db : dB below the loudest frame down to which a frame counts; 0: rows stay as they are
+
+    Returns
+    -------
+    The rows with first_frame and n_frames narrowed, and offset_frames (frames cut off at the head) added
+
+    Raises
+    ------
+    ValueError
+        If trim_db is negative, or channel 0 is not in dB.
+    """
+    _check_trim("trim_db", trim_db)
+    if trim_db and not cache.logmel.in_db[0]:
+        raise ValueError(
+            f"trim_db={trim_db} needs channel 0 in dB, but it is {cache.logmel.channels[0]!r}. "
+            "Put logmel first in channels, or set trim_db to 0."
+        )
+    if not trim_db:
+        return rows.assign(offset_frames=0)
+    kept = np.array([_loud_stretch(cache.frames(clip)[:, 0], trim_db) for clip in rows.itertuples()], int)
+    first, n_frames = kept.reshape(-1, 2).T
+    return rows.assign(first_frame=rows["first_frame"] + first, n_frames=n_frames, offset_frames=first)
+
+
+def rolling(cache: Cache, clips: pd.DataFrame, windows: Windows) -> pd.DataFrame:
+    """Inference windows that cover every clip (as trimmed by trim_inference_db): one a hop, and one that ends with it.
+
+    A clip shorter than a window gets one window, the clip in its middle.
+
+    Parameters
+    ----------
+    clips : rows of `Cache.index`, untrimmed
+
+    Returns
+    -------
+    The rows, as `trim` returns them, repeated, a row a window, with start_frame and window_start_s (s from the start of
+    the untrimmed clip, 3 decimals) added; index 0, 1, ...
+    """
+    logmel, clips = cache.logmel, trim(cache, clips, windows.trim_inference_db)
+    width, hop = windows.n_frames(logmel), windows.hop_frames(logmel)
+    starts = [_starts(n, width, hop) for n in clips["n_frames"]]
+    table = clips.iloc[np.repeat(np.arange(len(clips)), [len(s) for s in starts])].reset_index(drop=True)
+    table["start_frame"] = np.concatenate(starts) if starts else np.zeros(0, int)
+    table["window_start_s"] = ((table["offset_frames"] + table["start_frame"]) / logmel.frames_per_s).round(3)
+    return table
+
+
+def random_starts(n_frames: np.ndarray, width: int, rng: np.random.Generator) -> np.ndarray:
+    """A random start for one training window of each clip.
+
+    Uniform over the places where a window fits into a long clip, or a short clip into the window.
+
+    Parameters
+    ----------
+    n_frames : (n,) frames of each clip
+    width : frames of a window
+
+    Returns
+    -------
+    start_frame, int (n,), between min(0, n_frames - width) and max(0, n_frames - width)
+    """
+    slack = np.asarray(n_frames) - width
+    return np.minimum(slack, 0) + rng.integers(0, np.abs(slack) + 1)
+
+
+def batch(cache: Cache, rows: pd.DataFrame, start_frame: np.ndarray, width: int) -> torch.Tensor:
+    """Gather windows where the frames lie (`Cache.on`): one indexing of the array of each subset, no loop over clips.
+
+    Parameters
+    ----------
+    rows : index rows (part, first_frame, n_frames, floor_db), one a window
+    start_frame : int (n,)
+    width : frames of a window
+
+    Returns
+    -------
+    float32 (n, n_channels, n_mels, width)
+    """
+    first_frame, n_frames = torch.from_numpy(rows[["first_frame", "n_frames"]].to_numpy(np.int64, copy=True)).T[
+        ..., None
+    ]
+    at = torch.as_tensor(start_frame)[:, None] + torch.arange(width)  # frame within the clip
+    inside = (at >= 0) & (at < n_frames)
+    source = first_frame + at.clamp_min(0).minimum(n_frames - 1)
+    part = rows["part"].to_numpy()
+    device = cache.parts[0].device
+    frames = torch.empty(len(rows), width, cache.n_channels, cache.logmel.n_mels, device=device)
+    for k in np.unique(part):
+        chosen = torch.from_numpy(np.flatnonzero(part == k))
+        frames[chosen.to(device)] = cache.parts[k][source[chosen].to(device)].float()
+    floor = torch.from_numpy(rows["floor_db"].to_numpy(np.float32, copy=True))[:, None, None, None]
+    padding = torch.where(torch.tensor(cache.logmel.in_db)[:, None], floor, 0.0).to(device)  # (n, 1, n_channels, 1)
+    return torch.where(inside[:, :, None, None].to(device), frames, padding).permute(0, 2, 3, 1)
+
+
+def energy(cache: Cache, table: pd.DataFrame, window_s: float) -> pd.Series:
+    """Mean power of windows over frames and mel bands of channel 0; what lies outside the clip counts nothing.
+
+    Parameters
+    ----------
+    table : fname, window_start_s, a row a window
+
+    Returns
+    -------
+    float64, above 0, with the index of `table`
+    """
+    power = pd.Series(0.0, table.index)
+    width = Windows(window_s, window_s).n_frames(cache.logmel)
+    for fname, starts in table.groupby("fname")["window_start_s"]:
+        frames = cache.frames(next(cache.rows([fname]).itertuples()))[:, 0].double().numpy()
+        power_of = 10 ** (frames / 10) if cache.logmel.in_db[0] else frames
+        total = np.concatenate([[0.0], np.cumsum(power_of.mean(axis=1))])
+        first = (starts * cache.logmel.frames_per_s).round().to_numpy(int)
+        ends = np.clip([first, first + width], 0, len(frames))
+        power[starts.index] = (total[ends[1]] - total[ends[0]]) / width
+    return power
+
+
+def _starts(n_frames: int, width: int, hop: int) -> np.ndarray:
+    if n_frames <= width:
+        return np.array([-((width - n_frames) // 2)])
+    last = n_frames - width
+    return np.append(np.arange(0, last, hop), last)
+
+
+def _loud_stretch(decibels: torch.Tensor, trim_db: float) -> tuple[int, int]:
+    """First frame, and number of frames to the last one, of those within trim_db of the loudest; (n_frames, n_mels)."""
+    level = decibels.float().amax(dim=1)
+    loud = (level >= level.max() - trim_db).nonzero()
+    return int(loud[0]), int(loud[-1] - loud[0]) + 1
+
+
+def _check_trim(name: str, value: float) -> None:
+    if not value >= 0:  # nor NaN
+        raise ValueError(f"{name}={value} must be 0 (off) or above: dB below the loudest frame.")

@@ -1,0 +1,248 @@
+"""What scoring needs of a run: the weights of all its folds, the way from windows to clips, and what they promise.
+
+It lies either in a run folder (`gather`) or packed into a flat folder (`write`, `read`), since the kaggle command skips
+folders within a data set.
+
+Conventions
+-----------
+packed folder : manifest.json, folds.csv and, with weights, without_<f>.safetensors with without_<f>.json for each fold,
+                stage2.safetensors with stage2.json where the run chose a stage-2 model.
+manifest      : schema, run, variant, files (name: SHA-256); with weights also parameters, models, classes (in order of
+                submission), prior (share of training clips that have each class), n_train, choice (see `read_choice`),
+                oof (metrics of the pooled out-of-fold scores), oof_per_class (name: lwlrap). Nothing in it tells time
+                or place: the same run gives the same bytes.
+digest        : of the manifest, thus of every file; a kernel names the data set that it was packed with by it.
+
+Used in: 08; `kaggle`.
+"""
+
+import csv
+import hashlib
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from lib.files import digest, read_json, write_json
+from lib.runs import inputs
+from lib.runs.inputs import MANIFEST
+from lib.runs.oof import SHARED, settings_digest
+from lib.runs.run import Run
+
+__all__ = [
+    "SCHEMA",
+    "Bundle",
+    "gather",
+    "of",
+    "read",
+    "read_choice",
+    "write",
+]
+
+SCHEMA = 1  # raise it when a packed folder of an older version can't be read any more
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A run as scoring sees it.
+
+    Attributes
+    ----------
+    manifest : see the module's conventions
+    files : name in the packed folder -> where the file lies now
+    parts : folders of a run that it was gathered from; none, where it was packed
+    """
+
+    manifest: dict
+    files: dict[str, Path]
+    parts: tuple[Path, ...] = ()
+
+    @property
+    def digest(self) -> str:
+        return digest(self.manifest)
+
+    @property
+    def weights(self) -> list[Path]:
+        """The weights files, in the order of the folds that their models did not see."""
+        return [self.files[f"{model}.safetensors"] for model in self.manifest["models"]]
+
+    @property
+    def stage2(self) -> Path | None:
+        """The weights file of the stage-2 model that the run chose; None where it chose a pooling."""
+        return self.files.get("stage2.safetensors")
+
+    @property
+    def prior(self) -> dict[str, float]:
+        """Share of the training clips that have each class."""
+        return dict(zip(self.manifest["classes"], self.manifest["prior"], strict=True))
+
+    @property
+    def sidecar(self) -> dict:
+        """The settings that all models share: classes, audio, windows, network, recipe."""
+        first = read_json(self.files[f"{self.manifest['models'][0]}.json"])
+        return {name: first[name] for name in SHARED}
+
+
+def gather(home: Path, variant: str, *, with_weights: bool = True) -> Bundle:
+    """What lies in a run folder.
+
+    Parameters
+    ----------
+    home : outputs/<run>
+    variant : of 04_kfold
+    with_weights : False takes the folds alone, for a notebook that trains
+
+    Raises
+    ------
+    FileNotFoundError
+        The run is not complete; the message names every missing file and how it is made.
+    ValueError
+        Its models don't belong together.
+    """
+    home = Path(home)
+    part = home / "04_kfold" / variant
+    table = home / "folds.csv"
+    models = _models(table) if table.is_file() else ["without_0"]
+    needed = [table]
+    if with_weights:
+        needed += [part / m / name for m in models for name in ("weights.safetensors", "weights.json", "clips.csv")]
+        needed += [part / m / "result.json" for m in models]
+        needed += [part / "pooled" / name for name in ("per_class.csv", "result.json")]
+    if missing := [str(path.relative_to(home)) for path in needed if not path.is_file()]:
+        raise FileNotFoundError(
+            f"{home} is not complete, {len(missing)} files are missing: {', '.join(missing)}. "
+            f"Train all folds and pool them first: make run NB=04 RUN={home.name} PROFILE=... (or make demo)."
+        )
+    files = {"folds.csv": table}
+    manifest: dict = {"schema": SCHEMA, "run": home.name, "variant": variant}
+    if with_weights:
+        files |= {f"{m}.safetensors": part / m / "weights.safetensors" for m in models}
+        files |= {f"{m}.json": part / m / "weights.json" for m in models}
+        manifest |= {"models": models} | _promise(part, models, digest(table.read_bytes()))
+        manifest["choice"] = read_choice(home, variant)
+        if manifest["choice"]["kind"] == "stage2":
+            kinds = ("safetensors", "json")
+            files |= {f"stage2.{kind}": _choices(home, variant) / f"weights.{kind}" for kind in kinds}
+    manifest["files"] = {name: _sha256(path) for name, path in sorted(files.items())}
+    return Bundle(manifest, files, (part,))
+
+
+def of(run: Run) -> Bundle:
+    """What a run trained, or the packed run that its parameter `weights` names; raises as `gather` and `read`."""
+    if run.params["weights"]:
+        return read(inputs.path(str(run.params["weights"]), "weights"))
+    return gather(run.home, str(run.params["variant"]))
+
+
+def read_choice(home: Path, variant: str) -> dict:
+    """How the run makes clip scores of window scores: what 06 chose, else the arithmetic mean.
+
+    Returns
+    -------
+    kind : pooling or stage2
+    method : a name in `pooling.POOLINGS` or in `stage2.MODELS`
+    parameter : of a pooling that has one, else None
+    and, from 06, lwlrap, lwlrap_low, lwlrap_high, n : what choosing so reached on folds that had no part in the choice
+
+    Raises
+    ------
+    ValueError
+        06 chose for models that have been trained again since, with other settings.
+    """
+    path = _choices(home, variant) / "choice.json"
+    if not path.is_file():
+        return {"kind": "pooling", "method": "mean", "parameter": None}
+    choice = read_json(path)
+    sidecar = read_json(Path(home) / "04_kfold" / variant / "without_0" / "weights.json")
+    if choice.pop("settings") != settings_digest(sidecar):
+        raise ValueError(
+            f"{path} was chosen on scores of models with other settings than those that lie in {home} now. "
+            "Run 06_stage2 again: -p overwrite True."
+        )
+    return choice
+
+
+def write(packed: Bundle, folder: Path) -> None:
+    """Copy everything into a flat folder, the manifest last."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, path in packed.files.items():
+        shutil.copyfile(path, folder / name)
+    write_json(folder / MANIFEST, packed.manifest)
+
+
+def read(folder: Path) -> Bundle:
+    """A packed folder, checked.
+
+    Raises
+    ------
+    FileNotFoundError
+        No manifest, or a file that it lists is not there.
+    ValueError
+        Packed by another version of the workbook, or a file that is not the one that was packed.
+    """
+    folder = Path(folder)
+    if not (folder / MANIFEST).is_file():
+        raise FileNotFoundError(f"{folder} holds no {MANIFEST}: it is no packed run. Make one: make kaggle RUN=...")
+    manifest = read_json(folder / MANIFEST)
+    if manifest.get("schema") != SCHEMA:
+        raise ValueError(
+            f"{folder} was packed with schema {manifest.get('schema')}, this code reads {SCHEMA}. "
+            "Pack the run again (make kaggle) and push data set and kernel together."
+        )
+    files = {name: folder / name for name in manifest["files"]}
+    if missing := [name for name, path in files.items() if not path.is_file()]:
+        raise FileNotFoundError(
+            f"{folder} lacks {', '.join(missing)}. Push the data set again, or wait until it is up."
+        )
+    if changed := [name for name, path in files.items() if _sha256(path) != manifest["files"][name]]:
+        raise ValueError(f"{folder}: {', '.join(changed)} are not what was packed. Push the data set again.")
+    return Bundle(manifest, files)
+
+
+def _choices(home: Path, variant: str) -> Path:
+    return Path(home) / "06_stage2" / variant
+
+
+def _models(table: Path) -> list[str]:
+    """without_0 ... of every fold in the table."""
+    with open(table, newline="", encoding="utf-8") as file:
+        found = {int(row["fold"]) for row in csv.DictReader(file) if re.fullmatch(r"\d+", row["fold"])}
+    return [f"without_{fold}" for fold in sorted(found)]
+
+
+def _promise(part: Path, models: list[str], folds: str) -> dict:
+    """Classes, prior and out-of-fold scores of a run, after a check that its models belong together."""
+    sidecars = {model: read_json(part / model / "weights.json") for model in models}
+    first = sidecars[models[0]]
+    for model, sidecar in sidecars.items():
+        differ = [name for name in SHARED if sidecar[name] != first[name]]
+        if differ or sidecar["folds"] != folds or [f"without_{f}" for f in sidecar["unseen_folds"]] != [model]:
+            raise ValueError(
+                f"{part / model} doesn't belong to this run: it differs in {', '.join(differ) or 'its folds'}. "
+                "Train it again: -p overwrite True."
+            )
+    pooled = read_json(part / "pooled" / "result.json")
+    if not pooled["metrics"].get("complete", True):
+        raise ValueError(f"{part / 'pooled'} was pooled before all folds were done. Pool again: -p fold -1.")
+    labels = [labels for model in models for labels in _labels(part / model / "clips.csv")]
+    with open(part / "pooled" / "per_class.csv", newline="", encoding="utf-8") as file:
+        per_class = {row["class"]: float(row["lwlrap"]) for row in csv.DictReader(file) if row["lwlrap"]}
+    return {
+        "parameters": {k: v for k, v in pooled["parameters"].items() if k not in ("data_dir", "folds_csv")},
+        "classes": first["classes"],
+        "prior": [round(sum(name in held for held in labels) / len(labels), 6) for name in first["classes"]],
+        "n_train": len(labels),
+        "oof": pooled["metrics"],
+        "oof_per_class": per_class,
+    }
+
+
+def _labels(path: Path) -> list[set[str]]:
+    """The labels of the clips in a clips.csv."""
+    with open(path, newline="", encoding="utf-8") as file:
+        return [set(row["labels"].split(",")) for row in csv.DictReader(file)]
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

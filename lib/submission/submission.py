@@ -1,0 +1,425 @@
+"""Test clips -> submission.csv, within a time budget, whatever the clips are like.
+
+Conventions
+-----------
+Clips are scored in chunks: log-mels in memory, windows, all models, then the pooling or stage 2 that the run chose,
+model by model; the models' clip scores are averaged. After every chunk the pace is measured anew, and the rest is
+scored at the first `Step` of a ladder that fits into what is left of the budget: wider hops first (stage 2 keeps the
+hop that it learned), then fewer models.
+A clip that can't be read, or that no time is left for, gets the class frequencies of the training clips; `how` says so.
+scores : float64 (n_rows, n_classes) in [0, 1], rows and columns as the sample has them.
+how    : DataFrame, a row a clip (each once): fname, n_windows, n_models, hop_s (s), problem ("" where it was scored).
+
+Imports neither fastai nor librosa: it runs as it is inside a Kaggle kernel.
+
+Used in: 08.
+"""
+
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+from lib import parameters
+from lib.clips import pooling, stage2
+from lib.data import baseline, datasets
+from lib.evaluation import metrics
+from lib.files import set_aside, whole_file
+from lib.runs import changes
+from lib.runs import run as runs
+from lib.runs.changes import LATE
+from lib.runs.run import Run
+from lib.sound import cache, windows
+from lib.sound.features import LogMel
+from lib.submission.bundle import Bundle
+from lib.training import models
+
+__all__ = [
+    "Prediction",
+    "Step",
+    "check",
+    "class_notes",
+    "compare",
+    "conclude",
+    "examples",
+    "ladder",
+    "load",
+    "predict",
+    "promise",
+    "read",
+    "read_clips",
+    "refuse_other_settings",
+    "write",
+]
+
+FIRST, CHUNK = 8, 64  # clips: a small first chunk, to measure before much is spent
+MARGIN = 0.9  # share of what is left of the budget that is planned with
+
+
+@dataclass(frozen=True)
+class Step:
+    """How much is spent on a clip: models, and s between the starts of its windows."""
+
+    n_models: int
+    hop_s: float
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Scores of the rows of a sample, how each clip was scored, and what the budget made of it; see the conventions."""
+
+    scores: np.ndarray
+    how: pd.DataFrame
+    notes: list[str]
+
+
+def read_clips(run: Run) -> tuple[datasets.Dataset, dict[str, dict[str, str]]]:
+    """The test clips of a run's data set, and their digests for `Run.settle`.
+
+    A submission that lies there and lacks clips that have come since is set aside, to be made again with them; one
+    whose clips have other audio or labels now stays, and `Run.settle` refuses to go on.
+
+    Returns
+    -------
+    Dataset as from `datasets.load_test`; its clips have a column more, `content`, the hash of their file
+    """
+    data = datasets.load_test(run.data_dir())
+    digests, contents = changes.of_test(run.data_dir(), run.cache)
+    if changes.has_come_since(run.folder, contents):
+        set_aside(run.folder, run.home.parent)
+    return replace(data, clips=data.clips.assign(content=data.clips["fname"].map(contents))), digests
+
+
+def load(packed: Bundle) -> list[models.WindowModel]:
+    """The models of a run, on the device, in the precision that the machine computes in."""
+    return [models.load(path)[0].prepare() for path in packed.weights]
+
+
+def refuse_other_settings(packed: Bundle, given: Mapping[str, object]) -> None:
+    """Raise ValueError where `given` (a notebook's globals) declares audio, windows or network otherwise."""
+    sidecar = packed.sidecar
+    own = {**sidecar["audio"], **sidecar["windows"], **sidecar["network"], "loss": sidecar["recipe"]["loss"]}
+    given = parameters.check({name: given[name] for name in own if name in given and name in parameters.KEYS})
+    if differ := [
+        f"{name}={value!r} (trained with {own[name]!r})" for name, value in given.items() if value != own[name]
+    ]:
+        raise ValueError(
+            f"{', '.join(differ)}: scoring takes its settings from the weights of run {packed.manifest['run']!r}. "
+            "Leave these keys out, take the profile of that run, or train a run with the new ones."
+        )
+
+
+def ladder(n_models: int, cut: windows.Windows, *, widen: bool = True) -> list[Step]:
+    """What may be done, dearest first: all models at ever wider hops (if `widen`), then at no overlap ever fewer."""
+    hops = [cut.hop_s]
+    while widen and hops[-1] < cut.window_s:
+        hops.append(min(2 * hops[-1], cut.window_s))
+    return [Step(n_models, hop) for hop in hops] + [Step(n, hops[-1]) for n in range(n_models - 1, 0, -1)]
+
+
+def predict(
+    data: datasets.Dataset,
+    packed: Bundle,
+    networks: list[models.WindowModel],
+    *,
+    budget_s: float = 0.0,
+    started: float | None = None,
+    clock: Callable[[], float] = time.time,
+) -> Prediction:
+    """Score every row of a sample.
+
+    Parameters
+    ----------
+    data : from `datasets.load_test`
+    packed : tells settings, choice and prior
+    networks : from `load`
+    budget_s : s from `started` (by default now) that scoring may take; 0: no limit
+
+    Raises
+    ------
+    ValueError
+        The sample and the weights share no class, or a choice that this workbook does not know.
+    """
+    sidecar, choice = packed.sidecar, packed.manifest["choice"]
+    columns = _columns(data.classes, sidecar["classes"])
+    known = {"pooling": pooling.POOLINGS, "stage2": stage2.MODELS}[choice["kind"]]
+    if choice["method"] not in known:
+        raise ValueError(f"The run chose the {choice['kind']} {choice['method']!r}; known are {', '.join(known)}.")
+    logmel, cut, loss = LogMel(**sidecar["audio"]), windows.Windows(**sidecar["windows"]), sidecar["recipe"]["loss"]
+    second = stage2.load(packed.stage2)[0] if packed.stage2 else None
+    clips = data.clips.drop_duplicates("fname", ignore_index=True)
+    steps = ladder(len(networks), cut, widen=second is None)
+    pace = _Pace(steps, cut, logmel, budget_s, clock() if started is None else started, clock)
+    found = np.tile(np.array(list(packed.prior.values()), float), (len(clips), 1))
+    how, at = [], 0
+    with tqdm(total=len(clips), desc="scoring", unit="clip") as bar:
+        while at < len(clips) and (size := pace.next_chunk(at, len(clips))):
+            rows, step, begun = clips.iloc[at : at + size], pace.step, clock()
+            store = cache.hold(rows, logmel)
+            heard = clock()
+            told = _score(store, networks[: step.n_models], replace(cut, hop_s=step.hop_s), choice, second, loss)
+            scored, n_windows = told
+            pace.note(store.index["n_frames"].tolist(), size, heard - begun, n_windows.sum(), clock() - heard)
+            reasons = store.problems.set_index("fname")["reason"]
+            for position, fname in enumerate(rows["fname"], at):
+                if fname in scored:
+                    found[position] = scored[fname]
+                how.append((fname, n_windows.get(fname, 0), step.n_models, step.hop_s, reasons.get(fname, "")))
+            at += size
+            bar.update(size)
+    how += [(fname, 0, 0, 0.0, LATE) for fname in clips["fname"].iloc[at:]]
+    table = pd.DataFrame(how, columns=["fname", "n_windows", "n_models", "hop_s", "problem"])
+    position = pd.Series(clips.index, index=clips["fname"]).loc[data.clips["fname"]].to_numpy()
+    known = np.column_stack([found, np.zeros(len(found))])  # the last column is for classes that no model knows
+    return Prediction(known[position][:, columns], table, pace.notes)
+
+
+def class_notes(data: datasets.Dataset, packed: Bundle) -> list[str]:
+    """A sentence for each class that the scores can say nothing about."""
+    prior, asked = packed.prior, set(data.classes)
+    unknown = [f"{name}: the models don't know this class, it gets 0." for name in data.classes if name not in prior]
+    unheard = [f"{name}: no training clip has it, its scores mean nothing." for name in prior if prior[name] == 0]
+    return unknown + unheard + [f"{name}: known, but not asked for." for name in prior if name not in asked]
+
+
+def write(folder: Path, data: datasets.Dataset, prediction: Prediction) -> Path:
+    """Write submission.csv and how.csv; in a kernel submission.csv also into the working folder, where Kaggle looks.
+
+    Raises
+    ------
+    ValueError
+        As `check`, which reads the file again.
+    """
+    table = pd.DataFrame(prediction.scores, columns=list(data.classes))
+    table.insert(0, "fname", data.clips["fname"].to_numpy())
+    with whole_file(folder / "submission.csv") as partial:
+        table.to_csv(partial, index=False, lineterminator="\n")
+    with whole_file(folder / "how.csv") as partial:
+        contents = data.clips.drop_duplicates("fname").set_index("fname")["content"]
+        how = prediction.how.assign(content=prediction.how["fname"].map(contents))
+        how.to_csv(partial, index=False, lineterminator="\n")
+    check(folder / "submission.csv", data)
+    if runs.IN_KERNEL:
+        shutil.copyfile(folder / "submission.csv", "submission.csv")
+    return folder / "submission.csv"
+
+
+def read(folder: Path, data: datasets.Dataset) -> Prediction:
+    """What `write` left, checked; without the notes of the budget."""
+    check(folder / "submission.csv", data)
+    scores = pd.read_csv(folder / "submission.csv", float_precision="round_trip")[list(data.classes)].to_numpy(float)
+    how = pd.read_csv(folder / "how.csv", dtype={"fname": str, "problem": str}, keep_default_na=False)
+    return Prediction(scores, how.drop(columns="content"), [])
+
+
+def check(path: Path, data: datasets.Dataset) -> None:
+    """Refuse a submission that Kaggle would refuse, or that says nothing.
+
+    Raises
+    ------
+    ValueError
+        Other columns or rows than the sample's, or in another order; a score that is no number in [0, 1]; all rows
+        alike.
+    """
+    table = pd.read_csv(path, dtype={"fname": str}, keep_default_na=False, na_values=[""])
+    wrong = []
+    if list(table.columns) != ["fname", *data.classes]:
+        wrong.append(f"columns {list(table.columns)[:4]}..., expected fname, {', '.join(data.classes[:3])}...")
+    elif len(table) != len(data.clips):
+        wrong.append(f"{len(table)} rows, the sample has {len(data.clips)}")
+    elif differ := np.flatnonzero(
+        table["fname"].to_numpy(str) != (asked := data.clips["fname"].to_numpy(str))
+    ).tolist():
+        ours, theirs = table["fname"][differ[0]], asked[differ[0]]
+        wrong.append(f"{len(differ)} rows out of order, the first is {ours} where {theirs} is asked for")
+    else:
+        scores = table[list(data.classes)].apply(pd.to_numeric, errors="coerce").to_numpy(float)
+        if not ((scores >= 0) & (scores <= 1)).all():
+            wrong.append(f"{int((~((scores >= 0) & (scores <= 1))).sum())} scores are no numbers from 0 to 1")
+        elif len(scores) > 1 and (scores == scores[0]).all():
+            wrong.append("all rows are alike: no clip could be scored. Look at the problems in how.csv")
+    if wrong:
+        raise ValueError(f"{path} can't be submitted: {'; '.join(wrong)}.")
+
+
+def compare(data: datasets.Dataset, scores: np.ndarray, packed: Bundle) -> pd.DataFrame:
+    """lwlrap on the test clips whose labels are known, beside what was promised and what the organisers reached.
+
+    Returns
+    -------
+    DataFrame, a row for all classes and then one for each: class, n (test clips), public, private, all, out_of_fold
+    (on curated clips), gap (out_of_fold - all), organisers (their system, on all clips). NaN where it isn't known.
+    """
+    targets = datasets.targets(data.clips, data.classes)
+    usage = data.clips["usage"].to_numpy(str)
+    parts = {"public": usage == "Public", "private": usage == "Private", "all": np.ones(len(usage), bool)}
+    table = pd.DataFrame({"class": ["all classes", *data.classes]})
+    table["n"] = [int(targets.any(axis=1).sum()), *targets.sum(axis=0).astype(int)]
+    for name, rows in parts.items():
+        table[name] = np.nan
+        if targets[rows].any():
+            single, weight = metrics.per_class_lwlrap(targets[rows], scores[rows])
+            table[name] = [np.nansum(single * weight), *single]
+    promised, theirs = packed.manifest["oof_per_class"], baseline.organisers()
+    table["out_of_fold"] = [promise(packed)["lwlrap"], *(promised.get(name, np.nan) for name in data.classes)]
+    table["gap"] = table["out_of_fold"] - table["all"]
+    weight = targets.sum(axis=0) / targets.sum()
+    known = np.array([theirs.get(name, np.nan) for name in data.classes])
+    same = set(data.classes) == set(theirs)  # a class of another set may bear the same name
+    table["organisers"] = [float(known @ weight), *known] if same else np.nan
+    return table
+
+
+def examples(data: datasets.Dataset, prediction: Prediction, n: int = 2) -> pd.DataFrame:
+    """The n clips that the models are surest of, and the n least sure ones: fname, path, subset, labels, caption."""
+    best = pd.Series(prediction.scores.max(axis=1), index=data.clips["fname"]).groupby(level=0).first()
+    scored = prediction.how.loc[prediction.how["problem"] == "", "fname"]
+    order = best.loc[scored].sort_values(kind="stable").index
+    chosen = list(dict.fromkeys([*order[::-1][:n], *order[:n]]))
+    rows = (
+        data.clips.drop_duplicates("fname").set_index("fname").loc[chosen, ["path", "subset", "labels"]].reset_index()
+    )
+    first = data.clips["fname"].drop_duplicates().reset_index().set_index("fname")["index"]
+    captions = []
+    for fname, labels in zip(rows["fname"], rows["labels"], strict=True):
+        scores = prediction.scores[first[fname]]
+        top = [f"{data.classes[i]} {scores[i]:.2f}" for i in np.argsort(-scores, kind="stable")[:3]]
+        truth = f"; labels: {', '.join(labels)}" if labels else ""
+        captions.append(f"{fname}: {', '.join(top)}{truth}")
+    return rows.assign(caption=captions)
+
+
+def conclude(data: datasets.Dataset, prediction: Prediction, packed: Bundle) -> tuple[dict[str, float], str]:
+    """Numbers for result.json, and a sentence made of them: what was scored, how, and what may be expected of it."""
+    how, promised = prediction.how, promise(packed)
+    scored = how[how["problem"] == ""]
+    found: dict[str, float] = {"n_clips": len(how), "n_prior": len(how) - len(scored)}
+    found |= {"n_windows": how["n_windows"].sum(), "n_models": scored["n_models"].min()}
+    found |= {f"promised_{name}": promised[name] for name in ("lwlrap", "lwlrap_low", "lwlrap_high")}
+    says = (
+        f"{len(scored)} of {len(how)} test clips were scored by {_span(scored['n_models'])} models of run "
+        f"{packed.manifest['run']}, a window of {packed.sidecar['windows']['window_s']:g} s every "
+        f"{_span(scored['hop_s'])} s, {packed.manifest['choice']['kind']}: {packed.manifest['choice']['method']}; "
+        f"{found['n_prior']} got the class prior. Out of fold, on {promised['n']} curated clips, single models "
+        f"reached lwlrap {metrics.says(promised, 'lwlrap')}."
+    )
+    targets = datasets.targets(data.clips, data.classes)
+    if not targets.any():
+        return found, says + " The test labels are not known here."
+    reached = metrics.bootstrap(targets, prediction.scores, data.clips["fname"].to_numpy(str))
+    return found | reached, says + (
+        f" On the {reached['n']} test clips whose labels are known it is {reached['lwlrap']:.3f} "
+        f"({reached['lwlrap_low']:.3f} to {reached['lwlrap_high']:.3f}): a gap of "
+        f"{promised['lwlrap'] - reached['lwlrap']:+.3f}."
+    )
+
+
+def promise(packed: Bundle) -> dict:
+    """What the run reached on clips that its models never saw: the choice's nested score, else that of the mean."""
+    choice = packed.manifest["choice"]
+    return choice if "lwlrap" in choice else packed.manifest["oof"]
+
+
+def _span(values: pd.Series) -> str:
+    """The least and the largest value, or the only one."""
+    return " to ".join(f"{value:g}" for value in dict.fromkeys([values.min(), values.max()]))
+
+
+def _columns(asked: tuple[str, ...], known: list[str]) -> list[int]:
+    """Where each class that is asked for lies among the models' classes; -1 where it doesn't."""
+    if not set(asked) & set(known):
+        raise ValueError(
+            f"The sample asks for {list(asked)[:3]}..., the weights know {known[:3]}...: not one class is shared. "
+            "data_dir and weights are of different data sets."
+        )
+    place = {name: i for i, name in enumerate(known)}
+    return [place.get(name, -1) for name in asked]
+
+
+def _score(
+    store: cache.Cache,
+    networks: list[models.WindowModel],
+    cut: windows.Windows,
+    choice: dict,
+    second: stage2.Stage2Model | None,
+    loss: str,
+) -> tuple[dict[str, np.ndarray], pd.Series]:
+    """Clip scores by fname, and the number of windows of each clip."""
+    table = windows.rolling(store, store.index, cut)
+    if table.empty:
+        return {}, pd.Series(dtype=int)
+    width, device = cut.n_frames(store.logmel), next(networks[0].parameters()).device
+    logits: list[list[torch.Tensor]] = [[] for _ in networks]
+    with torch.inference_mode():
+        for first in range(0, len(table), models.SCORING_BATCH):
+            rows = table.iloc[first : first + models.SCORING_BATCH]
+            x = windows.batch(store, rows, rows["start_frame"].to_numpy(copy=True), width).to(device)
+            for network, own in zip(networks, logits, strict=True):
+                own.append(network(x).float())
+    weighted = second is None and pooling.POOLINGS[choice["method"]].weighted
+    weights = windows.energy(store, table, cut.window_s).to_numpy() if weighted else None
+    fnames, starts, total = table["fname"].to_numpy(str), table["window_start_s"].to_numpy(), 0.0
+    for own in logits:
+        scores = models.activate(torch.cat(own).cpu().numpy(), loss)
+        if second is None:
+            clips, said = pooling.pool(choice["method"], fnames, scores, parameter=choice["parameter"], weights=weights)
+        else:
+            clips, said = stage2.clip_scores(second, fnames, starts, scores, loss)
+        total = total + said / len(networks)
+    return dict(zip(clips, total, strict=True)), table["fname"].value_counts()
+
+
+@dataclass
+class _Pace:
+    """What a clip and a window of a model have cost so far, and what the rest may cost."""
+
+    steps: list[Step]
+    cut: windows.Windows
+    logmel: LogMel
+    budget_s: float
+    started: float
+    clock: Callable[[], float]
+    notes: list[str] = field(default_factory=list)
+    frames: list[int] = field(default_factory=list)
+    spent: list[tuple[int, float, int, float]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.step = self.steps[0]
+
+    def note(self, frames: list[int], n_clips: int, reading_s: float, n_windows: int, scoring_s: float) -> None:
+        """After a chunk: the lengths of its clips, and what it took."""
+        self.frames += frames
+        self.spent.append((n_clips, reading_s, int(n_windows) * self.step.n_models, scoring_s))
+
+    def next_chunk(self, at: int, n: int) -> int:
+        """Choose the step for the rest; the number of clips to score now, 0 when no time is left."""
+        if not self.budget_s or not self.spent:
+            return min(CHUNK if self.spent else FIRST, n - at)
+        left_s, left = MARGIN * (self.budget_s - (self.clock() - self.started)), n - at
+        costs = [self._clip_s(step) for step in self.steps]
+        fits = [i for i, cost in enumerate(costs) if cost * left <= left_s]
+        chosen = fits[0] if fits else len(self.steps) - 1
+        if self.steps[chosen] != self.step:
+            self.notes.append(
+                f"From clip {at + 1} of {n}: {self.steps[chosen].n_models} of {self.steps[0].n_models} models, "
+                f"a window every {self.steps[chosen].hop_s:g} s. All models every {self.cut.hop_s:g} s would take "
+                f"{costs[0] * left:.0f} s, {max(left_s, 0):.0f} s are left of budget_s={self.budget_s:g}."
+            )
+            self.step = self.steps[chosen]
+        size = min(CHUNK, left, int(left_s / costs[chosen]) if costs[chosen] else CHUNK)
+        if size <= 0:
+            self.notes.append(f"{left} clips get the class prior: {LATE} of budget_s={self.budget_s:g}.")
+        return max(0, size)
+
+    def _clip_s(self, step: Step) -> float:
+        """Seconds of a clip at a step, from all chunks but the first (which warms up) where there are more."""
+        clips, reading, windows_, scoring = np.sum(self.spent[1:] or self.spent, axis=0)
+        width, hop = self.cut.n_frames(self.logmel), replace(self.cut, hop_s=step.hop_s).hop_frames(self.logmel)
+        each = np.mean(1 + np.ceil(np.maximum(0, np.array(self.frames or [0]) - width) / hop))  # as in windows.rolling
+        return reading / clips + step.n_models * each * (scoring / windows_ if windows_ else 0.0)

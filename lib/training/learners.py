@@ -1,0 +1,485 @@
+"""Training a window model from scratch with fastai.
+
+Conventions
+-----------
+Everything random in an epoch is drawn from (seed, epoch) alone. So the same seed gives the same weights to the last
+bit, and a training that was killed goes on from its checkpoint to the same weights.
+The last epoch is the result; no epoch is picked.
+
+Used in: 02, 03, 04, 07. Only this module and its `callbacks` import fastai.
+"""
+
+import contextlib
+import functools
+import os
+import tempfile
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import psutil
+import torch
+from fastai.callback.core import Callback
+from fastai.callback.schedule import ParamScheduler  # noqa: F401  (adds fit_one_cycle and others to Learner)
+from fastai.data.core import DataLoaders
+from fastai.learner import Learner, SkipToEpoch
+from fastai.metrics import AccumMetric
+from fastai.optimizer import OptimWrapper
+from torch import nn
+
+from lib import code
+from lib.data import datasets
+from lib.evaluation import folds, metrics
+from lib.files import digest, whole_file
+from lib.runs import oof
+from lib.sound import windows
+from lib.sound.cache import Cache
+from lib.training.augment import AUGMENTATIONS
+from lib.training.batches import BALANCES, Images, Phases, Scoring, Training, TrainingSet
+from lib.training.callbacks import MIXES, Checkpoint, Curve, Diverged, ImageSize, Reseed, image_sizes, mixing
+from lib.training.models import Network, WindowModel, best_device, load, save, score
+
+__all__ = [
+    "Diverged",
+    "Recipe",
+    "crowding",
+    "feed",
+    "find_lr",
+    "fit",
+    "fit_images",
+    "groups",
+    "train_fold",
+    "training_batches",
+]
+
+WEIGHT_DECAY = 0.01
+Q = 0.7  # of the generalised cross entropy
+BUSY_S = 0.2  # s in which other processes' use of the cores is measured
+STAGE2_LR = 0.01  # one-cycle peak, usual for AdamW on networks this small; not tuned
+STAGE2_BATCH = 64  # images
+
+
+class KnownBCE(nn.Module):
+    """Binary cross entropy of logits, (n, n_classes), the mean over the targets that are known (not NaN)."""
+
+    def forward(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        if not targets.isnan().any():
+            return nn.functional.binary_cross_entropy_with_logits(logits, targets)
+        return _mean_of_known(
+            nn.functional.binary_cross_entropy_with_logits(logits, targets.nan_to_num(), reduction="none"), targets
+        )
+
+
+class GeneralisedCE(nn.Module):
+    """Generalised cross entropy, (1 - p ** Q) / Q with p the probability of the given label, per class by a sigmoid.
+
+    Between cross entropy (Q -> 0) and the absolute error (Q = 1), which forgives wrong labels. The mean over the known
+    targets; those between 0 and 1 weigh the loss of either label.
+
+    Source
+    ------
+    Zhang and Sabuncu 2018, Generalized Cross Entropy Loss, there with a softmax.
+    """
+
+    def forward(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        heard, silent = ((1 - (Q * nn.functional.logsigmoid(z)).exp()) / Q for z in (logits, -logits))
+        return _mean_of_known(torch.lerp(silent, heard, targets.nan_to_num()), targets)
+
+
+def _mean_of_known(losses: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    known = ~targets.isnan()
+    return (losses * known).sum() / known.sum().clamp_min(1)
+
+
+LOSSES = {"bce": KnownBCE, "ce": nn.CrossEntropyLoss, "lq": GeneralisedCE}
+SCHEDULES = {"one_cycle": Learner.fit_one_cycle, "flat": Learner.fit, "flat_cosine": Learner.fit_flat_cos}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train, by AdamW.
+
+    Parameters
+    ----------
+    loss : bce (multi-hot targets), ce (targets that sum to 1) or lq (as bce, but forgiving wrong labels)
+    epochs : as many windows each as there are training clips
+    batch_size : windows
+    lr, lr_body : peak learning rate of the head and of the first layers (0: as lr), geometric between them
+    mixup : alpha of the Beta distribution by which two windows are mixed; 0: no mixing at all
+    mask_share : widest SpecAugment mask as a share of its axis; 0: off
+    schedule : one_cycle, flat, or flat_cosine (flat for 3/4 of the training, then down) of the learning rate
+    mix : how windows are mixed, see `callbacks.mixing`
+    augment : names in `augment.AUGMENTATIONS`, done in this order; the masks come last
+    balance : which clips an epoch shows, see `batches.Training`
+    progressive : image sizes before the network's image_size, see `callbacks.image_sizes`
+    trim_train_db : dB below a clip's loudest frame; training windows leave out what is quieter at its ends; 0: off
+
+    Raises
+    ------
+    ValueError
+        If a choice is unknown, or contradicts another one.
+    """
+
+    loss: str
+    epochs: int
+    batch_size: int
+    lr: float
+    lr_body: float
+    mixup: float
+    mask_share: float
+    schedule: str = "one_cycle"
+    mix: str = "mixup"
+    augment: Sequence[str] = ()
+    balance: str = "clip"
+    progressive: Sequence[int] = ()
+    trim_train_db: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("augment", "progressive"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        choices = {"loss": LOSSES, "schedule": SCHEDULES, "mix": MIXES, "balance": BALANCES}
+        for name, known in choices.items():
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name}={getattr(self, name)!r} is unknown. Known are: {', '.join(known)}.")
+        if unknown := [name for name in self.augment if name not in AUGMENTATIONS]:
+            raise ValueError(f"augment: {unknown} are unknown. Known are: {', '.join(AUGMENTATIONS)}.")
+        if self.balance == "augment" and not self.mask_share:
+            raise ValueError("balance='augment' widens the masks, but mask_share=0.0 has none. Set it above 0.")
+
+    @property
+    def peak(self) -> float | slice:
+        """The learning rates as fastai takes them."""
+        return slice(self.lr_body, self.lr) if self.lr_body else self.lr
+
+    def settings(self) -> dict:
+        return asdict(self)
+
+
+def fit(
+    network: Network,
+    recipe: Recipe,
+    training: Training | Phases,
+    validation: Scoring,
+    checkpoint: Path,
+    label: str = "",
+    start: Path | None = None,
+) -> tuple[WindowModel, pd.DataFrame]:
+    """Train from scratch, or go on from `checkpoint` where the same configuration and the same code have written it.
+
+    Parameters
+    ----------
+    checkpoint : file that is written while training; the caller removes it when the result is safe
+    label : shown at the progress bar
+    start : weights file of the same network to go on from, instead of weights that are drawn
+
+    Returns
+    -------
+    The trained model, and a table with a row an epoch: epoch, lr, train_loss, valid_loss, lwlrap (over the windows of
+    `validation`, about 20 points; NaN between). Its attrs hold images_per_s: training windows over the seconds of
+    training batches.
+
+    Warns
+    -----
+    RuntimeWarning
+        As `crowding`.
+
+    Raises
+    ------
+    ValueError
+        Fewer than two training clips, targets that do not fit the loss, or picture sizes that cannot be.
+    Diverged
+        A loss that is no number any more.
+    """
+    _check(training, recipe.loss)
+    if crowded := crowding(best_device()):
+        warnings.warn(crowded, RuntimeWarning, stacklevel=2)
+    sizes = image_sizes(recipe.epochs, recipe.progressive, network.image_size)
+    model = _model(network, training)
+    if start is not None:
+        model.load_state_dict(load(start)[0].state_dict())
+    curve = Curve(recipe.epochs, label)
+    rows = training.rows[["first_frame", "n_frames"]].to_numpy(np.int64).tobytes()
+    clips = training.rows["fname"].tolist(), rows, training.targets.numpy().tobytes()
+    begun = start.read_bytes() if start is not None else b""
+    settings = network.settings(), recipe.settings(), training.seed, training.cache.name, training.width
+    mine = digest(*settings, *clips, begun, code.digest("04_kfold"))
+    saver = Checkpoint(checkpoint, mine, curve)
+    cbs = [*_drawing(recipe, training), curve, saver, ImageSize(sizes)]
+    _move((training, validation), next(model.parameters()).device)
+    learn = _learner(model, recipe, (training, validation), cbs)
+    with learn.no_bar(), learn.no_logging(), contextlib.closing(curve):
+        first = SkipToEpoch(saver.restore(learn))  # fit_flat_cos takes a start_epoch, but forgets it
+        SCHEDULES[recipe.schedule](learn, recipe.epochs, recipe.peak, cbs=first)
+    epochs = pd.DataFrame(curve.rows, columns=Curve.COLUMNS)
+    epochs.attrs["images_per_s"] = curve.images_per_s
+    return model, epochs
+
+
+def crowding(device: torch.device) -> str:
+    """What to say where a training on `device` would share the processor's cores with other processes; else nothing.
+
+    Threads of one training wait for each other many times a batch: with more threads than free cores it takes several
+    times as long. A training of one thread only gets its share of a core.
+    """
+    threads, cores = torch.get_num_threads(), os.cpu_count() or 1
+    if device.type != "cpu" or threads == 1:
+        return ""
+    busy = psutil.cpu_percent(BUSY_S) / 100 * cores  # this process waits meanwhile
+    if threads + busy < cores + 0.5:
+        return ""
+    return (
+        f"Other processes keep {busy:.1f} of {cores} cores busy, and this training has {threads} threads: it can take "
+        "ten times as long. Stop it and start it with one thread (OMP_NUM_THREADS=1 before papermill or jupyter; make "
+        "lab and make run do so), or once the others are done."
+    )
+
+
+def fit_images(
+    model: nn.Module, images: np.ndarray, targets: np.ndarray, *, loss: str, epochs: int, seed: int
+) -> nn.Module:
+    """Train a stage-2 model (`stage2.Stage2Model`), one-cycle with AdamW, and give it back; the last epoch counts.
+
+    Parameters
+    ----------
+    images, targets : float32 (n, n_classes, n_columns) and (n, n_classes), of training folds, scored by models that
+        did not see them: `nested` finds them
+    seed : of the order of images and of dropout; weights are drawn when the model is built
+
+    Raises
+    ------
+    ValueError
+        Fewer than two images, or as many images as targets are not there.
+    """
+    if len(images) != len(targets) or len(images) < 2:
+        raise ValueError(f"{len(images)} images and {len(targets)} targets: two or more are needed, one target each.")
+    learn = Learner(
+        DataLoaders(Images(images, targets.astype(np.float32), STAGE2_BATCH, seed), []),
+        model,
+        loss_func=LOSSES[loss](),
+        opt_func=functools.partial(OptimWrapper, opt=functools.partial(torch.optim.AdamW, fused=True)),
+        wd=WEIGHT_DECAY,
+        cbs=[Reseed(seed)],
+    )
+    with learn.no_bar(), learn.no_logging():
+        learn.fit_one_cycle(epochs, STAGE2_LR)
+    return model.eval()
+
+
+def train_fold(
+    part: Path,
+    model: str,
+    cache: Cache,
+    clips: pd.DataFrame,
+    classes: list[str],
+    fold_table: pd.DataFrame,
+    network: Network,
+    cut: windows.Windows,
+    recipe: Recipe,
+    seed: int,
+    *,
+    keep_weights: bool = True,
+    chosen: TrainingSet | None = None,
+    start: Path | None = None,
+) -> dict:
+    """Train a model and score the clips that it did not see.
+
+    Writes weights.safetensors, weights.json, oof_windows.npz, clips.csv and epochs.csv into `part`.
+
+    Parameters
+    ----------
+    part : folder
+    model : what it does not see, as `folds.model_name` says it: without_2, without_2_4
+    cache, clips : log-mels and table (fname, group, labels) of the curated clips
+    fold_table : fname, group, fold
+    cut : length and hop of the windows
+    keep_weights : False writes neither weights file, for experiments of many trainings
+    chosen : what to train on instead of the curated clips as they are, at equal compute; clips in the cache
+    start : weights file to go on from, see `fit`
+
+    Returns
+    -------
+    {"train": fnames, "scored": fnames, "images_per_s": float}: the clips of the fit, and how many training windows it
+    took a second (NaN if all came from a checkpoint), for the manifest
+
+    Raises
+    ------
+    LeakError
+        If a training clip shares a group with a held-out fold, or was judged by a model that saw it or such a fold.
+    ValueError, Diverged
+        As `fit`.
+    """
+    held_out = folds.unseen(model)
+    dealt = fold_table.merge(clips[["fname", "labels"]], on="fname", validate="one_to_one")
+    train, scored = dealt[folds.training(dealt, held_out)], dealt[dealt["fold"].isin(held_out)]
+    fnames, groups, judges = (train["fname"], None, None) if chosen is None else chosen.provenance
+    folds.assert_no_leak(fold_table, fnames, held_out, groups=groups, judges=judges)
+    width = cut.n_frames(cache.logmel)
+    table = windows.rolling(cache, cache.rows(scored["fname"]), cut).merge(scored, on="fname")
+    if chosen is None:
+        training = training_batches(cache, train, classes, cut, recipe, seed)
+    else:
+        training, recipe = feed(cache, chosen, len(train), cut, recipe, seed)
+    validation = Scoring(cache, table, datasets.targets(table, classes), width)
+    trained, epochs = fit(network, recipe, training, validation, part / "checkpoint.safetensors", model, start)
+    sidecar = {
+        "classes": classes,
+        "audio": cache.logmel.settings(),
+        "windows": cut.settings(),
+        "recipe": recipe.settings(),
+        "seed": seed,
+        "trained_on": "curated" if chosen is None else chosen.name,
+        "unseen_folds": sorted(held_out),
+        "folds": folds.digest(fold_table),
+        "precision": str(trained.precision).removeprefix("torch."),
+    }
+    if keep_weights:
+        save(part / "weights.safetensors", trained, sidecar)
+    oof.write(part, table, score(trained, cache, table, width), scored, classes, recipe.loss)
+    with whole_file(part / "epochs.csv") as partial:
+        epochs.to_csv(partial, index=False)
+    clips_of_fit = {"train": sorted(set(fnames)), "scored": scored["fname"].tolist()}
+    return {**clips_of_fit, "images_per_s": epochs.attrs["images_per_s"]}
+
+
+def training_batches(
+    cache: Cache, clips: pd.DataFrame, classes: list[str], cut: windows.Windows, recipe: Recipe, seed: int
+) -> Training:
+    """The training batches of a recipe. `clips` (fname, labels) are those to train on."""
+    rows = windows.trim(cache, cache.rows(clips["fname"]), recipe.trim_train_db)
+    return _batches(cache, rows, datasets.targets(clips, classes), cut, recipe, seed)
+
+
+def feed(
+    cache: Cache, chosen: TrainingSet, n_base: int, cut: windows.Windows, recipe: Recipe, seed: int
+) -> tuple[Training | Phases, Recipe]:
+    """Batches of a training set, and the recipe with as many epochs as make equal compute.
+
+    All training sets show recipe.epochs * n_base windows (or their `share` of these), up to rounding; a warm-up takes
+    half of them.
+
+    Parameters
+    ----------
+    n_base : clips that the recipe's epochs are counted in: the curated clips of this model
+    """
+    parts = [chosen] if chosen.warm_up is None else [chosen.warm_up, chosen]
+    share = recipe.epochs * n_base * chosen.share / len(parts)
+    epochs = [max(1, round(share / len(part.targets))) for part in parts]
+    fed = [_batches(cache, part.rows, part.targets, cut, recipe, seed) for part in parts]
+    training = fed[0] if len(fed) == 1 else Phases(*fed, epochs[0])
+    return training, replace(recipe, epochs=sum(epochs))
+
+
+def find_lr(network: Network, recipe: Recipe, training: Training) -> pd.DataFrame:
+    """How the loss goes while the learning rate grows, a batch a step, from 1e-7 until it diverges or reaches 10.
+
+    Mixing and augmentation are those of the recipe; its learning rates and schedule play no part, and all layers have
+    the same one. The model is thrown away.
+
+    Returns
+    -------
+    A row a step: lr, loss (smoothed). Its attrs hold `suggested`, the lr of fastai's valley: the middle of the
+    longest stretch in which the loss falls.
+
+    Raises
+    ------
+    ValueError
+        Fewer than two training clips, or targets that do not fit the loss.
+    """
+    _check(training, recipe.loss)
+    with tempfile.TemporaryDirectory() as folder:  # fastai keeps the first weights in a file, to go back to them
+        learn = _learner(_model(network, training), recipe, (training, training), _drawing(recipe, training), folder)
+        with learn.no_bar():
+            suggested = learn.lr_find(show_plot=False).valley
+    table = pd.DataFrame({"lr": learn.recorder.lrs, "loss": [float(loss) for loss in learn.recorder.losses]})
+    table.attrs["suggested"] = suggested
+    return table
+
+
+def groups(model: WindowModel, recipe: Recipe) -> pd.DataFrame:
+    """The parameter groups of the optimiser that trains `model`: a row each, from the first layers to the head.
+
+    Returns
+    -------
+    group (1, 2, ...), first_layer, last_layer (their names), n_parameters, lr (peak): slice(lr_body, lr) gives lr_body
+    to the first group, lr to the last, and the geometric mean to the one between
+    """
+    learn = _learner(model, recipe)
+    learn.create_opt()
+    learn.opt.set_hyper("lr", recipe.peak)
+    names = {id(parameter): name.rpartition(".")[0] or name for name, parameter in model.named_parameters()}
+    rows = [
+        [names[id(group[0])], names[id(group[-1])], sum(parameter.numel() for parameter in group), float(hyper["lr"])]
+        for group, hyper in zip(learn.opt.param_lists, learn.opt.hypers, strict=True)
+    ]
+    table = pd.DataFrame(rows, columns=["first_layer", "last_layer", "n_parameters", "lr"])
+    table.insert(0, "group", range(1, len(rows) + 1))
+    return table
+
+
+def _batches(
+    cache: Cache, rows: pd.DataFrame, targets: np.ndarray, cut: windows.Windows, recipe: Recipe, seed: int
+) -> Training:
+    """Training windows drawn from `rows`; targets (n_clips, n_classes)."""
+    return Training(
+        cache,
+        rows,
+        targets,
+        cut.n_frames(cache.logmel),
+        batch_size=recipe.batch_size,
+        mask_share=recipe.mask_share,
+        seed=seed,
+        augment=recipe.augment,
+        balance=recipe.balance,
+    )
+
+
+def _model(network: Network, training: Training) -> WindowModel:
+    """A new model, drawn from the seed of `training`."""
+    torch.manual_seed(training.seed)
+    mean, std = training.cache.statistics(training.fnames, per_band=network.normalise == "band")
+    return WindowModel(network, training.targets.shape[1], mean, std).prepare()
+
+
+def _drawing(recipe: Recipe, training: Training) -> list[Callback]:
+    """The callbacks that draw, and the one that seeds them."""
+    return [Reseed(training.seed), *mixing(recipe.mix, recipe.mixup, recipe.loss, training.cache.logmel.in_db)]
+
+
+def _learner(
+    model: WindowModel, recipe: Recipe, feeds: Sequence = (), cbs: Sequence[Callback] = (), folder: str = "."
+) -> Learner:
+    """A learner with the recipe's loss; `feeds` are training and validation batches, `folder` is for fastai's files."""
+    return Learner(
+        DataLoaders(*feeds, device=next(model.parameters()).device),
+        model,
+        loss_func=LOSSES[recipe.loss](),
+        opt_func=functools.partial(OptimWrapper, opt=functools.partial(torch.optim.AdamW, fused=True)),
+        splitter=WindowModel.param_groups,
+        wd=WEIGHT_DECAY,
+        metrics=AccumMetric(metrics.lwlrap, flatten=False, to_np=True, invert_arg=True, name="lwlrap"),
+        cbs=list(cbs),
+        path=folder,
+    )
+
+
+def _move(feeds: Sequence, device: torch.device) -> None:
+    """Have batches gathered on the device, where the frames fit; feeds that share a cache share what is moved."""
+    moved: dict[str, Cache] = {}
+    for feed in feeds:
+        for part in getattr(feed, "parts", (feed,)):
+            if part.cache.name not in moved:
+                moved[part.cache.name] = part.cache.on(device)
+            part.cache = moved[part.cache.name]
+
+
+def _check(training: Training, loss: str) -> None:
+    """Refuse what cannot be trained, before anything is written."""
+    if len(training.fnames) < 2:
+        raise ValueError(f"{len(training.fnames)} training clips: at least 2 are needed. Look at data.problems.")
+    labels = training.targets.sum(dim=1)
+    if loss == "ce" and not bool((labels == 1).all()):
+        n = int((labels != 1).sum())
+        raise ValueError(f"loss='ce' needs one label a clip, but {n} training clips have more or none. Use loss='bce'.")

@@ -1,0 +1,220 @@
+"""A window model by name, its weights file, and its scores of windows.
+
+Conventions
+-----------
+input   : float32 (n, n_channels, n_mels, n_frames), units as in `features`, as `windows.batch` gives it.
+logits  : float32 (n, n_classes), classes in submission order; `activate` makes scores in [0, 1] of them.
+Normalisation, resizing and precision are inside the model, so that scoring cannot differ from training.
+A weights file is <name>.safetensors with <name>.json beside it: everything needed to rebuild the model. No pickle.
+
+Used in: 02 to 08.
+"""
+
+import difflib
+import platform
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors import torch as safetensors
+from torch import nn
+from tqdm import tqdm
+
+from lib.files import read_json, whole_file, write_json
+from lib.sound import windows
+from lib.sound.cache import Cache
+
+__all__ = ["Network", "WindowModel", "activate", "best_device", "load", "save", "save_weights", "score", "sidecar"]
+
+SCORING_BATCH = 128
+NORMALISE = ("set", "band", "window")
+STD_FLOOR = 1.0e-3  # of a window that is all the same, such as silence; that of `Cache.statistics` too
+
+
+@dataclass(frozen=True)
+class Network:
+    """What is needed to build the network.
+
+    Parameters
+    ----------
+    arch : a timm model name, built from scratch (no pretrained weights, no download)
+    image_size : pixels a side that windows are resized to; 0 leaves frames x mels as they are
+    dropout : share of pooled features dropped before the last layer, [0, 1)
+    normalise : what windows are centred and scaled by. set: mean and std a channel, of the training clips; band: a
+        channel and mel band, of the training clips; window: a channel of the window itself, padding included
+
+    Raises
+    ------
+    ValueError
+        If normalise is none of these.
+    """
+
+    arch: str
+    image_size: int
+    dropout: float = 0.0
+    normalise: str = "set"
+
+    def __post_init__(self) -> None:
+        if self.normalise not in NORMALISE:
+            raise ValueError(f"normalise={self.normalise!r} is unknown. There are: {', '.join(NORMALISE)}.")
+
+    def settings(self) -> dict:
+        return asdict(self)
+
+
+class WindowModel(nn.Module):
+    """Normalise, resize, a timm network as `body`, dropout and a linear `head` in float32.
+
+    The head stays in float32 under bf16, since rounded logits tie and lwlrap counts ties as errors.
+
+    Parameters
+    ----------
+    mean, std : from `Cache.statistics`: a number a channel, or for normalise `band` a list a channel,
+        (n_channels, n_mels); normalise `window` takes from them only how many channels there are
+
+    Attributes
+    ----------
+    image_size : pixels a side, at first the network's; may be changed between batches of a training, and is saved
+
+    Raises
+    ------
+    ValueError
+        If timm has no network of that name (the message names the nearest ones), or mean and std do not fit normalise.
+    """
+
+    def __init__(self, network: Network, n_classes: int, mean: list, std: list) -> None:
+        super().__init__()
+        import timm  # here, for it takes two seconds (it imports torchvision), and many notebooks build no network
+
+        if network.arch not in timm.list_models():
+            near = difflib.get_close_matches(network.arch, timm.list_models(), n=5, cutoff=0)
+            raise ValueError(f"timm has no model {network.arch!r}; near it: {near}. See timm.list_models().")
+        self.network, self.image_size = network, network.image_size
+        self.body = timm.create_model(network.arch, pretrained=False, in_chans=len(mean), num_classes=0)
+        self.head = nn.Sequential(nn.Dropout(network.dropout), nn.Linear(self.body.head_hidden_size, n_classes))
+        self.register_buffer("mean", torch.tensor(mean), persistent=False)
+        self.register_buffer("std", torch.tensor(std), persistent=False)
+        per_band = network.normalise == "band"
+        if not self.mean.ndim == self.std.ndim == 1 + per_band:
+            raise ValueError(
+                f"mean and std of shapes {tuple(self.mean.shape)} and {tuple(self.std.shape)} do not fit "
+                f"normalise={network.normalise!r}. Take Cache.statistics(fnames, per_band={per_band})."
+            )
+        self.precision = torch.float32
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self._normalised(x)
+        if self.image_size:
+            x = nn.functional.interpolate(x, size=(self.image_size,) * 2, mode="bilinear", align_corners=False)
+        x = x.contiguous(memory_format=torch.channels_last)
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision == torch.bfloat16):
+            features = self.body(x)
+        with torch.autocast(x.device.type, enabled=False):
+            return self.head(features.float())
+
+    def _normalised(self, x: torch.Tensor) -> torch.Tensor:
+        if self.network.normalise == "window":
+            std, mean = torch.std_mean(x, dim=(2, 3), correction=0, keepdim=True)
+            return (x - mean) / std.clamp_min(STD_FLOOR)
+        shape = (1, len(self.mean), -1, 1)  # one band, or all
+        return (x - self.mean.view(shape)) / self.std.view(shape)
+
+    def prepare(self, device: str = "auto", precision: str = "auto") -> "WindowModel":
+        """Move to the device, and choose bf16 where the machine computes in it."""
+        device = best_device() if device == "auto" else torch.device(device)
+        fast = _has_bfloat16(device) if precision == "auto" else precision == "bfloat16"
+        self.precision = torch.bfloat16 if fast else torch.float32
+        return self.to(device)
+
+    def param_groups(self) -> list[list[nn.Parameter]]:
+        """First half of the body's layers, second half, head: the groups that a slice of learning rates reaches."""
+        own = nn.ParameterList(self.body.parameters(recurse=False))  # such as a transformer's positions
+        layers = [layer for layer in (own, *self.body.children()) if any(True for _ in layer.parameters())]
+        half = (len(layers) + 1) // 2
+        groups = (nn.ModuleList(layers[:half]), nn.ModuleList(layers[half:]), self.head)
+        return [list(group.parameters()) for group in groups]
+
+
+def activate(logits: np.ndarray, loss: str) -> np.ndarray:
+    """Scores in [0, 1], float64: classes share 1 for `ce`, else each is on its own. Shape (..., n_classes) stays."""
+    logits = np.asarray(logits, dtype=np.float64)
+    if loss != "ce":
+        return np.exp(-np.logaddexp(0, -logits))  # 1 / (1 + exp(-logits)), without overflow
+    shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return shifted / shifted.sum(axis=-1, keepdims=True)
+
+
+def score(
+    model: WindowModel, cache: Cache, table: pd.DataFrame, width: int, batch_size: int = SCORING_BATCH
+) -> np.ndarray:
+    """Logits of the windows of `table` (from `windows.rolling`), float32 (n_windows, n_classes), in its order."""
+    device, logits = next(model.parameters()).device, []
+    cache = cache.on(device)
+    model.eval()
+    with torch.inference_mode():
+        for first in tqdm(range(0, len(table), batch_size), desc="scoring windows", unit="batch", leave=False):
+            rows = table.iloc[first : first + batch_size]
+            x = windows.batch(cache, rows, rows["start_frame"].to_numpy(copy=True), width)
+            logits.append(model(x.to(device)).float().cpu().numpy())
+    return np.concatenate(logits)
+
+
+def save(path: Path, model: WindowModel, sidecar: dict) -> None:
+    """Write `path` (.safetensors) and, last, the .json beside it.
+
+    `sidecar` holds classes, audio, windows, loss, unseen folds and hashes; the network and its normalisation are added.
+    """
+    normalisation = {"mean": model.mean.tolist(), "std": model.std.tolist()}
+    network = {**model.network.settings(), "image_size": model.image_size}
+    save_weights(path, model, {**sidecar, "network": network, "normalisation": normalisation})
+
+
+def save_weights(path: Path, model: nn.Module, sidecar: dict) -> None:
+    """Write the weights of any model to `path` (.safetensors) and, last, its sidecar to the .json beside it."""
+    path = Path(path)
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    path.with_suffix(".json").unlink(missing_ok=True)  # new weights never stand beside an old sidecar
+    with whole_file(path) as partial:
+        partial.write_bytes(safetensors.save(weights))
+    write_json(path.with_suffix(".json"), sidecar)
+
+
+def load(path: Path) -> tuple[WindowModel, dict]:
+    """The model of a weights file, on the CPU in float32 (`prepare` moves it), and its sidecar.
+
+    Raises
+    ------
+    FileNotFoundError
+        If weights or sidecar are not there; the message says which notebook writes them.
+    """
+    about = sidecar(path)
+    mean, std = about["normalisation"]["mean"], about["normalisation"]["std"]
+    model = WindowModel(Network(**about["network"]), len(about["classes"]), mean, std)
+    model.load_state_dict(safetensors.load_file(path))
+    return model.eval(), about
+
+
+def sidecar(path: Path) -> dict:
+    """What stands beside a weights file; raises as `load`."""
+    path = Path(path)
+    for file in (path, path.with_suffix(".json")):
+        if not file.is_file():
+            raise FileNotFoundError(f"{file} is not there: 04_kfold writes it when a fold is trained.")
+    return read_json(path.with_suffix(".json"))
+
+
+def best_device() -> torch.device:
+    """The GPU where there is one, else the processor."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _has_bfloat16(device: torch.device) -> bool:
+    """Whether the device multiplies in bf16 itself (elsewhere bf16 is slower than float32)."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    cpuinfo = Path("/proc/cpuinfo")
+    flags = cpuinfo.read_text().split() if platform.system() == "Linux" and cpuinfo.is_file() else []
+    return "amx_bf16" in flags or "avx512_bf16" in flags

@@ -1,0 +1,41 @@
+"""The rooms of lib/: who may import whom. Arrows between rooms go one way, from the higher floor to a lower one."""
+
+import ast
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+FLOORS = [
+    {"figures"},
+    {"submission", "experiments"},
+    {"clips"},
+    {"runs"},
+    {"training"},
+    {"sound", "evaluation"},
+    {"data"},
+    {"code", "files", "parameters"},  # modules in no room: they may import each other
+]
+STILL_BACK = {("runs.oof", "clips.pooling"), ("training.learners", "runs.oof")}
+
+
+def imported(path: Path) -> set[str]:
+    """The modules of lib/ that a file imports anywhere, such as "data.audio"."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "lib":
+            full = [f"{node.module}.{item.name}".removeprefix("lib.") for item in node.names]
+            found |= {name if (ROOT / "lib" / f"{name.replace('.', '/')}.py").is_file() else name.rpartition(".")[0]
+                      for name in full}  # fmt: skip
+    return found
+
+
+def test_rooms_import_only_what_lies_below_them():
+    floor = {room: number for number, rooms in enumerate(reversed(FLOORS)) for room in rooms}
+    back = set()
+    for path in sorted((ROOT / "lib").rglob("*.py")):
+        here = ".".join(path.relative_to(ROOT / "lib").with_suffix("").parts)
+        room = here.split(".")[0]
+        for there in imported(path):
+            other = there.split(".")[0]
+            if other != room and floor[room] <= floor[other] and not {room, other} <= FLOORS[-1]:
+                back.add((here, there))
+    assert back == STILL_BACK
