@@ -8,7 +8,7 @@ Of another run, kept in a file of one's own (say, while lib/ is being rebuilt):
     python tests/golden.py --profile "fsd-mini quick" --data ../shared/data/fsd-mini --only "04 06" --golden FILE.json
 
 Tables, scores and weights are compared to the last byte, result.json by its content; what tells of time, place and code
-(manifest.json, configuration.json, costs.csv, notebooks, figures) is left out. The last bits of a training depend on
+(manifest.json, configuration.json, costs.csv, minutes, notebooks, figures) is left out. The last bits of a training depend on
 the processor, so golden.json names the one it was made on: on another one, make it anew from the commit before yours.
 """
 
@@ -21,9 +21,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
+
 ROOT = Path(__file__).resolve().parents[1]
 GOLDEN, RUN = ROOT / "tests" / "golden.json", "golden"
-SUFFIXES, LEFT_OUT = (".csv", ".npz", ".safetensors"), ("costs.csv",)
+SUFFIXES = (".csv", ".npz", ".safetensors")
+LEFT_OUT = ("/09_journal/", "/costs.csv")  # what is said of all runs that lie there; seconds
+TIMES = ("minutes", "seconds")  # columns
 RENAMED: dict[str, str] = {}  # key of a result.json then -> now
 
 
@@ -37,11 +41,23 @@ def made(home: Path) -> dict[str, object]:
     found: dict[str, object] = {}
     for path in sorted(home.rglob("*")):
         name = path.relative_to(home).as_posix()
+        if any(part in f"/{name}" for part in LEFT_OUT):
+            continue
         if path.name == "result.json":
             found[name] = json.loads(path.read_text())
-        elif path.suffix in SUFFIXES and path.name not in LEFT_OUT:
-            found[name] = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+        elif path.suffix in SUFFIXES:
+            found[name] = hashlib.sha256(untimed(path)).hexdigest()[:16]
     return found
+
+
+def untimed(path: Path) -> bytes:
+    """The bytes of a file; of a table, without the columns that tell how long something took."""
+    raw = path.read_bytes()
+    columns = set(raw.partition(b"\n")[0].decode(errors="replace").strip().split(","))
+    if path.suffix != ".csv" or not columns & set(TIMES):
+        return raw
+    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    return table.drop(columns=list(TIMES), errors="ignore").to_csv(index=False).encode()
 
 
 def renamed(value: object) -> object:
