@@ -7,9 +7,10 @@ Of another run, kept in a file of one's own (say, while lib/ is being rebuilt):
 
     python tests/golden.py --profile "fsd-mini quick" --data ../shared/data/fsd-mini --only "04 06" --golden FILE.json
 
-Tables, scores and weights are compared to the last byte, result.json by its content; what tells of time, place and code
-(manifest.json, configuration.json, costs.csv, minutes, notebooks, figures) is left out. The last bits of a training depend
-on the processor, so golden.json names the one it was made on: on another one, make it anew from the commit before yours.
+Tables, scores and weights are compared to the last byte, result.json by its content. Left out is what tells of time,
+place and code: manifest.json, configuration.json, costs.csv, minutes, notebooks, figures. The last bits of a training
+depend on the processor, so golden.json names the one it was made on: on another one, make it anew from the commit
+before yours.
 """
 
 import argparse

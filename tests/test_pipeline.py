@@ -43,7 +43,7 @@ class Workbook:
     def start(self, *words: str, **environment: str) -> subprocess.Popen:
         path = f"{self.root / 'bin'}{os.pathsep}{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         own = {**os.environ, "PATH": path, "PYTHONPATH": str(self.root), "CALLS": str(self.log), **environment}
-        command = [sys.executable, "-m", "lib.runs.run.pipeline", *words]
+        command = [sys.executable, "-m", "lib.runs.pipeline", *words]
         return subprocess.Popen(
             command, cwd=self.root, env=own, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
