@@ -115,39 +115,37 @@ def gather(
         A window that nobody judged, clips and windows that don't match, or scores outside [0, 1].
     """
     clips = clips[["fname", "subset", "group", "labels"]].sort_values("fname", ignore_index=True)
-    order = np.lexsort([windows["window_start_s"], windows["fname"]])
-    place = np.empty(len(windows), int)
-    place[order] = np.arange(len(windows))
-    windows = windows.iloc[order].reset_index(drop=True)
-    clip = pd.Index(clips["fname"]).get_indexer(windows["fname"])
-    if (clip < 0).any() or len(np.unique(clip)) < len(clips):
+    windows = windows.rename_axis("row").reset_index().sort_values(["fname", "window_start_s"], ignore_index=True)
+    windows["clip"] = pd.Index(clips["fname"]).get_indexer(windows["fname"])
+    if (windows["clip"] < 0).any() or windows["clip"].nunique() < len(clips):
         raise ValueError(f"{len(clips)} clips and windows of {windows['fname'].nunique()}: give windows of each clip.")
     truth = datasets.targets(clips, classes).astype(bool)
-    n_labels = truth.sum(1)
-    first_pair = np.append(0, np.cumsum(n_labels[clip]))
-    hush = windows["silent"].to_numpy()
-    tables, judged_by = [], [[] for _ in range(len(clips))]
+    labels = pd.DataFrame(np.argwhere(truth), columns=["clip", "column"])
+    pairs = windows[["clip"]].rename_axis("window").reset_index().merge(labels, on="clip")  # by window, then column
+    pairs = pairs.rename_axis("pair").reset_index().astype(np.int32)
+    place = np.argsort(windows.pop("row").to_numpy())  # row of the table that was given -> window
+    tables, judged_by = [], []
     mean, best = np.zeros((2, *truth.shape), np.float32)
     for number, (name, rows, scores) in enumerate(judges):
         if scores.size and not (scores.min() >= 0 and scores.max() <= 1):  # NaN fails too
             raise ValueError(f"{name}: scores must lie in [0, 1]. Pass what `models.activate` makes of logits.")
-        here = place[rows]
-        tables.append(_read(here, clip, truth, first_pair, scores).assign(judge=np.int16(number)))
-        seen, heard_mean, heard_best = _by_clip(clip[here], hush[here], scores)
-        mean[seen] += heard_mean
-        best[seen] += heard_best
-        for i in seen:
-            judged_by[i].append(name)
-    n_judges = np.array([len(names) for names in judged_by])
+        window = place[rows]
+        tables.append(_read(pairs, window, scores).assign(judge=np.int16(number)))
+        judged, mean_of_clip, best_of_clip = _by_clip(windows.iloc[window], scores)
+        mean[judged] += mean_of_clip
+        best[judged] += best_of_clip
+        judged_by.append(pd.Series(name, judged))
+    names = pd.concat(judged_by).groupby(level=0) if judged_by else pd.Series(dtype=str).groupby(level=0)
+    n_judges = names.size().reindex(clips.index, fill_value=0).to_numpy()
     if not n_judges.all():
         lost = clips["fname"][n_judges == 0].tolist()[:5]
         raise ValueError(
             f"{(n_judges == 0).sum()} clips have no judge: {lost}. Train the pair models, or leave them out."
         )
     mean, best = mean / n_judges[:, None], best / n_judges[:, None]
-    windows = windows.drop(columns="fname").assign(clip=clip)
-    clips["judged_by"] = [" ".join(sorted(names)) for names in judged_by]
-    return Evidence(tuple(classes), clips, windows, pd.concat(tables, ignore_index=True), mean, best)
+    clips["judged_by"] = names.agg(lambda some: " ".join(sorted(some)))
+    said = pd.concat(tables, ignore_index=True)
+    return Evidence(tuple(classes), clips, windows.drop(columns="fname"), said, mean, best)
 
 
 # rules: which rows of `said` a judge confirms
@@ -392,36 +390,39 @@ def _loud(cache: Cache, part: int, gate_db: float) -> np.ndarray:
     return near.cumsum()
 
 
-def _read(
-    here: np.ndarray, clip: np.ndarray, truth: np.ndarray, first_pair: np.ndarray, scores: np.ndarray
-) -> pd.DataFrame:
-    """What one judge says of the labels of its windows; see `said`."""
-    n_labels = truth.sum(1)
-    clip_columns, clip_first = truth.nonzero()[1], np.append(0, np.cumsum(n_labels))
-    n = n_labels[clip[here]]
-    row = np.repeat(np.arange(len(here)), n)
-    nth = np.arange(len(row)) - np.repeat(np.cumsum(n) - n, n)  # which label of its clip
-    column = clip_columns[clip_first[clip[here][row]] + nth]
+def _read(pairs: pd.DataFrame, window: np.ndarray, scores: np.ndarray) -> pd.DataFrame:
+    """What one judge says of the labels of its windows; see `said`.
+
+    Parameters
+    ----------
+    pairs : pair, window, clip, column, of all windows
+    window : those that it judged, int (n,)
+    scores : (n, n_classes)
+    """
+    row_of = pd.Series(np.arange(len(window)), window)
+    said = pairs[pairs["window"].isin(window)]
+    row, column = row_of[said["window"]].to_numpy(), said["column"].to_numpy()
     score, rank = scores[row, column], np.empty(len(row), np.int16)
     step = max(1, CHUNK // max(1, scores.shape[1]))
     for start in range(0, len(row), step):
         part = slice(start, start + step)
         rank[part] = (scores[row[part]] >= score[part, None]).sum(1)
-    columns = {"pair": first_pair[here[row]] + nth, "window": here[row], "clip": clip[here[row]], "column": column}
-    return pd.DataFrame({name: values.astype(np.int32) for name, values in columns.items()}).assign(
-        score=score.astype(np.float32), rank=rank
-    )
+    return said.assign(score=score.astype(np.float32), rank=rank)
 
 
-def _by_clip(clip: np.ndarray, hush: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Clips that a judge heard, and the mean and best of their windows that are not silent (of all, if all are)."""
-    order = np.argsort(clip, kind="stable")
-    clip, hush, scores = clip[order], hush[order], scores[order]
-    seen, number = np.unique(clip, return_inverse=True)
-    use = ~hush | (np.bincount(number, ~hush) == 0)[number]
-    number, scores = number[use], scores[use]
-    first = np.flatnonzero(np.append(True, np.diff(number) > 0))
-    return seen, np.add.reduceat(scores, first) / np.bincount(number)[:, None], np.maximum.reduceat(scores, first)
+def _by_clip(windows: pd.DataFrame, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Clips that a judge judged, and the mean and best of their windows that are not silent (of all, if all are).
+
+    Parameters
+    ----------
+    windows : clip, silent, a row a row of scores
+    """
+    loud = ~windows["silent"].to_numpy()
+    use = loud | (windows["silent"].groupby(windows["clip"]).transform("all")).to_numpy()
+    order = np.argsort(windows["clip"].to_numpy()[use], kind="stable")
+    clips, first, n = np.unique(windows["clip"].to_numpy()[use][order], return_index=True, return_counts=True)
+    scores = scores[use][order]
+    return clips, np.add.reduceat(scores, first) / n[:, None], np.maximum.reduceat(scores, first)
 
 
 def _joined(window: pd.Series, texts: np.ndarray, n: int) -> np.ndarray:
