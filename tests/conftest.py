@@ -47,6 +47,21 @@ def pytest_sessionfinish(session):
 
 
 @pytest.fixture(scope="session")
+def assert_legible():
+    """Asserts that a page of the report, 928 pixels wide, shows a figure unshrunk, and no letter below 12 pixels."""
+
+    def check(figure) -> None:
+        from matplotlib.text import Text  # here: most tests draw nothing
+
+        figure.canvas.draw()
+        assert figure.get_tightbbox().width * 110 < 945  # pixels as saved; 2 % smaller can still be read
+        texts = [text for text in figure.findobj(Text) if text.get_visible() and text.get_text().strip()]
+        assert min(text.get_fontsize() for text in texts) * 110 / 72 > 12
+
+    return check
+
+
+@pytest.fixture(scope="session")
 def demo_folder():
     """The demo set where the notebooks have it: to be read only."""
     return demo.make(ROOT / "outputs" / "demo-data")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(
-    ["papermill.cli", "lib.training.learners", "lib.experiments.sweep", "lib.figures.plots", "lib.figures.clip_plots"]
+    ["papermill.cli", "lib.training.learners", "lib.experiments.sweep", "lib.figures.logmels", "lib.figures.scores"]
 )
 
 

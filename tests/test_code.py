@@ -63,7 +63,7 @@ def test_a_comment_a_docstring_an_annotation_a_figure_and_the_words_of_an_error_
     edit, digests, lib = copy
     before = digests()
     edit("augment", "GAIN_DB = 6.0", "# louder, softer\nGAIN_DB = 6.0  # dB")
-    edit("plots", "def ", "def unheard_of() -> None:\n    print('figure')\n\n\ndef ")
+    edit("scores", "def ", "def unheard_of() -> None:\n    print('figure')\n\n\ndef ")
     edit("learners", '"""Train a model and score the clips', '"""Train one model and score all clips')
     edit("learners", "model: str,", "model: 'str',")
     edit("learners", "training clips: at least 2 are needed", "training clips: two or more are needed")
@@ -99,7 +99,7 @@ def test_it_reaches_what_frames_batches_training_and_scoring_are_made_of():
     names = {f"{module.rpartition('.')[2]}.{name}" for module, name in reached}
     assert {"features.LogMel", "audio.read", "batches.Training", "augment.spec_augment", "callbacks.mixing"} <= names
     assert {"learners.fit", "models.WindowModel", "windows.rolling", "metrics.lwlrap", "folds.assert_no_leak"} <= names
-    assert not {name for name in names if name.split(".")[0] in ("plots", "runs", "journal", "report", "kaggle")}
+    assert not {name for name in names if name.split(".")[0] in ("scores", "runs", "journal", "report", "kaggle")}
 
 
 def test_an_entry_point_that_is_not_there_is_refused(monkeypatch):

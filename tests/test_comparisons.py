@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from lib.evaluation import comparisons
-from lib.figures import plots
+from lib.figures import scores as figures
 
 TABLE = pd.DataFrame(
     {
@@ -106,7 +106,7 @@ def test_rows_that_are_compared():
 def test_a_figure_counts_as_against_the_base_what_is():
     pair = {"variant": "one against two", "lwlrap_diff": 0.1, "lwlrap_diff_low": 0.05, "lwlrap_diff_high": 0.2}
     table = pd.concat([TABLE, pd.DataFrame([pair | {"verdict": "kept"}])], ignore_index=True).assign(n=20)
-    figure = plots.differences(table)
+    figure = figures.differences(table)
     assert figure.axes[0].get_title() == "Against the base: 1 dropped, 1 unclear"
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()][0] == "one against two  kept"
     plt.close(figure)

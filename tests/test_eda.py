@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
 from lib.data import audio, datasets
-from lib.figures import browse, explore
+from lib.figures import data as figures
 from lib.sound import balance, cache, duplicates, features, shift, signals
 from lib.sound.windows import Windows, rolling
 
@@ -341,28 +341,29 @@ def test_the_noisy_demo_clips_betray_themselves(demo_set, monkeypatch):
     assert "curated against noisy: AUC" in shift.summary(gaps, tells)["says"]
 
 
-def test_every_figure_is_drawn_with_titles_and_units(demo_set):
+def test_every_figure_is_drawn_with_titles_and_units(demo_set, assert_legible):
     data, store, measured, _ = demo_set
     table = balance.by_class(data.clips, data.classes, CUT, store.logmel)
-    clips = browse.clips_of(data.clips, "Sigh")
+    clips = figures.clips_of(data.clips, "Sigh")
     together = balance.co_occurrence(datasets.targets(data.clips, data.classes), data.classes)
     drawn = [
-        explore.seconds(table),
-        explore.lengths(data.clips, table),
-        explore.fresh(table),
-        explore.silence(signals.silence(data.clips, measured, 40.0), table, 40.0),
-        explore.trimming(signals.trimming(data.clips, measured)),
-        explore.priors(balance.priors(table)[0], table),
-        explore.company(together),
-        explore.spectra(store, data.clips, table),
-        explore.sound(data.clips, measured),
-        browse.page(store, clips.head(3), "Sigh"),
+        figures.seconds(table),
+        figures.lengths(data.clips, table),
+        figures.fresh(table),
+        figures.silence(signals.silence(data.clips, measured, 40.0), table, 40.0),
+        figures.trimming(signals.trimming(data.clips, measured)),
+        figures.priors(balance.priors(table)[0], table),
+        figures.company(together),
+        figures.spectra(store, data.clips, table),
+        figures.sound(data.clips, measured),
+        figures.page(store, clips.head(3), "Sigh"),
     ]
     for figure in drawn:
         assert figure.get_suptitle() or all(
             axes.get_title() for axes in figure.axes if axes.get_label() != "<colorbar>"
         )
         assert any("(s)" in text or "(%)" in text or "Hz" in text or "(s," in text for text in labels_of(figure))
+        assert_legible(figure)
     assert clips["duration_s"].is_monotonic_decreasing and clips["labels"].map(lambda names: "Sigh" in names).all()
 
 
@@ -370,24 +371,49 @@ def labels_of(figure):
     return [axes.get_xlabel() for axes in figure.axes] + [axes.get_ylabel() for axes in figure.axes]
 
 
+def test_the_title_of_the_seconds_names_the_way_they_are_counted(demo_set):
+    data, store, _, _ = demo_set
+    table = balance.by_class(data.clips, data.classes, CUT, store.logmel)
+    figure = figures.seconds(table)
+    even = table.loc[table["subset"] == "curated", "seconds_even"]
+    assert f"seconds by {even.max() / even.min():.1f} (even share" in figure.get_suptitle()
+    assert {text.get_text() for text in figure.legends[0].get_texts()} >= {"even share", "every label"}
+
+
+def test_the_class_that_has_most_above_the_dashed_line_is_the_brightest_row_there(demo_set):
+    data, store, _, _ = demo_set
+    figure = figures.spectra(store, data.clips, balance.by_class(data.clips, data.classes, CUT, store.logmel))
+    axes = figure.axes[0]
+    shown, names = axes.images[0].get_array(), [label.get_text() for label in axes.get_yticklabels()]
+    middle = int(axes.lines[0].get_xdata()[0])
+    level = shown[:, middle:].mean(axis=1)
+    title = axes.get_title().replace("\n", " ")
+    assert f"{names[level.argmax()]} has most, {names[level.argmin()]} least" in title
+
+
 def test_the_browser_begins_with_a_class_that_has_clips(demo_set):
     data = demo_set[0]
-    browser = browse.Browser(None, data.clips, "Yodel")
-    assert browser.label.value in data.classes and browser.shown.value
+    (pick, _), shown = parts_of(figures.browser(None, data.clips, "Yodel"))
+    assert pick.value in data.classes and shown.value
 
 
-def test_the_browser_turns_pages_and_leaves_a_static_one(demo_set):
+def test_the_browser_turns_pages(demo_set):
     data, store, _, _ = demo_set
-    browser = browse.Browser(store, data.clips, "Sigh")
-    static = browser._repr_mimebundle_()["text/html"]
-    assert static.count("<audio") == browse.PER_PAGE and "data:image/png;base64" in static
-    browser.label.value = "Whistling"
-    assert "Whistling" in browser.shown.value and "Sigh" not in browser.shown.value.split("<img")[0]
-    first = browser.shown.value
-    browser.first.value = 5
-    assert browser.shown.value != first
-    browser.label.value = "(unknown)"
-    assert browser.first.value == 0 and "labels unknown" in browser.shown.value
+    (pick, first), shown = parts_of(figures.browser(store, data.clips, "Sigh"))
+    assert shown.value.count("<audio") == figures.PER_PAGE and "data:image/png;base64" in shown.value
+    pick.value = "Whistling"
+    assert "Whistling" in shown.value and "Sigh" not in shown.value.split(" src=")[0]
+    before = shown.value
+    first.value = 5
+    assert shown.value != before and "clips 6 to 10 of" in shown.value
+    pick.value = "(unknown)"
+    assert first.value == 0 and "labels unknown" in shown.value
+
+
+def parts_of(browser):
+    """Its class and its first clip, and what it shows."""
+    controls, shown = browser.children
+    return controls.children, shown
 
 
 def test_fsd_mini_rain_against_bark(shared_data):
@@ -436,7 +462,7 @@ def test_the_real_tables_without_audio(shared_data):
     shares, found = balance.priors(table)
     assert shares.sum().tolist() == pytest.approx([1, 1, 1]) and 0 < found["priors_test"] < 1
     assert "can't be shown: there is no audio" in balance.imbalance(table)["says"]
-    assert explore.lengths(data.clips, table).axes[0].get_title() == "There is no audio: lengths can't be shown"
+    assert figures.lengths(data.clips, table).axes[0].get_title() == "There is no audio: lengths can't be shown"
     together = balance.co_occurrence(datasets.targets(data.clips, data.classes), data.classes)
     assert together.at["Sink_(filling_or_washing)", "Water_tap_and_faucet"] > 0.5
 
@@ -496,7 +522,7 @@ def test_the_notebook_runs_headless_and_leaves_what_it_says(shared_data, tmp_pat
                 found["imbalance"]["ratio_single"] == pytest.approx(10, rel=0.05) and "10.0 over single-label" in said
             )
             assert found["audit"]["unusable"] == 11 and found["audit"]["near_duplicates"] == 1
-            assert executed.count("<audio") >= browse.PER_PAGE  # the static gallery
+            assert executed.count("<audio") >= figures.PER_PAGE  # the static gallery
         else:
             assert "there is no audio" in said and "No audio beside the tables" in executed
     finally:

@@ -19,7 +19,7 @@ from lib.clips import pooling, stage2
 from lib.clips.pooling import pool_mean
 from lib.data import baseline, datasets
 from lib.evaluation import metrics
-from lib.figures import submission_plots
+from lib.figures import scores as figures
 from lib.sound import cache, windows
 from lib.submission import bundle, submission
 from lib.submission.submission import Step
@@ -421,15 +421,15 @@ def test_examples_are_the_surest_and_the_least_sure_of_those_that_were_scored(pa
 def test_the_figures_say_what_is_seen(packed, tmp_path):
     data = datasets.load_test(zenodo(tmp_path))
     scores = np.array([[0.9, 0.1, 0.2], [0.8, 0.3, 0.5], [0.7, 0.6, 0.1], [0.1, 0.9, 0.2]])
-    left, right = submission_plots.predicted(scores, list(data.classes), packed.prior).axes
+    left, right = figures.predicted(scores, list(data.classes), packed.prior).axes
     assert left.get_title() == "Rain comes first most often: 75 % of 4 clips"
-    assert [bar.get_width() for bar in left.patches] == [0, 25, 75]
-    assert list(left.lines[0].get_xdata()) == [0, 50, 75] and right.get_title().endswith("above 0.85")
+    assert [bar.get_width() for bar in left.patches] == [75, 25, 0]  # from the top
+    assert list(left.lines[0].get_xdata()) == [75, 50, 0] and right.get_title().endswith("above 0.85")
     table = submission.compare(data, scores, packed)
-    (axes,) = submission_plots.against_promise(table).axes
+    (axes,) = figures.against_promise(table).axes
     assert axes.get_title() == "lwlrap 0.833 on test clips, 0.750 was promised"
     assert [line.get_label() for line in axes.lines] == ["promised (out of fold)", "test clips"]
-    (axes,) = submission_plots.against_promise(table.assign(organisers=0.5)).axes
+    (axes,) = figures.against_promise(table.assign(organisers=0.5)).axes
     assert axes.lines[-1].get_label().startswith("organisers")
 
 
@@ -453,7 +453,7 @@ def test_scoring_imports_nothing_that_kaggle_lacks_or_that_is_slow():
         sys.meta_path.insert(0, Absent(BLOCKED))
         from lib import files
         from lib.data import datasets
-        from lib.figures import plots, submission_plots
+        from lib.figures import logmels, scores
         from lib.runs import run as runs
         from lib.sound import cache, features
         from lib.submission import bundle, kaggle, submission

@@ -1,4 +1,4 @@
-"""Tests of variants and journal_plots: paired against the base of the run, or refused with the reason."""
+"""Tests of variants and their curves: paired against the base of the run, or refused with the reason."""
 
 import numpy as np
 import pandas as pd
@@ -6,7 +6,7 @@ import pytest
 from fake_run import make_variant
 
 from lib.evaluation import metrics
-from lib.figures import journal_plots
+from lib.figures import scores as figures
 from lib.runs import oof, variants
 
 
@@ -132,7 +132,7 @@ def test_curves_of_different_length_are_drawn_over_the_share_of_the_training(tmp
     curves = variants.against_base(tmp_path / "mine").curves
     first = curves["variant"] == "curated"
     curves.loc[first & (curves["model"] == "without_0"), "epoch"] += 2  # this fold was trained for longer
-    losses, scores = journal_plots.learning_curves(curves).axes
+    losses, scores = figures.convergence(curves).axes
     base, other = scores.lines
     assert base.get_xdata().tolist() == list(range(5, 101, 5))
     assert base.get_ydata()[-1] == pytest.approx(0.9) and other.get_ydata()[-1] == pytest.approx(0.4)
@@ -144,5 +144,5 @@ def test_curves_of_different_length_are_drawn_over_the_share_of_the_training(tmp
 
 def test_the_base_alone_has_a_title_of_its_own(tmp_path):
     make_variant(tmp_path / "mine", right=0.9)
-    scores = journal_plots.learning_curves(variants.against_base(tmp_path / "mine").curves).axes[1]
+    scores = figures.convergence(variants.against_base(tmp_path / "mine").curves).axes[1]
     assert scores.get_title() == "The base ends at 0.900"

@@ -1,0 +1,133 @@
+"""Log-mels to look at and clips to hear.
+
+Conventions
+-----------
+A log-mel has the mel bands upwards and seconds to the right, its scale of colours beside it. `listen` reads audio,
+through `lib.data.audio` alone.
+
+Used in: 01 (through `data`), 02, 03, 04, 05, 06, 08.
+"""
+
+import base64
+import html
+import io
+
+import numpy as np
+import pandas as pd
+import soundfile
+from IPython.display import HTML
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from lib.data import audio
+from lib.experiments import curation
+from lib.figures.drawing import panels, wrapped
+from lib.sound.cache import Cache
+
+__all__ = ["draw", "gallery", "listen", "side_by_side", "with_scores"]
+
+PLAYER_RATE = 22_050  # Hz: small enough to lie inside a notebook
+PLAYER_S = 12.0  # s of a long clip that a player holds
+
+
+def draw(axes: Axes, cache: Cache, clip: object) -> None:
+    """The log-mel of a clip (a row of `Cache.index`) into axes, with its scale of dB beside them."""
+    frames = cache.frames(clip)[:, 0].float().numpy().T
+    _draw(axes, frames, clip.n_frames / cache.logmel.frames_per_s, "dB")
+
+
+def gallery(cache: Cache, fnames: list[str], captions: list[str]) -> Figure:
+    """Log-mels of a few clips that the cache holds, one below the other, each with its caption."""
+    figure, rows = panels(len(fnames), 1.8, across=1)
+    for axes, clip, caption in zip(rows, cache.rows(fnames).itertuples(), captions, strict=True):
+        draw(axes, cache, clip)
+        axes.set_title(wrapped(caption), loc="left", fontsize="small")
+    rows[-1].set_xlabel("time (s)")
+    return figure
+
+
+def side_by_side(shown: dict[str, np.ndarray], duration_s: float, unit: str = "") -> Figure:
+    """What becomes of one clip in several ways, two side by side.
+
+    Parameters
+    ----------
+    shown : name -> (n_mels, n_frames)
+    duration_s : of the clip
+    unit : of all of them: then they share one scale of colours, and titles tell their means. Empty: each has its own
+    """
+    figure, found = panels(len(shown), 2.1, across=2)
+    limits = np.quantile(np.stack(list(shown.values())), (0.02, 1)) if unit else (None, None)
+    for axes, (name, values) in zip(found, shown.items(), strict=True):
+        mesh = _draw(axes, values, duration_s, None if unit else "", limits)
+        axes.set(xlabel="time (s)", title=f"{name}: mean {values.mean():.1f} {unit}" if unit else name)
+    if unit:
+        figure.colorbar(mesh, ax=found, label=unit, pad=0.01, fraction=0.03, aspect=60)
+    return figure
+
+
+def with_scores(cache: Cache, kept: pd.DataFrame, chosen: pd.DataFrame, window_s: float) -> Figure:
+    """Log-mels of clips, each with the scores of its labels over time below it; kept spans are green.
+
+    Parameters
+    ----------
+    kept : as from `curation.select`
+    chosen : fname, window_start_s, window_end_s: clips in the order to show, and the window to be framed in each
+    window_s : s
+    """
+    figure, found = panels(2 * len(chosen), 1.4, across=1, height_ratios=[1.3, 1] * len(chosen))
+    clips = cache.rows(chosen["fname"])
+    ends_s = clips["n_frames"] / cache.logmel.frames_per_s
+    durations_s = pd.Series(dict(zip(clips["fname"], ends_s, strict=True)))  # a clip may be chosen twice
+    spans = curation.spans(kept[kept["fname"].isin(clips["fname"])], durations_s, window_s)
+    for above, below, clip, at in zip(found[::2], found[1::2], clips.itertuples(), chosen.itertuples(), strict=True):
+        end_s, part = durations_s[clip.fname], kept[kept["fname"] == clip.fname].sort_values("window_start_s")
+        draw(above, cache, clip)
+        share = part["kept"].mean()
+        above.set_title(f"{clip.fname} ({part['subset'].iloc[0]}): {share:.0%} of {len(part)} windows kept", loc="left")
+        above.set_xticklabels([])
+        middle = part[["window_start_s", "window_end_s"]].mean(axis=1)
+        scores = np.array([[float(score) for score in text.split(",")] for text in part["scores"]])
+        below.plot(middle, scores, marker=".", label=part["labels"].iloc[0].split(","))
+        for span in spans[spans["fname"] == clip.fname].itertuples():
+            below.axvspan(span.start_s, span.end_s, color="C2", alpha=0.2, lw=0)
+            above.axvspan(span.start_s, span.end_s, ymax=0.04, color="C2", lw=0)
+        frame = {"fill": False, "ec": "black", "ls": "--", "lw": 1}
+        below.axvspan(max(at.window_start_s, 0), min(at.window_end_s, end_s), **frame)
+        below.set(xlim=(0, end_s), ylim=(-0.03, 1.03), ylabel="score")
+        below.legend(loc="upper right")
+    told = "scores stand at the middle of their window; green: kept; dashed: the window in question"
+    found[-1].set_xlabel(f"time (s); {told}")
+    return figure
+
+
+def listen(paths: list[str], captions: list[str]) -> HTML:
+    """Players, each below its caption; the sound lies in the notebook, so they work in any copy of it.
+
+    Parameters
+    ----------
+    paths : files, or members of archives, as in the table of clips; a clip that can't be read says so in its place
+    """
+    players = []
+    for path, caption in zip(paths, captions, strict=True):
+        try:
+            samples = audio.read(path, PLAYER_RATE)[: int(PLAYER_S * PLAYER_RATE)]
+            sound = io.BytesIO()
+            soundfile.write(sound, samples / max(1.0, float(np.abs(samples).max())), PLAYER_RATE, format="MP3")
+            data = base64.b64encode(sound.getvalue()).decode()
+            player = f'<audio controls preload="none" src="data:audio/mpeg;base64,{data}"></audio>'
+        except audio.AudioError as error:
+            player = f"<em>can't be played: {html.escape(str(error))}</em>"
+        players.append(f"<div style='margin:0.4em 0'>{html.escape(caption)}<br>{player}</div>")
+    return HTML("\n".join(players))
+
+
+def _draw(axes: Axes, values: np.ndarray, end_s: float, unit: str | None, limits: tuple = (None, None)) -> object:
+    """Values (n_mels, n_frames) over time, with a scale of colours beside them unless `unit` is None."""
+    low, high = limits
+    extent = (0, end_s, 0, len(values))
+    mesh = axes.imshow(values, origin="lower", aspect="auto", cmap="magma", extent=extent, vmin=low, vmax=high)
+    axes.set_ylabel("mel band")
+    axes.grid(visible=False)
+    if unit is not None:
+        axes.figure.colorbar(mesh, ax=axes, label=unit, pad=0.01)
+    return mesh
