@@ -105,12 +105,9 @@ def fresh(table: pd.DataFrame) -> Figure:
     bars = axes.barh(range(len(part)), 100 * part["fresh"], color=COLOURS["curated"], alpha=0.7)
     places = [f"{row.places:.0f} places in {row.clips:.0f} clips" for row in part.itertuples()]
     axes.bar_label(bars, places, padding=4, fontsize="small")
-    axes.set(
-        xlim=(0, 125),
-        xticks=range(0, 101, 20),
-        xlabel="windows that hold new audio, of those shown in ten epochs (%)",
-        title=f"Of {part.index[-1]}, {1 - part['fresh'].iloc[-1]:.0%} of the windows repeat what was shown before",
-    )
+    axes.set(xlim=(0, 125), xticks=range(0, 101, 20))
+    axes.set_xlabel("windows that hold new audio, of those shown in ten epochs (%)")
+    axes.set_title(f"Of {part.index[-1]}, {1 - part['fresh'].iloc[-1]:.0%} of the windows repeat what was shown before")
     return figure
 
 
@@ -137,11 +134,9 @@ def silence(table: pd.DataFrame, order_by: pd.DataFrame, silence_db: float) -> F
     axes.axhline(len(curated) - 0.5, color="black", lw=0.8)
     figure.legend(loc="outside lower center", ncols=4)
     quiet = share.loc[curated.index, "active_s"].idxmin()
-    axes.set(
-        xlim=(0, 100),
-        xlabel=f"share of the seconds (%); silent: {silence_db:g} dB or more below the clip's peak",
-        title=f"{quiet} (curated) is silent for {100 - share.at[quiet, 'active_s']:.0f} % of its seconds, the most",
-    )
+    title = f"{quiet} (curated) is silent for {100 - share.at[quiet, 'active_s']:.0f} % of its seconds, the most"
+    told = f"share of the seconds (%); silent: {silence_db:g} dB or more below the clip's peak"
+    axes.set(xlim=(0, 100), xlabel=told, title=title)
     return figure
 
 

@@ -97,13 +97,8 @@ def lr_search(found: pd.DataFrame, suggested: float) -> Figure:
     figure, (axes,) = panels(1, 3)
     axes.plot(found["lr"], found["loss"])
     axes.axvline(suggested, color=ORANGE, ls="--")
-    axes.set(
-        xscale="log",
-        xlabel="learning rate",
-        ylabel="training loss (nats)",
-        ylim=(0, 1.5 * found["loss"].iloc[0]),
-        title=f"Where the loss falls best: a learning rate of about {suggested:.1g} (dashed)",
-    )
+    axes.set(xscale="log", xlabel="learning rate", ylabel="training loss (nats)", ylim=(0, 1.5 * found["loss"].iloc[0]))
+    axes.set_title(f"Where the loss falls best: a learning rate of about {suggested:.1g} (dashed)")
     return figure
 
 
@@ -143,12 +138,12 @@ def class_differences(table: pd.DataFrame) -> Figure:
         mine = table[table["variant"] == name].dropna(subset="diff")
         axes.axhline(0, color="0.3", lw=1)
         dots(axes, mine, "diff", mine["seconds"], upright=True, color=BLUE)
-        for row in mine.to_dict("records") if len(mine) <= 20 else []:
-            how = {"fontsize": "small", "rotation": 50, "ha": "left", "va": "bottom"}
-            axes.annotate(row["class"][:12], (row["seconds"], row["diff_high"]), **how)
+        for x, y, label in mine[["seconds", "diff_high", "class"]].to_numpy() if len(mine) <= 20 else ():
+            axes.text(x, y, label[:12], fontsize="small", rotation=50, ha="left", va="bottom")
         axes.set(xscale="log", ylabel="difference in lwlrap", title=f"{name} against the base, by class")
         axes.margins(y=0.3)
         axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.get_minor_locator().set_params(subs=(2, 5))
         axes.xaxis.set_minor_formatter("{x:g}")
     found[-1].set_xlabel("seconds of training audio in the class (log; bars: 95 % intervals, each class on its own)")
     return figure
@@ -232,11 +227,8 @@ def against_promise(table: pd.DataFrame) -> Figure:
     axes.plot(rows["all"], at, "o", color=BLUE, label="test clips")
     if rows["organisers"].notna().any():
         axes.plot(rows["organisers"], at, "|", color="black", ms=9, mew=2, label="organisers' system, test clips")
-    axes.set(
-        xlim=(0, 1.02),
-        xlabel="lwlrap (test clips of the class in brackets)",
-        title=f"lwlrap {total['all']:.3f} on test clips, {total['out_of_fold']:.3f} was promised",
-    )
+    axes.set(xlim=(0, 1.02), xlabel="lwlrap (test clips of the class in brackets)")
+    axes.set_title(f"lwlrap {total['all']:.3f} on test clips, {total['out_of_fold']:.3f} was promised")
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure
 
@@ -252,14 +244,10 @@ def members(table: pd.DataFrame) -> Figure:
     figure, (axes,) = panels(1, 4.6)
     for i, row in enumerate(table.dropna(subset="single").itertuples()):
         label = f"{row.variant} ({row.n_members})"
-        axes.plot([row.disagreement] * 2, [row.single, row.lwlrap], color=f"C{i}", lw=1.5, alpha=0.7)
-        axes.plot(row.disagreement, row.single, "o", mfc="white", color=f"C{i}", ms=8)
+        axes.plot([row.disagreement] * 2, [row.single, row.lwlrap], "-o", color=f"C{i}", mfc="white", ms=8)
         axes.plot(row.disagreement, row.lwlrap, "o", color=f"C{i}", ms=8, label=label)
-    axes.set(
-        xlabel="disagreement: share of clips where two members name another best class",
-        ylabel="lwlrap",
-        title="Hollow: a single member; full: their average. Averaging pays where members disagree",
-    )
+    axes.set(xlabel="disagreement: share of clips where two members name another best class", ylabel="lwlrap")
+    axes.set_title("Hollow: a single member; full: their average. Averaging pays where members disagree")
     figure.legend(title="strategy (members)", loc="outside lower center", ncols=5)
     return figure
 
@@ -327,12 +315,7 @@ def leaks(effects: pd.DataFrame) -> Figure:
 
 
 def images(
-    shown: np.ndarray,
-    captions: list[str],
-    labels: list[tuple[str, ...]],
-    rows: list[str],
-    hop_s: float,
-    title: str,
+    shown: np.ndarray, captions: list[str], labels: list[tuple[str, ...]], rows: list[str], hop_s: float, title: str
 ) -> Figure:
     """Prediction images: x time, y classes, brightness the score. A clip's labels are marked at the left of their rows.
 
