@@ -26,9 +26,11 @@ from lib.files import read_json
 __all__ = ["ENTRIES", "by_other_code", "digest"]
 
 FRAMES = ("audio.read", "features.LogMel", "cache._transformed", "cache._floor_db")
-SCORING = ("models.score", "oof.write", "oof.read", "metrics.bootstrap")
-TRAINING = (*FRAMES, *SCORING, "learners.Recipe", "learners.train_fold", "training_sets.make", "windows.Windows")
+SCORING = ("models.score", "oof.save", "oof.read", "metrics.bootstrap")
+TRAINED = ("learners.Recipe", "learners.train_fold", "task.Task", "training_sets.make", "windows.Windows")
+TRAINING = (*FRAMES, *SCORING, *TRAINED)
 TRIALS = (*TRAINING, "sweep.train", "metrics.score_all")
+JUDGED = ("judging.all_evidence", "judging.roll", "judging.write")
 CLIPS = ("nested.read", "readouts.Reader", "readouts.read_stage2", "clipwise.compare", "clipwise.choose")
 ENTRIES = {
     "frames": FRAMES,
@@ -36,7 +38,7 @@ ENTRIES = {
     "02_features": TRIALS,
     "03_augmentation": TRIALS,
     "04_kfold": TRAINING,
-    "05_curation": (*FRAMES, "judging.all_evidence", "judging.write", "leaks.Demonstrator", "retraining.compare"),
+    "05_curation": (*FRAMES, *JUDGED, "leaks.Demonstrator", "retraining.compare", "task.Task"),
     "06_stage2": (*FRAMES, *CLIPS, "readouts.pool_all", "probes.rescored", "clipwise.write_choice"),
     "07_ensemble": (*TRAINING, "ensembles.train", "ensembles.orders", "ensembles.parts"),
     "08_submission": (*FRAMES, "submission.load", "submission.predict", "submission.conclude"),

@@ -11,6 +11,7 @@ import soundfile
 
 from lib.clips import nested
 from lib.data import demo
+from lib.evaluation.scores import WindowScores
 from lib.runs import journal
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -127,7 +128,7 @@ def make_design():
                     rows += [(fnames[i], 0.5 * t, fold[i], name) for t in range(8)]
                     scores.append(own)
             table = pd.DataFrame(rows, columns=["fname", "window_start_s", "fold", "model"])
-            sides.append(nested.Scored(table.assign(energy=1.0), np.concatenate(scores)))
+            sides.append(WindowScores(table.assign(energy=1.0), np.concatenate(scores)))
         sidecar = {"recipe": {"loss": "bce"}, "windows": {"window_s": 1.0, "hop_s": 0.5}, "audio": {}, "folds": "x"}
         sidecar |= {"network": {"arch": "a"}, "seed": 0}
         sidecar["classes"] = ["a", "b", "c"]

@@ -9,14 +9,25 @@ import pandas as pd
 import torch
 
 from lib import code
+from lib.data import audit, datasets
 from lib.evaluation import folds
 from lib.sound import features, windows
+from lib.sound.cache import Cache
 from lib.training import models
+from lib.training.task import Task
 
 LOGMEL = features.LogMel(8000, n_fft=256, hop_length=80, n_mels=16, fmin=20.0)
 CUT = windows.Windows(1.0, 0.25)
 CLASSES = ["Rain", "Bark", "Tap_(a)"]
 LABELS = [("Rain",), ("Bark",), ("Rain", "Bark"), ("Rain",)]  # of the training clips, two in each fold; no Tap_(a)
+
+
+def make_task(
+    clips: pd.DataFrame, dealt: pd.DataFrame, store: Cache | None = None, classes: list[str] = CLASSES
+) -> Task:
+    """A task of these clips (fname, labels; curated unless they say otherwise) and folds."""
+    clips = clips if "subset" in clips else clips.assign(subset="curated")
+    return Task(datasets.Dataset("demo", Path(), tuple(classes), clips, audit.table([])), dealt, store)
 
 
 def make_run(home: Path, *, n_folds: int = 2, classes: list[str] = CLASSES, arch: str = "test_resnet") -> Path:

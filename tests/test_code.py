@@ -65,7 +65,7 @@ def test_a_comment_a_docstring_an_annotation_a_figure_and_the_words_of_an_error_
     edit("augment", "GAIN_DB = 6.0", "# louder, softer\nGAIN_DB = 6.0  # dB")
     edit("scores", "def ", "def unheard_of() -> None:\n    print('figure')\n\n\ndef ")
     edit("learners", '"""Train a model and score the clips', '"""Train one model and score all clips')
-    edit("learners", "model: str,", "model: 'str',")
+    edit("learners", "name: str,", "name: 'str',")
     edit("learners", "training clips: at least 2 are needed", "training clips: two or more are needed")
     edit("files", "MB free", "megabytes free")  # where bytes lie is no number
     assert changed(before, digests()) == set()

@@ -9,8 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from fake_run import make_task
 
 from lib.evaluation import folds
+from lib.evaluation.scores import WindowScores
 from lib.experiments import ensembles
 from lib.experiments.ensembles import Ensembles
 from lib.runs import oof
@@ -105,11 +107,13 @@ def run(tmp_path_factory):
     curated["labels"] = [("low",) if i % 2 else ("high",) for i in range(n)]
     dealt = curated[["fname", "group"]].assign(fold=np.arange(n) // 2 % 3)
     run = Run("07_ensemble", PARAMS, home, home)
-    return run, cache, curated, dealt, ensembles.train(run, cache, curated, CLASSES, dealt)
+    task = make_task(curated, dealt, cache, CLASSES)
+    return run, task, ensembles.train(run, task)
 
 
 def test_no_member_saw_the_outer_fold_and_fold_members_saw_all_but_their_part(run):
-    run, _, curated, dealt, found = run
+    run, task, found = run
+    curated, dealt = task.curated, task.folds
     outside = set(dealt.loc[dealt["fold"] != 1, "fname"])
     trained = ensembles.trained_on(run, found)
     assert len(trained) == 2 * (1 + 2 + 2 + 2 + 1 + 2)  # one, long (and fresh), seeds, cycles, swa, folds_2
@@ -126,17 +130,18 @@ def test_no_member_saw_the_outer_fold_and_fold_members_saw_all_but_their_part(ru
 
 
 def test_scores_are_those_of_the_outer_fold_by_seed_and_member(run):
-    run, _, _, dealt, found = run
+    run, task, found = run
+    dealt = task.folds
     assert found.clips.index.tolist() == sorted(dealt.loc[dealt["fold"] == 1, "fname"])
     assert {name: len(s[0]) for name, s in found.windows.items()} == {
         **{"one": 1, "long": 1, "long_fresh": 1, "seeds": 3, "snapshots": 3, "swa": 1},
         "folds_2": 2,
     }
     folder = run.folder / "folds_2_1" / "without_1" / "seed_2"
-    stored = oof.read_windows(folder)
-    here = stored["fold"] == 1
+    stored, logits = oof.read_logits(folder)
+    here = (stored["fold"] == 1).to_numpy()
     np.testing.assert_array_equal(found.fnames, stored["fname"][here])
-    expected = models.activate(stored["logits"][here], "bce")
+    expected = models.activate(logits[here], "bce")
     np.testing.assert_array_equal(found.windows["folds_2"][1, 1], expected)
     assert sorted(set(stored["fold"])) == [1, 4]  # part 1 of two, numbered on from fold 2
     clips = oof.read(folder, 3).table.set_index("fname")
@@ -146,7 +151,7 @@ def test_scores_are_those_of_the_outer_fold_by_seed_and_member(run):
 
 
 def test_members_differ_and_snapshots_share_the_first(run):
-    found = run[4].windows
+    found = run[2].windows
     np.testing.assert_array_equal(found["seeds"][:, 0], found["snapshots"][:, 0])
     for name in ("seeds", "snapshots", "folds_2"):
         assert not np.allclose(found[name][:, 0], found[name][:, 1])
@@ -154,19 +159,19 @@ def test_members_differ_and_snapshots_share_the_first(run):
 
 
 def test_what_is_done_is_not_done_again_and_another_recipe_is_refused(run, monkeypatch):
-    run, cache, curated, dealt, found = run
+    run, task, found = run
     monkeypatch.setattr(ensembles, "_train", lambda *_: pytest.fail("trained again"))
-    again = ensembles.train(run, cache, curated, CLASSES, dealt)
+    again = ensembles.train(run, task)
     for name, scores in found.windows.items():
         np.testing.assert_array_equal(scores, again.windows[name])
     other = Run("07_ensemble", {**PARAMS, "lr": 0.02}, run.folder, run.folder)
     with pytest.raises(ValueError, match="lr: 0.01 there, 0.02 now"):
-        ensembles.train(other, cache, curated, CLASSES, dealt)
+        ensembles.train(other, task)
     with pytest.raises(ValueError, match="fold=7"):
-        ensembles.train(Run("07_ensemble", {**PARAMS, "folds": [7]}, run.folder, run.folder), cache, *run_rest(run))
+        ensembles.train(Run("07_ensemble", {**PARAMS, "folds": [7]}, run.folder, run.folder), task)
     many = Run("07_ensemble", {**PARAMS, "ensemble_folds": [2, 9]}, run.folder, run.folder)
     with pytest.raises(ValueError, match=r"ensemble_folds=\[2, 9\]: the \d groups outside fold 1 can't fill that many"):
-        ensembles.train(many, cache, curated, CLASSES, dealt)  # before anything is trained
+        ensembles.train(many, task)  # before anything is trained
 
 
 def batch_statistics(model):
@@ -176,12 +181,12 @@ def batch_statistics(model):
 
 
 def test_averaged_weights_are_compared_with_one_training_whose_batch_statistics_are_fresh_too(run, monkeypatch):
-    run, cache, curated, dealt, found = run
+    run, task, found = run
     made, real = [], models.score
-    monkeypatch.setattr(models, "score", lambda model, *rest: (made.append(model), real(model, *rest))[1])
+    monkeypatch.setattr(models, "score", lambda nets, *rest: (made.append(nets[0]), real(nets, *rest))[1])
     for name in ("swa", "long_fresh"):
         (run.folder / name / "without_1" / "seed_1" / "result.json").unlink()
-    again = ensembles.train(run, cache, curated, CLASSES, dealt)
+    again = ensembles.train(run, task)
     for name, scores in found.windows.items():
         np.testing.assert_array_equal(scores, again.windows[name])
     fresh, average = made
@@ -189,11 +194,11 @@ def test_averaged_weights_are_compared_with_one_training_whose_batch_statistics_
     for (name, mine), theirs in zip(fresh.named_parameters(), long.parameters(), strict=True):
         assert torch.equal(mine, theirs), name  # the same weights
     assert not torch.allclose(batch_statistics(fresh), batch_statistics(long))
-    clips = dealt[dealt["fold"] != 1].merge(curated[["fname", "labels"]], on="fname")
+    clips, _ = task.split(1)
     cut, recipe = run.pick(windows.Windows), run.trial("long_fresh", "without_1", 1, epochs=1).pick(learners.Recipe)
     for model in (fresh, average):  # both as the one function has it, from the same windows
         expected = copy.deepcopy(model)
-        batches = learners.training_batches(cache, clips, CLASSES, cut, recipe, 1)
+        batches = learners.training_batches(task.cache, clips, CLASSES, cut, recipe, 1)
         torch.optim.swa_utils.update_bn((x for x, _ in batches), expected)
         torch.testing.assert_close(batch_statistics(model), batch_statistics(expected))
     table = found.table().set_index("variant")
@@ -208,44 +213,42 @@ def test_averaged_weights_are_compared_with_one_training_whose_batch_statistics_
 
 def test_weights_that_others_need_are_made_again_where_they_are_missing(run, tmp_path):
     """As `long` of a run that was made before anything was made of its weights."""
-    run, cache, curated, dealt, found = run
+    run, task, found = run
     shutil.copytree(run.folder, tmp_path / "07_ensemble")
     mine = Run("07_ensemble", PARAMS, tmp_path / "07_ensemble", tmp_path / "07_ensemble")
     weights = mine.folder / "long" / "without_1" / "seed_2" / "weights.safetensors"
     before = weights.read_bytes()
     weights.unlink()
     shutil.rmtree(mine.folder / "long_fresh")
-    again = ensembles.train(mine, cache, curated, CLASSES, dealt)
+    again = ensembles.train(mine, task)
     assert weights.read_bytes() == before
     np.testing.assert_array_equal(again.windows["long_fresh"], found.windows["long_fresh"])
 
 
-def run_rest(run):
-    clips = pd.DataFrame({"fname": ["a", "b", "c"], "group": ["a", "b", "c"], "labels": [("low",)] * 3})
-    return clips, CLASSES, clips[["fname", "group"]].assign(fold=[0, 1, 2])
-
-
 def test_batch_statistics_of_averaged_weights_come_from_training_clips(run, monkeypatch):
-    run, cache, curated, dealt, _ = run
+    run, task, _ = run
     fed, real = [], learners.training_batches
     monkeypatch.setattr(learners, "training_batches", lambda *args: (fed.append(set(args[1]["fname"])), real(*args))[1])
     (run.folder / "swa" / "without_1" / "seed_2" / "result.json").unlink()
-    ensembles.train(run, cache, curated, CLASSES, dealt)
-    assert fed == [set(dealt.loc[dealt["fold"] != 1, "fname"])]
+    ensembles.train(run, task)
+    assert fed == [set(task.folds.loc[task.folds["fold"] != 1, "fname"])]
 
 
 @pytest.fixture
 def split(run):
     """Clip 02 in fold 0, though its group's other clip stays in fold 1, the outer one; and a run of its own."""
-    run, cache, curated, dealt, _ = run
-    dealt = dealt.assign(fold=dealt["fold"].where(dealt["fname"] != "02.wav", 0))
+    run, task, _ = run
+    dealt = task.folds.assign(fold=task.folds["fold"].where(task.folds["fname"] != "02.wav", 0))
     params = {**PARAMS, "seeds": [1]}
-    return Run("07_ensemble", params, run.folder / "split", run.folder / "split"), cache, curated, dealt
+    return Run("07_ensemble", params, run.folder / "split", run.folder / "split"), dataclasses.replace(
+        task, folds=dealt
+    )
 
 
 def test_a_clip_whose_group_stands_in_the_outer_fold_trains_no_member(split):
-    run, cache, curated, dealt = split
-    found = ensembles.train(run, cache, curated, CLASSES, dealt)
+    run, task = split
+    dealt = task.folds
+    found = ensembles.train(run, task)
     trained = ensembles.trained_on(run, found)
     outside = set(dealt.loc[dealt["fold"] != 1, "fname"]) - {"02.wav"}
     assert set.union(*map(set, trained.values())) == outside == set(trained["swa", 1, 1])
@@ -258,11 +261,11 @@ def test_a_clip_whose_group_stands_in_the_outer_fold_trains_no_member(split):
 
 
 def test_a_planted_leak_is_caught(split, monkeypatch):
-    run, cache, curated, dealt = split
+    run, task = split
     monkeypatch.setattr(folds, "training", lambda dealt, held_out: ~dealt["fold"].isin(held_out))  # a rule of clips
     beside = Run("07_ensemble", run.params, run.folder / "leaky", run.folder / "leaky")
     with pytest.raises(folds.LeakError, match="whose groups are held out"):
-        ensembles.train(beside, cache, curated, CLASSES, dealt)
+        ensembles.train(beside, task)
 
 
 def made(n_seeds, **strategies):
@@ -313,14 +316,14 @@ def test_some_folds_are_a_screening():
 
 
 def test_members_that_scored_other_windows_are_refused():
-    read = {("long", 0, 1): (np.array(["a", "a", "b"]), np.zeros((3, 2)))}
+    read = {("long", 0, 1): WindowScores(pd.DataFrame({"fname": ["a", "a", "b"]}), np.zeros((3, 2)))}
     assert ensembles._joined(read, "long", [0], 1, np.array(["a", "a", "b"])).shape == (3, 2)
     with pytest.raises(ValueError, match="long scored other windows than the first member"):
         ensembles._joined(read, "long", [0], 1, np.array(["a", "b", "b"]))
 
 
 def test_orders_of_means(run):
-    table = ensembles.orders(run[4], ["seeds"])
+    table = ensembles.orders(run[2], ["seeds"])
     assert set(table["variant"]) == {
         *("geometric, after pooling", "geometric, before pooling", "rank, after pooling", "rank, before pooling"),
     }

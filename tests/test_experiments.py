@@ -3,12 +3,12 @@
 import json
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from fake_run import make_task
 
 from lib import files, parameters
 from lib.data import datasets
@@ -40,6 +40,11 @@ def a_run(tmp_path, **changes):
     params = base(**changes)
     folder = tmp_path / "outputs" / "02_features"
     return runs.Run("02_features", params, folder, folder)
+
+
+def a_task(run, clips, dealt):
+    """The task of these clips, with the log-mels of the run's base."""
+    return make_task(clips, dealt, cache.build(clips, run.pick(LogMel), run.cache), ["fading", "steady"])
 
 
 @pytest.fixture(autouse=True)
@@ -164,7 +169,7 @@ def test_a_training_of_every_variant_scores_what_it_did_not_see(table, name, sma
     if "224" in name:  # the same, smaller; under 32 pixels oneDNN has been seen to return NaN gradients in bf16
         small_sizes = {"image_size": 40, "progressive": [32, 36]}
         variants[name] = {key: small_sizes[key] for key in variants[name]}
-    trials = sweep.train(run, {name: variants[name]}, clips, ["fading", "steady"], dealt, {"curated": "a" * 12})
+    trials = sweep.train(run, {name: variants[name]}, a_task(run, clips, dealt))
     assert trials.done["problem"].tolist() == [""]
     assert trials.scores[name].shape == (1, 8, 2)
     assert np.isfinite(trials.scores[name]).all() and np.ptp(trials.scores[name]) > 0
@@ -179,7 +184,7 @@ def train(small, tmp_path, variants=("base", "delta"), **changes):
     clips, dealt = small
     run = a_run(tmp_path, **{**SMALL, "folds": [], "seeds": [1, 2, 3], **changes})
     table = sweep.chosen(sweep.features(run.params), list(variants))
-    return sweep.train(run, table, clips, ["fading", "steady"], dealt, {"curated": "a" * 12})
+    return sweep.train(run, table, a_task(run, clips, dealt))
 
 
 def test_all_folds_and_three_seeds_are_pooled_into_verdicts(small, tmp_path):
@@ -204,7 +209,7 @@ def test_growing_pictures_are_compared_with_large_ones_too(small, tmp_path, monk
     clips, dealt = small
     run = a_run(tmp_path, **{**SMALL, "folds": [], "seeds": [1]})
     few = {"fixed_224": {"image_size": 40}, "progressive_224": {"image_size": 40, "progressive": [32]}}
-    trials = sweep.train(run, {"base": {}, **few}, clips, ["fading", "steady"], dealt, {"curated": "a" * 12})
+    trials = sweep.train(run, {"base": {}, **few}, a_task(run, clips, dealt))
     table = trials.table().set_index("variant")
     row = table.loc["progressive_224 against fixed_224"]
     ends = [metrics.lwlrap(trials.targets, trials.scores[name][0]) for name in ("progressive_224", "fixed_224")]
@@ -246,7 +251,9 @@ def test_what_is_done_is_not_done_again(small, tmp_path, monkeypatch):
     (lost / "result.json").unlink()
     trained = []
     real = learners.train_fold
-    monkeypatch.setattr(learners, "train_fold", lambda *a, **k: (trained.append((a[0], a[1])), real(*a, **k))[1])
+    monkeypatch.setattr(
+        learners, "train_fold", lambda *a, **k: (trained.append((k["checkpoint"].parent, a[1])), real(*a, **k))[1]
+    )
     second = train(small, tmp_path, seeds=[1])
     assert trained == [(lost, "without_1")]
     for name in first.scores:
@@ -256,10 +263,10 @@ def test_what_is_done_is_not_done_again(small, tmp_path, monkeypatch):
 def test_a_training_that_diverges_is_listed_and_costs_nothing_else(small, tmp_path, monkeypatch):
     real = learners.train_fold
 
-    def fragile(part, *rest, **keywords):
-        if "delta" in part.parts:
+    def fragile(*what, checkpoint):
+        if "delta" in checkpoint.parts:
             raise learners.Diverged("The loss is nan in epoch 0: training diverged. Lower lr.")
-        return real(part, *rest, **keywords)
+        return real(*what, checkpoint=checkpoint)
 
     monkeypatch.setattr(learners, "train_fold", fragile)
     trials = train(small, tmp_path, variants=("base", "delta", "pcen"), seeds=[1])
@@ -277,10 +284,10 @@ def test_a_notebook_whose_trainings_diverge_ends_with_the_failures(small, tmp_pa
     clips, dealt = small
     real = learners.train_fold
 
-    def fragile(part, *rest, **keywords):
-        if diverges == "all" or ("base" in part.parts) == (diverges == "base"):
+    def fragile(*what, checkpoint):
+        if diverges == "all" or ("base" in checkpoint.parts) == (diverges == "base"):
             raise learners.Diverged("The loss is nan in epoch 0: training diverged. Lower lr.")
-        return real(part, *rest, **keywords)
+        return real(*what, checkpoint=checkpoint)
 
     monkeypatch.setattr(learners, "train_fold", fragile)
     run = a_run(tmp_path, **SMALL, folds=[0, 1], seeds=[1])
@@ -288,8 +295,7 @@ def test_a_notebook_whose_trainings_diverge_ends_with_the_failures(small, tmp_pa
     cells = json.loads((ROOT / "notebooks" / f"{notebook}.ipynb").read_text(encoding="utf-8"))["cells"]
     code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
     at = next(i for i, source in enumerate(code) if "sweep.train(" in source)
-    given = {"run": run, "table": table, "curated": clips.assign(duration_s=1.5), "dealt": dealt, "tabulate": True}
-    given |= {"data": SimpleNamespace(classes=["fading", "steady"]), "store": SimpleNamespace(audio={"curated": "a"})}
+    given = {"run": run, "table": table, "task": a_task(run, clips.assign(duration_s=1.5), dealt), "tabulate": True}
     for source in (code[1], *code[at:]):
         exec(source, given)
     failed = {"all": {"base", "half_mels"}, "all but the base": {"half_mels"}, "base": {"base"}}[diverges]
@@ -318,7 +324,7 @@ def test_a_training_that_would_see_a_relative_is_stopped(small, tmp_path, monkey
     dealt.loc[0, "fold"] = 2  # its group is in fold 0
     run = a_run(tmp_path, **SMALL, folds=[0], seeds=[1])
     with pytest.raises(folds.LeakError):
-        sweep.train(run, {"base": {}}, clips, ["fading", "steady"], dealt, {"curated": "a" * 12})
+        sweep.train(run, {"base": {}}, a_task(run, clips, dealt))
 
 
 # what is shown
@@ -328,7 +334,7 @@ def test_who_is_helped_is_answered_class_by_class(small, tmp_path):
     clips, dealt = small
     run = a_run(tmp_path, **{**SMALL, "folds": [], "seeds": [1]})
     table = sweep.chosen(sweep.augmentation(run.params), ["base", "by_seconds"])
-    trials = sweep.train(run, table, clips, ["fading", "steady"], dealt, {"curated": "a" * 12})
+    trials = sweep.train(run, table, a_task(run, clips, dealt))
     found, slopes = trials.by_class(pd.Series({"steady": 10.0, "fading": 40.0}))
     assert found[["variant", "class", "seconds", "n"]].to_numpy().tolist() == [
         ["by_seconds", "steady", 10.0, 12],
@@ -388,7 +394,7 @@ def test_the_search_for_a_learning_rate_leaves_the_held_out_fold_alone(small, tm
     seen = []
     real = learners.training_batches
     monkeypatch.setattr(learners, "training_batches", lambda *a: (seen.append(a[1]), real(*a))[1])
-    found = previews.find_lr(run, store, clips, ["fading", "steady"], dealt)
+    found = previews.find_lr(run, make_task(clips, dealt, store, ["fading", "steady"]))
     assert set(seen[0]["fname"]) == set(dealt.loc[dealt["fold"] != 1, "fname"])
     assert found["lr"].is_monotonic_increasing and found.attrs["suggested"] > 0
     assert datasets.targets(seen[0], ["fading", "steady"]).shape == (16, 2)

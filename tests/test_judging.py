@@ -1,10 +1,12 @@
 """Tests of judging: who judges whom, and that a planted leak is caught at each stage of curation."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
+from fake_run import make_task
 
 from lib.evaluation import folds
 from lib.experiments import curation, judging
@@ -58,7 +60,7 @@ def test_pair_models_by_name():
 
 def test_each_clip_is_judged_by_those_that_saw_neither_it_nor_the_outer_fold(models_of):
     judges, noisy, table = models_of
-    found = judging.evidence(0, judges, noisy, DEALT, CLIPS, table)
+    found = judging.evidence(0, judges, noisy, make_task(CLIPS, DEALT, classes=CLASSES), table)
     assert dict(zip(found.clips["fname"], found.clips["judged_by"], strict=True)) == {
         "b": "without_0_1",
         "c": "without_0_2",
@@ -69,14 +71,14 @@ def test_each_clip_is_judged_by_those_that_saw_neither_it_nor_the_outer_fold(mod
     assert float(kept["b", 0.5]) == pytest.approx(activate(logit("without_0_1", "b", 0.5), "bce"), abs=1e-3)
     both = [activate(logit(name, "n", 0.5), "bce") for name in ("without_0_1", "without_0_2")]
     assert float(kept["n", 0.5]) == pytest.approx(np.mean(both), abs=1e-3)
-    other = judging.evidence(1, judges, noisy, DEALT, CLIPS, table)
+    other = judging.evidence(1, judges, noisy, make_task(CLIPS, DEALT, classes=CLASSES), table)
     assert other.clips["fname"].tolist() == ["a", "c", "n"]  # `related` may not train what is read on fold 1
 
 
 def test_a_group_in_two_folds_is_judged_by_models_without_either(models_of):
     judges, noisy, table = models_of
     dealt, clips = DEALT.replace("gc", "gb"), CLIPS.replace("gc", "gb")  # b in fold 1, c in fold 2, `related` in none
-    found = judging.evidence(0, judges, noisy, dealt, clips, table)
+    found = judging.evidence(0, judges, noisy, make_task(clips, dealt, classes=CLASSES), table)
     assert dict(zip(found.clips["fname"], found.clips["judged_by"], strict=True)) == {
         "b": "without_0_1",
         "c": "without_0_2",
@@ -84,7 +86,7 @@ def test_a_group_in_two_folds_is_judged_by_models_without_either(models_of):
         "related": "without_0_1 without_0_2",
     }
     for outer in (1, 2):  # neither of the two, nor `related`, may train what is read on one of their folds
-        found = judging.evidence(outer, judges, noisy, dealt, clips, table)
+        found = judging.evidence(outer, judges, noisy, make_task(clips, dealt, classes=CLASSES), table)
         assert found.clips["fname"].tolist() == ["a", "n"]
 
 
@@ -92,14 +94,16 @@ def test_a_set_without_noisy_clips_is_judged_too(models_of, tmp_path):
     judges, _, table = models_of
     curated = CLIPS[CLIPS["subset"] == "curated"]
     table = table[table["fname"].isin(curated["fname"])]
-    found = judging.evidence(2, judges, tmp_path / "none", DEALT, curated, table)
+    found = judging.evidence(2, judges, tmp_path / "none", make_task(curated, DEALT, classes=CLASSES), table)
     assert found.clips["judged_by"].tolist() == ["without_0_2", "without_1_2"]
 
 
 def test_windows_of_other_settings_are_refused(models_of):
     judges, noisy, table = models_of
     with pytest.raises(ValueError, match="windows are none of these"):
-        judging.evidence(0, judges, noisy, DEALT, CLIPS, table[table["window_start_s"] == 0])
+        judging.evidence(
+            0, judges, noisy, make_task(CLIPS, DEALT, classes=CLASSES), table[table["window_start_s"] == 0]
+        )
 
 
 def test_models_that_are_missing_are_named_with_the_command(models_of):
@@ -114,13 +118,16 @@ def test_models_that_are_missing_are_named_with_the_command(models_of):
 
 def test_other_judges_or_labels_are_another_selection(models_of):
     judges, _, _ = models_of
-    curated = CLIPS[CLIPS["subset"] == "curated"]
-    before = judging.sources(judges, DEALT, curated, CLASSES)
-    other = judging.sources(judges, DEALT, curated.assign(labels=[("rain",)] * 3), CLASSES)
-    assert {name for name in before if before[name] != other[name]} == {"labels"}
+    before = judging.sources(judges, DEALT)
+    assert judging.sources(judges, DEALT) == before and set(before) == {"judges"}
     (judges / "without_1_2" / "weights.safetensors").write_bytes(b"trained again")
-    other = judging.sources(judges, DEALT, curated, CLASSES)
-    assert {name for name in before if before[name] != other[name]} == {"judges"}
+    assert judging.sources(judges, DEALT) != before
+    store = SimpleNamespace(audio={"curated": "a" * 12})
+    one, other = (
+        make_task(clips, DEALT, store, CLASSES).identity
+        for clips in (CLIPS, CLIPS.assign(labels=[("rain",)] * len(CLIPS)))
+    )
+    assert {name for name in one if one[name] != other[name]} == {"labels"}
 
 
 # a leak planted at each stage; that of retraining is in test_training_sets
@@ -145,7 +152,7 @@ def test_a_judge_that_was_trained_on_more_than_curated_clips_is_caught(models_of
     with pytest.raises(folds.LeakError, match=what):
         judging.check(judges, DEALT)
     with pytest.raises(folds.LeakError, match=what):
-        judging.sources(judges, DEALT, CLIPS[:3], tuple(CLASSES))
+        judging.sources(judges, DEALT)
     path.write_text(json.dumps(honest | {"trained_on": "curated"}))
     judging.check(judges, DEALT)
 
@@ -159,7 +166,7 @@ def test_a_judge_that_saw_the_outer_fold_is_caught(models_of, monkeypatch):
     table = table[table["fname"].isin(clips["fname"])]
     monkeypatch.setattr(judging, "_judges", lambda *args: everyone(clips, table, ["without_0_1", "without_0_2"]))
     with pytest.raises(folds.LeakError, match=r"n \(group gn, judged by without_0_1 without_0_2\)"):
-        judging.evidence(1, judges, noisy, DEALT, clips, table)
+        judging.evidence(1, judges, noisy, make_task(clips, DEALT, classes=CLASSES), table)
 
 
 def test_a_judge_that_saw_the_clip_is_caught(models_of, monkeypatch):
@@ -168,7 +175,7 @@ def test_a_judge_that_saw_the_clip_is_caught(models_of, monkeypatch):
     table = table[table["fname"].isin(clips["fname"])]
     monkeypatch.setattr(judging, "_judges", lambda *args: everyone(clips, table, ["without_0_1"]))
     with pytest.raises(folds.LeakError, match=r"c \(group gc, judged by without_0_1\)"):
-        judging.evidence(0, judges, noisy, DEALT, clips, table)
+        judging.evidence(0, judges, noisy, make_task(clips, DEALT, classes=CLASSES), table)
 
 
 def test_a_rule_whose_number_comes_from_the_outer_fold_is_caught(models_of, monkeypatch):
@@ -183,7 +190,7 @@ def test_a_rule_whose_number_comes_from_the_outer_fold_is_caught(models_of, monk
 
     monkeypatch.setattr(curation, "gather", with_outer_clip)
     with pytest.raises(folds.LeakError, match=r"held out train.*\(1: a \(group ga\)\)"):
-        judging.evidence(0, judges, noisy, DEALT, CLIPS, table)
+        judging.evidence(0, judges, noisy, make_task(CLIPS, DEALT, classes=CLASSES), table)
 
 
 def everyone(clips, table, names):

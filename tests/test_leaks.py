@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from fake_run import make_task
 
 from lib.evaluation import comparisons, folds, metrics
 from lib.experiments import curation, judging, leaks, retraining, truth
@@ -52,6 +53,11 @@ def test_a_gap_by_hand_and_its_interval():
     assert metrics.gap(one, shifted)["gap"] == pytest.approx(0.25)
 
 
+def stored(part):
+    """The arrays of a part's window scores."""
+    return dict(np.load(part / "oof_windows.npz"))
+
+
 @pytest.fixture
 def world(tmp_path, monkeypatch):
     return make_world(tmp_path, monkeypatch)
@@ -66,7 +72,12 @@ def noisy_world(tmp_path, monkeypatch):
         network = models.WindowModel(models.Network("test_resnet", 0), 2, [-50.0], [10.0])
         torch.nn.init.normal_(network.head[1].weight)  # scores that differ, as those of a trained one
         part = tmp_path / "04_kfold" / "curated_noisy" / f"without_{g}"
-        about = {"classes": CLASSES, "unseen_folds": [g], "recipe": {"loss": "bce"}, "folds": folds.digest(world.dealt)}
+        about = {
+            "classes": CLASSES,
+            "unseen_folds": [g],
+            "recipe": {"loss": "bce"},
+            "folds": folds.digest(world.task.folds),
+        }
         models.save(part / "weights.safetensors", network, about)
         write_json(part / "result.json", {})
     return world
@@ -87,7 +98,8 @@ def make_world(tmp_path, monkeypatch, n_noisy=0):
     curated = clips[:18]
     dealt = curated[["fname", "group"]].assign(fold=np.arange(18) % 3)
     cut = windows.Windows(0.2, 0.1)
-    every = judging.roll(store, clips, cut, 100.0)
+    task = make_task(clips, dealt, store, CLASSES)
+    every = judging.roll(task, cut, 100.0)
     table = every[every["fname"].isin(curated["fname"])].reset_index(drop=True)
     judges = tmp_path / "04_kfold" / "curated"
     network = models.WindowModel(models.Network("test_resnet", 0), 2, [-50.0], [10.0])
@@ -99,10 +111,10 @@ def make_world(tmp_path, monkeypatch, n_noisy=0):
         sidecar = {"classes": CLASSES, "unseen_folds": sorted(folds.unseen(name)), "recipe": {"loss": "bce"}}
         models.save(judges / name / "weights.safetensors", network, sidecar | {"folds": folds.digest(dealt)})
         write_json(judges / name / "result.json", {})
-    evidences = judging.all_evidence(tmp_path / "noisy", judges, dealt, store, clips, every, cut.n_frames(LOGMEL))
+    evidences = judging.all_evidence(tmp_path / "noisy", judges, task, every, cut)
     folder = tmp_path / "05_curation" / "compare"
     run = Run("05_curation", PARAMS, folder, folder)
-    return leaks.Demonstrator(run, store, clips, CLASSES, dealt, judges, evidences, every)
+    return leaks.Demonstrator(run, task, judges, evidences, every)
 
 
 def test_the_demonstration_is_trained_once_and_told_whole(world, tmp_path, monkeypatch):
@@ -146,7 +158,7 @@ def test_the_write_ups_90_is_that_of_kept_windows_of_the_held_out_fold_a_window_
     truth = world.clips.set_index("fname")["labels"].map(lambda names: CLASSES.index(names[0]))
     found = []
     for g in range(3):
-        judge, model = (oof.read_windows(world.judges / folds.model_name(*m)) for m in ((g, (g + 1) % 3), (g,)))
+        judge, model = (stored(world.judges / folds.model_name(*m)) for m in ((g, (g + 1) % 3), (g,)))
         mine = judge["fold"] == g
         keys = zip(judge["fname"][mine], judge["window_start_s"][mine], judge["logits"][mine], strict=True)
         kept = {(fname, start) for fname, start, logits in keys if logits.argmax() == truth[fname]}
@@ -161,7 +173,7 @@ def test_the_write_ups_90_is_that_of_kept_windows_of_the_held_out_fold_a_window_
     assert row["reached"] == honest["reached"] and row["n_reached"] == 18 and not row["honest"]
     assert row["gap"] == pytest.approx(row["reported"] - row["reached"])
     every, reached = world.differences(world.judges).query("sin == 'd'")["gap"]
-    arrays = [oof.read_windows(world.judges / f"without_{g}") for g in range(3)]
+    arrays = [stored(world.judges / f"without_{g}") for g in range(3)]
     all_targets = np.eye(2)[np.concatenate([truth[a["fname"]] for a in arrays])]
     assert reached == pytest.approx(row["gap"])
     expected = metrics.lwlrap(all_targets, np.concatenate([a["logits"] for a in arrays]))
@@ -177,7 +189,11 @@ def test_the_first_attempt_judges_the_clips_that_its_judge_was_trained_on(noisy_
     assert set(found.clips["fname"]) == own and set(found.clips["judged_by"]) == {"without_0"}
     kept = curation.select(found, "top_1").query("kept")
     kept = set(zip(kept["fname"], (kept["window_start_s"] * 100).round().astype(int), strict=True))
-    rows, reported, first = seen["chosen"].rows, seen["reported"], world.store.index.set_index("fname")["first_frame"]
+    rows, reported, first = (
+        seen["chosen"].rows,
+        seen["reported"],
+        world.task.cache.index.set_index("fname")["first_frame"],
+    )
     trained = set(zip(rows["fname"], rows["first_frame"] - first[rows["fname"]].to_numpy(), strict=True))
     held = set(zip(reported["fname"], reported["start_frame"], strict=True))
     assert trained | held == kept and not trained & held and (rows["n_frames"] == 20).all()
@@ -281,7 +297,8 @@ def test_the_share_of_windows_that_is_held_back_is_that_of_a_fold(world):
 
 def test_clips_of_a_group_that_stands_in_the_outer_fold_train_no_demonstration(world):
     groups = world.clips["group"].where(~world.clips["fname"].isin(["c00", "c01"]), "of folds 0 and 1")
-    world.clips, world.dealt, trained = world.clips.assign(group=groups), world.dealt.assign(group=groups), {}
+    world.clips, trained = world.clips.assign(group=groups), {}
+    world.task = dataclasses.replace(world.task, folds=world.task.folds.assign(group=groups))
     world._fit = lambda trial, g, chosen, n_base, reported: trained.update({(trial.variant.name, g): (chosen, n_base)})
     for g in range(3):
         world._split_by_window(world._trial("split_by_window", g), g)
@@ -291,19 +308,19 @@ def test_clips_of_a_group_that_stands_in_the_outer_fold_train_no_demonstration(w
             {"c01"} if g == 0 else {"c00"} if g == 1 else set()
         )
         assert set(chosen.rows["fname"]) <= own, name
-        folds.assert_no_leak(world.dealt, chosen.rows["fname"], {g})
+        folds.assert_no_leak(world.task.folds, chosen.rows["fname"], {g})
     assert [trained["split_by_window", g][1] for g in range(3)] == [6, 5, 5]  # what without_0_1, without_1_2 train on
 
 
 def test_the_filter_of_b_is_another_model_than_the_one_that_is_validated(world):
     """Fold 1 is validated by without_0_1 on the windows that without_1_2 keeps."""
-    arrays = oof.read_windows(world.judges / "without_0_1")
-    other = oof.read_windows(world.judges / "without_1_2")
+    arrays = stored(world.judges / "without_0_1")
+    other = stored(world.judges / "without_1_2")
     mine = other["fold"] == 1
     truth = world.clips.set_index("fname")["labels"].map(lambda names: CLASSES.index(names[0]))
     top = other["logits"][mine].argmax(1) == truth.loc[other["fname"][mine]].to_numpy()
     kept = set(zip(other["fname"][mine][top], other["window_start_s"][mine][top], strict=True))
-    targets, scores, groups = world._passed(0, arrays)
+    targets, scores, groups = world._passed(0, oof.read_windows(world.judges / "without_0_1", "bce"))
     assert set(groups) == {fname for fname, _ in kept}
     fname = groups[0]
     rows = [i for i, key in enumerate(zip(arrays["fname"], arrays["window_start_s"], strict=True)) if key in kept]
@@ -323,7 +340,7 @@ def test_self_judging_hears_the_clips_that_the_model_was_trained_on(world):
     assert set(found.clips["fname"]) == set(world.clips.loc[world.clips["fold"] != 0, "fname"])
     assert set(found.clips["judged_by"]) == {"without_0"}
     with pytest.raises(folds.LeakError, match="judged by without_0"):  # what no honest training would get past
-        folds.assert_no_leak(world.dealt, found.clips["fname"], {0}, judges=found.clips)
+        folds.assert_no_leak(world.task.folds, found.clips["fname"], {0}, judges=found.clips)
     assert curation.select(found, "top_1")["kept"].any()
 
 
@@ -450,7 +467,5 @@ def test_what_comes_next_is_compare_once_select_is_done(tmp_path, monkeypatch):
 
 def test_the_outer_folds_are_those_that_were_asked_for(world):
     again = dataclasses.replace(world.run, params={**PARAMS, "folds": [1]})
-    one = leaks.Demonstrator(
-        again, world.store, world.clips.drop(columns="fold"), CLASSES, world.dealt, world.judges, {}, world.table
-    )
+    one = leaks.Demonstrator(again, world.task, world.judges, {}, world.table)
     assert one.outer == [1] and world.outer == [0, 1, 2]

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from fake_run import make_task
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
@@ -347,7 +348,7 @@ def test_the_last_epoch_is_the_result_even_where_an_earlier_one_was_better(tones
     scoring = Scoring(cache, table, wrong, WIDTH)
     model, curve = learners.fit(NETWORK, recipe, training, scoring, tmp_path / "checkpoint")
     assert curve["lwlrap"].max() > curve["lwlrap"].iloc[-1] + 0.05
-    reached = metrics.lwlrap(wrong, models.score(model, cache, table, WIDTH))
+    reached = metrics.lwlrap(wrong, models.score([model], cache, table, WIDTH)[0])
     assert reached == pytest.approx(curve["lwlrap"].iloc[-1], abs=1e-6)
 
 
@@ -360,7 +361,7 @@ def test_the_curve_is_computed_over_all_windows_at_once(tones, tmp_path, monkeyp
     begun = dataclasses.replace(RECIPE, epochs=1)  # while there are errors: all numbers of a perfect ranking are 1
     _, curve, model, validation = fit(tones, tmp_path / "checkpoint", recipe=begun)
     assert len(validation) > 3
-    logits = models.score(model, validation.cache, validation.table, WIDTH, batch_size=4)
+    logits = models.score([model], validation.cache, validation.table, WIDTH, batch_size=4)[0]
     truth = validation.targets.numpy()
     last = curve.iloc[-1]
     assert last["lwlrap"] == pytest.approx(metrics.lwlrap(truth, logits), abs=1e-12)
@@ -851,12 +852,18 @@ def test_find_lr_goes_up_suggests_between_and_leaves_no_file(tones, tmp_path, mo
 # a whole fold
 
 
-def train_fold(part, tones, *, model="", recipe=PLAIN, network=NETWORK, dealt=None, **kwargs):
+def train_fold(part, tones, *, model="", recipe=PLAIN, dealt=None, keep_weights=True):
+    """Train a fold and save it in `part`."""
     cache, clips, folds_table = tones
     folds_table = folds_table if dealt is None else dealt
-    clips = clips.assign(group=folds_table["group"])
-    about = model or part.name, cache, clips, CLASSES, folds_table, network, CUT, recipe
-    return learners.train_fold(part, *about, seed=1, **kwargs)
+    what = make_task(clips, folds_table, cache, CLASSES), model or part.name, NETWORK, CUT, recipe, 1
+    fitted = learners.train_fold(*what, checkpoint=part / "checkpoint.safetensors")
+    saved, read = oof.save(part, fitted, keep_weights=keep_weights), oof.read(part, 3)
+    pd.testing.assert_frame_equal(saved.table, read.table, check_exact=True)  # what is in hand is what is read back
+    pd.testing.assert_frame_equal(saved.epochs, read.epochs, check_exact=True)
+    np.testing.assert_array_equal(fitted.scored.scores, oof.read_windows(part, recipe.loss).scores)
+    assert saved.classes == read.classes and saved.missing == read.missing
+    return fitted
 
 
 @pytest.fixture(scope="module")
@@ -877,14 +884,14 @@ def test_a_fold_writes_what_the_contract_says(tones, fold_0):
     assert sidecar["windows"] == CUT.settings()
     assert sidecar["seed"] == 1
     dealt = tones[2].set_index("fname")["fold"]
-    assert set(fit_on["scored"]) == set(dealt.index[dealt == 0])
-    assert set(fit_on["train"]) == set(dealt.index[dealt != 0])
-    mean, std = tones[0].statistics(fit_on["train"])
+    assert set(fit_on.uses["scored"]) == set(dealt.index[dealt == 0])
+    assert set(fit_on.uses["train"]) == set(dealt.index[dealt != 0])
+    mean, std = tones[0].statistics(fit_on.trained_on)
     assert sidecar["normalisation"] == {"mean": pytest.approx(mean), "std": pytest.approx(std)}
     read = oof.read(part, 3)
-    assert set(read.table["fname"]) == set(fit_on["scored"])
+    assert set(read.table["fname"]) == set(fit_on.uses["scored"])
     assert len(read.epochs) == 12
-    assert fit_on["images_per_s"] > 0
+    assert fit_on.images_per_s > 0
 
 
 def test_the_model_is_named_apart_from_its_folder_and_its_weights_can_be_left_out(tones, tmp_path):
@@ -896,7 +903,7 @@ def test_the_model_is_named_apart_from_its_folder_and_its_weights_can_be_left_ou
     assert sorted(path.name for path in seed_7.iterdir()) == names
     for name in names[1:]:
         assert (seed_7 / name).read_bytes() == (tmp_path / "without_0" / name).read_bytes()
-    assert np.isnan(train_fold(seed_7, tones, model="without_0", recipe=recipe)["images_per_s"])  # from the checkpoint
+    assert np.isnan(train_fold(seed_7, tones, model="without_0", recipe=recipe).images_per_s)  # from the checkpoint
 
 
 def test_training_windows_are_as_the_recipe_says_and_scored_ones_keep_silent_ends(tones, tmp_path, monkeypatch):
@@ -916,19 +923,19 @@ def test_training_windows_are_as_the_recipe_says_and_scored_ones_keep_silent_end
     whole = cache.rows(made[0].rows["fname"])
     assert (made[0].rows["n_frames"].to_numpy() == np.ceil(whole["n_frames"] / 2)).all()
     assert torch.cat([x for x, _ in made[0]]).amax(dim=(1, 2)).median() > -60
-    stored = oof.read_windows(tmp_path / "without_0")
-    assert len(stored["fname"]) == len(windows.rolling(cache, cache.rows(dealt["fname"][dealt["fold"] == 0]), CUT))
+    stored, _ = oof.read_logits(tmp_path / "without_0")
+    assert len(stored) == len(windows.rolling(cache, cache.rows(dealt["fname"][dealt["fold"] == 0]), CUT))
 
 
 def test_the_weights_file_scores_as_the_training_did(tones, fold_0):
     part, fit_on = fold_0
     model, _ = models.load(part / "weights.safetensors")
-    stored = oof.read_windows(part)
-    rolled = windows.rolling(tones[0], tones[0].rows(fit_on["scored"]), CUT)
+    stored, logits_then = oof.read_logits(part)
+    rolled = windows.rolling(tones[0], tones[0].rows(fit_on.uses["scored"]), CUT)
     assert stored["fname"].tolist() == rolled["fname"].tolist()
     np.testing.assert_allclose(stored["window_start_s"], rolled["window_start_s"])
-    logits = models.score(model.prepare(), tones[0], rolled, WIDTH)
-    np.testing.assert_array_equal(logits, stored["logits"])
+    logits = models.score([model.prepare()], tones[0], rolled, WIDTH)[0]
+    np.testing.assert_array_equal(logits, logits_then)
 
 
 def test_a_toy_is_learnt(fold_0):
@@ -951,14 +958,14 @@ def test_audio_of_held_out_clips_changes_no_weight(tones, tmp_path):
     a, b = tmp_path / "a" / "without_0", tmp_path / "b" / "without_0"
     for file in ("weights.safetensors", "weights.json"):
         assert (a / file).read_bytes() == (b / file).read_bytes()
-    assert (oof.read_windows(a)["logits"] != oof.read_windows(b)["logits"]).any()
+    assert (oof.read_logits(a)[1] != oof.read_logits(b)[1]).any()
 
 
 def test_a_pair_model_sees_neither_fold(tones, tmp_path):
     fit_on = train_fold(tmp_path / "without_0_2", tones, recipe=dataclasses.replace(PLAIN, epochs=1))
     dealt = tones[2].set_index("fname")["fold"]
-    assert set(dealt[fit_on["train"]]) == {1}
-    assert set(dealt[fit_on["scored"]]) == {0, 2}
+    assert set(dealt[fit_on.uses["train"]]) == {1}
+    assert set(dealt[fit_on.uses["scored"]]) == {0, 2}
     assert models.load(tmp_path / "without_0_2" / "weights.safetensors")[1]["unseen_folds"] == [0, 2]
 
 
@@ -976,7 +983,7 @@ def split(tones):
 def test_a_clip_of_a_group_in_a_held_out_fold_trains_nothing_and_is_scored_in_its_own(
     tones, split, tmp_path, name, lost
 ):
-    told = train_fold(tmp_path / name, tones, dealt=split, recipe=dataclasses.replace(PLAIN, epochs=1))
+    told = train_fold(tmp_path / name, tones, dealt=split, recipe=dataclasses.replace(PLAIN, epochs=1)).uses
     here = split["fold"].isin(folds.unseen(name))
     assert set(told["train"]) == set(split.loc[~here, "fname"]) - lost
     assert told["scored"] == split.loc[here, "fname"].tolist()

@@ -204,7 +204,7 @@ def scene(lengths: tuple[int, ...]) -> tuple[Cache, pd.DataFrame, int]:
 def test_scores_equal_a_loop_over_windows():
     store, table, width = scene((130, 20, 41))
     model = make().train()
-    found = models.score(model, store, table, width, batch_size=3)
+    found = models.score([model], store, table, width, batch_size=3)[0]
     assert found.shape == (len(table), 5) and found.dtype == np.float32 and not model.training
     for logits, row in zip(found, table.itertuples(), strict=True):
         frames = [row.start_frame + t for t in range(width)]

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
-from fake_run import CLASSES, LOGMEL, make_run
+from fake_run import CLASSES, LOGMEL, make_run, make_task
 
 from lib.data import datasets
 from lib.evaluation import folds
@@ -102,7 +102,7 @@ def test_folds_scores_and_what_05_selected_keep_their_names(data, clips, tmp_pat
     params = {"train_set": "curated", "train_windows": "kept", "rule": "top_1", "ignore_missing": False, "loss": "bce"}
     folder = home / "04_kfold" / "kept_curated" / "without_0"
     run = Run("04_kfold", {**params, "window_s": 1.0, "trim_train_db": 0.0, "data_dir": "demo"}, folder, folder.parent)
-    found = training_sets.make(run, store, clips, LABELS, dealt)
+    found = training_sets.make(run, make_task(clips, dealt, store, LABELS))
     assert sorted(found.rows["fname"].unique()) == ["None", "nan"]
     assert found.targets.sum() == 2 and sorted(found.judges["fname"]) == ["None", "nan"]
 

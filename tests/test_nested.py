@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 
 from lib.clips import nested
-from lib.clips.nested import Scored
 from lib.evaluation import folds
 from lib.evaluation.folds import LeakError
+from lib.evaluation.scores import WindowScores
 from lib.runs import oof
 from lib.sound.features import LogMel
 from lib.training.models import activate
@@ -74,7 +74,7 @@ def test_a_planted_leak_is_caught_whichever_way_it_comes(home):
         design.admit("one clip of it among the others", join(both, stray), 1)
     seen = both.table.assign(model="without_1_2")  # did not see fold 1, but was trained on fold 0
     with pytest.raises(LeakError, match="judged by"):
-        design.admit("scores by a model that was trained on the clip", Scored(seen, both.scores), 1)
+        design.admit("scores by a model that was trained on the clip", WindowScores(seen, both.scores), 1)
     assert [use["what"] for use in design.uses] == ["an honest fit"]  # what was refused is no use
 
 
@@ -94,13 +94,13 @@ def test_a_group_that_stands_in_the_outer_fold_is_no_training_clip_of_it(home):
 
 
 def join(*sides):
-    return Scored(pd.concat([s.table for s in sides], ignore_index=True), np.concatenate([s.scores for s in sides]))
+    return WindowScores.join(sides)
 
 
 @pytest.mark.parametrize("told", [1, 0])  # the model says of its clip that it is of fold 1, as it is, or of fold 0
 def test_scores_of_clips_that_a_model_may_have_seen_are_refused(home, told):
     variant, clips = home / "04_kfold" / "curated", nested.read(home, "curated", "demo").clips
-    arrays = oof.read_windows(variant / "without_0")
+    arrays = dict(np.load(variant / "without_0" / "oof_windows.npz"))
     planted = arrays["fname"] == "00.wav"
     arrays |= {"fname": np.where(planted, "04.wav", arrays["fname"]), "fold": np.where(planted, told, arrays["fold"])}
     np.savez(variant / "without_0" / "oof_windows.npz", **arrays)
@@ -135,7 +135,7 @@ def test_models_are_averaged_after_pooling_and_windows_before(home):
 
 def test_geometric_means_before_and_after_differ_where_windows_do():
     table = pd.DataFrame({"fname": "a", "window_start_s": [0.0, 1.0] * 2, "model": ["m"] * 2 + ["n"] * 2})
-    scored = Scored(table, np.array([[0.9], [0.1], [0.1], [0.9]]))
+    scored = WindowScores(table, np.array([[0.9], [0.1], [0.1], [0.9]]))
     assert nested.pooled(scored, "geometric")[1][0, 0] == pytest.approx(0.3)
     assert nested.pooled(nested.averaged(scored), "geometric")[1][0, 0] == pytest.approx(0.5)
 

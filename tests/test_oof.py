@@ -69,7 +69,7 @@ def test_tables_that_were_damaged_are_refused(tmp_path):
         oof.read(part, 2)
     (part / "oof_windows.npz").write_bytes((part / "oof_windows.npz").read_bytes()[:200])
     with pytest.raises(ValueError, match=r"oof_windows.npz is damaged"):
-        oof.read_windows(part)
+        oof.read_logits(part)
 
 
 def test_scores_come_back_to_the_last_bit_or_nearly(tmp_path):
@@ -91,13 +91,16 @@ def test_window_logits_need_no_pickle_and_are_found_by_key(tmp_path):
     logits = write_part(part, clips)
     with np.load(part / "oof_windows.npz", allow_pickle=False) as arrays:
         assert set(arrays) == {"fname", "window_start_s", "fold", "logits", "classes"}
-    windows = oof.read_windows(part)
-    assert windows["logits"].dtype == np.float32
-    np.testing.assert_array_equal(windows["logits"], logits)
+        assert arrays["classes"].tolist() == CLASSES
+    windows, stored = oof.read_logits(part)
+    assert stored.dtype == np.float32
+    np.testing.assert_array_equal(stored, logits)
     assert windows["fname"].tolist() == np.repeat(clips["fname"], 2).tolist()
     assert windows["window_start_s"].tolist() == [0.0, 0.5] * 3
     assert windows["fold"].tolist() == [1] * 6
-    assert windows["classes"].tolist() == CLASSES
+    scored = oof.read_windows(part, "ce")
+    np.testing.assert_array_equal(scored.scores, activate(logits, "ce"))
+    pd.testing.assert_frame_equal(scored.table, windows.assign(model="without_1"))
 
 
 def test_the_same_scores_are_the_same_bytes(tmp_path):

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lib.clips.pooling import POOLINGS, choose, pool, pool_mean
+from lib.clips.pooling import POOLINGS, choose, pool
+from lib.evaluation.scores import pool_mean
 
 
 def test_known_values_with_unequal_numbers_of_windows():
@@ -33,6 +34,13 @@ def test_a_clip_is_pooled_without_a_look_at_the_others():
     _, alone = pool_mean(["a", "a"], scores[:2])
     _, together = pool_mean(["a", "a", "b", "c", "c"], scores)
     np.testing.assert_array_equal(together[:1], alone)
+
+
+def test_the_plain_mean_is_the_pooling_of_that_name_to_the_last_bit():
+    rng = np.random.default_rng(1)
+    fnames, scores = rng.choice(list("abcdef"), 200), rng.random((200, 7)).astype(np.float32)
+    for one, other in zip(pool_mean(fnames, scores), pool("mean", fnames, scores), strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_refuses_lengths_that_differ():

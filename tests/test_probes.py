@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 
 from lib.clips import readouts
-from lib.clips.nested import Scored
 from lib.clips.readouts import Reader
 from lib.evaluation import metrics
+from lib.evaluation.scores import WindowScores
 from lib.experiments import probes
 
 READER = Reader(max_clip_s=4.5, class_order="alphabetical", stage2_epochs=8)
@@ -33,7 +33,9 @@ def test_shift_feeds_what_it_says(second):
     key = ["fname", "window_start_s"]
     first = design.pairs.table.assign(row=np.arange(len(design.pairs.table))).drop_duplicates(key).set_index(key)["row"]
     rows = [first.loc[pd.MultiIndex.from_frame(s.table[key])].to_numpy() for s in (design.pairs, design.single)]
-    sides = [Scored(s.table, design.pairs.scores[r]) for s, r in zip((design.pairs, design.single), rows, strict=True)]
+    sides = [
+        WindowScores(s.table, design.pairs.scores[r]) for s, r in zip((design.pairs, design.single), rows, strict=True)
+    ]
     same = dataclasses.replace(design, pairs=sides[0], single=sides[1])
     alike = probes.shift(same, read).set_index(["model", "fed"])["stage2"]
     assert alike["conv1d"].nunique() == 1
@@ -76,10 +78,10 @@ def test_less_data_is_less_data(second):
 
 
 def windows(n_windows):
-    """A `Scored` of rolling windows whose first class counts them, for two clips."""
+    """A `WindowScores` of rolling windows whose first class counts them, for two clips."""
     rows = [("000.wav", t) for t in range(n_windows)] + [("001.wav", t) for t in range(2)]
     table = pd.DataFrame(rows, columns=["fname", "window_start_s"]).assign(model="m", fold=0)
-    return Scored(table, np.stack([table["window_start_s"] / 100, np.zeros(len(table))], axis=1))
+    return WindowScores(table, np.stack([table["window_start_s"] / 100, np.zeros(len(table))], axis=1))
 
 
 def test_hops_take_every_second_and_fourth_window_and_always_the_last():
@@ -98,7 +100,7 @@ def test_hops_take_every_second_and_fourth_window_and_always_the_last():
 def test_silent_windows_are_put_beside_the_others(make_design):
     design = make_design()
     table = design.clips.reset_index()[["fname", "fold"]].assign(model="m", window_start_s=0.0)
-    against = Scored(table, np.where(design.targets.to_numpy() == 1, 1e-6, 1e-3))
+    against = WindowScores(table, np.where(design.targets.to_numpy() == 1, 1e-6, 1e-3))
     found = probes.silenced(design, against, ("mean", "geometric", "max"), (0, 1)).set_index(["method", "silent"])
     assert found.loc[("max", 0), "lwlrap"] == found.loc[("max", 1), "lwlrap"]  # silence is never the loudest
     assert found.loc[("geometric", 0), "lwlrap"] - found.loc[("geometric", 1), "lwlrap"] > 0.05

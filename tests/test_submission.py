@@ -16,9 +16,9 @@ import torch
 from fake_run import CLASSES, CUT, LOGMEL, make_run
 
 from lib.clips import pooling, stage2
-from lib.clips.pooling import pool_mean
 from lib.data import baseline, datasets
 from lib.evaluation import metrics
+from lib.evaluation.scores import pool_mean
 from lib.figures import scores as figures
 from lib.sound import cache, windows
 from lib.submission import bundle, submission
@@ -88,7 +88,7 @@ def test_the_scores_are_those_of_the_plain_pipeline(asked, packed, networks, tmp
     each = []
     for path in packed.weights:
         model = models.load(path)[0].prepare()
-        logits = models.score(model, store, table, CUT.n_frames(LOGMEL))
+        (logits,) = models.score([model], store, table, CUT.n_frames(LOGMEL))
         each.append(pool_mean(table["fname"], models.activate(logits, "bce"))[1])
     np.testing.assert_allclose(found.scores, np.mean(each, axis=0), atol=1e-6)
     assert found.how["n_windows"].tolist() == table["fname"].value_counts().loc[data.clips["fname"]].tolist()
@@ -160,7 +160,7 @@ def test_a_weighted_mean_is_weighted_by_the_energy_of_windows(asked, packed, net
     found = submission.predict(data, choosing(packed, "energy"), networks[:1]).scores
     store = cache.hold(data.clips, LOGMEL)
     table = windows.rolling(store, store.index, CUT)
-    scores = models.activate(models.score(networks[0], store, table, CUT.n_frames(LOGMEL)), "bce")
+    scores = models.activate(models.score(networks[:1], store, table, CUT.n_frames(LOGMEL))[0], "bce")
     power = windows.energy(store, table, CUT.window_s)
     np.testing.assert_allclose(found[0], np.average(scores, axis=0, weights=power), atol=1e-6)
 
@@ -175,7 +175,7 @@ def test_a_chosen_stage_2_reads_each_models_windows_and_keeps_its_hop(asked, pac
     store = cache.hold(data.clips, LOGMEL)
     table = windows.rolling(store, store.index, CUT)
     where = table["fname"].to_numpy(str), table["window_start_s"].to_numpy()
-    each = [models.activate(models.score(n, store, table, CUT.n_frames(LOGMEL)), "bce") for n in networks]
+    each = [models.activate(s, "bce") for s in models.score(networks, store, table, CUT.n_frames(LOGMEL))]
     expected = [stage2.clip_scores(second, *where, scores, "bce")[1] for scores in each]
     np.testing.assert_allclose(found.scores, np.mean(expected, axis=0), atol=1e-6)
     clock = Clock(1.0)

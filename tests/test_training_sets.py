@@ -7,10 +7,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from fake_run import make_task
 
 from lib.evaluation import folds
 from lib.experiments import curation, judging, training_sets
 from lib.files import write_json
+from lib.runs import oof
 from lib.runs.run import Run
 from lib.sound import windows
 from lib.sound.cache import Cache
@@ -93,7 +95,7 @@ def write(table, path):
 
 
 def made(run, store, clips, dealt, **params):
-    return training_sets.make(run(**params), store, clips, CLASSES, dealt)
+    return training_sets.make(run(**params), make_task(clips, dealt, store, CLASSES))
 
 
 def target(chosen, fname):
@@ -255,11 +257,12 @@ def test_a_warm_up_shows_noisy_clips_first(run, store, clips, dealt):
 
 
 def fit(part, run, store, clips, dealt, chosen):
-    curated = clips[clips["subset"] == "curated"]
-    network = models.Network("test_resnet", 0)
-    recipe = dataclasses.replace(RECIPE, epochs=1)
-    what = part, "without_0", store, curated, CLASSES, dealt, network, CUT, recipe, 1
-    return learners.train_fold(*what, chosen=chosen)
+    """Train without fold 0 and save; the clips of the fit."""
+    network, recipe = models.Network("test_resnet", 0), dataclasses.replace(RECIPE, epochs=1)
+    what = make_task(clips, dealt, store, CLASSES), "without_0", network, CUT, recipe, 1
+    fitted = learners.train_fold(*what, checkpoint=part / "checkpoint.safetensors", training_set=chosen)
+    oof.save(part, fitted)
+    return fitted.uses
 
 
 def test_the_control_trains_on_no_noisy_clip(tmp_path, run, store, clips, dealt):

@@ -20,9 +20,10 @@ from tqdm import tqdm
 
 from lib import parameters
 from lib.clips import clipwise, nested, readouts
-from lib.clips.nested import Design, Scored
+from lib.clips.nested import Design
 from lib.clips.readouts import BASE, Reader
 from lib.evaluation import folds, metrics
+from lib.evaluation.scores import WindowScores
 from lib.files import read_json
 from lib.runs import plan
 
@@ -65,7 +66,7 @@ class Candidates:
     names: list[str]
     designs: dict[str, Design]
     seeds: list[int]
-    windows: dict[str, list[Scored]]
+    windows: dict[str, list[WindowScores]]
     minutes: dict[str, float]
 
     @property
@@ -260,7 +261,7 @@ def _scored(targets: np.ndarray, scores: np.ndarray) -> dict[str, float]:
     return {"lwlrap": metrics.lwlrap(targets, scores), "hit_rate": metrics.hit_rate(targets, scores)}
 
 
-def _windows(variant: Path, design: Design) -> Scored:
+def _windows(variant: Path, design: Design) -> WindowScores:
     """The windows of every fold f by `without_f`; all folds must be there, with the clips of the design."""
     models = [folds.model_name(fold) for fold in design.outer_folds]
     if missing := [model for model in models if not (variant / model / "result.json").is_file()]:

@@ -6,14 +6,13 @@ on g, by the same models, and g rotates over all folds.
 
 Conventions
 -----------
-A `Scored` is a table with a row a window (fname, window_start_s, fold, model: who scored it) and the scores beside it.
 Every fit and every choice passes `Design.admit`, which refuses a leak and writes down the clips for the manifest.
 Clips are found by (fname, fold, model), never by position; clip scores come sorted by fname.
 
 Used in: 06, 10.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,37 +22,16 @@ import pandas as pd
 from lib.clips import pooling
 from lib.data import datasets
 from lib.evaluation import folds
+from lib.evaluation.scores import WindowScores, pool_mean
 from lib.files import digest, read_json
 from lib.runs import oof
 from lib.runs.plan import BASE
 from lib.sound.features import LogMel
 from lib.sound.windows import Windows
 from lib.training.learners import Recipe
-from lib.training.models import Network, activate
+from lib.training.models import Network
 
-__all__ = ["Design", "Scored", "averaged", "pooled", "read", "shown_once", "windows_of"]
-
-
-@dataclass(frozen=True)
-class Scored:
-    """Window scores of some models.
-
-    Attributes
-    ----------
-    table : fname, window_start_s (s), fold, model, and energy where it was measured
-    scores : float64 (n_windows, n_classes), in [0, 1]
-    """
-
-    table: pd.DataFrame
-    scores: np.ndarray
-
-    def where(self, chosen: np.ndarray) -> "Scored":
-        chosen = np.asarray(chosen)
-        return Scored(self.table.iloc[chosen].reset_index(drop=True), self.scores[chosen])
-
-    def by_model(self) -> Iterator[tuple[str, "Scored"]]:
-        for name in sorted(self.table["model"].unique()):
-            yield name, self.where(self.table["model"] == name)
+__all__ = ["Design", "averaged", "pooled", "read", "shown_once", "windows_of"]
 
 
 @dataclass
@@ -73,8 +51,8 @@ class Design:
     variant: Path
     clips: pd.DataFrame
     classes: list[str]
-    pairs: Scored
-    single: Scored
+    pairs: WindowScores
+    single: WindowScores
     sidecar: dict
     uses: list[dict] = field(default_factory=list)
     sets: dict[str, list[str]] = field(default_factory=dict)
@@ -104,22 +82,22 @@ class Design:
     def hop_s(self) -> float:
         return self.sidecar["windows"]["hop_s"]
 
-    def training(self, outer: int) -> Scored:
+    def training(self, outer: int) -> WindowScores:
         """Windows of every other fold f, by the model that saw neither f nor `outer`; of no group that stands there."""
         judge = {fold: folds.model_name(fold, outer) for fold in self.outer_folds if fold != outer}
         mine = self.pairs.table["model"] == self.pairs.table["fold"].map(judge)
         return self.pairs.where(mine & self.may_train(self.pairs, outer))
 
-    def may_train(self, windows: Scored, *held_out: int) -> np.ndarray:
+    def may_train(self, windows: WindowScores, *held_out: int) -> np.ndarray:
         """Which windows are of clips that `folds.training` allows, bool (n_windows,)."""
         clips = self.clips.index[folds.training(self.clips, held_out)]
         return windows.table["fname"].isin(clips).to_numpy()
 
-    def reported(self, outer: int) -> Scored:
+    def reported(self, outer: int) -> WindowScores:
         """Windows of fold `outer`, by each of the k - 1 pair models that did not see it."""
         return self.pairs.where(self.pairs.table["fold"] == outer)
 
-    def admit(self, what: str, windows: Scored, outer: int | None) -> None:
+    def admit(self, what: str, windows: WindowScores, outer: int | None) -> None:
         """Refuse to fit or choose on windows that know of `outer` (None: of no outer fold), and write down the clips.
 
         Raises
@@ -164,7 +142,7 @@ def read(home: Path, variant: str, profile: str) -> Design:
     return _assembled(variant_folder, table, profile)
 
 
-def pooled(windows: Scored, method: str, parameter: float | None = None) -> tuple[np.ndarray, np.ndarray]:
+def pooled(windows: WindowScores, method: str, parameter: float | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Clip scores by a pooling: each model's windows are pooled, then the models are averaged.
 
     Returns
@@ -174,16 +152,16 @@ def pooled(windows: Scored, method: str, parameter: float | None = None) -> tupl
     key = windows.table["model"] + "/" + windows.table["fname"]  # names of models hold no "/"
     weights = windows.table["energy"].to_numpy() if pooling.POOLINGS[method].weighted else None
     keys, scores = pooling.pool(method, key, windows.scores, parameter=parameter, weights=weights)
-    return pooling.pool_mean([name.split("/", 1)[1] for name in keys], scores)
+    return pool_mean([name.split("/", 1)[1] for name in keys], scores)
 
 
-def averaged(windows: Scored) -> Scored:
+def averaged(windows: WindowScores) -> WindowScores:
     """The models' scores averaged window by window, as if one model had given them (`model` names all of them)."""
     starts = windows.table["window_start_s"].map("{:012.3f}".format)
-    keys, scores = pooling.pool_mean(starts + "/" + windows.table["fname"], windows.scores)
+    keys, scores = pool_mean(starts + "/" + windows.table["fname"], windows.scores)
     first = windows.table.assign(key=starts + "/" + windows.table["fname"]).drop_duplicates("key").set_index("key")
     names = " ".join(sorted(windows.table["model"].unique()))
-    return Scored(first.loc[keys].reset_index(drop=True).assign(model=names), scores)
+    return WindowScores(first.loc[keys].reset_index(drop=True).assign(model=names), scores)
 
 
 def shown_once(parts: Iterable[tuple[np.ndarray, np.ndarray]], clips: pd.Index) -> np.ndarray:
@@ -201,7 +179,7 @@ def shown_once(parts: Iterable[tuple[np.ndarray, np.ndarray]], clips: pd.Index) 
     return np.concatenate([scores for _, scores in parts])[pd.Index(fnames).get_indexer(clips)]
 
 
-def windows_of(variant: Path, names: list[str], clips: pd.DataFrame, loss: str) -> Scored:
+def windows_of(variant: Path, names: list[str], clips: pd.DataFrame, loss: str) -> WindowScores:
     """All windows that the named models of a variant scored.
 
     Parameters
@@ -215,16 +193,15 @@ def windows_of(variant: Path, names: list[str], clips: pd.DataFrame, loss: str) 
     LeakError
         A model scored a clip that it may have seen.
     """
-    tables, scores = [], []
+    parts = []
     for name in names:
-        found = oof.read_windows(variant / name)
-        table = pd.DataFrame({key: found[key] for key in ("fname", "window_start_s", "fold")}).assign(model=name)
+        part = oof.read_windows(variant / name, loss)
+        table = part.table
         seen = ~table["fold"].isin(folds.unseen(name)) | (clips["fold"].reindex(table["fname"]).values != table["fold"])
         if seen.any():
             raise folds.LeakError(f"{variant / name} scored {table['fname'][seen].iloc[0]}, which it may have seen.")
-        tables.append(table)
-        scores.append(activate(found["logits"], loss))
-    return Scored(pd.concat(tables, ignore_index=True), np.concatenate(scores))
+        parts.append(part)
+    return WindowScores.join(parts)
 
 
 def _assembled(variant: Path, table: pd.DataFrame, profile: str) -> Design:

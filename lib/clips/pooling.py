@@ -18,8 +18,9 @@ import numpy as np
 import pandas as pd
 
 from lib.evaluation import metrics
+from lib.evaluation.scores import by_clip
 
-__all__ = ["POOLINGS", "Pooling", "choose", "pool", "pool_mean"]
+__all__ = ["POOLINGS", "Pooling", "choose", "pool"]
 
 SMALLEST = 1.0e-12  # below it a score's logarithm is rounding
 
@@ -140,33 +141,21 @@ def pool(
     Raises
     ------
     ValueError
-        An unknown method, a parameter or weights missing or not positive, lengths that differ, scores that are not
-        finite.
+        An unknown method, a parameter or weights missing or not positive, and as `by_clip`.
     """
     if method not in POOLINGS:
         raise ValueError(f"{method!r} is no pooling. There are: {', '.join(POOLINGS)}.")
-    pooling, scores = POOLINGS[method], np.asarray(scores)
-    if len(fnames) != len(scores):
-        raise ValueError(f"{len(fnames)} fnames for {len(scores)} rows of scores: one fname a window is needed.")
-    if not np.isfinite(scores).all():
-        raise ValueError("Scores hold NaN or infinity: the model that made them did not converge. Lower lr.")
+    pooling = POOLINGS[method]
+    clips, order, values, first, n = by_clip(fnames, scores)
     if bool(pooling.grid) != (parameter is not None) or (parameter is not None and parameter <= 0):
         need = f"a parameter above 0, such as {pooling.grid}" if pooling.grid else "no parameter"
         raise ValueError(f"parameter={parameter} for {method!r}, which takes {need}.")
-    order = np.argsort(np.asarray(fnames, dtype=str), kind="stable")
-    clips, first, n = np.unique(np.asarray(fnames, dtype=str)[order], return_index=True, return_counts=True)
-    values = scores[order].astype(np.float64)
     sorted_clips = _Clips(first, n, _checked(weights, order, first, method) if pooling.weighted else None)
     if not pooling.on_logits:
         return clips, pooling.formula(values, sorted_clips, parameter)
     values = np.clip(values, SMALLEST, 1 - SMALLEST)
     logits = pooling.formula(np.log(values) - np.log1p(-values), sorted_clips, parameter)
     return clips, 1 / (1 + np.exp(-logits))
-
-
-def pool_mean(fnames: pd.Series | np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Arithmetic mean over the windows of each clip; as `pool`, by the method that needs no choice."""
-    return pool("mean", fnames, scores)
 
 
 def choose(method: str, fnames: pd.Series | np.ndarray, scores: np.ndarray, targets: pd.DataFrame) -> float | None:

@@ -19,9 +19,10 @@ import torch
 from tqdm import tqdm
 
 from lib.clips import nested, pooling, prediction_images, stage2
-from lib.clips.nested import Design, Scored
+from lib.clips.nested import Design
 from lib.clips.stage2 import MODELS, Stage2, Stage2Model
 from lib.evaluation import metrics
+from lib.evaluation.scores import WindowScores, pool_mean
 from lib.sound import windows
 from lib.sound.cache import Cache
 from lib.training import learners
@@ -58,20 +59,22 @@ class Reader:
     class_order: str
     stage2_epochs: int
 
-    def rows(self, design: Design, training: Scored) -> np.ndarray:
+    def rows(self, design: Design, training: WindowScores) -> np.ndarray:
         """The class that stands in each row, by what the training windows confuse."""
         if self.class_order == "alphabetical":
             return np.arange(len(design.classes))
         clips, scores = nested.pooled(training, BASE)
         return prediction_images.confusion_order(design.targets.loc[clips].to_numpy(), scores)
 
-    def images(self, design: Design, windows: Scored, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def images(self, design: Design, windows: WindowScores, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Prediction images of windows of one model a clip: fnames and float32 (n_clips, n_classes, n_columns)."""
         columns = prediction_images.n_columns(design.window_s, design.hop_s, self.max_clip_s)
         start_s = windows.table["window_start_s"].to_numpy()
         return prediction_images.make(windows.table["fname"].to_numpy(str), start_s, windows.scores, columns, rows)
 
-    def fit(self, design: Design, kind: str, training: Scored, outer: int | None, seed: int, what: str) -> Stage2Model:
+    def fit(
+        self, design: Design, kind: str, training: WindowScores, outer: int | None, seed: int, what: str
+    ) -> Stage2Model:
         """Train a model on windows that know nothing of `outer`; a leak is refused."""
         design.admit(what, training, outer)
         rows = self.rows(design, training)
@@ -111,7 +114,7 @@ class Readout:
     name: str
     fnames: np.ndarray
     scores: np.ndarray
-    read: Callable[[Scored], tuple[np.ndarray, np.ndarray]]
+    read: Callable[[WindowScores], tuple[np.ndarray, np.ndarray]]
 
 
 def with_energy(design: Design, cache: Cache) -> Design:
@@ -189,13 +192,15 @@ def made_for(design: Design, reader: Reader, names: list[str], outer: int, seed:
             yield Readout(name, *read(training), read)
 
 
-def on_outer(design: Design, fitted: dict, kind: str, n_seeds: int, source: Callable[[int], Scored]) -> np.ndarray:
+def on_outer(
+    design: Design, fitted: dict, kind: str, n_seeds: int, source: Callable[[int], WindowScores]
+) -> np.ndarray:
     """What the models that were fitted for g say of g, (n_seeds, n_clips, n_classes).
 
     Parameters
     ----------
     fitted : (kind, outer fold, number of the seed) -> model
-    source : outer fold -> Scored, the windows of that fold that they are fed
+    source : outer fold -> WindowScores, the windows of that fold that they are fed
     """
     return np.stack(
         [
@@ -214,7 +219,7 @@ def pictured(design: Design, reader: Reader, fnames: list[str]) -> tuple[np.ndar
     return images[pd.Index(clips).get_indexer(fnames)], [design.classes[i] for i in rows]
 
 
-def parameter(design: Design, method: str, training: Scored, outer: int | None) -> float | None:
+def parameter(design: Design, method: str, training: WindowScores, outer: int | None) -> float | None:
     """The parameter of a pooling that is best on training windows; None where it has none."""
     if not pooling.POOLINGS[method].grid:
         return None
@@ -238,11 +243,11 @@ def _inner(
     return fnames[order], scores[order]
 
 
-def _read(model: Stage2Model, source: Scored, loss: str) -> tuple[np.ndarray, np.ndarray]:
+def _read(model: Stage2Model, source: WindowScores, loss: str) -> tuple[np.ndarray, np.ndarray]:
     """Stage 2 on each stage-1 model's windows, then averaged."""
     said = [
         stage2.clip_scores(model, t["fname"].to_numpy(str), t["window_start_s"].to_numpy(), one.scores, loss)
         for _, one in source.by_model()
         for t in [one.table]
     ]
-    return pooling.pool_mean(*(np.concatenate(side) for side in zip(*said, strict=True)))
+    return pool_mean(*(np.concatenate(side) for side in zip(*said, strict=True)))

@@ -19,26 +19,25 @@ outer fold; there the parts are numbered on from the last fold: `without_2_5` sa
 Used in: 07.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
 import pandas as pd
 import torch
 from scipy.stats import rankdata
-from tqdm import tqdm
 
 from lib import files
-from lib.clips import pooling
 from lib.data import datasets
 from lib.evaluation import comparisons, folds, metrics
+from lib.evaluation.scores import WindowScores, pool_mean
+from lib.experiments.trials import run_all
 from lib.runs import oof
-from lib.runs.run import Run, already
-from lib.sound import windows
-from lib.sound.cache import Cache
+from lib.runs.run import Run
 from lib.sound.windows import Windows
 from lib.training import learners, models
 from lib.training.models import Network, WindowModel
+from lib.training.task import Fit, Task
 
 __all__ = [
     "MEANS",
@@ -202,13 +201,8 @@ def members(run: Run) -> pd.DataFrame:
     return table.assign(passes=(table["epochs"] * table["share"]).round(1))
 
 
-def train(run: Run, cache: Cache, curated: pd.DataFrame, classes: list[str], dealt: pd.DataFrame) -> Ensembles:
-    """Train the members that are not done yet, for the outer folds and seeds of the run, and read all of them.
-
-    Parameters
-    ----------
-    curated : table of the clips (fname, group, labels), sorted by fname
-    dealt : fname, group, fold
+def train(run: Run, task: Task) -> Ensembles:
+    """Train the members that are not done yet, for the outer folds and seeds of the run, and read the rest.
 
     Raises
     ------
@@ -216,45 +210,45 @@ def train(run: Run, cache: Cache, curated: pd.DataFrame, classes: list[str], dea
         A fold is asked for that there is not, `ensemble_folds` that are more than the groups, or a member's folder
         that holds another configuration.
     """
-    n_folds = dealt["fold"].nunique()
-    asked = run.params["folds"] or list(range(n_folds))
+    asked, seeds = run.params["folds"] or list(range(task.n_folds)), run.params["seeds"]
     for outer in asked:
-        folds.check_fold(outer, -1, n_folds)
-        n_groups = dealt.loc[folds.training(dealt, [outer]), "group"].nunique()
+        folds.check_fold(outer, -1, task.n_folds)
+        n_groups = task.split(outer)[0]["group"].nunique()
         if max(run.params["ensemble_folds"], default=0) > n_groups:
             raise ValueError(
                 f"ensemble_folds={run.params['ensemble_folds']}: the {n_groups} groups outside fold {outer} can't fill "
                 f"that many parts. Take numbers up to {n_groups}."
             )
     strategies = plan(run.params["ensemble_epochs"], run.params["ensemble_folds"])
-    todo = {m.name: m for some in strategies.values() for m in some}.values()
-    run.settle(labels=datasets.label_digests(curated, classes), audio=cache.audio, folds=folds.digest(dealt))
-    read, done = {}, []
-    trials = [(m, outer, seed) for outer in asked for seed in run.params["seeds"] for m in todo]
-    for m, outer, seed in tqdm(trials, desc="members", unit="model"):
-        trial = run.trial(m.name, folds.model_name(outer), seed, epochs=max(1, m.epochs))
-        trial.settle(**run.read)
-        if not trial.done or (m.kept and not (trial.folder / WEIGHTS).is_file()):
-            _train(trial, m, cache, curated, classes, _dealt(curated, classes, dealt, outer, m.k, seed), outer, n_folds)
-        else:
-            done.append(trial)
-        found = oof.read_windows(trial.folder)
-        here = found["fold"] == outer
-        read[m.name, outer, seed] = found["fname"][here], models.activate(found["logits"][here], run.params["loss"])
-    if done:
-        tqdm.write(already(done))
-    fnames = np.concatenate([read["one", outer, run.params["seeds"][0]][0] for outer in asked])
+    todo = {m.name: m for some in strategies.values() for m in some}
+    run.settle(**task.identity)
+
+    def start(name: str, outer: int, seed: int) -> Run:
+        return run.trial(name, folds.model_name(outer), seed, epochs=max(1, todo[name].epochs))
+
+    def training(trial: Run, name: str, outer: int, _: int) -> WindowScores:
+        return _train(trial, todo[name], task, outer)
+
+    def read(trial: Run, _name: str, outer: int, _seed: int) -> WindowScores:
+        scored = oof.read_windows(trial.folder, run.params["loss"])
+        return scored.where(scored.table["fold"] == outer)
+
+    def is_whole(trial: Run, name: str, *_: int) -> bool:
+        return trial.done and (not todo[name].kept or (trial.folder / WEIGHTS).is_file())
+
+    keys = [(name, outer, seed) for outer in asked for seed in seeds for name in todo]
+    found = run_all(run, keys, start, training, read, what="members", is_whole=is_whole)
+    fnames = np.concatenate([found["one", outer, seeds[0]].table["fname"].to_numpy(str) for outer in asked])
     shown = {
-        name: np.stack(
-            [np.stack([_joined(read, m.name, asked, seed, fnames) for m in some]) for seed in run.params["seeds"]]
-        )
+        name: np.stack([np.stack([_joined(found, m.name, asked, seed, fnames) for m in some]) for seed in seeds])
         for name, some in strategies.items()
     }
-    table = dealt[dealt["fold"].isin(asked)].merge(curated[["fname", "labels"]], on="fname").set_index("fname")
+    table = task.folds[task.folds["fold"].isin(asked)].merge(task.curated[["fname", "labels"]], on="fname")
     passes = members(run).groupby("strategy")["passes"].sum().to_dict()
     passes |= {name: float(run.params["ensemble_epochs"]) for name in ("long_fresh", "swa")}  # of what they are made of
-    withheld = folds.withheld(dealt, [folds.model_name(outer) for outer in asked])
-    return Ensembles(table.sort_index(), classes, fnames, shown, passes, n_folds, withheld)
+    withheld = folds.withheld(task.folds, [folds.model_name(outer) for outer in asked])
+    table = table.set_index("fname").sort_index()
+    return Ensembles(table, list(task.classes), fnames, shown, passes, task.n_folds, withheld)
 
 
 def combine(scores: np.ndarray, how: str) -> np.ndarray:
@@ -381,61 +375,40 @@ def _key(text: str) -> str:
     return text.replace(", ", "_").replace(" ", "_")
 
 
-def _train(
-    trial: Run,
-    member: Member,
-    cache: Cache,
-    curated: pd.DataFrame,
-    classes: list[str],
-    dealt: pd.DataFrame,
-    outer: int,
-    n_folds: int,
-) -> None:
-    """Train one member and score what it did not see."""
+def _train(trial: Run, member: Member, task: Task, outer: int) -> WindowScores:
+    """Train one member, and score what it did not see; the windows of the outer fold are given back."""
     network, cut, recipe = trial.pick(Network), trial.pick(Windows), trial.pick(learners.Recipe)
     seed = trial.params["seed"] + 1000 * member.shift
-    beside = trial.folder.parents[2]
-    place = (folds.model_name(outer), trial.folder.name)
+    place, beside = (folds.model_name(outer), trial.folder.name), trial.folder.parents[2]
     if member.of:
-        weights = [beside.joinpath(name, *place, WEIGHTS) for name in member.of]
-        fit = _average_weights(trial, weights, cache, curated, classes, dealt, outer, cut, recipe, seed)
+        models_of = [models.load(beside.joinpath(name, *place, WEIGHTS))[0] for name in member.of]
+        fit = _average(models_of, task, outer, cut, recipe, seed)
     else:
-        model = folds.model_name(outer, n_folds + member.part if member.k else -1)
+        name = folds.model_name(outer, task.n_folds + member.part if member.k else -1)
         start = beside.joinpath(member.start, *place, WEIGHTS) if member.start else None
-        some = (trial.folder, model, cache, curated, classes, dealt, network, cut, recipe, seed)
-        fit = learners.train_fold(*some, keep_weights=member.kept, start=start)
-    clips = oof.read(trial.folder, 1)
+        mine = replace(task, folds=_parted(task, outer, member.k, trial.params["seed"])) if member.k else task
+        how = {"checkpoint": trial.checkpoint, "start": start}
+        fit = learners.train_fold(mine, name, network, cut, recipe, seed, **how)
+    clips = oof.save(trial.folder, fit, keep_weights=member.kept)
     here = (clips.table["fold"] == outer).to_numpy()
     found = metrics.bootstrap(clips.targets[here], clips.scores[here], clips.groups[here])
-    fit.pop("images_per_s", None)
-    trial.finish(found, "measured", f"lwlrap {found['lwlrap']:.3f} on {found['n']} clips.", again=True, clips=fit)
+    says = f"lwlrap {found['lwlrap']:.3f} on {found['n']} clips."
+    trial.finish(found, "measured", says, again=True, clips=fit.uses)
+    return fit.scored.where(fit.table["fold"] == outer)
 
 
-def _average_weights(
-    trial: Run,
-    weights: list,
-    cache: Cache,
-    curated: pd.DataFrame,
-    classes: list[str],
-    dealt: pd.DataFrame,
-    outer: int,
-    cut: Windows,
-    recipe: learners.Recipe,
-    seed: int,
-) -> dict:
+def _average(some: list[WindowModel], task: Task, outer: int, cut: Windows, recipe: learners.Recipe, seed: int) -> Fit:
     """The mean of some weights, its batch statistics taken anew from training windows; scores of the outer fold."""
-    parts_ = dealt[folds.training(dealt, [outer])], dealt[dealt["fold"] == outer]
-    train, scored = (part.merge(curated[["fname", "labels"]], on="fname") for part in parts_)
-    folds.assert_no_leak(dealt, train["fname"], [outer])
-    model = mean_weights([models.load(path)[0] for path in weights]).prepare()
-    batches = learners.training_batches(cache, train, classes, cut, recipe, seed)
+    train, scored = task.split(outer)
+    folds.assert_no_leak(task.folds, train["fname"], [outer])
+    model = mean_weights(some).prepare()
+    batches = learners.training_batches(task.cache, train, task.classes, cut, recipe, seed)
     torch.optim.swa_utils.update_bn((x for x, _ in batches), model, device=next(model.parameters()).device)
-    table = windows.rolling(cache, cache.rows(scored["fname"]), cut).merge(scored, on="fname")
-    logits = models.score(model, cache, table, cut.n_frames(cache.logmel))
-    oof.write(trial.folder, table, logits, scored, classes, recipe.loss)
-    with files.whole_file(trial.folder / "epochs.csv") as partial:
-        pd.DataFrame(columns=["epoch", "lr", "train_loss", "valid_loss", "lwlrap"]).to_csv(partial, index=False)
-    return {"train": train["fname"].tolist(), "scored": scored["fname"].tolist()}
+    table = task.windows(scored, cut)
+    (logits,) = models.score([model], task.cache, table, cut.n_frames(task.cache.logmel))
+    about = {"classes": task.classes, "recipe": recipe.settings()}
+    curve = pd.DataFrame(columns=["epoch", "lr", "train_loss", "valid_loss", "lwlrap"])
+    return Fit(folds.model_name(outer), model, about, curve, scored, table, logits, train["fname"].tolist())
 
 
 def mean_weights(some: list[WindowModel]) -> WindowModel:
@@ -449,29 +422,24 @@ def mean_weights(some: list[WindowModel]) -> WindowModel:
     return some[0]
 
 
-def _dealt(
-    curated: pd.DataFrame, classes: list[str], dealt: pd.DataFrame, outer: int, k: int, seed: int
-) -> pd.DataFrame:
-    """The folds table, all but the outer fold dealt anew to k parts, numbered on from the last fold."""
-    if not k:
-        return dealt
-    n_folds = dealt["fold"].nunique()
-    rest = curated[curated["fname"].isin(dealt.loc[folds.training(dealt, [outer]), "fname"])]
-    rest = rest.drop(columns="fold", errors="ignore")
-    table = folds.make(rest, datasets.targets(rest, classes), k, seed).assign(fold=lambda t: t["fold"] + n_folds)
-    return pd.concat([dealt[dealt["fold"] == outer], table]).sort_values("fname", ignore_index=True)
+def _parted(task: Task, outer: int, k: int, seed: int) -> pd.DataFrame:
+    """The folds table, all but the outer fold parted anew in k, the parts numbered on from the last fold."""
+    rest, _ = task.split(outer)
+    targets = datasets.targets(rest, task.classes)
+    table = folds.make(rest.drop(columns="fold"), targets, k, seed).assign(fold=lambda t: t["fold"] + task.n_folds)
+    return pd.concat([task.folds[task.folds["fold"] == outer], table]).sort_values("fname", ignore_index=True)
 
 
-def _joined(read: dict, name: str, asked: list[int], seed: int, fnames: np.ndarray) -> np.ndarray:
+def _joined(found: dict[tuple, WindowScores], name: str, asked: list[int], seed: int, fnames: np.ndarray) -> np.ndarray:
     """A member's window scores over all outer folds; the windows must be those of all others."""
-    parts_ = [read[name, outer, seed] for outer in asked]
-    if not np.array_equal(np.concatenate([part[0] for part in parts_]), fnames):
+    whole = WindowScores.join(found[name, outer, seed] for outer in asked)
+    if not np.array_equal(whole.table["fname"].to_numpy(str), fnames):
         raise ValueError(f"{name} scored other windows than the first member. Train it anew (-p overwrite True).")
-    return np.concatenate([part[1] for part in parts_])
+    return whole.scores
 
 
 def _pooled(fnames: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """(..., n_windows, n_classes) -> (..., n_clips, n_classes), clips sorted by fname."""
     flat = scores.reshape(-1, *scores.shape[-2:])
-    pooled = np.stack([pooling.pool_mean(fnames, one)[1] for one in flat])
+    pooled = np.stack([pool_mean(fnames, one)[1] for one in flat])
     return pooled.reshape(*scores.shape[:-2], *pooled.shape[1:])

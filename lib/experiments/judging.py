@@ -21,7 +21,6 @@ import pandas as pd
 from tqdm import tqdm
 
 from lib import files
-from lib.data import datasets
 from lib.evaluation import folds
 from lib.experiments import curation
 from lib.files import whole_file, whole_folder
@@ -31,6 +30,7 @@ from lib.sound import windows
 from lib.sound.cache import Cache
 from lib.training import models
 from lib.training.models import activate
+from lib.training.task import Task
 
 __all__ = [
     "all_evidence",
@@ -94,24 +94,17 @@ def check(judges: Path, dealt: pd.DataFrame) -> list[str]:
     return names
 
 
-def sources(judges: Path, dealt: pd.DataFrame, clips: pd.DataFrame, classes: tuple[str, ...]) -> dict[str, object]:
-    """For `Run.settle`: digests of labels, folds and the pair models' weights, on which all that is kept depends.
-
-    Raises as `check`.
-    """
+def sources(judges: Path, dealt: pd.DataFrame) -> dict[str, str]:
+    """For `Run.settle`, beside `Task.identity`: the digest of the pair models' weights. Raises as `check`."""
     weights = [(judges / name / "weights.safetensors").read_bytes() for name in check(judges, dealt)]
-    return {
-        "labels": datasets.label_digests(clips, classes),
-        "folds": folds.digest(dealt),
-        "judges": files.digest(*weights),
-    }
+    return {"judges": files.digest(*weights)}
 
 
-def roll(cache: Cache, clips: pd.DataFrame, cut: windows.Windows, gate_db: float) -> pd.DataFrame:
-    """Inference windows of the clips with window_end_s and silent: see Conventions, and `windows.rolling`."""
-    table = windows.rolling(cache, cache.rows(clips["fname"]), cut)
+def roll(task: Task, cut: windows.Windows, gate_db: float) -> pd.DataFrame:
+    """Inference windows of all clips with window_end_s and silent: see Conventions, and `windows.rolling`."""
+    table = task.windows(task.clips[["fname"]], cut)
     table["window_end_s"] = (table["window_start_s"] + cut.window_s).round(3)
-    return table.assign(silent=curation.silent(cache, table, cut.n_frames(cache.logmel), gate_db))
+    return table.assign(silent=curation.silent(task.cache, table, cut.n_frames(task.cache.logmel), gate_db))
 
 
 def judge_noisy(folder: Path, judges: Path, names: list[str], cache: Cache, table: pd.DataFrame, width: int) -> None:
@@ -128,21 +121,18 @@ def judge_noisy(folder: Path, judges: Path, names: list[str], cache: Cache, tabl
     for name in names:
         if len(table) and not (folder / name).is_dir():
             model, sidecar = models.load(judges / name / "weights.safetensors")
-            logits = models.score(model.prepare(), cache, table, width)
+            (logits,) = models.score([model.prepare()], cache, table, width)
             with whole_folder(folder / name) as partial:
                 oof.write_windows(partial, table.assign(fold=-1), logits, sidecar["classes"])
 
 
-def evidence(
-    outer: int, judges: Path, noisy: Path, dealt: pd.DataFrame, clips: pd.DataFrame, table: pd.DataFrame
-) -> curation.Evidence:
+def evidence(outer: int, judges: Path, noisy: Path, task: Task, table: pd.DataFrame) -> curation.Evidence:
     """What the models without fold `outer` say of every clip that may train a model that is read on it.
 
     Parameters
     ----------
     judges, noisy : folders of the pair models, and of what they say of noisy clips (`judge_noisy`)
-    dealt : folds table
-    clips : fname, subset, group, labels of the curated and noisy clips
+    task : of the curated and noisy clips
     table : their windows, from `roll`
 
     Raises
@@ -152,24 +142,24 @@ def evidence(
     ValueError
         The windows are not those that the models scored.
     """
+    clips, dealt = task.clips, task.folds
     chosen = clips[folds.training(dealt, [outer], clips["group"])]
     table = table[table["fname"].isin(chosen["fname"])].reset_index(drop=True)
-    names = pair_models(dealt["fold"].nunique(), outer)
-    classes = tuple(oof.read_windows(judges / names[0])["classes"].tolist())
-    found = curation.gather(chosen, table, classes, _judges(names, outer, judges, noisy, dealt, chosen, table))
+    said = _judges(pair_models(task.n_folds, outer), outer, judges, noisy, dealt, chosen, table)
+    found = curation.gather(chosen, table, task.classes, said)
     group_of = dict(zip(found.clips["fname"], found.clips["group"], strict=True))
     folds.assert_no_leak(dealt, found.clips["fname"], {outer}, groups=group_of, judges=found.clips)
     return found
 
 
 def all_evidence(
-    noisy: Path, judges: Path, dealt: pd.DataFrame, store: Cache, clips: pd.DataFrame, table: pd.DataFrame, width: int
+    noisy: Path, judges: Path, task: Task, table: pd.DataFrame, cut: windows.Windows
 ) -> dict[int, curation.Evidence]:
     """`judge_noisy`, then the `evidence` of every outer fold."""
-    rows = table[table["fname"].isin(clips.loc[clips["subset"] == "noisy", "fname"])].reset_index(drop=True)
-    judge_noisy(noisy, judges, pair_models(dealt["fold"].nunique()), store, rows, width)
-    outer = sorted(set(dealt["fold"].tolist()))
-    return {g: evidence(g, judges, noisy, dealt, clips, table) for g in outer}
+    fnames = task.clips.loc[task.clips["subset"] == "noisy", "fname"]
+    rows = table[table["fname"].isin(fnames)].reset_index(drop=True)
+    judge_noisy(noisy, judges, pair_models(task.n_folds), task.cache, rows, cut.n_frames(task.cache.logmel))
+    return {g: evidence(g, judges, noisy, task, table) for g in range(task.n_folds)}
 
 
 def write(folder: Path, evidences: Mapping[int, curation.Evidence], rules: list[str], keep_best: bool) -> pd.DataFrame:
@@ -237,17 +227,16 @@ def _judges(
         for part, subset in ((judges, "curated"), (noisy, "noisy")):
             if not (part / name).is_dir():
                 continue  # a set without noisy clips
-            arrays = oof.read_windows(part / name)
-            fnames = pd.Index(arrays["fname"])  # numpy's isin tries every pair of texts
-            mine = fnames.isin(clips.loc[unseen[subset], "fname"])
-            place = at.get_indexer([arrays["fname"][mine], arrays["window_start_s"][mine].round(3)])
+            judged, logits = oof.read_logits(part / name)
+            mine = judged["fname"].isin(clips.loc[unseen[subset], "fname"]).to_numpy()
+            place = at.get_indexer([judged["fname"][mine], judged["window_start_s"][mine].round(3)])
             if (place < 0).any():
                 raise ValueError(
                     f"{part / name}: {(place < 0).sum()} windows are none of these. Take the window_s, hop_s and "
                     "features of the models, or train them again (-p overwrite True)."
                 )
             rows.append(place)
-            scores.append(_scores(arrays["logits"][mine], loss))
+            scores.append(_scores(logits[mine], loss))
         rows, scores = np.concatenate(rows), np.concatenate(scores)
         order = np.argsort(rows, kind="stable")
         yield name, rows[order], scores[order]

@@ -29,19 +29,20 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lib.clips.pooling import pool_mean
 from lib.data import datasets
 from lib.evaluation import folds, metrics
+from lib.evaluation.scores import WindowScores
 from lib.experiments import curation, training_sets
 from lib.experiments.curation import Evidence
+from lib.experiments.trials import run_all
 from lib.experiments.truth import Truth, rates
 from lib.runs import oof
 from lib.runs.run import Run
 from lib.sound import windows
-from lib.sound.cache import Cache
 from lib.training import learners, models
 from lib.training.batches import Scoring, TrainingSet
 from lib.training.models import activate
+from lib.training.task import Task
 
 __all__ = ["RULE", "Demonstrator", "says"]
 
@@ -56,45 +57,38 @@ class Demonstrator:
     Parameters
     ----------
     run : of 05, part compare; `folds` are the outer folds
-    store : log-mels of the clips
-    clips : fname, subset, group, labels, duration_s of the curated and noisy clips
-    dealt : folds table
+    task : of the curated and noisy clips
     judges : folder of 04's models; beside it lie those of its variants
     evidences : outer fold -> `judging.evidence`
     table : windows of the clips, from `judging.roll`
     """
 
     def __init__(
-        self,
-        run: Run,
-        store: Cache,
-        clips: pd.DataFrame,
-        classes: tuple[str, ...],
-        dealt: pd.DataFrame,
-        judges: Path,
-        evidences: Mapping[int, Evidence],
-        table: pd.DataFrame,
+        self, run: Run, task: Task, judges: Path, evidences: Mapping[int, Evidence], table: pd.DataFrame
     ) -> None:
-        self.run, self.store, self.classes, self.judges = run, store, tuple(classes), judges
-        curated, self.noisy = (clips[clips["subset"] == name].assign(fold=-1) for name in ("curated", "noisy"))
-        self.clips = curated.drop(columns="fold").merge(dealt[["fname", "fold"]], on="fname")
-        self.dealt, self.evidences, self.table = dealt, evidences, table
-        self.n_folds = dealt["fold"].nunique()
+        self.run, self.task, self.judges, self.evidences, self.table = run, task, judges, evidences, table
+        curated, self.noisy = (task.clips[task.clips["subset"] == s].assign(fold=-1) for s in ("curated", "noisy"))
+        self.clips = curated.drop(columns="fold").merge(task.folds[["fname", "fold"]], on="fname")
+        self.n_folds, self.classes = task.n_folds, task.classes
         self.outer = run.params["folds"] or list(range(self.n_folds))
         self.cut, self.network = run.pick(windows.Windows), run.pick(models.Network)
-        self.recipe, self.width = run.pick(learners.Recipe), self.cut.n_frames(store.logmel)
+        self.recipe, self.width = run.pick(learners.Recipe), self.cut.n_frames(task.cache.logmel)
+        self.scored: dict[tuple, WindowScores] = {}
 
     def train(self) -> None:
         """The trainings of every outer fold that are not done yet. Raises LeakError if a clip of it trains a model."""
         sins = {"split_by_window": self._split_by_window, "self_judged": self._self_judged}
         if not self.no_first_attempt:
             sins["first_attempt"] = self._first_attempt
-        for g in self.outer:
-            for sin, do in sins.items():
-                trial = self._trial(sin, g)
-                trial.settle(**self.run.read)
-                if not trial.done:
-                    do(trial, g)
+        asked = [(sin, g) for g in self.outer for sin in sins]
+
+        def train(trial: Run, sin: str, g: int) -> WindowScores:
+            return sins[sin](trial, g)
+
+        def read(trial: Run, sin: str, g: int) -> WindowScores:
+            return self._read(trial.folder)
+
+        self.scored = run_all(self.run, asked, self._trial, train, read, what="leaks")
 
     @property
     def no_first_attempt(self) -> str:
@@ -174,8 +168,8 @@ class Demonstrator:
 
     def self_evidence(self, g: int, sin: str = "self_judged") -> Evidence:
         """What `without_g` says of the clips that it was trained on: curated ones, and noisy ones in (e)."""
-        arrays = oof.read_windows(self._trial(sin, g).folder / "judged")
-        return self._evidence(g, self._own(g, noisy=sin == "first_attempt"), arrays["logits"])
+        judged = self._read(self._trial(sin, g).folder / "judged")
+        return self._evidence(g, self._own(g, noisy=sin == "first_attempt"), judged.scores)
 
     def kept(self) -> pd.DataFrame:
         """(c) and (e) as seen by the filter: what share of the labels in windows it lets through, by who judges.
@@ -219,64 +213,69 @@ class Demonstrator:
         return self.judges.with_name("curated_noisy") / folds.model_name(g)
 
     def _rolled(self, clips: pd.DataFrame) -> pd.DataFrame:
-        return windows.rolling(self.store, self.store.rows(clips["fname"]), self.cut).merge(clips[["fname", "fold"]])
+        return self.task.windows(clips[["fname", "fold"]], self.cut)
 
-    def _split_by_window(self, trial: Run, g: int) -> None:
-        n_base = folds.training(self.dealt, [g, self._next(g)]).sum()
+    def _split_by_window(self, trial: Run, g: int) -> WindowScores:
+        n_base = folds.training(self.task.folds, [g, self._next(g)]).sum()
         own = self._own(g)
-        self._fit_on_a_part(trial, g, own, self._rolled(own), n_base)
+        return self._fit_on_a_part(trial, g, own, self._rolled(own), n_base)
 
-    def _first_attempt(self, trial: Run, g: int) -> None:
+    def _first_attempt(self, trial: Run, g: int) -> WindowScores:
         sidecar = models.sidecar(self._noisy_judge(g) / "weights.safetensors")
-        if set(sidecar["unseen_folds"]) != {g} or sidecar["folds"] != folds.digest(self.dealt):
+        if set(sidecar["unseen_folds"]) != {g} or sidecar["folds"] != folds.digest(self.task.folds):
             raise folds.LeakError(
                 f"{self._noisy_judge(g)} is no model without fold {g} of these folds. Train it again."
             )
         own = self._own(g, noisy=True)
         table, kept = self._judge(trial, g, own, self._noisy_judge(g))
         n_base = folds.training(self.clips, [g]).sum()
-        self._fit_on_a_part(trial, g, own, table[_among(table, kept)], n_base)
+        return self._fit_on_a_part(trial, g, own, table[_among(table, kept)], n_base)
 
-    def _fit_on_a_part(self, trial: Run, g: int, own: pd.DataFrame, table: pd.DataFrame, n_base: int) -> None:
+    def _fit_on_a_part(self, trial: Run, g: int, own: pd.DataFrame, table: pd.DataFrame, n_base: int) -> WindowScores:
         """Train on some of these windows, drawn at random, and report on the others."""
         held = np.random.default_rng([trial.params["seed"], g]).random(len(table)) < 1 / (self.n_folds - 1)
         rows, start = table[~held], table.loc[~held, "start_frame"].clip(lower=0)
         n_frames = (rows["n_frames"] - start).clip(upper=self.width)
         rows = rows.assign(first_frame=rows["first_frame"] + start, n_frames=n_frames)
         clips = own.set_index("fname").loc[rows["fname"].unique()].reset_index()
-        chosen = training_sets.whole(trial.variant.name, self.store, clips, self.classes)
+        chosen = training_sets.whole(trial.variant.name, self.task.cache, clips, self.classes)
         chosen = replace(chosen, rows=rows)
-        self._fit(trial, g, chosen, n_base, table[held])
+        return self._fit(trial, g, chosen, n_base, table[held])
 
     def _judge(self, trial: Run, g: int, own: pd.DataFrame, judge: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
         """All windows of the clips, and what a model that was trained on them keeps (`curation.select`)."""
         model, _ = models.load(judge / "weights.safetensors")
         table = self._rolled(own)
-        logits = models.score(model.prepare(), self.store, table, self.width)
+        (logits,) = models.score([model.prepare()], self.task.cache, table, self.width)
         oof.write_windows(trial.folder / "judged", table, logits, list(self.classes))
-        return table, curation.select(self._evidence(g, own, logits), RULE)
+        return table, curation.select(self._evidence(g, own, activate(logits, self.recipe.loss)), RULE)
 
-    def _self_judged(self, trial: Run, g: int) -> None:
+    def _self_judged(self, trial: Run, g: int) -> WindowScores:
         own = self._own(g)
         table, kept = self._judge(trial, g, own, self.judges / folds.model_name(g))
-        chosen = training_sets.from_kept(trial.variant.name, self.store, own, kept, self.classes, self.cut.window_s)
-        self._fit(trial, g, chosen, len(own), table[:0])
+        cache, window_s = self.task.cache, self.cut.window_s
+        chosen = training_sets.from_kept(trial.variant.name, cache, own, kept, self.classes, window_s)
+        return self._fit(trial, g, chosen, len(own), table[:0])
 
-    def _fit(self, trial: Run, g: int, chosen: TrainingSet, n_base: int, reported: pd.DataFrame) -> None:
+    def _fit(self, trial: Run, g: int, chosen: TrainingSet, n_base: int, reported: pd.DataFrame) -> WindowScores:
         """Train, and score the reported windows and the outer fold."""
-        folds.assert_no_leak(self.dealt, chosen.rows["fname"], {g}, groups=chosen.groups)  # judges: the sin itself
+        cache, dealt = self.task.cache, self.task.folds
+        folds.assert_no_leak(dealt, chosen.rows["fname"], {g}, groups=chosen.groups)  # judges: the sin itself
         outer = self.clips[self.clips["fold"] == g]
         table = self._rolled(outer)
-        training, recipe = learners.feed(self.store, chosen, n_base, self.cut, self.recipe, trial.params["seed"])
+        training, recipe = learners.feed(cache, chosen, n_base, self.cut, self.recipe, trial.params["seed"])
         truth = datasets.targets(table.merge(outer[["fname", "labels"]], on="fname"), self.classes)
-        validation = Scoring(self.store, table, truth, self.width)
-        checkpoint, label = trial.folder / "checkpoint.safetensors", f"{trial.variant.name} {folds.model_name(g)}"
-        model, _ = learners.fit(self.network, recipe, training, validation, checkpoint, label)
+        validation = Scoring(cache, table, truth, self.width)
+        label = f"{trial.variant.name} {folds.model_name(g)}"
+        model, _ = learners.fit(self.network, recipe, training, validation, trial.checkpoint, label)
         scored = pd.concat([reported, table], ignore_index=True)
-        oof.write_windows(trial.folder, scored, models.score(model, self.store, scored, self.width), list(self.classes))
-        side = self._side(oof.read_windows(trial.folder), g)
+        (logits,) = models.score([model], cache, scored, self.width)
+        oof.write_windows(trial.folder, scored, logits, list(self.classes))
+        found = WindowScores(scored, activate(logits, self.recipe.loss))
+        side = self._side(found, g)
         reached = metrics.lwlrap(*side[:2])
         trial.finish({"lwlrap": reached, "n": len(side[0])}, "measured", f"lwlrap {reached:.3f} on fold {g}.")
+        return found
 
     def _trial(self, sin: str, g: int) -> Run:
         return self.run.trial(sin, folds.model_name(g), self.run.params["seed"])
@@ -284,61 +283,62 @@ class Demonstrator:
     def _next(self, g: int) -> int:
         return (g + 1) % self.n_folds
 
-    def _pair(self, g: int) -> dict[str, np.ndarray]:
-        return oof.read_windows(self.judges / folds.model_name(g, self._next(g)))
+    def _read(self, part: Path) -> WindowScores:
+        return oof.read_windows(part, self.recipe.loss)
+
+    def _pair(self, g: int) -> WindowScores:
+        return self._read(self.judges / folds.model_name(g, self._next(g)))
 
     def _by_group(self) -> tuple[Side, Side]:
         pairs = {g: self._pair(g) for g in self.outer}
-        reported = _join([self._side(arrays, self._next(g)) for g, arrays in pairs.items()])
-        return reported, _join([self._side(arrays, g) for g, arrays in pairs.items()])
+        reported = _join([self._side(pair, self._next(g)) for g, pair in pairs.items()])
+        return reported, _join([self._side(pair, g) for g, pair in pairs.items()])
 
     def _pooled(self, sin: str) -> tuple[Side, Side]:
         """What the models of a sin report (all but the outer fold) and reach."""
-        read = {g: oof.read_windows(self._trial(sin, g).folder) for g in self.outer}
-        reported = [self._side(arrays, *[f for f in range(-1, self.n_folds) if f != g]) for g, arrays in read.items()]
-        return _join(reported), _join([self._side(arrays, g) for g, arrays in read.items()])
+        found = {g: self.scored[sin, g] for g in self.outer}
+        reported = [self._side(some, *[f for f in range(-1, self.n_folds) if f != g]) for g, some in found.items()]
+        return _join(reported), _join([self._side(some, g) for g, some in found.items()])
 
-    def _passed(self, g: int, arrays: dict[str, np.ndarray]) -> Side:
+    def _passed(self, g: int, pair: WindowScores) -> Side:
         """The pair model's validation on the windows that another pair model without its fold keeps."""
         f = self._next(g)
-        mine = _among(arrays, curation.select(self.evidences[self._next(f)], RULE))
-        return self._side({name: values[mine] for name, values in arrays.items() if name != "classes"}, f)
+        return self._side(pair.where(_among(pair.table, curation.select(self.evidences[self._next(f)], RULE))), f)
 
     def _kept_by_others(self, kept_curated: Path) -> Side | None:
         parts = [kept_curated / folds.model_name(g) for g in self.outer]
         if not all((part / "result.json").is_file() for part in parts):
             return None
-        return _join([self._side(oof.read_windows(part), g) for part, g in zip(parts, self.outer, strict=True)])
+        return _join([self._side(self._read(part), g) for part, g in zip(parts, self.outer, strict=True)])
 
     def _a_window_at_a_time(self, kept_curated: Path) -> tuple[Side, Side]:
         """What models trained on kept windows say of the kept windows of their own fold, and of all windows of it."""
         kept, every = [], []
         for g in self.outer:
-            arrays = oof.read_windows(kept_curated / folds.model_name(g))
-            mine = arrays["fold"] == g
-            passed = _among(arrays, curation.select(self.evidences[self._next(g)], RULE))
-            for sides, rows in ((kept, mine & passed), (every, mine)):
-                sides.append(_windows(arrays, rows, self.clips, self.classes, self.recipe.loss))
+            found = self._read(kept_curated / folds.model_name(g))
+            found = found.where(found.table["fold"] == g)
+            passed = _among(found.table, curation.select(self.evidences[self._next(g)], RULE))
+            for sides, some in ((kept, found.where(passed)), (every, found)):
+                clips = self.clips.set_index("fname").loc[some.table["fname"]]
+                sides.append((datasets.targets(clips, self.classes), some.scores, clips["group"].to_numpy(str)))
         return _join(kept), _join(every)
 
-    def _side(self, arrays: dict[str, np.ndarray], *which: int) -> Side:
+    def _side(self, found: WindowScores, *which: int) -> Side:
         """Clip scores (mean over windows) of some folds."""
-        rows = np.isin(arrays["fold"], which)
-        scores = activate(arrays["logits"][rows], self.recipe.loss)
+        rows = np.isin(found.table["fold"], which)
         if not rows.any():
             none = np.zeros((0, len(self.classes)))
             return none, none, np.zeros(0, str)
-        fnames, scores = pool_mean(arrays["fname"][rows], scores)
+        fnames, scores = found.where(rows).pool_mean()
         clips = pd.concat([self.clips, self.noisy]).set_index("fname").loc[fnames].reset_index()
         return datasets.targets(clips, self.classes), scores, clips["group"].to_numpy(str)
 
-    def _evidence(self, g: int, own: pd.DataFrame, logits: np.ndarray) -> Evidence:
+    def _evidence(self, g: int, own: pd.DataFrame, scores: np.ndarray) -> Evidence:
         """What a model without fold g says of these clips, windows in the order of `windows.rolling`."""
         table = self._rolled(own)[["fname", "window_start_s"]].merge(
             self.table, on=["fname", "window_start_s"], how="left"
         )
-        scores = activate(logits, self.recipe.loss).astype(np.float32)
-        judge = folds.model_name(g), np.arange(len(table)), scores
+        judge = folds.model_name(g), np.arange(len(table)), scores.astype(np.float32)
         return curation.gather(own, table, self.classes, [judge])
 
 
@@ -370,16 +370,10 @@ def _let_through(evidences: list[Evidence], subset: str) -> dict[str, float]:
     return {"n": int(sums[:, 1].sum()), **metrics.ratio("share", *sums.T)}
 
 
-def _among(some: Mapping | pd.DataFrame, kept: pd.DataFrame) -> np.ndarray:
+def _among(some: pd.DataFrame, kept: pd.DataFrame) -> np.ndarray:
     """Which windows (fname, window_start_s) were kept by `curation.select`: bool (n_windows,)."""
     there = pd.MultiIndex.from_frame(kept.loc[kept["kept"], ["fname", "window_start_s"]].round(3))
-    return pd.MultiIndex.from_arrays([some["fname"], some["window_start_s"].round(3)]).isin(there)
-
-
-def _windows(arrays: Mapping, rows: np.ndarray, clips: pd.DataFrame, classes: tuple[str, ...], loss: str) -> Side:
-    """Scores of windows, each with the labels of its clip; `rows` (bool) says which."""
-    table = clips.set_index("fname").loc[arrays["fname"][rows]].reset_index()
-    return datasets.targets(table, classes), activate(arrays["logits"][rows], loss), table["group"].to_numpy(str)
+    return pd.MultiIndex.from_frame(some[["fname", "window_start_s"]].round(3)).isin(there)
 
 
 def _join(sides: list[Side]) -> Side:

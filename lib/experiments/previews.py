@@ -15,7 +15,6 @@ import pandas as pd
 import torch
 
 from lib.data import audio
-from lib.evaluation import folds
 from lib.experiments import sweep
 from lib.parameters import image_pixels
 from lib.runs.run import Run
@@ -26,6 +25,7 @@ from lib.sound.windows import Windows
 from lib.training import augment, learners
 from lib.training.batches import N_MASKS
 from lib.training.models import Network, WindowModel
+from lib.training.task import Task
 
 __all__ = ["augmented", "costs", "find_lr", "learning_rates", "pictures"]
 
@@ -118,15 +118,12 @@ def learning_rates(table: sweep.Table, run: Run) -> pd.DataFrame:
     return found
 
 
-def find_lr(
-    run: Run, store: caches.Cache, curated: pd.DataFrame, classes: list[str], dealt: pd.DataFrame
-) -> pd.DataFrame:
+def find_lr(run: Run, task: Task) -> pd.DataFrame:
     """The loss of the base over a growing learning rate, on the clips outside the first asked fold; see `learners`."""
     trial = run.trial("base", "", run.params["seed"], epochs=1)
-    first = (run.params["folds"] or [0])[0]
-    train_clips = curated[curated["fname"].isin(dealt.loc[folds.training(dealt, [first]), "fname"])]
+    train, _ = task.split((run.params["folds"] or [0])[0])
     cut, recipe = trial.pick(Windows), trial.pick(learners.Recipe)
-    training = learners.training_batches(store, train_clips, classes, cut, recipe, run.params["seed"])
+    training = learners.training_batches(task.cache, train, task.classes, cut, recipe, run.params["seed"])
     return learners.find_lr(trial.pick(Network), recipe, training)
 
 

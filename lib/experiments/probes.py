@@ -13,9 +13,10 @@ import numpy as np
 import pandas as pd
 
 from lib.clips import nested, pooling
-from lib.clips.nested import Design, Scored
+from lib.clips.nested import Design
 from lib.clips.readouts import BASE, Reader, Stage2Scores, on_outer
 from lib.evaluation import comparisons, metrics
+from lib.evaluation.scores import WindowScores
 from lib.sound import windows
 from lib.sound.cache import Cache
 from lib.training import models
@@ -133,7 +134,7 @@ def learning_curve(
     return {**scores, "1": full}
 
 
-def rescored(design: Design, cache: Cache) -> tuple[Scored, Scored]:
+def rescored(design: Design, cache: Cache) -> tuple[WindowScores, WindowScores]:
     """Out-of-fold windows at hops of a quarter window, and one silent window a clip, by the models `without_f`.
 
     What is stored is taken where its hop is a quarter of a window; else the weights score anew.
@@ -150,19 +151,16 @@ def rescored(design: Design, cache: Cache) -> tuple[Scored, Scored]:
         fine.append(stored if known else _score(model, cache, table, width, name, design))
         empty = clips.assign(start_frame=clips["n_frames"], window_start_s=0.0)  # nothing but padding
         silent.append(_score(model, cache, empty, width, name, design))
-    return tuple(
-        Scored(pd.concat([s.table for s in side], ignore_index=True), np.concatenate([s.scores for s in side]))
-        for side in (fine, silent)
-    )
+    return WindowScores.join(fine), WindowScores.join(silent)
 
 
-def random_windows(fine: Scored, n_draws: int = 10) -> dict[str, np.ndarray]:
+def random_windows(fine: WindowScores, n_draws: int = 10) -> dict[str, np.ndarray]:
     """Arithmetic means of 1, 2 and 5 random windows (n_draws times, as seeds) and of rolling windows at three hops."""
     ordered = fine.where(np.lexsort((fine.table["window_start_s"], fine.table["fname"])))
     at = ordered.table.groupby("fname").cumcount()
     last = at == ordered.table.groupby("fname")["fname"].transform("size") - 1
     scores = {
-        f"hop {name} window": pooling.pool_mean(chosen.table["fname"], chosen.scores)[1][None]
+        f"hop {name} window": chosen.pool_mean()[1][None]
         for name, step in (("1/4", 1), ("1/2", 2), ("1", 4))
         for chosen in [ordered.where((at % step == 0) | last)]
     }
@@ -171,13 +169,13 @@ def random_windows(fine: Scored, n_draws: int = 10) -> dict[str, np.ndarray]:
         for seed in range(n_draws):
             order = np.random.default_rng([seed, n]).permutation(len(ordered.table))
             first = ordered.table.iloc[order].groupby("fname").cumcount().to_numpy() < n
-            draws.append(pooling.pool_mean(ordered.table["fname"].iloc[order[first]], ordered.scores[order[first]])[1])
+            draws.append(ordered.where(order[first]).pool_mean()[1])
         scores[f"{n} random"] = np.stack(draws)
     return scores
 
 
 def silenced(
-    design: Design, silent: Scored, methods: tuple[str, ...], counts: tuple[int, ...] = (0, 1, 2, 4)
+    design: Design, silent: WindowScores, methods: tuple[str, ...], counts: tuple[int, ...] = (0, 1, 2, 4)
 ) -> pd.DataFrame:
     """lwlrap and hit rate when silent windows are put beside a clip's own: method, silent, lwlrap, hit_rate."""
     rows, targets = [], design.targets.to_numpy()
@@ -191,7 +189,7 @@ def silenced(
     return pd.DataFrame(rows)
 
 
-def silent_example(design: Design, silent: Scored) -> tuple[pd.DataFrame, str]:
+def silent_example(design: Design, silent: WindowScores) -> tuple[pd.DataFrame, str]:
     """The clearest clip of 4 to 12 windows (or the nearest to that), with a silent one put at its end.
 
     Returns
@@ -212,11 +210,11 @@ def silent_example(design: Design, silent: Scored) -> tuple[pd.DataFrame, str]:
     return pd.DataFrame(shown), design.classes[label]
 
 
-def _nth_model(scored: Scored, i: int) -> Scored:
+def _nth_model(scored: WindowScores, i: int) -> WindowScores:
     return scored.where(scored.table["model"] == sorted(scored.table["model"].unique())[i])
 
 
-def _some_groups(design: Design, training: Scored, share: float, seed: int) -> Scored:
+def _some_groups(design: Design, training: WindowScores, share: float, seed: int) -> WindowScores:
     """The windows of a share of the groups, drawn at random."""
     group = design.clips["group"].reindex(training.table["fname"]).to_numpy(str)
     names = np.unique(group)
@@ -226,7 +224,7 @@ def _some_groups(design: Design, training: Scored, share: float, seed: int) -> S
 
 def _score(
     model: models.WindowModel, cache: Cache, table: pd.DataFrame, width: int, name: str, design: Design
-) -> Scored:
-    scores = models.activate(models.score(model, cache, table, width), design.loss)
+) -> WindowScores:
+    scores = models.activate(models.score([model], cache, table, width)[0], design.loss)
     fold = design.clips["fold"].reindex(table["fname"]).to_numpy()
-    return Scored(table[["fname", "window_start_s"]].assign(fold=fold, model=name), scores)
+    return WindowScores(table[["fname", "window_start_s"]].assign(fold=fold, model=name), scores)

@@ -11,25 +11,24 @@ Comparisons are paired over clips, groups and seeds, on pooled out-of-fold score
 Used in: 02, 03.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from functools import cache as remember
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from lib import files
 from lib.data import datasets
 from lib.evaluation import comparisons, folds, metrics
+from lib.experiments.trials import run_all
 from lib.parameters import image_pixels
 from lib.runs import oof
-from lib.runs.run import Run, already
+from lib.runs.run import Run
 from lib.sound import cache as caches
 from lib.sound.features import LogMel
 from lib.sound.windows import Windows
 from lib.training import learners
 from lib.training.models import Network
+from lib.training.task import Task
 
 __all__ = [
     "Trials",
@@ -246,50 +245,40 @@ class Trials(datasets.Labelled):
         return head + "; ".join(told) + f". {comparisons.limits(table)}" + end
 
 
-def train(
-    run: Run,
-    table: Table,
-    curated: pd.DataFrame,
-    classes: list[str],
-    dealt: pd.DataFrame,
-    audio: Mapping[str, str],
-) -> Trials:
-    """Train what is not done yet of variants x folds x seeds, and read all of it.
+def train(run: Run, table: Table, task: Task) -> Trials:
+    """Train what is not done yet of variants x folds x seeds, and read the rest.
 
     Parameters
     ----------
     run : its parameters are the base's; `folds` and `seeds` among them say which trials
     table : the variants (`chosen`)
-    curated : table of the clips (fname, path, subset, labels, group)
-    dealt : fname, group, fold
-    audio : of the cache, digests by subset
+    task : its curated clips, with the base's log-mels
 
     Raises
     ------
     ValueError
         If a fold is asked for that there is not, or a variant's folder holds another configuration.
     """
-    n_folds = dealt["fold"].nunique()
-    asked = run.params["folds"] or list(range(n_folds))
+    asked = run.params["folds"] or list(range(task.n_folds))
     for fold in asked:
-        folds.check_fold(fold, -1, n_folds)
-    run.settle(labels=datasets.label_digests(curated, classes), audio=audio, folds=folds.digest(dealt))
-    store = remember(lambda logmel: caches.build(curated, logmel, run.cache))
-    done = []
-    trials = [(name, fold, seed) for name in table for fold in asked for seed in run.params["seeds"]]
-    for name, fold, seed in tqdm(trials, desc="trials", unit="training"):
+        folds.check_fold(fold, -1, task.n_folds)
+    run.settle(**task.identity)
+    caches_of = {task.cache.logmel: task.cache}
+
+    def start(name: str, fold: int, seed: int) -> Run:
         changes = {**table[name], "epochs": _epochs(run.params, table[name])}
-        trial = run.trial(name, folds.model_name(fold), seed, **changes)
-        frames = store(trial.pick(LogMel))
-        trial.settle(**run.read)
-        if trial.done:
-            done.append(trial)
-        else:
-            _train(trial, folds.model_name(fold), frames, curated, classes, dealt)
-    if done:
-        tqdm.write(already(done))
-    withheld = folds.withheld(dealt, [folds.model_name(fold) for fold in asked])
-    return _read(run, trials, list(classes), n_folds, withheld)
+        return run.trial(name, folds.model_name(fold), seed, **changes)
+
+    def training(trial: Run, name: str, fold: int, seed: int) -> oof.Clips | None:
+        if (logmel := trial.pick(LogMel)) not in caches_of:
+            caches_of[logmel] = caches.build(task.curated, logmel, run.cache)
+        return _train(trial, folds.model_name(fold), replace(task, cache=caches_of[logmel]))
+
+    keys = [(name, fold, seed) for name in table for fold in asked for seed in run.params["seeds"]]
+    found = run_all(run, keys, start, training, _read)
+    told = [[*key, *_told(start(*key))] for key in keys]
+    withheld = folds.withheld(task.folds, [folds.model_name(fold) for fold in asked])
+    return _trials(found, told, list(task.classes), task.n_folds, withheld)
 
 
 def _changing(table: Table, base: dict[str, object]) -> Table:
@@ -315,46 +304,48 @@ def _epochs(base: dict[str, object], changes: dict[str, object]) -> int:
     return max(1 + len(changes.get("progressive", [])), round(base["trial_epochs"] * ratio))
 
 
-def _train(
-    trial: Run, model: str, frames: caches.Cache, curated: pd.DataFrame, classes: list[str], dealt: pd.DataFrame
-) -> None:
-    """One training; a loss that diverges is a result too."""
+def _train(trial: Run, model: str, task: Task) -> oof.Clips | None:
+    """One training; a loss that diverges is a result too, without scores."""
     network, cut, recipe = trial.pick(Network), trial.pick(Windows), trial.pick(learners.Recipe)
-    seed = trial.params["seed"]
     try:
-        fit = learners.train_fold(
-            trial.folder, model, frames, curated, classes, dealt, network, cut, recipe, seed, keep_weights=False
-        )
+        fit = learners.train_fold(task, model, network, cut, recipe, trial.params["seed"], checkpoint=trial.checkpoint)
     except learners.Diverged as error:
         trial.finish({}, "failed", str(error))
-        return
-    read = oof.read(trial.folder, 1)
-    found = metrics.bootstrap(read.targets, read.scores, read.groups)
+        return None
+    clips = oof.save(trial.folder, fit, keep_weights=False)
+    found = metrics.bootstrap(clips.targets, clips.scores, clips.groups)
     says = f"lwlrap {found['lwlrap']:.3f} on {found['n']} clips."
-    speed = fit.pop("images_per_s")
-    trial.finish(found, "measured", says, images_per_s=speed, clips=fit)
+    trial.finish(found, "measured", says, images_per_s=fit.images_per_s, clips=fit.uses)
+    return clips
 
 
-def _read(run: Run, trials: list[tuple], classes: list[str], n_folds: int, withheld: str) -> Trials:
-    """Scores, costs and curves of trials that are done."""
-    done, curves, tables = [], [], []
-    for name, fold, seed in trials:
-        trial = run.trial(name, folds.model_name(fold), seed)
-        result = files.read_json(trial.folder / "result.json")
-        manifest = files.read_json(trial.folder / "manifest.json")
-        problem = result["says"] if result["verdict"] == "failed" else ""
-        speed = manifest.get("images_per_s", np.nan)
-        done.append([name, fold, seed, result["parameters"]["epochs"], manifest["seconds"], speed, problem])
-        if not problem:
-            part = oof.read(trial.folder, n_folds)
-            curves.append(part.epochs.assign(variant=name, model=f"without_{fold} seed_{seed}"))
-            tables.append(part.table.assign(variant=name, seed=seed))
+def _read(trial: Run, *_: object) -> oof.Clips | None:
+    """The scores of a trial that was done before; None where it diverged."""
+    if files.read_json(trial.folder / "result.json")["verdict"] == "failed":
+        return None
+    return oof.read(trial.folder, 1)
+
+
+def _told(trial: Run) -> list[object]:
+    """Of a trial that is done: epochs, seconds, images_per_s, problem."""
+    result, manifest = (files.read_json(trial.folder / f"{name}.json") for name in ("result", "manifest"))
+    problem = result["says"] if result["verdict"] == "failed" else ""
+    return [result["parameters"]["epochs"], manifest["seconds"], manifest.get("images_per_s", np.nan), problem]
+
+
+def _trials(
+    found: dict[tuple, oof.Clips | None], told: list[list], classes: list[str], n_folds: int, withheld: str
+) -> Trials:
+    """Scores, costs and curves of all trials; a variant of which one diverged has no scores."""
     columns = ["variant", "fold", "seed", "epochs", "seconds", "images_per_s", "problem"]
-    found = pd.DataFrame(done, columns=columns)
-    lost = set(found.loc[found["problem"] != "", "variant"])
+    done = pd.DataFrame(told, columns=columns)
+    measured = {key: part for key, part in found.items() if part is not None}
+    curves = [part.epochs.assign(variant=v, model=f"without_{f} seed_{s}") for (v, f, s), part in measured.items()]
+    tables = [part.table.assign(variant=v, seed=s) for (v, _, s), part in measured.items()]
+    lost = set(done.loc[done["problem"] != "", "variant"])
     rows = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=["variant", "seed", "fname"])
     scores = {}
-    for name in found["variant"].unique():
+    for name in done["variant"].unique():
         if name not in lost:
             mine = rows[rows["variant"] == name].sort_values(["seed", "fname"])
             scores[name] = mine[classes].to_numpy(float).reshape(mine["seed"].nunique(), -1, len(classes))
@@ -362,4 +353,4 @@ def _read(run: Run, trials: list[tuple], classes: list[str], n_folds: int, withh
     clips = clips.reindex(columns=["fname", "group", "fold", "labels"])
     columns = ["variant", "model", "epoch", "lr", "train_loss", "valid_loss", "lwlrap"]
     epochs = pd.concat(curves, ignore_index=True) if curves else pd.DataFrame(columns=columns)
-    return Trials(clips, classes, scores, found, epochs, n_folds, withheld)
+    return Trials(clips, classes, scores, done, epochs, n_folds, withheld)

@@ -29,6 +29,7 @@ from lib.runs.run import Run
 from lib.sound import windows
 from lib.sound.cache import Cache
 from lib.training.batches import TrainingSet
+from lib.training.task import Task
 
 __all__ = ["MISSING", "PSEUDO", "SUBSETS", "from_kept", "make", "sources", "whole"]
 
@@ -58,15 +59,12 @@ def sources(run: Run) -> dict[str, str]:
     return {"curation": digest(read_json(path))}
 
 
-def make(
-    run: Run, store: Cache, clips: pd.DataFrame, classes: Collection[str], dealt: pd.DataFrame
-) -> TrainingSet | None:
+def make(run: Run, task: Task) -> TrainingSet | None:
     """The training set that the parameters of a run of 04 ask for; None: the curated clips as they are.
 
     Parameters
     ----------
-    clips : fname, subset, group, labels, duration_s of the curated and noisy clips
-    dealt : folds table
+    task : of the subsets that SUBSETS names for it
 
     Raises
     ------
@@ -76,7 +74,7 @@ def make(
         A pair model that would train on judged windows (their judges saw one of its folds), a selection made on other
         folds, parameters that contradict each other, a subset without usable clips, or a selection that leaves none.
     """
-    params = run.params
+    params, clips, dealt, store = run.params, task.clips, task.folds, task.cache
     wanted = params["train_set"], params["train_windows"], params["ignore_missing"]
     if wanted == ("curated", "all", False):
         return None
@@ -103,19 +101,18 @@ def make(
         )
     clips = clips[folds.training(dealt, held_out, clips["group"])]
     clips = clips[clips["subset"].isin(SUBSETS[params["train_set"]])]
-    clips = clips.sort_values("fname", ignore_index=True)
     heard = _heard(run, dealt) if is_judged(run.params) else None
     parts = []
     for subset in SUBSETS[params["train_set"]]:
         here = clips[clips["subset"] == subset].reset_index(drop=True)
         if (params["train_set"], subset) == ("pseudo", "noisy"):
-            part = _pseudo(name, store, here, heard, classes, params["trim_train_db"])
+            part = _pseudo(name, store, here, heard, task.classes, params["trim_train_db"])
         elif params["train_windows"] in ("kept", f"kept_{subset}"):
             kept = _read(_selected(run) / params["rule"] / run.folder.name / "kept_windows.csv")
-            part = from_kept(name, store, here, kept[kept["subset"] == subset], classes, params["window_s"])
+            part = from_kept(name, store, here, kept[kept["subset"] == subset], task.classes, params["window_s"])
         else:
-            part = whole(name, store, here, classes, params["trim_train_db"])
-        parts.append(_ignoring(part, heard, classes) if params["ignore_missing"] else part)
+            part = whole(name, store, here, task.classes, params["trim_train_db"])
+        parts.append(_ignoring(part, heard, task.classes) if params["ignore_missing"] else part)
     if params["train_set"] == "warm_up":
         found = replace(parts[0], warm_up=parts[1])
     elif params["train_set"] == "fewer_passes":

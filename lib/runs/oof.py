@@ -19,14 +19,19 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lib.clips.pooling import pool_mean
 from lib.data import datasets
 from lib.evaluation import folds, metrics
+from lib.evaluation.scores import WindowScores, pool_mean
 from lib.files import digest, whole_file
 from lib.runs.plan import BASE
+from lib.training import models
 from lib.training.models import activate
+from lib.training.task import Fit
 
-__all__ = ["SHARED", "Clips", "read", "read_windows", "settings_digest", "write", "write_windows"]
+__all__ = [
+    *("SHARED", "Clips", "settings_digest"),
+    *("read", "read_logits", "read_windows", "save", "write", "write_windows"),
+]
 
 COLUMNS = ["fname", "group", "fold", "labels"]
 ANEW = "-p overwrite True"
@@ -90,9 +95,34 @@ class Clips:
         return scores
 
 
+def save(part: Path, fit: Fit, *, keep_weights: bool = True) -> Clips:
+    """Write what a training gave: its weights, oof_windows.npz, clips.csv and epochs.csv.
+
+    Parameters
+    ----------
+    keep_weights : False writes neither weights.safetensors nor weights.json, for experiments of many trainings
+
+    Returns
+    -------
+    The clip scores, as `read` gives them
+
+    Raises
+    ------
+    ValueError
+        As `write`.
+    """
+    classes = list(fit.sidecar["classes"])
+    if keep_weights:
+        models.save(part / "weights.safetensors", fit.model, fit.sidecar)
+    table = write(part, fit.table, fit.logits, fit.clips, classes, fit.sidecar["recipe"]["loss"])
+    with whole_file(part / "epochs.csv") as partial:
+        fit.epochs.to_csv(partial, index=False)
+    return Clips(table.assign(model=part.name), classes, fit.epochs.assign(model=part.name), [])
+
+
 def write(
     part: Path, windows: pd.DataFrame, logits: np.ndarray, clips: pd.DataFrame, classes: list[str], loss: str
-) -> None:
+) -> pd.DataFrame:
     """Write oof_windows.npz and clips.csv.
 
     Parameters
@@ -101,6 +131,10 @@ def write(
     logits : (n_windows, n_classes)
     clips : fname, group, fold, labels (tuples) of the scored clips
     loss : tells how logits become scores
+
+    Returns
+    -------
+    The clips, sorted by fname, with a column of scores for each class
 
     Raises
     ------
@@ -112,9 +146,10 @@ def write(
     write_windows(part, windows, logits, classes)
     fnames, scores = pool_mean(windows["fname"], activate(logits, loss))
     table = clips.set_index("fname").loc[fnames, COLUMNS[1:]].reset_index()
-    table["labels"] = table["labels"].map(",".join)
+    table = pd.concat([table, pd.DataFrame(scores, columns=classes)], axis=1)
     with whole_file(part / "clips.csv") as partial:
-        pd.concat([table, pd.DataFrame(scores, columns=classes)], axis=1).to_csv(partial, index=False)
+        table.assign(labels=table["labels"].map(",".join)).to_csv(partial, index=False)
+    return table
 
 
 def write_windows(part: Path, windows: pd.DataFrame, logits: np.ndarray, classes: list[str]) -> None:
@@ -152,10 +187,12 @@ def read(part: Path, n_folds: int) -> Clips:
             how = f"make run RUN={variant} PROFILE=... DATA=... (an experiment), or NB=05 RUN={run} (of those of 05)"
         raise FileNotFoundError(f"No fold is done in {part.parent}. Train them first: {how}")
     text = {"fname": str, "group": str, "labels": str}
-    tables = [pd.read_csv(p / "clips.csv", dtype=text, keep_default_na=False) for p in done]
+    tables = [
+        pd.read_csv(p / "clips.csv", dtype=text, keep_default_na=False, float_precision="round_trip") for p in done
+    ]
     for table, place in zip(tables, done, strict=True):
         windows = place / "oof_windows.npz"
-        if windows.is_file() and set(table["fname"]) != set(read_windows(place)["fname"]):
+        if windows.is_file() and set(table["fname"]) != set(read_logits(place)[0]["fname"]):
             raise ValueError(f"{place}/clips.csv is damaged: it lacks clips of {windows.name}. Train it anew, {ANEW}.")
     classes = list(tables[0].columns[len(COLUMNS) :])
     table = pd.concat([t.assign(model=p.name) for t, p in zip(tables, done, strict=True)], ignore_index=True)
@@ -167,11 +204,26 @@ def read(part: Path, n_folds: int) -> Clips:
     return Clips(table.sort_values("fname", ignore_index=True), classes, epochs, missing)
 
 
-def read_windows(part: Path) -> dict[str, np.ndarray]:
-    """The arrays of oof_windows.npz: fname, window_start_s, fold, logits, classes; ValueError if it was damaged."""
+def read_windows(part: Path, loss: str) -> WindowScores:
+    """The window scores of a part, by the model that its folder names; `loss` tells how logits become scores.
+
+    Raises as `read_logits`.
+    """
+    table, logits = read_logits(part)
+    return WindowScores(table.assign(model=part.name), activate(logits, loss))
+
+
+def read_logits(part: Path) -> tuple[pd.DataFrame, np.ndarray]:
+    """What oof_windows.npz holds: fname, window_start_s, fold, a row a window; logits, float32 (n_windows, n_classes).
+
+    Raises
+    ------
+    ValueError
+        The file was damaged since it was written.
+    """
     try:
         with np.load(part / "oof_windows.npz", allow_pickle=False) as arrays:
-            return dict(arrays)
+            return pd.DataFrame({name: arrays[name] for name in ("fname", "window_start_s", "fold")}), arrays["logits"]
     except (zipfile.BadZipFile, EOFError, ValueError) as error:
         raise ValueError(f"{part}/oof_windows.npz is damaged ({error}). Train it anew, {ANEW}.") from error
 

@@ -18,7 +18,7 @@ import random
 import subprocess
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, fields, replace
 from importlib import metadata
 from pathlib import Path
@@ -29,11 +29,14 @@ import torch
 from IPython.display import Image, display
 
 from lib import code, parameters
-from lib.data import demo
+from lib.data import datasets, demo
 from lib.evaluation import folds
 from lib.files import read_json, set_aside, whole_file, write_json
 from lib.runs import inputs, plan
 from lib.runs.inputs import IN_KERNEL, ROOT
+from lib.sound import cache as caches
+from lib.sound.features import LogMel
+from lib.training.task import Task
 
 __all__ = ["IN_KERNEL", "ROOT", "Run", "already", "seed_everything", "start"]
 
@@ -72,6 +75,11 @@ class Run:
     def cache(self) -> Path:
         """Where caches of all runs lie."""
         return ROOT / "outputs" / "cache"
+
+    @property
+    def checkpoint(self) -> Path:
+        """What a training of this part that was killed goes on from; `finish` removes it."""
+        return self.folder / "checkpoint.safetensors"
 
     @property
     def done(self) -> bool:
@@ -125,6 +133,25 @@ class Run:
                 raise
         path.unlink(missing_ok=True)  # left by a call that came to no result: it binds nobody
         return folds.settle(path, table)
+
+    def task(self, subsets: Collection[str] = ("curated",)) -> Task:
+        """The clips of these subsets, with their log-mels and the folds of the curated ones.
+
+        Clips that can't be used are left out and listed in `Task.data.problems`; with `strict` they stop the run.
+
+        Raises
+        ------
+        FileNotFoundError, ValueError
+            As `datasets.load`, `cache.build` and `Run.folds`.
+        """
+        strict = self.params["strict"]
+        data = datasets.load(self.data_dir(), strict=strict, esc10_only=self.params["esc10_only"])
+        clips = data.clips[data.clips["subset"].isin(subsets)]
+        store = caches.build(clips, self.pick(LogMel), self.cache)
+        data = data.without(store.problems, strict=strict)
+        data = replace(data, clips=data.clips[data.clips["subset"].isin(subsets)].reset_index(drop=True))
+        curated = data.clips[data.clips["subset"] == "curated"]
+        return Task(data, self.folds(curated, datasets.targets(curated, data.classes)), store)
 
     def trial(self, variant: str, model: str, seed: int, **changes: object) -> "Run":
         """One training of an experiment: a run of its own in <notebook>/<variant>/<model>/seed_<seed>.

@@ -13,6 +13,7 @@ Windows inherit the fold of their clip: nothing is split below the clip.
 Used in: 02 to 08.
 """
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -22,7 +23,7 @@ import torch
 from lib.sound.cache import Cache
 from lib.sound.features import LogMel
 
-__all__ = ["Windows", "batch", "energy", "random_starts", "rolling", "trim"]
+__all__ = ["Windows", "batch", "batches", "energy", "random_starts", "rolling", "trim"]
 
 
 @dataclass(frozen=True)
@@ -168,6 +169,13 @@ def batch(cache: Cache, rows: pd.DataFrame, start_frame: np.ndarray, width: int)
     floor = torch.from_numpy(rows["floor_db"].to_numpy(np.float32, copy=True))[:, None, None, None]
     padding = torch.where(torch.tensor(cache.logmel.in_db)[:, None], floor, 0.0).to(device)  # (n, 1, n_channels, 1)
     return torch.where(inside[:, :, None, None].to(device), frames, padding).permute(0, 2, 3, 1)
+
+
+def batches(cache: Cache, table: pd.DataFrame, width: int, size: int) -> Iterator[torch.Tensor]:
+    """The windows of `table` (from `rolling`) in its order, `size` at a time, as `batch` gives them."""
+    for first in range(0, len(table), size):
+        rows = table.iloc[first : first + size]
+        yield batch(cache, rows, rows["start_frame"].to_numpy(copy=True), width)
 
 
 def energy(cache: Cache, table: pd.DataFrame, window_s: float) -> pd.Series:

@@ -23,7 +23,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 from tqdm import tqdm
 
 from lib import parameters
@@ -354,19 +353,11 @@ def _score(
     table = windows.rolling(store, store.index, cut)
     if table.empty:
         return {}, pd.Series(dtype=int)
-    width, device = cut.n_frames(store.logmel), next(networks[0].parameters()).device
-    logits: list[list[torch.Tensor]] = [[] for _ in networks]
-    with torch.inference_mode():
-        for first in range(0, len(table), models.SCORING_BATCH):
-            rows = table.iloc[first : first + models.SCORING_BATCH]
-            x = windows.batch(store, rows, rows["start_frame"].to_numpy(copy=True), width).to(device)
-            for network, own in zip(networks, logits, strict=True):
-                own.append(network(x).float())
     weighted = second is None and pooling.POOLINGS[choice["method"]].weighted
     weights = windows.energy(store, table, cut.window_s).to_numpy() if weighted else None
     fnames, starts, total = table["fname"].to_numpy(str), table["window_start_s"].to_numpy(), 0.0
-    for own in logits:
-        scores = models.activate(torch.cat(own).cpu().numpy(), loss)
+    for logits in models.score(networks, store, table, cut.n_frames(store.logmel)):
+        scores = models.activate(logits, loss)
         if second is None:
             clips, said = pooling.pool(choice["method"], fnames, scores, parameter=choice["parameter"], weights=weights)
         else:

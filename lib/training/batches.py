@@ -193,10 +193,8 @@ class Scoring:
         return -(-len(self.table) // SCORING_BATCH)
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        for first in range(0, len(self.table), SCORING_BATCH):
-            rows = self.table.iloc[first : first + SCORING_BATCH]
-            x = windows.batch(self.cache, rows, rows["start_frame"].to_numpy(copy=True), self.width)
-            yield x, self.targets[first : first + SCORING_BATCH]
+        inputs = windows.batches(self.cache, self.table, self.width, SCORING_BATCH)
+        return zip(inputs, self.targets.split(SCORING_BATCH), strict=True)
 
 
 class Images:

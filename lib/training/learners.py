@@ -33,14 +33,14 @@ from torch import nn
 from lib import code
 from lib.data import datasets
 from lib.evaluation import folds, metrics
-from lib.files import digest, whole_file
-from lib.runs import oof
+from lib.files import digest
 from lib.sound import windows
 from lib.sound.cache import Cache
 from lib.training.augment import AUGMENTATIONS
 from lib.training.batches import BALANCES, Images, Phases, Scoring, Training, TrainingSet
 from lib.training.callbacks import MIXES, Checkpoint, Curve, Diverged, ImageSize, Reseed, image_sizes, mixing
-from lib.training.models import Network, WindowModel, best_device, load, save, score
+from lib.training.models import Network, WindowModel, best_device, load, score
+from lib.training.task import Fit, Task
 
 __all__ = [
     "Diverged",
@@ -269,40 +269,25 @@ def fit_images(
 
 
 def train_fold(
-    part: Path,
-    model: str,
-    cache: Cache,
-    clips: pd.DataFrame,
-    classes: list[str],
-    fold_table: pd.DataFrame,
+    task: Task,
+    name: str,
     network: Network,
     cut: windows.Windows,
     recipe: Recipe,
     seed: int,
     *,
-    keep_weights: bool = True,
-    chosen: TrainingSet | None = None,
+    checkpoint: Path,
+    training_set: TrainingSet | None = None,
     start: Path | None = None,
-) -> dict:
-    """Train a model and score the clips that it did not see.
-
-    Writes weights.safetensors, weights.json, oof_windows.npz, clips.csv and epochs.csv into `part`.
+) -> Fit:
+    """Train a model and score the clips that it did not see. Only `checkpoint` is written: the caller saves.
 
     Parameters
     ----------
-    part : folder
-    model : what it does not see, as `folds.model_name` says it: without_2, without_2_4
-    cache, clips : log-mels and table (fname, group, labels) of the curated clips
-    fold_table : fname, group, fold
+    name : what the model does not see, as `folds.model_name` says it: without_2, without_2_4
     cut : length and hop of the windows
-    keep_weights : False writes neither weights file, for experiments of many trainings
-    chosen : what to train on instead of the curated clips as they are, at equal compute; clips in the cache
-    start : weights file to go on from, see `fit`
-
-    Returns
-    -------
-    {"train": fnames, "scored": fnames, "images_per_s": float}: the clips of the fit, and how many training windows it
-    took a second (NaN if all came from a checkpoint), for the manifest
+    checkpoint, start : as in `fit`
+    training_set : what to train on instead of the curated clips as they are, at equal compute; clips in the cache
 
     Raises
     ------
@@ -311,37 +296,31 @@ def train_fold(
     ValueError, Diverged
         As `fit`.
     """
-    held_out = folds.unseen(model)
-    dealt = fold_table.merge(clips[["fname", "labels"]], on="fname", validate="one_to_one")
-    train, scored = dealt[folds.training(dealt, held_out)], dealt[dealt["fold"].isin(held_out)]
-    fnames, groups, judges = (train["fname"], None, None) if chosen is None else chosen.provenance
-    folds.assert_no_leak(fold_table, fnames, held_out, groups=groups, judges=judges)
-    width = cut.n_frames(cache.logmel)
-    table = windows.rolling(cache, cache.rows(scored["fname"]), cut).merge(scored, on="fname")
-    if chosen is None:
-        training = training_batches(cache, train, classes, cut, recipe, seed)
+    held_out, cache = folds.unseen(name), task.cache
+    train, scored = task.split(*held_out)
+    fnames, groups, judges = (train["fname"], None, None) if training_set is None else training_set.provenance
+    folds.assert_no_leak(task.folds, fnames, held_out, groups=groups, judges=judges)
+    table, width = task.windows(scored, cut), cut.n_frames(cache.logmel)
+    if training_set is None:
+        training = training_batches(cache, train, task.classes, cut, recipe, seed)
     else:
-        training, recipe = feed(cache, chosen, len(train), cut, recipe, seed)
-    validation = Scoring(cache, table, datasets.targets(table, classes), width)
-    trained, epochs = fit(network, recipe, training, validation, part / "checkpoint.safetensors", model, start)
+        training, recipe = feed(cache, training_set, len(train), cut, recipe, seed)
+    validation = Scoring(cache, table, datasets.targets(table, task.classes), width)
+    model, epochs = fit(network, recipe, training, validation, checkpoint, name, start)
     sidecar = {
-        "classes": classes,
+        "classes": task.classes,
         "audio": cache.logmel.settings(),
         "windows": cut.settings(),
         "recipe": recipe.settings(),
         "seed": seed,
-        "trained_on": "curated" if chosen is None else chosen.name,
+        "trained_on": "curated" if training_set is None else training_set.name,
         "unseen_folds": sorted(held_out),
-        "folds": folds.digest(fold_table),
-        "precision": str(trained.precision).removeprefix("torch."),
+        "folds": folds.digest(task.folds),
+        "precision": str(model.precision).removeprefix("torch."),
     }
-    if keep_weights:
-        save(part / "weights.safetensors", trained, sidecar)
-    oof.write(part, table, score(trained, cache, table, width), scored, classes, recipe.loss)
-    with whole_file(part / "epochs.csv") as partial:
-        epochs.to_csv(partial, index=False)
-    clips_of_fit = {"train": sorted(set(fnames)), "scored": scored["fname"].tolist()}
-    return {**clips_of_fit, "images_per_s": epochs.attrs["images_per_s"]}
+    (logits,) = score([model], cache, table, width)
+    speed = epochs.attrs["images_per_s"]
+    return Fit(name, model, sidecar, epochs, scored, table, logits, sorted(set(fnames)), speed)
 
 
 def training_batches(

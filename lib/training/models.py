@@ -12,6 +12,7 @@ Used in: 02 to 08.
 
 import difflib
 import platform
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -148,18 +149,29 @@ def activate(logits: np.ndarray, loss: str) -> np.ndarray:
 
 
 def score(
-    model: WindowModel, cache: Cache, table: pd.DataFrame, width: int, batch_size: int = SCORING_BATCH
-) -> np.ndarray:
-    """Logits of the windows of `table` (from `windows.rolling`), float32 (n_windows, n_classes), in its order."""
-    device, logits = next(model.parameters()).device, []
-    cache = cache.on(device)
-    model.eval()
+    nets: Sequence[WindowModel], cache: Cache, table: pd.DataFrame, width: int, batch_size: int = SCORING_BATCH
+) -> list[np.ndarray]:
+    """What each network says of the same windows. Nets are on one device.
+
+    Parameters
+    ----------
+    table : at least one window, from `windows.rolling`
+    width : frames of a window
+
+    Returns
+    -------
+    Of each network its logits, float32 (n_windows, n_classes), in the order of `table`
+    """
+    device = next(nets[0].parameters()).device
+    cache, logits = cache.on(device), [[] for _ in nets]
+    for net in nets:
+        net.eval()
+    told = {"total": -(-len(table) // batch_size), "desc": "scoring windows", "unit": "batch", "leave": False}
     with torch.inference_mode():
-        for first in tqdm(range(0, len(table), batch_size), desc="scoring windows", unit="batch", leave=False):
-            rows = table.iloc[first : first + batch_size]
-            x = windows.batch(cache, rows, rows["start_frame"].to_numpy(copy=True), width)
-            logits.append(model(x.to(device)).float().cpu().numpy())
-    return np.concatenate(logits)
+        for x in tqdm(windows.batches(cache, table, width, batch_size), delay=1, **told):
+            for net, own in zip(nets, logits, strict=True):
+                own.append(net(x.to(device)).float().cpu().numpy())
+    return [np.concatenate(own) for own in logits]
 
 
 def save(path: Path, model: WindowModel, sidecar: dict) -> None:
