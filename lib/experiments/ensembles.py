@@ -31,8 +31,7 @@ from lib import files
 from lib.data import datasets
 from lib.evaluation import comparisons, folds, metrics
 from lib.evaluation.scores import WindowScores, pool_mean
-from lib.experiments.trials import run_all
-from lib.runs import oof
+from lib.experiments import trials
 from lib.runs.run import Run
 from lib.sound.windows import Windows
 from lib.training import learners, models
@@ -210,9 +209,8 @@ def train(run: Run, task: Task) -> Ensembles:
         A fold is asked for that there is not, `ensemble_folds` that are more than the groups, or a member's folder
         that holds another configuration.
     """
-    asked, seeds = run.params["folds"] or list(range(task.n_folds)), run.params["seeds"]
+    asked, seeds = task.asked(run.params["folds"]), run.params["seeds"]
     for outer in asked:
-        folds.check_fold(outer, -1, task.n_folds)
         n_groups = task.split(outer)[0]["group"].nunique()
         if max(run.params["ensemble_folds"], default=0) > n_groups:
             raise ValueError(
@@ -226,18 +224,17 @@ def train(run: Run, task: Task) -> Ensembles:
     def start(name: str, outer: int, seed: int) -> Run:
         return run.trial(name, folds.model_name(outer), seed, epochs=max(1, todo[name].epochs))
 
-    def training(trial: Run, name: str, outer: int, _: int) -> WindowScores:
+    def train(trial: Run, name: str, outer: int, seed: int) -> WindowScores:
         return _train(trial, todo[name], task, outer)
 
-    def read(trial: Run, _name: str, outer: int, _seed: int) -> WindowScores:
-        scored = oof.read_windows(trial.folder, run.params["loss"])
-        return scored.where(scored.table["fold"] == outer)
-
-    def is_whole(trial: Run, name: str, *_: int) -> bool:
-        return trial.done and (not todo[name].kept or (trial.folder / WEIGHTS).is_file())
+    def is_whole(trial: Run, name: str, outer: int, seed: int) -> bool:
+        return not todo[name].kept or (trial.folder / WEIGHTS).is_file()
 
     keys = [(name, outer, seed) for outer in asked for seed in seeds for name in todo]
-    found = run_all(run, keys, start, training, read, what="members", is_whole=is_whole)
+    found = {
+        key: scored.where(scored.table["fold"] == key[1])
+        for key, _, scored in trials.do(run, keys, start, train, is_whole=is_whole)
+    }
     fnames = np.concatenate([found["one", outer, seeds[0]].table["fname"].to_numpy(str) for outer in asked])
     shown = {
         name: np.stack([np.stack([_joined(found, m.name, asked, seed, fnames) for m in some]) for seed in seeds])
@@ -376,7 +373,7 @@ def _key(text: str) -> str:
 
 
 def _train(trial: Run, member: Member, task: Task, outer: int) -> WindowScores:
-    """Train one member, and score what it did not see; the windows of the outer fold are given back."""
+    """Train one member and score what it did not see."""
     network, cut, recipe = trial.pick(Network), trial.pick(Windows), trial.pick(learners.Recipe)
     seed = trial.params["seed"] + 1000 * member.shift
     place, beside = (folds.model_name(outer), trial.folder.name), trial.folder.parents[2]
@@ -389,12 +386,7 @@ def _train(trial: Run, member: Member, task: Task, outer: int) -> WindowScores:
         mine = replace(task, folds=_parted(task, outer, member.k, trial.params["seed"])) if member.k else task
         how = {"checkpoint": trial.checkpoint, "start": start}
         fit = learners.train_fold(mine, name, network, cut, recipe, seed, **how)
-    clips = oof.save(trial.folder, fit, keep_weights=member.kept)
-    here = (clips.table["fold"] == outer).to_numpy()
-    found = metrics.bootstrap(clips.targets[here], clips.scores[here], clips.groups[here])
-    says = f"lwlrap {found['lwlrap']:.3f} on {found['n']} clips."
-    trial.finish(found, "measured", says, again=True, clips=fit.uses)
-    return fit.scored.where(fit.table["fold"] == outer)
+    return trials.keep(trial, fit, outer, keep_weights=member.kept)
 
 
 def _average(some: list[WindowModel], task: Task, outer: int, cut: Windows, recipe: learners.Recipe, seed: int) -> Fit:

@@ -32,9 +32,8 @@ import pandas as pd
 from lib.data import datasets
 from lib.evaluation import folds, metrics
 from lib.evaluation.scores import WindowScores
-from lib.experiments import curation, training_sets
+from lib.experiments import curation, training_sets, trials
 from lib.experiments.curation import Evidence
-from lib.experiments.trials import run_all
 from lib.experiments.truth import Truth, rates
 from lib.runs import oof
 from lib.runs.run import Run
@@ -70,7 +69,7 @@ class Demonstrator:
         curated, self.noisy = (task.clips[task.clips["subset"] == s].assign(fold=-1) for s in ("curated", "noisy"))
         self.clips = curated.drop(columns="fold").merge(task.folds[["fname", "fold"]], on="fname")
         self.n_folds, self.classes = task.n_folds, task.classes
-        self.outer = run.params["folds"] or list(range(self.n_folds))
+        self.outer = task.asked(run.params["folds"])
         self.cut, self.network = run.pick(windows.Windows), run.pick(models.Network)
         self.recipe, self.width = run.pick(learners.Recipe), self.cut.n_frames(task.cache.logmel)
         self.scored: dict[tuple, WindowScores] = {}
@@ -80,15 +79,9 @@ class Demonstrator:
         sins = {"split_by_window": self._split_by_window, "self_judged": self._self_judged}
         if not self.no_first_attempt:
             sins["first_attempt"] = self._first_attempt
-        asked = [(sin, g) for g in self.outer for sin in sins]
-
-        def train(trial: Run, sin: str, g: int) -> WindowScores:
-            return sins[sin](trial, g)
-
-        def read(trial: Run, sin: str, g: int) -> WindowScores:
-            return self._read(trial.folder)
-
-        self.scored = run_all(self.run, asked, self._trial, train, read, what="leaks")
+        keys = [(sin, g) for g in self.outer for sin in sins]
+        trained = trials.do(self.run, keys, self._trial, lambda trial, sin, g: sins[sin](trial, g))
+        self.scored = {key: scored for key, _, scored in trained}
 
     @property
     def no_first_attempt(self) -> str:

@@ -121,7 +121,7 @@ def learning_rates(table: sweep.Table, run: Run) -> pd.DataFrame:
 def find_lr(run: Run, task: Task) -> pd.DataFrame:
     """The loss of the base over a growing learning rate, on the clips outside the first asked fold; see `learners`."""
     trial = run.trial("base", "", run.params["seed"], epochs=1)
-    train, _ = task.split((run.params["folds"] or [0])[0])
+    train, _ = task.split(task.asked(run.params["folds"])[0])
     cut, recipe = trial.pick(Windows), trial.pick(learners.Recipe)
     training = learners.training_batches(task.cache, train, task.classes, cut, recipe, run.params["seed"])
     return learners.find_lr(trial.pick(Network), recipe, training)

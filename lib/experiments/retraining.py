@@ -14,14 +14,13 @@ from pathlib import Path
 import pandas as pd
 
 from lib import parameters
-from lib.data import datasets
 from lib.evaluation import comparisons, folds, metrics
 from lib.files import digest, read_json
 from lib.runs import oof
 from lib.runs.plan import BASE, VARIANTS, compared
 from lib.runs.run import Run
 
-__all__ = ["commands", "compare", "found", "prior", "says"]
+__all__ = ["commands", "compare", "found", "says"]
 
 RIVALS = {"curated_noisy": "fewer_passes"}
 MAY_DIFFER = {"train_set", "train_windows", "rule", "ignore_missing", "loss", "labels", "audio", "curation"}
@@ -101,13 +100,6 @@ def says(table: pd.DataFrame) -> str:
         + "; ".join(told)
         + f". {comparisons.limits(table)}"
     )
-
-
-def prior(clips: pd.DataFrame, dealt: pd.DataFrame, classes: tuple[str, ...]) -> float:
-    """lwlrap of the dumb rival: every clip gets the class frequencies of the clips that train without its fold."""
-    table = clips.merge(dealt[["fname", "fold"]], on="fname", suffixes=("_published", ""))
-    targets = datasets.targets(table, classes)
-    return metrics.lwlrap(targets, metrics.prior_by_fold(targets, table))
 
 
 def _asked(run: Run, subsets: Collection[str]) -> dict[str, dict]:

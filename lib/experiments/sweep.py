@@ -19,7 +19,8 @@ import pandas as pd
 from lib import files
 from lib.data import datasets
 from lib.evaluation import comparisons, folds, metrics
-from lib.experiments.trials import run_all
+from lib.evaluation.scores import WindowScores
+from lib.experiments import trials
 from lib.parameters import image_pixels
 from lib.runs import oof
 from lib.runs.run import Run
@@ -41,6 +42,8 @@ __all__ = [
 SILENCE_DB = 40.0  # dB below the loudest frame: what the trimming variants cut
 RIVALS = {"progressive_224": "fixed_224"}  # beside the base: growing pictures end as large as these are throughout
 BALANCING = ("by_seconds", "by_effective_number", "augment_rare")  # asked class by class
+DONE = ["variant", "fold", "seed", "epochs", "seconds", "images_per_s", "problem"]
+CURVE = ["variant", "model", "epoch", "lr", "train_loss", "valid_loss", "lwlrap"]
 
 Table = dict[str, dict[str, object]]
 
@@ -259,26 +262,29 @@ def train(run: Run, table: Table, task: Task) -> Trials:
     ValueError
         If a fold is asked for that there is not, or a variant's folder holds another configuration.
     """
-    asked = run.params["folds"] or list(range(task.n_folds))
-    for fold in asked:
-        folds.check_fold(fold, -1, task.n_folds)
+    asked = task.asked(run.params["folds"])
     run.settle(**task.identity)
-    caches_of = {task.cache.logmel: task.cache}
+    tasks = {task.cache.logmel: task}
 
     def start(name: str, fold: int, seed: int) -> Run:
         changes = {**table[name], "epochs": _epochs(run.params, table[name])}
         return run.trial(name, folds.model_name(fold), seed, **changes)
 
-    def training(trial: Run, name: str, fold: int, seed: int) -> oof.Clips | None:
-        if (logmel := trial.pick(LogMel)) not in caches_of:
-            caches_of[logmel] = caches.build(task.curated, logmel, run.cache)
-        return _train(trial, folds.model_name(fold), replace(task, cache=caches_of[logmel]))
+    def train(trial: Run, name: str, fold: int, seed: int) -> WindowScores | None:
+        if (logmel := trial.pick(LogMel)) not in tasks:
+            tasks[logmel] = replace(task, cache=caches.build(task.curated, logmel, run.cache))
+        return _train(trial, tasks[logmel], fold)
 
-    keys = [(name, fold, seed) for name in table for fold in asked for seed in run.params["seeds"]]
-    found = run_all(run, keys, start, training, _read)
-    told = [[*key, *_told(start(*key))] for key in keys]
-    withheld = folds.withheld(task.folds, [folds.model_name(fold) for fold in asked])
-    return _trials(found, told, list(task.classes), task.n_folds, withheld)
+    done, curves, scores = [], [], {}
+    keys = [(name, fold, seed) for name in table for fold in asked for seed in sorted(run.params["seeds"])]
+    for (name, fold, seed), trial, scored in trials.do(run, keys, start, train):
+        done.append([name, fold, seed, *_told(trial)])
+        if scored is not None:
+            curve = pd.read_csv(trial.folder / "epochs.csv")
+            curves.append(curve.assign(variant=name, model=f"without_{fold} seed_{seed}"))
+            fnames, pooled = scored.pool_mean()
+            scores[name, fold, seed] = pd.DataFrame(pooled, fnames)
+    return _gathered(run, task, pd.DataFrame(done, columns=DONE), curves, scores)
 
 
 def _changing(table: Table, base: dict[str, object]) -> Table:
@@ -304,26 +310,15 @@ def _epochs(base: dict[str, object], changes: dict[str, object]) -> int:
     return max(1 + len(changes.get("progressive", [])), round(base["trial_epochs"] * ratio))
 
 
-def _train(trial: Run, model: str, task: Task) -> oof.Clips | None:
+def _train(trial: Run, task: Task, fold: int) -> WindowScores | None:
     """One training; a loss that diverges is a result too, without scores."""
-    network, cut, recipe = trial.pick(Network), trial.pick(Windows), trial.pick(learners.Recipe)
+    settings = trial.pick(Network), trial.pick(Windows), trial.pick(learners.Recipe), trial.params["seed"]
     try:
-        fit = learners.train_fold(task, model, network, cut, recipe, trial.params["seed"], checkpoint=trial.checkpoint)
+        fit = learners.train_fold(task, folds.model_name(fold), *settings, checkpoint=trial.checkpoint)
     except learners.Diverged as error:
         trial.finish({}, "failed", str(error))
         return None
-    clips = oof.save(trial.folder, fit, keep_weights=False)
-    found = metrics.bootstrap(clips.targets, clips.scores, clips.groups)
-    says = f"lwlrap {found['lwlrap']:.3f} on {found['n']} clips."
-    trial.finish(found, "measured", says, images_per_s=fit.images_per_s, clips=fit.uses)
-    return clips
-
-
-def _read(trial: Run, *_: object) -> oof.Clips | None:
-    """The scores of a trial that was done before; None where it diverged."""
-    if files.read_json(trial.folder / "result.json")["verdict"] == "failed":
-        return None
-    return oof.read(trial.folder, 1)
+    return trials.keep(trial, fit, fold)
 
 
 def _told(trial: Run) -> list[object]:
@@ -333,24 +328,16 @@ def _told(trial: Run) -> list[object]:
     return [result["parameters"]["epochs"], manifest["seconds"], manifest.get("images_per_s", np.nan), problem]
 
 
-def _trials(
-    found: dict[tuple, oof.Clips | None], told: list[list], classes: list[str], n_folds: int, withheld: str
+def _gathered(
+    run: Run, task: Task, done: pd.DataFrame, curves: list[pd.DataFrame], scores: dict[tuple, pd.DataFrame]
 ) -> Trials:
-    """Scores, costs and curves of all trials; a variant of which one diverged has no scores."""
-    columns = ["variant", "fold", "seed", "epochs", "seconds", "images_per_s", "problem"]
-    done = pd.DataFrame(told, columns=columns)
-    measured = {key: part for key, part in found.items() if part is not None}
-    curves = [part.epochs.assign(variant=v, model=f"without_{f} seed_{s}") for (v, f, s), part in measured.items()]
-    tables = [part.table.assign(variant=v, seed=s) for (v, _, s), part in measured.items()]
-    lost = set(done.loc[done["problem"] != "", "variant"])
-    rows = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=["variant", "seed", "fname"])
-    scores = {}
-    for name in done["variant"].unique():
-        if name not in lost:
-            mine = rows[rows["variant"] == name].sort_values(["seed", "fname"])
-            scores[name] = mine[classes].to_numpy(float).reshape(mine["seed"].nunique(), -1, len(classes))
-    clips = rows.drop_duplicates("fname").sort_values("fname", ignore_index=True)
-    clips = clips.reindex(columns=["fname", "group", "fold", "labels"])
-    columns = ["variant", "model", "epoch", "lr", "train_loss", "valid_loss", "lwlrap"]
-    epochs = pd.concat(curves, ignore_index=True) if curves else pd.DataFrame(columns=columns)
-    return Trials(clips, classes, scores, done, epochs, n_folds, withheld)
+    """All trials as one; a variant of which a trial diverged has no scores."""
+    asked, whole = list(dict.fromkeys(done["fold"])), {}
+    clips = task.split(*{fold for _, fold, _ in scores})[1].reset_index(drop=True)
+    for name, own in done.groupby("variant", sort=False):
+        if (own["problem"] == "").all():
+            seeds = [pd.concat([scores[name, fold, seed] for fold in asked]) for seed in own["seed"].unique()]
+            whole[name] = np.stack([part.loc[clips["fname"]].to_numpy() for part in seeds])
+    epochs = pd.concat(curves, ignore_index=True) if curves else pd.DataFrame(columns=CURVE)
+    withheld = folds.withheld(task.folds, [folds.model_name(fold) for fold in asked])
+    return Trials(clips, list(task.classes), whole, done, epochs, task.n_folds, withheld)

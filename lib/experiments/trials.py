@@ -1,57 +1,72 @@
 """The trials of an experiment, one after the other: what is done is read, what is not is trained.
 
+Conventions
+-----------
+A trial is a result of its own (`Run.trial`), known by its key: (variant, fold, seed) or the like.
+
 Used in: `sweep` (02, 03), `ensembles` (07), `leaks` (05).
 """
 
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 
 from tqdm import tqdm
 
+from lib.evaluation import metrics
+from lib.evaluation.scores import WindowScores
+from lib.files import read_json
+from lib.runs import oof
 from lib.runs.run import Run, already
+from lib.training.task import Fit
 
-__all__ = ["run_all"]
+__all__ = ["do", "keep"]
 
 
-def run_all(
+def do(
     run: Run,
-    asked: Iterable[tuple],
+    keys: Iterable[tuple],
     start: Callable[..., Run],
-    train: Callable[..., Any],
-    read: Callable[..., Any],
+    train: Callable[..., WindowScores | None],
     *,
-    what: str = "trials",
-    is_whole: Callable[..., bool] = lambda trial, *key: trial.done,
-) -> dict[tuple, Any]:
-    """What every trial of an experiment found.
+    is_whole: Callable[..., bool] = lambda trial, *key: True,
+) -> Iterator[tuple[tuple, Run, WindowScores | None]]:
+    """Each trial with its window scores; those that are not done yet are trained.
 
     Parameters
     ----------
     run : of the experiment, settled; its trials are made of the same labels, audio and folds
-    asked : keys of the trials, such as (variant, fold, seed)
-    start : key -> the trial, as `Run.trial` makes it
-    train : trial, key -> what it found; it finishes the trial
-    read : trial, key -> the same of a trial that was done before
-    is_whole : trial, key -> whether it was done before, with all that others read of it
+    start : key -> the trial
+    train : trial, key -> its window scores, None where it diverged; finishes the trial
+    is_whole : trial that is done, key -> whether all that others need of it is there
 
-    Returns
-    -------
-    key -> what the trial found, in the order that was asked for
+    Yields
+    ------
+    key, trial and scores, in the order of `keys`
 
     Raises
     ------
     ValueError
         As `Run.settle`.
     """
-    found, done = {}, []
-    for key in tqdm(list(asked), desc=what, unit="training"):
+    done = []
+    for key in tqdm(list(keys), desc="trials", unit="training"):
         trial = start(*key)
         trial.settle(**run.read)
-        if is_whole(trial, *key):
-            done.append(trial)
-            found[key] = read(trial, *key)
-        else:
-            found[key] = train(trial, *key)
+        if not trial.done or not is_whole(trial, *key):
+            yield key, trial, train(trial, *key)
+            continue
+        done.append(trial)
+        failed = read_json(trial.folder / "result.json")["verdict"] == "failed"
+        yield key, trial, None if failed else oof.read_windows(trial.folder, trial.params["loss"])
     if done:
         tqdm.write(already(done))
-    return found
+
+
+def keep(trial: Run, fit: Fit, fold: int, *, keep_weights: bool = False) -> WindowScores:
+    """Save what a training gave, finish the trial with its clip scores of `fold`, and give back its window scores."""
+    clips = oof.save(trial.folder, fit, keep_weights=keep_weights)
+    clips = replace(clips, table=clips.table[clips.table["fold"] == fold])
+    found = metrics.bootstrap(clips.targets, clips.scores, clips.groups)
+    says = f"lwlrap {found['lwlrap']:.3f} on {found['n']} clips."
+    trial.finish(found, "measured", says, again=True, images_per_s=fit.images_per_s, clips=fit.uses)
+    return fit.scored

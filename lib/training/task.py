@@ -8,6 +8,7 @@ Curated clips have a fold; noisy clips have none, but may share a group with a c
 Used in: 02, 03, 04, 05, 07; made by `Run.task`.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -78,6 +79,12 @@ class Task:
     def notes(self) -> list[str]:
         """What these folds can't tell, see `folds.notes`."""
         return folds.notes(self.folds, self.targets, self.classes)
+
+    def asked(self, some: Collection[int]) -> list[int]:
+        """The folds that a run asks for, all where it names none; ValueError for one that there is not."""
+        for fold in some:
+            folds.check_fold(fold, -1, self.n_folds)
+        return list(some) or list(range(self.n_folds))
 
     def split(self, *held_out: int) -> tuple[pd.DataFrame, pd.DataFrame]:
         """The clips that may train a model that is read on the folds `held_out`, and the clips of these folds.
