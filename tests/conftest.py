@@ -11,7 +11,7 @@ import soundfile
 
 from lib.clips import nested
 from lib.data import demo
-from lib.evaluation.scores import WindowScores
+from lib.evaluation.window_scores import WindowScores
 from lib.runs import journal
 
 ROOT = Path(__file__).resolve().parents[1]

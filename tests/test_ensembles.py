@@ -12,7 +12,7 @@ import torch
 from fake_run import make_task
 
 from lib.evaluation import folds
-from lib.evaluation.scores import WindowScores
+from lib.evaluation.window_scores import WindowScores
 from lib.experiments import ensembles
 from lib.experiments.ensembles import Ensembles
 from lib.runs import oof

@@ -9,7 +9,7 @@ import pytest
 from lib.clips import nested
 from lib.evaluation import folds
 from lib.evaluation.folds import LeakError
-from lib.evaluation.scores import WindowScores
+from lib.evaluation.window_scores import WindowScores
 from lib.runs import oof
 from lib.sound.features import LogMel
 from lib.training.models import activate

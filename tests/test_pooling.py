@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lib.clips.pooling import POOLINGS, choose, pool
-from lib.evaluation.scores import pool_mean
+from lib.evaluation.window_scores import pool_mean
 
 
 def test_known_values_with_unequal_numbers_of_windows():

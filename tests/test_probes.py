@@ -9,7 +9,7 @@ import pytest
 from lib.clips import readouts
 from lib.clips.readouts import Reader
 from lib.evaluation import metrics
-from lib.evaluation.scores import WindowScores
+from lib.evaluation.window_scores import WindowScores
 from lib.experiments import probes
 
 READER = Reader(max_clip_s=4.5, class_order="alphabetical", stage2_epochs=8)

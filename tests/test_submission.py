@@ -18,7 +18,7 @@ from fake_run import CLASSES, CUT, LOGMEL, make_run
 from lib.clips import pooling, stage2
 from lib.data import baseline, datasets
 from lib.evaluation import metrics
-from lib.evaluation.scores import pool_mean
+from lib.evaluation.window_scores import pool_mean
 from lib.figures import scores as figures
 from lib.sound import cache, windows
 from lib.submission import bundle, submission

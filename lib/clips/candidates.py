@@ -23,7 +23,7 @@ from lib.clips import clipwise, nested, readouts
 from lib.clips.nested import Design
 from lib.clips.readouts import BASE, Reader
 from lib.evaluation import folds, metrics
-from lib.evaluation.scores import WindowScores
+from lib.evaluation.window_scores import WindowScores
 from lib.files import read_json
 from lib.runs import plan
 

@@ -22,7 +22,7 @@ import pandas as pd
 from lib.clips import pooling
 from lib.data import datasets
 from lib.evaluation import folds
-from lib.evaluation.scores import WindowScores, pool_mean
+from lib.evaluation.window_scores import WindowScores, pool_mean
 from lib.files import digest, read_json
 from lib.runs import oof
 from lib.runs.plan import BASE

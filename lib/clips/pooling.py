@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from lib.evaluation import metrics
-from lib.evaluation.scores import by_clip
+from lib.evaluation.window_scores import by_clip
 
 __all__ = ["POOLINGS", "Pooling", "choose", "pool"]
 

@@ -22,7 +22,7 @@ from lib.clips import nested, pooling, prediction_images, stage2
 from lib.clips.nested import Design
 from lib.clips.stage2 import MODELS, Stage2, Stage2Model
 from lib.evaluation import metrics
-from lib.evaluation.scores import WindowScores, pool_mean
+from lib.evaluation.window_scores import WindowScores, pool_mean
 from lib.sound import windows
 from lib.sound.cache import Cache
 from lib.training import learners

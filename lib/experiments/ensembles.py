@@ -30,7 +30,7 @@ from scipy.stats import rankdata
 from lib import files
 from lib.data import datasets
 from lib.evaluation import comparisons, folds, metrics
-from lib.evaluation.scores import WindowScores, pool_mean
+from lib.evaluation.window_scores import WindowScores, pool_mean
 from lib.experiments import trials
 from lib.runs.run import Run
 from lib.sound.windows import Windows

@@ -31,7 +31,7 @@ import pandas as pd
 
 from lib.data import datasets
 from lib.evaluation import folds, metrics
-from lib.evaluation.scores import WindowScores
+from lib.evaluation.window_scores import WindowScores
 from lib.experiments import curation, training_sets, trials
 from lib.experiments.curation import Evidence
 from lib.experiments.truth import Truth, rates

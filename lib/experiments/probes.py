@@ -16,7 +16,7 @@ from lib.clips import nested, pooling
 from lib.clips.nested import Design
 from lib.clips.readouts import BASE, Reader, Stage2Scores, on_outer
 from lib.evaluation import comparisons, metrics
-from lib.evaluation.scores import WindowScores
+from lib.evaluation.window_scores import WindowScores
 from lib.sound import windows
 from lib.sound.cache import Cache
 from lib.training import models

@@ -19,7 +19,7 @@ import pandas as pd
 from lib import files
 from lib.data import datasets
 from lib.evaluation import comparisons, folds, metrics
-from lib.evaluation.scores import WindowScores
+from lib.evaluation.window_scores import WindowScores
 from lib.experiments import trials
 from lib.parameters import image_pixels
 from lib.runs import oof

@@ -13,7 +13,7 @@ from dataclasses import replace
 from tqdm import tqdm
 
 from lib.evaluation import metrics
-from lib.evaluation.scores import WindowScores
+from lib.evaluation.window_scores import WindowScores
 from lib.files import read_json
 from lib.runs import oof
 from lib.runs.run import Run, already

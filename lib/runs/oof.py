@@ -21,7 +21,7 @@ import pandas as pd
 
 from lib.data import datasets
 from lib.evaluation import folds, metrics
-from lib.evaluation.scores import WindowScores, pool_mean
+from lib.evaluation.window_scores import WindowScores, pool_mean
 from lib.files import digest, whole_file
 from lib.runs.plan import BASE
 from lib.training import models

@@ -17,7 +17,7 @@ import pandas as pd
 
 from lib.data import datasets
 from lib.evaluation import folds
-from lib.evaluation.scores import WindowScores
+from lib.evaluation.window_scores import WindowScores
 from lib.sound import windows
 from lib.sound.cache import Cache
 from lib.training.models import WindowModel, activate
