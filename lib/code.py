@@ -28,7 +28,7 @@ __all__ = ["ENTRIES", "by_other_code", "digest"]
 FRAMES = ("audio.read", "features.LogMel", "cache._transformed", "cache._floor_db")
 SCORING = ("models.score", "oof.write", "oof.read", "metrics.bootstrap")
 TRAINING = (*FRAMES, *SCORING, "learners.Recipe", "learners.train_fold", "training_sets.make", "windows.Windows")
-TRIALS = (*TRAINING, "sweep.train", "metrics.score_all")
+TRIALS = (*TRAINING, "sweep.train", "comparisons.Comparison")
 CLIPS = ("nested.read", "readouts.Reader", "readouts.read_stage2", "clipwise.compare", "clipwise.choose")
 ENTRIES = {
     "frames": FRAMES,

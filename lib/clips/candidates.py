@@ -23,6 +23,7 @@ from lib.clips import clipwise, nested, readouts
 from lib.clips.nested import Design, Scored
 from lib.clips.readouts import BASE, Reader
 from lib.evaluation import folds, metrics
+from lib.evaluation.comparisons import Comparison
 from lib.files import read_json
 from lib.runs import plan
 
@@ -110,8 +111,8 @@ class Candidates:
         """What all is compared with: the first candidate, by the arithmetic mean over windows."""
         return f"{self.names[0]}, mean"
 
-    def reported(self, judged: Judged) -> dict[str, np.ndarray]:
-        """Scores of the base, all candidates, the best for each outer fold (CHOSEN), its seeds averaged (TOGETHER).
+    def compare(self, judged: Judged) -> Comparison:
+        """All candidates, the best for each outer fold (CHOSEN) and its seeds averaged (TOGETHER), against the base.
 
         The choice goes by the highest lwlrap on the training folds; of equal ones the first is taken.
         """
@@ -121,7 +122,9 @@ class Candidates:
             for recipe, some in self.windows.items()
         }
         plain = [seed.loc[self.design.clips.index].to_numpy() for seed in _mean(pooled, self.names[0])]
-        return {self.base: np.stack(plain), **judged.scores, CHOSEN: chosen, TOGETHER: chosen.mean(0, keepdims=True)}
+        ends = {CHOSEN: chosen, TOGETHER: chosen.mean(0, keepdims=True)}
+        scores = {self.base: np.stack(plain), **judged.scores, **ends}
+        return clipwise.compare(self.design, scores, self.base, n_trainings=len(self.seeds))
 
     def by_fold(self, judged: Judged, scores: np.ndarray) -> pd.DataFrame:
         """What was chosen for each outer fold and what it reached there.
@@ -142,10 +145,10 @@ class Candidates:
             rows.append(told | hits)
         return pd.DataFrame(rows)
 
-    def found(self, comparison: pd.DataFrame, by_fold: pd.DataFrame) -> dict[str, float]:
+    def result_metrics(self, comparison: Comparison, by_fold: pd.DataFrame) -> dict[str, float]:
         """For `result.json`: scores of what was chosen, those of its seeds averaged (together_...), and the lowest and
         highest hit rate of a fold (mean over seeds) and of a seed (over folds): folds_low, folds_high, seeds_low ..."""
-        rows = comparison.set_index("method")
+        rows = comparison.rows.set_index("variant")
         together = {f"together_{key}": rows.loc[TOGETHER, key] for key in metrics.SCORES}
         spread = {f"{of}_{end}": rates.agg(least) for of, rates in _hit_rates(by_fold).items() for end, least in ENDS}
         return {**rows.loc[CHOSEN, [*metrics.SCORES, "n"]], **together, **spread}
@@ -157,9 +160,9 @@ class Candidates:
             found["uses"], found["sets"] = found["uses"] + design.uses, found["sets"] | design.sets
         return found
 
-    def says(self, comparison: pd.DataFrame, by_fold: pd.DataFrame) -> str:
+    def conclusion(self, comparison: Comparison, by_fold: pd.DataFrame) -> str:
         """The conclusion in sentences, from the measured values."""
-        rows = comparison.set_index("method")
+        rows = comparison.rows.set_index("variant")
         rates = _hit_rates(by_fold)
         counts = by_fold["candidate"].value_counts()
         told = [
