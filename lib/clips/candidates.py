@@ -23,7 +23,7 @@ from lib.clips import clipwise, nested, readouts
 from lib.clips.nested import Design, Scored
 from lib.clips.readouts import BASE, Reader
 from lib.evaluation import folds, metrics
-from lib.evaluation.comparisons import Comparison
+from lib.evaluation.comparisons import Comparison, format_score
 from lib.files import read_json
 from lib.runs import plan
 
@@ -169,7 +169,7 @@ class Candidates:
             f"Of {len(self.names)} candidate(s), chosen for each outer fold on the others by lwlrap: "
             + ", ".join(f"{name} ({n} of {len(by_fold)})" for name, n in counts.items()),
             f"On the outer folds, n = {int(rows.loc[CHOSEN, 'n'])}, mean of {len(self.seeds)} seed(s): top-1 hit rate "
-            f"{_interval(rows.loc[CHOSEN], 'hit_rate')}, lwlrap {_interval(rows.loc[CHOSEN], 'lwlrap')}",
+            f"{format_score(rows.loc[CHOSEN], 'hit_rate')}, lwlrap {format_score(rows.loc[CHOSEN])}",
             f"Hit rates of folds {_spread(rates['folds'])}, of seeds {_spread(rates['seeds'])}",
         ]
         if len(self.names) > 1:
@@ -181,8 +181,8 @@ class Candidates:
         if len(self.seeds) > 1:
             together = rows.loc[TOGETHER]
             told.append(
-                f"The scores of all seeds averaged: hit rate {_interval(together, 'hit_rate')}, "
-                f"lwlrap {_interval(together, 'lwlrap')}"
+                f"The scores of all seeds averaged: hit rate {format_score(together, 'hit_rate')}, "
+                f"lwlrap {format_score(together)}"
             )
         return ". ".join(told) + "."
 
@@ -284,10 +284,6 @@ def _hit_rates(by_fold: pd.DataFrame) -> dict[str, pd.Series]:
     """Of the folds, means over seeds; and of the seeds, means over folds."""
     hits = by_fold.filter(regex="^seed_")
     return {"folds": hits.mean(axis=1), "seeds": hits.mean()}
-
-
-def _interval(row: pd.Series, name: str) -> str:
-    return f"{row[name]:.3f} ({row[f'{name}_low']:.3f} to {row[f'{name}_high']:.3f})"
 
 
 def _spread(values: pd.Series) -> str:

@@ -197,9 +197,8 @@ def conclusion(comparison: Comparison, choice: dict) -> str:
     rows = comparison.rows.set_index("variant")
     base, best = rows.loc[BASE], rows.loc[BEST]
     told = [
-        f"On {base['n']} clips, arithmetic mean: lwlrap {base['lwlrap']:.3f} ({base['lwlrap_low']:.3f} to "
-        f"{base['lwlrap_high']:.3f}), hit rate {base['hit_rate']:.3f}; the best of the other folds: "
-        f"{best['lwlrap']:.3f}, hit rate {best['hit_rate']:.3f}."
+        f"On {base['n']} clips, arithmetic mean: lwlrap {comparisons.format_score(base)}, hit rate "
+        f"{base['hit_rate']:.3f}; the best of the other folds: {best['lwlrap']:.3f}, hit rate {best['hit_rate']:.3f}."
     ]
     above, below = rows["lwlrap_diff_low"] > 0, rows["lwlrap_diff_high"] < 0
     holds = rows["lwlrap_diff"].notna() & ~above & ~below

@@ -21,7 +21,8 @@ from lib.data.datasets import Labelled
 from lib.evaluation import metrics
 from lib.evaluation.metrics import AGAINST
 
-__all__ = ["DIFFERENCE", "MIN_SEEDS", "Comparison", "differences", "enough", "format_difference", "screened"]
+__all__ = ["DIFFERENCE", "MIN_SEEDS", "Comparison", "differences", "enough", "format_difference", "format_score"]
+__all__ += ["screened"]
 
 DIFFERENCE = ["lwlrap_diff", "lwlrap_diff_low", "lwlrap_diff_high"]
 MIN_SEEDS = 3  # of trainings of the window models; fewer tell of models, not of recipes
@@ -170,6 +171,11 @@ def enough(n_seeds: int | pd.Series, n_folds: int = 1, of: int = 1) -> bool | pd
 def format_difference(row: object) -> str:
     """The difference of a row (of `itertuples`) and its interval: +0.020 (-0.001 to +0.043)."""
     return f"{row.lwlrap_diff:+.3f} ({row.lwlrap_diff_low:+.3f} to {row.lwlrap_diff_high:+.3f})"
+
+
+def format_score(row: Mapping[str, float], name: str = "lwlrap") -> str:
+    """A metric of a row and its interval: 0.870 (0.841 to 0.902)."""
+    return f"{row[name]:.3f} ({row[f'{name}_low']:.3f} to {row[f'{name}_high']:.3f})"
 
 
 def screened(table: pd.DataFrame, has_enough: bool | pd.Series = False) -> pd.DataFrame:

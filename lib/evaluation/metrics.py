@@ -281,12 +281,12 @@ def compare_classes(
     """
     truth, _, labelled = validate(targets, base if np.ndim(base) == 2 else base[0])
     names, group = np.unique(np.asarray(groups, str)[labelled], return_inverse=True)
-    sides = [np.asarray(side) if np.ndim(side) == 3 else np.asarray(side)[None] for side in (base, other)]
+    rows, columns = truth.nonzero()
     n_classes, sums = truth.shape[1], []
-    for scores_of_sides in zip(*sides, strict=True):
-        columns = [_by_group_and_class(group, len(names), truth, None)]
-        columns += [_by_group_and_class(group, len(names), truth, validate(targets, s)[1]) for s in scores_of_sides]
-        sums.append(np.concatenate(columns, axis=1))
+    place, shape = group[rows] * n_classes + columns, (len(names), n_classes)
+    for sides in zip(*(_by_seed(side)[:, 0] for side in (base, other)), strict=True):
+        weights = [None, *(_precisions(truth, validate(targets, scores)[1])[2] for scores in sides)]  # None: labels
+        sums.append(np.hstack([np.bincount(place, w, np.prod(shape)).reshape(shape) for w in weights]))
     totals = _resample(np.stack(sums), n_resamples, seed).reshape(-1, 3, n_classes)
     with np.errstate(invalid="ignore", divide="ignore"):
         rates = totals[:, 1:] / totals[:, :1]
@@ -490,15 +490,6 @@ def _resample(sums: np.ndarray, n_resamples: int, seed: int) -> np.ndarray:
         times_drawn = np.bincount(drawn.ravel(), minlength=n * n_groups).reshape(n, n_groups)
         totals.extend((np.tensordot(times_drawn, sums, (1, 1)) * shares[:, :, None]).sum(1))
     return np.array(totals)
-
-
-def _by_group_and_class(group: np.ndarray, n_groups: int, truth: np.ndarray, scores: np.ndarray | None) -> np.ndarray:
-    """Sums of precisions, or without scores the numbers of labels, (n_groups, n_classes)."""
-    rows, columns, weights = *truth.nonzero(), None
-    if scores is not None:
-        rows, columns, weights = _precisions(truth, scores)
-    place = group[rows] * truth.shape[1] + columns
-    return np.bincount(place, weights, n_groups * truth.shape[1]).reshape(n_groups, -1)
 
 
 def _slopes(x: np.ndarray, y: np.ndarray) -> np.ndarray:

@@ -345,7 +345,9 @@ def trained_on(run: Run, found: Ensembles) -> dict[tuple[str, int, int], list[st
 
 def result_metrics(found: Ensembles, parts_: pd.DataFrame) -> dict[str, float]:
     """For `result.json`: the long training's scores, every strategy's difference to it, and the parts."""
-    return found.comparison.metrics() | comparisons.differences(parts_.set_index("part_" + parts_["part"].map(_key)))
+    return found.comparison.metrics() | comparisons.differences(
+        parts_.set_index("part_" + parts_["part"].str.replace(",", ""))
+    )
 
 
 def verdict(found: Ensembles) -> str | None:
@@ -364,11 +366,6 @@ def conclusion(found: Ensembles, parts_: pd.DataFrame) -> str:
         "Differences to one long training: " + found.comparison.conclusion(),
     ]
     return f"{'. '.join(told)} {found.withheld}".strip()
-
-
-def _key(text: str) -> str:
-    """Words as a key of a flat table."""
-    return text.replace(", ", "_").replace(" ", "_")
 
 
 def _train(

@@ -15,7 +15,7 @@ import pandas as pd
 
 from lib import parameters
 from lib.evaluation import folds
-from lib.evaluation.comparisons import Comparison
+from lib.evaluation.comparisons import Comparison, format_score
 from lib.files import digest, read_json
 from lib.runs import oof
 from lib.runs.plan import BASE, VARIANTS, compared
@@ -77,10 +77,8 @@ def conclusion(comparison: Comparison) -> str:
     if not found:
         return "Nothing is retrained yet on what was kept."
     base = comparison.rows.set_index("variant").loc[BASE]
-    return (
-        f"lwlrap of the curated clips as they are is {base['lwlrap']:.3f} ({base['lwlrap_low']:.3f} to "
-        f"{base['lwlrap_high']:.3f}), n = {base['n']:.0f}. Differences to it, one seed: {found}"
-    )
+    head = f"lwlrap of the curated clips as they are is {format_score(base)}, n = {base['n']:.0f}"
+    return f"{head}. Differences to it, one seed: {found}"
 
 
 def _asked(run: Run, subsets: Collection[str]) -> dict[str, dict]:
