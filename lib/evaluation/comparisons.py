@@ -19,11 +19,20 @@ import pandas as pd
 
 from lib.data.datasets import Labelled
 from lib.evaluation import metrics
-from lib.evaluation.metrics import AGAINST
 
-__all__ = ["DIFFERENCE", "MIN_SEEDS", "Comparison", "differences", "enough", "format_difference", "format_score"]
-__all__ += ["screened"]
+__all__ = [
+    "AGAINST",
+    "DIFFERENCE",
+    "MIN_SEEDS",
+    "Comparison",
+    "differences",
+    "enough",
+    "format_difference",
+    "format_score",
+    "screened",
+]
 
+AGAINST = " against "  # in the name of a row that compares two others than the base
 DIFFERENCE = ["lwlrap_diff", "lwlrap_diff_low", "lwlrap_diff_high"]
 MIN_SEEDS = 3  # of trainings of the window models; fewer tell of models, not of recipes
 

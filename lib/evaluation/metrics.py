@@ -27,7 +27,6 @@ import pandas as pd
 from lib.evaluation import folds
 
 __all__ = [
-    "AGAINST",
     "SCORES",
     "baseline",
     "bootstrap",
@@ -52,7 +51,6 @@ __all__ = [
 ]
 
 SCORES = ["lwlrap", "lwlrap_low", "lwlrap_high", "hit_rate", "hit_rate_low", "hit_rate_high"]  # what `bootstrap` gives
-AGAINST = " against "  # in the name of a row that compares two others than the base
 CHUNK = 2**22  # numbers handled at once: 700,000 windows x 80 classes stay within some 100 MB of temporaries
 NORMAL = NormalDist()
 POWER = 0.8  # a difference that is as large as the smallest one is found in 80 of 100 studies
