@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib.clips import candidates, clipwise, readouts
+from lib.clips import candidates, readouts
 from lib.evaluation import folds
 from lib.evaluation.folds import LeakError
 from lib.runs import oof
@@ -75,15 +75,14 @@ def test_the_best_of_the_other_folds_is_taken_even_where_the_outer_fold_says_oth
     best = judged.candidates.loc[judged.candidates.groupby("outer")["lwlrap"].idxmax()].set_index("outer")["method"]
     # outer 2: early is perfect on 0 and 1; outer 0: late has .75 and 1, early 1 and 0
     assert best.to_dict() == {0: "late", 1: "late", 2: "early"}
-    scores = field.reported(judged)
-    told = field.by_fold(judged, scores[candidates.CHOSEN]).set_index("outer")
+    comparison = field.compare(judged)
+    told = field.by_fold(judged, comparison.scores[candidates.CHOSEN]).set_index("outer")
     assert told["seed_7"].to_dict() == {0: 0.75, 1: 0.75, 2: 0.0}
     assert told["seed_8"].to_dict() == {0: 0.75, 1: 0.75, 2: 0.5}
     assert told["minutes"].to_dict() == {0: 2.0, 1: 2.0, 2: 2.0}  # early: one and three minutes
-    comparison = clipwise.compare(field.design, scores, field.base)
-    row = comparison.set_index("method").loc[candidates.CHOSEN]
+    row = comparison.table().set_index("variant").loc[candidates.CHOSEN]
     assert row["hit_rate"] == pytest.approx((0.75 + 0.75 + 0 + 0.75 + 0.75 + 0.5) / 6)
-    assert comparison["hit_rate"].max() > row["hit_rate"]  # the best from behind
+    assert comparison.table()["hit_rate"].max() > row["hit_rate"]  # the best from behind
 
 
 def test_what_is_judged_by_hand(home):
@@ -97,7 +96,7 @@ def test_what_is_judged_by_hand(home):
 
 def test_an_average_is_that_of_the_clip_scores_seed_by_seed(home):
     field = read(home)
-    scores = field.reported(judge(field))
+    scores = field.compare(judge(field)).scores
     early, late = scores["early"], scores["late"]
     assert early.shape == (2, 24, 2)
     np.testing.assert_allclose(scores["early+late"], (early + late) / 2)
@@ -110,7 +109,7 @@ def test_an_average_is_that_of_the_clip_scores_seed_by_seed(home):
 
 def test_every_choice_lists_its_clips_and_none_is_of_the_outer_fold(home):
     field = read(home)
-    field.reported(judge(field, ["mean", "power", "logistic"]))
+    field.compare(judge(field, ["mean", "power", "logistic"]))
     made = field.manifest()
     assert {use["what"].split(" without ")[0] for use in made["uses"]} == {
         *("choose a readout of early", "choose a readout of late", "choose the parameter of power", "fit logistic"),
@@ -135,32 +134,32 @@ def test_a_planted_leak_is_caught(home):
 def test_the_conclusion_tells_choice_and_scores(home):
     field = read(home, ["early", "late"])
     judged = judge(field)
-    scores = field.reported(judged)
-    comparison = clipwise.compare(field.design, scores, field.base)
-    by_fold = field.by_fold(judged, scores[candidates.CHOSEN])
-    says = field.says(comparison, by_fold)
+    comparison = field.compare(judged)
+    table = comparison.table().set_index("variant")
+    by_fold = field.by_fold(judged, comparison.scores[candidates.CHOSEN])
+    says = field.conclusion(comparison, by_fold)
     assert "late (2 of 3), early (1 of 3)" in says
     assert "n = 24, mean of 2 seed(s): top-1 hit rate 0.583 (" in says
     assert "Hit rates of folds 0.250 to 0.750 (sd 0.289), of seeds 0.500 to 0.667" in says
     assert "The scores of all seeds averaged: hit rate 0.5" in says
-    best = comparison.set_index("method").loc[["early", "late"], "hit_rate"]
+    best = table.loc[["early", "late"], "hit_rate"]
     assert f"the best of 2 tries, {best.idxmax()}, hit rate {best.max():.3f}" in says and "same 24 clips" in says
-    found = field.found(comparison, by_fold)
+    found = field.result_metrics(comparison, by_fold)
     assert (found["folds_low"], found["folds_high"]) == (0.25, 0.75)
     assert (found["seeds_low"], found["seeds_high"]) == (0.5, pytest.approx(2 / 3))
     assert found["hit_rate"] == pytest.approx(0.5833, abs=1e-4) and found["n"] == 24
-    assert found["together_hit_rate"] == comparison.set_index("method").loc[candidates.TOGETHER, "hit_rate"]
+    assert found["together_hit_rate"] == table.loc[candidates.TOGETHER, "hit_rate"]
 
 
 def test_one_candidate_is_its_own_choice(home):
     field = read(home, ["late"], repeats=1)
     judged = judge(field)
-    scores = field.reported(judged)
-    np.testing.assert_array_equal(scores[candidates.CHOSEN], scores["late"])
+    comparison = field.compare(judged)
+    np.testing.assert_array_equal(comparison.scores[candidates.CHOSEN], comparison.scores["late"])
     assert judged.candidates["method"].eq("late").all()
-    comparison = clipwise.compare(field.design, scores, field.base).set_index("method")
-    assert field.base == "late, mean" and comparison.loc[candidates.CHOSEN, "lwlrap_diff"] == 0
-    assert comparison.loc[candidates.CHOSEN, "verdict"] == "screened"
+    table = comparison.table().set_index("variant")
+    assert field.base == "late, mean" and table.loc[candidates.CHOSEN, "lwlrap_diff"] == 0
+    assert table.loc[candidates.CHOSEN, "verdict"] == "screened"
 
 
 def test_models_that_are_missing_are_named_with_the_command_that_makes_them(home):
@@ -218,7 +217,7 @@ def test_the_best_readout_is_that_of_the_training_folds(home):
     judged = judge(field, ["mean", "max"])
     best = judged.readouts[judged.readouts["chosen"]].set_index("outer")["readout"]
     assert best[2] == "mean"
-    told = field.by_fold(judged, field.reported(judged)[candidates.CHOSEN]).set_index("outer")
+    told = field.by_fold(judged, field.compare(judged).scores[candidates.CHOSEN]).set_index("outer")
     assert told.loc[2, "readouts"] == "mean" and told.loc[2, "seed_7"] == 0.0  # the maximum would have been right
     assert len(judged.readouts) == 2 * N_FOLDS and judged.readouts["chosen"].sum() == N_FOLDS
 

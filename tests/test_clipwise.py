@@ -31,35 +31,36 @@ def read(make_design):
 def test_on_scenes_stage_2_beats_every_pooling_with_an_interval_clear_of_zero(read):
     design, scores, table, _ = read
     rivals = {name: scores[name] for name in ["best_stage2", *pooling.POOLINGS]}
-    proof = clipwise.compare(design, rivals, "best_stage2").set_index("method").drop("best_stage2")
+    proof = clipwise.compare(design, rivals, "best_stage2").table("method").set_index("method").drop("best_stage2")
     assert (proof["p_holm"] < 0.05).all() and (proof["lwlrap_diff_high"] < 0).all()
     assert (table.loc[table.groupby("outer")["lwlrap"].idxmax(), "method"] == "conv1d").all()
     np.testing.assert_array_equal(scores["best_of_all"], scores["conv1d"])
     comparison = clipwise.compare(design, scores)
     trained = {name: np.repeat(s, 3, axis=0) for name, s in scores.items()}  # as if by three seeds of window models
-    assert clipwise.verdict(clipwise.compare(design, trained, n_trainings=3)) == "kept"
-    assert comparison["method"].iloc[0] in ("conv1d", "best_of_all", "best_stage2")
-    assert comparison.set_index("method").loc["mean"].isna()["verdict"]
+    assert clipwise.compare(design, trained, n_trainings=3).verdict(KINDS) == "kept"
+    assert comparison.table()["variant"].iloc[0] in ("conv1d", "best_of_all", "best_stage2")
+    assert comparison.table().set_index("variant").loc["mean"].isna()["verdict"]
     selection = pd.DataFrame({"outer": [0, 1, 0], "metric": ["hit_rate", "hit_rate", "lwlrap"], "tries": 6, "n": 16})
     ways = {"chosen elsewhere": [0.1, 0.2, 1], "picked there": 0.3, "by chance": [0.05, 0.07, 1]}
-    found = clipwise.found(comparison, selection.assign(**ways))
+    found = clipwise.result_metrics(comparison, selection.assign(**ways))
     assert found["chosen_elsewhere_hit_rate_diff"] == pytest.approx(0.15) and found["picked_there_hit_rate_diff"] == 0.3
     assert found["by_chance_hit_rate_diff"] == pytest.approx(0.06)
     assert (found["picked_tries"], found["picked_n"]) == (6, 16)
     assert found["lwlrap"] > found["mean_lwlrap"] + 0.1 and found["n"] == 48
-    assert f"{found['lwlrap']:.3f}" in clipwise.says(comparison, {"method": "conv1d"})
+    assert f"{found['lwlrap']:.3f}" in clipwise.conclusion(comparison, {"method": "conv1d"})
 
 
 def test_one_seed_of_window_models_is_a_screening_whatever_stage_2_has(read):
     design, scores, _, _ = read
     several = {name: np.repeat(s, 3, axis=0) for name, s in scores.items()}  # stage 2 with three seeds
     for comparison in (clipwise.compare(design, scores), clipwise.compare(design, several)):
-        assert set(comparison["verdict"].dropna()) == {"screened"}
-        assert clipwise.verdict(comparison) is None
-        says = clipwise.says(comparison, {"method": "conv1d"})
+        assert set(comparison.table()["verdict"].dropna()) == {"screened"}
+        assert comparison.verdict(KINDS) is None
+        says = clipwise.conclusion(comparison, {"method": "conv1d"})
         assert "Clear of zero, above the mean: " in says and "no verdict is drawn from it" in says
         assert "under the correction" in says
-    one = clipwise.compare(design, {**several, "alone": scores["conv1d"]}, n_trainings=3).set_index("method")
+    one = clipwise.compare(design, {**several, "alone": scores["conv1d"]}, n_trainings=3)
+    one = one.table("method").set_index("method")
     assert one.loc["alone", "verdict"] == "screened" and one.loc["conv1d", "verdict"] == "kept"
 
 
@@ -201,7 +202,7 @@ def test_lengths_and_images_to_show(read):
 
 def test_what_is_written_for_use(read, tmp_path):
     design, scores = dataclasses.replace(read[0], uses=[], sets={}), read[1]
-    comparison = clipwise.compare(design, scores)
+    comparison = clipwise.compare(design, scores).table("method")
     choice = clipwise.write_choice(tmp_path, design, READER, comparison, 1)
     assert choice == json.loads((tmp_path / "choice.json").read_text())
     assert choice["method"] == "conv1d" and choice["kind"] == "stage2" and choice["parameter"] is None

@@ -1,13 +1,17 @@
-"""Tests of comparisons: one verdict for a table, its numbers, a row in words."""
+"""Tests of comparisons: own scores and differences side by side, one verdict, numbers, sentences."""
+
+from dataclasses import replace
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 
-from lib.evaluation import comparisons
+from lib.evaluation import comparisons, metrics
+from lib.evaluation.comparisons import Comparison
 from lib.figures import scores as figures
 
+CLASSES = list("abcde")
 TABLE = pd.DataFrame(
     {
         "variant": ["base", "one", "two"],
@@ -19,56 +23,140 @@ TABLE = pd.DataFrame(
         "verdict": [None, "unclear", "dropped"],
     }
 )
+PAIR = {"variant": "one against two", "lwlrap_diff": 0.1, "lwlrap_diff_low": 0.05, "lwlrap_diff_high": 0.2}
+PAIR |= {"level": 0.95, "smallest_diff": 0.04, "verdict": "kept"}
+
+
+def study(seed, n=60, enough=True, base="base", **changes):
+    """A comparison of clips with one label each; `scores` maps names to (number of seeds, skill)."""
+    rng = np.random.default_rng(seed)
+    clips = pd.DataFrame({"group": np.arange(n).astype(str), "labels": [(c,) for c in rng.choice(CLASSES, n)]})
+    truth = np.array([[c in labels for c in CLASSES] for labels in clips["labels"]])
+    alike = truth + rng.normal(size=truth.shape)
+    given = changes.pop("scores", {"base": (3, 0), "better": (3, 2), "chance": (3, 0)})
+    scores = {
+        name: alike + skill * truth + rng.normal(0, 0.3, (n_seeds, *truth.shape))
+        for name, (n_seeds, skill) in given.items()
+    }
+    return Comparison(clips, CLASSES, scores, base, enough, **changes)
+
+
+def told(table, failed=None):
+    """A comparison of which this is the table."""
+    names = [name for name in table["variant"] if " against " not in name]
+    found = Comparison(pd.DataFrame(), [], dict.fromkeys(names), "base", True, failed=failed)
+    found.__dict__["rows"] = table
+    return found
+
+
+# the table
+
+
+def test_side_by_side_are_own_scores_and_differences_to_the_base():
+    found = study(0, scores={"base": (1, 0), "a": (3, 1)})
+    table = found.table().set_index("variant")
+    assert table.index.tolist() == ["base", "a"] and table["n_seeds"].tolist() == [1, 3]
+    for name, scores in found.scores.items():
+        own = metrics.bootstrap(found.targets, scores, found.groups)
+        assert table.loc[name, list(own)].to_dict() == own
+    pairs = {"a": (np.repeat(found.scores["base"], 3, axis=0), found.scores["a"])}  # one seed stands for all three
+    [pair] = metrics.compare_each(found.targets, pairs, found.groups)
+    assert (
+        table.loc["a"].to_dict().items() >= {k: v for k, v in pair.items() if k not in ("variant", "verdict")}.items()
+    )
+    assert table.loc["base", ["lwlrap_diff", "verdict"]].isna().all()
+    flat = replace(found, scores={name: s[0] for name, s in found.scores.items()})  # without an axis of seeds
+    assert flat.rows.equals(replace(found, scores={name: s[:1] for name, s in found.scores.items()}).rows)
+
+
+@pytest.mark.parametrize("names", [[], ["base"], ["a", "b"]])
+def test_without_a_base_and_another_nothing_is_compared(names):
+    found = study(1, scores={name: (3, 0) for name in names}, rivals={"a": "b"})
+    assert found.table()["variant"].tolist() == names and "verdict" not in found.table()
+    assert found.compared.empty and found.verdict() is None and found.conclusion() == found.limits() == ""
+    assert list(found.metrics()) == ([*metrics.SCORES, "n"] if "base" in names else [])
+
+
+def test_rivals_are_compared_in_the_same_table():
+    given = {"a": (3, 0), "b": (3, 1), "base": (3, 0)}
+    found = study(2, scores=given, rivals={"a": "b", "b": "gone"})
+    table = found.table().set_index("variant")
+    assert table.index.tolist() == ["base", "b", "a", "a against b"]  # the base, from best to worst, pairs
+    s = found.scores
+    pairs = {"a": (s["base"], s["a"]), "b": (s["base"], s["b"]), "a against b": (s["b"], s["a"])}
+    together = {row["variant"]: row for row in metrics.compare_each(found.targets, pairs, found.groups)}
+    for name, row in together.items():  # three comparisons, corrected by Holm as one table
+        assert (table.loc[name, "p_holm"], table.loc[name, "level"]) == (row["p_holm"], row["level"])
+    assert np.isnan(table.loc["a against b", "lwlrap"]) and table.loc["a against b", "n_seeds"] == 3
+
+
+def test_a_table_has_its_order_its_name_and_its_places():
+    given = {"a": (3, 0), "b": (3, 1), "base": (3, 2)}
+    assert study(3, scores=given).table()["variant"].tolist() == ["base", "b", "a"]
+    assert study(3, scores=given, order="lwlrap").table()["variant"].tolist() == ["base", "b", "a"]
+    assert study(3, scores=given, order=None).table("way")["way"].tolist() == ["a", "b", "base"]
+    given["base"] = (3, -1)
+    assert study(3, scores=given, order="lwlrap").table()["variant"].tolist() == ["b", "a", "base"]
+    found = study(3, decimals=2)
+    assert found.table().equals(study(3).table().round(2))
+    assert found.metrics()["lwlrap"] == found.table()["lwlrap"][0] == round(study(3).metrics()["lwlrap"], 2)
+
+
+def test_what_failed_is_listed_last():
+    table = study(4, failed=["lost"]).table()
+    assert table["variant"].tolist()[-1] == "lost" and table["verdict"].tolist()[-1] == "failed"
+    assert np.isnan(table["lwlrap"].iloc[-1])
+    alone = study(4, scores={"base": (3, 0)}, failed=["lost"])
+    assert alone.table()["verdict"].tolist()[1] == "failed" and alone.verdict() is None
+
+
+# verdicts
 
 
 @pytest.mark.parametrize(
-    ("verdicts", "of_all"),
+    ("verdicts", "of_all", "of_every"),
     [
-        ([None, "kept", "dropped"], "kept"),
-        ([None, "dropped", "dropped"], "dropped"),
-        ([None, "unclear", "dropped"], "unclear"),
-        ([None], "unclear"),
-        ([None, "screened", "screened"], None),
+        (["kept", "dropped"], "kept", "unclear"),
+        (["kept", "kept"], "kept", "kept"),
+        (["dropped", "dropped"], "dropped", "dropped"),
+        (["unclear", "dropped"], "unclear", "unclear"),
+        (["screened", "screened"], None, None),
+        (["kept", "screened"], None, None),
     ],
 )
-def test_a_table_has_one_verdict(verdicts, of_all):
-    assert comparisons.verdict(pd.DataFrame({"verdict": verdicts})) == of_all
-    assert comparisons.verdict(pd.DataFrame({"variant": ["base"]})) == "unclear"
+def test_a_table_has_one_verdict(verdicts, of_all, of_every):
+    table = pd.DataFrame({"variant": ["base", "one", "two"], "verdict": [None, *verdicts]})
+    found = told(table)
+    assert (found.verdict(), found.verdict(every=True)) == (of_all, of_every)
+    assert found.verdict(["one"]) == (None if verdicts[0] == "screened" else verdicts[0])
+    assert found.verdict(["none of them"]) is None
+
+
+def test_all_are_not_dropped_where_one_failed():
+    table = pd.DataFrame({"variant": ["base", "one", "lost"], "verdict": [None, "dropped", "failed"]})
+    assert told(table, failed=["lost"]).verdict() == "unclear" and told(table[:2]).verdict() == "dropped"
+    assert told(table.assign(verdict=[None, "kept", "failed"]), failed=["lost"]).verdict() == "kept"
 
 
 def test_what_one_variant_is_against_another_is_told_and_decides_nothing():
-    row = {"variant": "one against two", "lwlrap_diff": 0.1, "lwlrap_diff_low": 0.05, "verdict": "kept"}
-    table = pd.concat([TABLE, pd.DataFrame([row])], ignore_index=True)
-    assert comparisons.verdict(table) == comparisons.verdict(TABLE) == "unclear"
-    assert comparisons.rows(table)["variant"].tolist() == ["one", "two", "one against two"]
-    ordered = comparisons.best_first(table[::-1])["variant"].tolist()
-    assert ordered == ["base", "one", "two", "one against two"]  # the last one though its difference is the best
-    found = comparisons.differences(table.set_index("variant").drop("base"))
-    assert found["one_against_two_lwlrap_diff"] == 0.1
-
-
-def test_differences_are_flat_numbers():
-    found = comparisons.differences(TABLE.set_index("variant").drop("base"))
-    assert list(found) == [f"{v}_lwlrap_diff{end}" for v in ("one", "two") for end in ("", "_low", "_high")]
-    assert found["two_lwlrap_diff_low"] == -0.2
-    assert comparisons.differences(TABLE[["variant"]]) == {}
-
-
-def test_a_difference_in_words():
-    assert [comparisons.told(row) for row in TABLE[1:].itertuples()] == [
-        "+0.020 (-0.001 to +0.043)",
-        "-0.123 (-0.200 to -0.050)",
-    ]
+    found = told(pd.concat([TABLE, pd.DataFrame([PAIR])], ignore_index=True))
+    assert found.verdict() == told(TABLE).verdict() == "unclear"
+    assert found.compared["variant"].tolist() == ["one", "two", "one against two"]
+    assert found.conclusion().startswith(
+        "one +0.020 (-0.001 to +0.043): unclear; two -0.123 (-0.200 to -0.050): dropped; "
+    )
+    assert "; one against two +0.100 (+0.050 to +0.200): kept. Verdicts hold together" in found.conclusion()
 
 
 def test_without_enough_for_a_verdict_a_row_that_has_one_is_screened():
-    found = comparisons.screened(TABLE)
-    assert found["verdict"].tolist()[1:] == ["screened", "screened"] and found["verdict"].isna()[0]
-    assert TABLE["verdict"][1] == "unclear"
-    assert comparisons.screened(TABLE, True).equals(TABLE)
-    by_row = comparisons.screened(TABLE, comparisons.enough(pd.Series([3, 1, 3]), 5, 5))
-    assert by_row["verdict"].tolist()[1:] == ["screened", "dropped"]
-    assert comparisons.screened(TABLE[["variant"]]).equals(TABLE[["variant"]])  # nothing is compared
+    assert set(study(5).table()["verdict"].dropna()) == {"kept", "unclear"} and study(5).verdict() == "kept"
+    few = study(5, enough=False)
+    assert set(few.table()["verdict"].dropna()) == {"screened"} and few.verdict() is None
+    mixed = study(5, scores={"base": (1, 0), "better": (3, 2), "one": (1, 2)}).table().set_index("variant")
+    assert mixed.loc["better", "verdict"] == "kept" and mixed.loc["one", "verdict"] == "screened"
+    assert np.isnan(mixed["lwlrap_diff"]["base"]) and pd.isna(mixed["verdict"]["base"])
+    assert comparisons.screened(TABLE)["verdict"].tolist()[1:] == ["screened", "screened"]
+    assert comparisons.screened(TABLE, True).equals(TABLE) and TABLE["verdict"][1] == "unclear"
 
 
 @pytest.mark.parametrize(
@@ -78,34 +166,47 @@ def test_a_verdict_wants_three_seeds_and_all_folds(n_seeds, n_folds, enough):
     assert comparisons.enough(n_seeds, n_folds, 5) == enough
 
 
+# numbers and sentences
+
+
+def test_metrics_are_flat_numbers():
+    found = study(6)
+    rows, numbers = found.table().set_index("variant"), found.metrics()
+    ends = [f"{v}_lwlrap_diff{end}" for v in rows.index[1:] for end in ("", "_low", "_high")]
+    assert list(numbers) == [*metrics.SCORES, "n", *ends]
+    assert numbers["lwlrap"] == rows.loc["base", "lwlrap"] and numbers["n"] == 60
+    assert numbers["better_lwlrap_diff_low"] == rows.loc["better", "lwlrap_diff_low"]
+    assert found.metrics(of="better") == {**numbers, **rows.loc["better", [*metrics.SCORES, "n"]]}
+    pair = pd.DataFrame([PAIR]).set_index("variant")
+    assert comparisons.differences(pair)["one_against_two_lwlrap_diff"] == 0.1
+    assert comparisons.differences(pair[["level"]]) == {}
+
+
+def test_the_conclusion_takes_another_form():
+    assert told(TABLE).conclusion("{} {}, {}").startswith("one +0.020 (-0.001 to +0.043), unclear; two ")
+
+
 def test_what_a_reader_must_know_besides():
-    assert comparisons.limits(TABLE) == (
+    assert told(TABLE).limits() == (
         "Verdicts hold together, at 5 % for all 2. Each interval holds alone, at its own level (95 to 97.5 %), which "
         "depends on how many are compared. "
         "Smallest difference that this table could have shown, 80 % power under the correction: 0.030 to 0.100."
     )
     late = TABLE.assign(lwlrap_diff_low=[np.nan, 0.001, -0.2])  # one is unclear all the same
-    assert "Clear of zero yet unclear, as Holm's procedure stops at the first unclear one: one." in comparisons.limits(
-        late
-    )
-    told = comparisons.limits(comparisons.screened(TABLE))
-    assert told.startswith("Each interval holds alone") and "Verdicts hold" not in told
-    assert told.endswith("A screening, with fewer than three seeds or not all folds: no verdict is drawn from it.")
+    sentence = "Clear of zero yet unclear, as Holm's procedure stops at the first unclear one: one."
+    assert sentence in told(late).limits() and sentence not in told(TABLE).limits()
+    screened = told(comparisons.screened(TABLE)).limits()
+    assert screened.startswith("Each interval holds alone") and "Verdicts hold" not in screened
+    assert screened.endswith("A screening, with fewer than three seeds or not all folds: no verdict is drawn from it.")
     by_row = comparisons.screened(TABLE, pd.Series([True, False, True]))
-    assert comparisons.limits(by_row).endswith("0.100. Screened, without a verdict: one.")
-    alone = comparisons.limits(TABLE[:2])
+    assert told(by_row).limits().endswith("0.100. Screened, without a verdict: one.")
+    alone = told(TABLE[:2]).limits()
     assert "own level (95 %), which" in alone and alone.endswith("under the correction: 0.030.")
-    assert comparisons.limits(TABLE[:1]) == comparisons.limits(TABLE[["variant"]]) == ""
-
-
-def test_rows_that_are_compared():
-    assert comparisons.rows(TABLE)["variant"].tolist() == ["one", "two"]
-    assert comparisons.rows(TABLE[["variant"]]).empty
+    assert told(TABLE[:1]).limits() == told(TABLE[["variant"]]).limits() == ""
 
 
 def test_a_figure_counts_as_against_the_base_what_is():
-    pair = {"variant": "one against two", "lwlrap_diff": 0.1, "lwlrap_diff_low": 0.05, "lwlrap_diff_high": 0.2}
-    table = pd.concat([TABLE, pd.DataFrame([pair | {"verdict": "kept"}])], ignore_index=True).assign(n=20)
+    table = pd.concat([TABLE, pd.DataFrame([PAIR])], ignore_index=True).assign(n=20)
     figure = figures.differences(table)
     assert figure.axes[0].get_title() == "Against the base: 1 dropped, 1 unclear"
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()][0] == "one against two  kept"

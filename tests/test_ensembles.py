@@ -206,7 +206,7 @@ def test_averaged_weights_are_compared_with_one_training_whose_batch_statistics_
     assert table["n_members"].astype(str)[["seeds", "swa"]].tolist() == ["3", "1"] and pd.isna(row["n_members"])
     assert row["lwlrap_diff"] == pytest.approx(table.loc["swa", "lwlrap"] - table.loc["long_fresh", "lwlrap"])
     assert table["passes"][["long", "long_fresh", "swa"]].tolist() == [3, 3, 3] and table["p_holm"].notna().sum() == 7
-    says = ensembles.says(found, found.table(), ensembles.parts(found))
+    says = ensembles.conclusion(found, ensembles.parts(found))
     assert "swa against long_fresh +" in says or "swa against long_fresh -" in says
     assert "nan" not in says
 
@@ -253,7 +253,7 @@ def test_a_clip_whose_group_stands_in_the_outer_fold_trains_no_member(split):
     outside = set(dealt.loc[dealt["fold"] != 1, "fname"]) - {"02.wav"}
     assert set.union(*map(set, trained.values())) == outside == set(trained["swa", 1, 1])
     assert set(found.clips.index) == set(dealt.loc[dealt["fold"] == 1, "fname"])
-    said = ensembles.says(found, found.table(), ensembles.parts(found))
+    said = ensembles.conclusion(found, ensembles.parts(found))
     assert said.endswith(
         "Groups that stand in several folds: 1 (g1). A clip does not train a model that holds out another "
         "fold of its group. Withheld: 1 clip from without_1."
@@ -292,10 +292,10 @@ def test_tables_tell_averaging_from_single_models():
     for some in (parts, table, ensembles.orders(found, ["seeds", "folds_3"])):
         assert (some["n_seeds"] == 3).all()  # members are no further seeds
     assert parts.loc["more data, folds_3", "verdict"] == "unclear"  # the same members
-    assert ensembles.verdict(found, found.table()) in ("kept", "unclear")
-    says = ensembles.says(found, found.table(), ensembles.parts(found))
+    assert ensembles.verdict(found) in ("kept", "unclear")
+    says = ensembles.conclusion(found, ensembles.parts(found))
     assert f"seeds {table.loc['seeds', 'lwlrap']:.3f}" in says
-    told = ensembles.numbers(found.table(), ensembles.parts(found))
+    told = ensembles.result_metrics(found, ensembles.parts(found))
     assert told["n"] == 40 and told["part_averaging_seeds_lwlrap_diff"] > 0
     json.dumps({name: float(value) for name, value in told.items()})
 
@@ -303,11 +303,11 @@ def test_tables_tell_averaging_from_single_models():
 def test_one_seed_is_a_screening():
     found = made(1, one=(1, 0.1), long=(1, 0.1), seeds=(3, 0.1), folds_3=(3, 0.1))
     assert not found.decides
-    assert "Each interval holds alone, at its own level" in ensembles.says(found, found.table(), ensembles.parts(found))
+    assert "Each interval holds alone, at its own level" in ensembles.conclusion(found, ensembles.parts(found))
     for table in (found.table(), ensembles.parts(found), ensembles.orders(found, ["seeds"])):
         assert set(table["verdict"].dropna()) == {"screened"}
-    assert ensembles.verdict(found, found.table()) is None
-    assert ensembles.says(found, found.table(), ensembles.parts(found)).endswith("no verdict is drawn from it.")
+    assert ensembles.verdict(found) is None
+    assert ensembles.conclusion(found, ensembles.parts(found)).endswith("no verdict is drawn from it.")
 
 
 def test_some_folds_are_a_screening():

@@ -189,20 +189,20 @@ def train(small, tmp_path, variants=("base", "delta"), **changes):
 
 def test_all_folds_and_three_seeds_are_pooled_into_verdicts(small, tmp_path):
     trials = train(small, tmp_path)
-    assert trials.decides
     assert {name: scores.shape for name, scores in trials.scores.items()} == {"base": (3, 24, 2), "delta": (3, 24, 2)}
     assert len(trials.done) == 2 * 3 * 3 and (trials.done["problem"] == "").all()
     table = trials.table()
     assert list(table["variant"]) == ["base", "delta"]
     assert table["verdict"][1] in ("kept", "dropped", "unclear") and table["n"].eq(24).all()
-    assert trials.verdict(table) == table["verdict"][1]
+    assert trials.comparison.verdict() == table["verdict"][1]
     part = tmp_path / "outputs" / "02_features" / "delta" / "without_1" / "seed_2"
     read = pd.read_csv(part / "clips.csv", dtype={"fname": str}).set_index("fname")
     mine = trials.clips["fname"].isin(read.index).to_numpy()
     ordered = read.loc[trials.clips["fname"][mine], trials.classes]
     np.testing.assert_allclose(trials.scores["delta"][1][mine], ordered)  # seed 2 is the second, rows found by fname
-    assert trials.says(table).startswith("Difference in lwlrap to the base on 24 clips, 3 seed(s), 3 of 3 folds. delta")
-    assert 0 < trials.baseline(small[1], small[0]) < 1
+    assert trials.conclusion().startswith(
+        "Difference in lwlrap to the base on 24 clips, 3 seed(s), 3 of 3 folds. delta"
+    )
 
 
 def test_growing_pictures_are_compared_with_large_ones_too(small, tmp_path, monkeypatch):
@@ -210,14 +210,15 @@ def test_growing_pictures_are_compared_with_large_ones_too(small, tmp_path, monk
     run = a_run(tmp_path, **{**SMALL, "folds": [], "seeds": [1]})
     few = {"fixed_224": {"image_size": 40}, "progressive_224": {"image_size": 40, "progressive": [32]}}
     trials = sweep.train(run, {"base": {}, **few}, a_task(run, clips, dealt))
-    table = trials.table().set_index("variant")
+    table = replace(trials.comparison, decimals=None).table().set_index("variant")
     row = table.loc["progressive_224 against fixed_224"]
     ends = [metrics.lwlrap(trials.targets, trials.scores[name][0]) for name in ("progressive_224", "fixed_224")]
     assert row["lwlrap_diff"] == pytest.approx(ends[0] - ends[1]) and np.isnan(row["lwlrap"])
-    assert row["epochs"] == table.loc["progressive_224", "epochs"]
+    epochs = trials.table().set_index("variant")["epochs"]
+    assert epochs["progressive_224 against fixed_224"] == epochs["progressive_224"]
     assert sorted(table["p_holm"].dropna()) == sorted(metrics.holm(table["p"].dropna()))  # of three comparisons
-    assert "progressive_224 against fixed_224" in trials.says(trials.table())
-    assert "progressive_224_against_fixed_224_lwlrap_diff" in trials.found(trials.table())
+    assert "progressive_224 against fixed_224" in trials.conclusion()
+    assert "progressive_224_against_fixed_224_lwlrap_diff" in trials.comparison.metrics()
     for gone in few:
         left = replace(trials, scores={k: v for k, v in trials.scores.items() if k != gone})
         assert not left.table()["variant"].str.contains("against").any()
@@ -226,11 +227,10 @@ def test_growing_pictures_are_compared_with_large_ones_too(small, tmp_path, monk
 @pytest.mark.parametrize("changes", [{"seeds": [1, 2]}, {"folds": [0, 1]}, {"variants": ("base",)}])
 def test_with_less_there_is_no_verdict(small, tmp_path, changes):
     trials = train(small, tmp_path, **changes)
-    assert not trials.decides
     table = trials.table()
-    assert trials.verdict(table) is None
+    assert trials.comparison.verdict() is None
     assert set(table["verdict"].dropna()) <= {"screened"}
-    assert ("no verdict" if len(table) > 1 else "Nothing to compare") in trials.says(table)
+    assert ("no verdict" if len(table) > 1 else "Nothing to compare") in trials.conclusion()
 
 
 def test_clips_that_are_withheld_from_a_model_are_counted(small, tmp_path):
@@ -241,7 +241,7 @@ def test_clips_that_are_withheld_from_a_model_are_counted(small, tmp_path):
     manifest = tmp_path / "outputs" / "02_features" / "base" / "without_0" / "seed_1" / "manifest.json"
     trained = files.read_json(manifest)["clips"]["train"]
     assert set(trained) == set(dealt.loc[dealt["fold"] != 0, "fname"]) - {dealt.loc[other, "fname"]}
-    assert trials.says(trials.table()).endswith("Withheld: 1 clip from without_0.")
+    assert trials.conclusion().endswith("Withheld: 1 clip from without_0.")
     assert train(small, tmp_path / "whole", ("base",), seeds=[1], folds=[0]).withheld == ""
 
 

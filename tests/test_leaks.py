@@ -10,7 +10,7 @@ import pytest
 import torch
 from fake_run import make_task
 
-from lib.evaluation import comparisons, folds, metrics
+from lib.evaluation import folds, metrics
 from lib.experiments import curation, judging, leaks, retraining, truth
 from lib.files import write_json
 from lib.runs import oof
@@ -375,31 +375,36 @@ def test_what_is_done_is_compared_and_the_rest_is_told_as_commands(trained):
     todo = retraining.commands(trained, 2, ALL)
     assert len(todo) == 2 * (len(VARIANTS) - 1)
     assert todo[0].endswith("-p data_dir demo -p variant curated_noisy -p fold 0 -p train_set curated_noisy")
-    table = retraining.compare(trained, 2, ALL)
+    comparison = retraining.compare(trained, 2, ALL)
+    table, says = comparison.table(), retraining.conclusion(comparison)
     assert table["variant"].tolist() == ["curated", "kept_curated"]
     assert table["verdict"][1] == "screened" and table["lwlrap_diff"][1] > 0.2  # one seed, however clear it is
-    assert table["lwlrap_diff_low"][1] > 0 and comparisons.verdict(table) is None
-    assert "no verdict is drawn from it" in retraining.says(table)
-    assert f"kept_curated {table['lwlrap_diff'][1]:+.3f}" in retraining.says(table)
-    assert retraining.found(table)["kept_curated_lwlrap_diff"] == table["lwlrap_diff"][1]
-    assert len(retraining.compare(trained, 3, ALL)) == 0  # a third fold of the base is to be done
-    assert "Nothing is retrained" in retraining.says(table[:1])
+    assert table["lwlrap_diff_low"][1] > 0 and comparison.verdict() is None
+    assert "no verdict is drawn from it" in says
+    assert f"kept_curated {table['lwlrap_diff'][1]:+.3f}" in says
+    assert comparison.metrics()["kept_curated_lwlrap_diff"] == table["lwlrap_diff"][1]
+    begun = retraining.compare(trained, 3, ALL)  # a third fold of the base is to be done
+    assert begun.table().empty and begun.metrics() == {} and begun.verdict() is None
+    alone = dataclasses.replace(comparison, scores={"curated": comparison.scores["curated"]})
+    for found in (begun, alone):
+        assert "Nothing is retrained" in retraining.conclusion(found)
 
 
 def test_noisy_clips_are_compared_with_as_many_curated_passes_too(trained, tmp_path):
     """The row of the pair comes once both are done, and is corrected together with the others."""
     done = tmp_path / "04_kfold"
     shutil.copytree(done / "kept_curated", done / "curated_noisy")
-    assert not retraining.compare(trained, 2, ALL)["variant"].str.contains("against").any()
+    assert not retraining.compare(trained, 2, ALL).table()["variant"].str.contains("against").any()
     shutil.copytree(done / "curated", done / "fewer_passes")
-    table = retraining.compare(trained, 2, ALL).set_index("variant")
+    comparison = retraining.compare(trained, 2, ALL)
+    table = comparison.table().set_index("variant")
     row = table.loc["curated_noisy against fewer_passes"]
     assert row["lwlrap_diff"] == table.loc["curated_noisy", "lwlrap"] - table.loc["fewer_passes", "lwlrap"]
     assert sorted(table["p_holm"].dropna()) == sorted(metrics.holm(table["p"].dropna()))  # of all four
     assert (
         row["lwlrap_diff_low"] > 0
         and row["verdict"] == "screened"
-        and "curated_noisy against fewer_passes +" in retraining.says(table.reset_index())
+        and "curated_noisy against fewer_passes +" in retraining.conclusion(comparison)
     )
     assert "fewer_passes" not in {name for name in compared([], "bce", ["curated"])}
     assert {"curated_noisy", "fewer_passes"} <= set(compared([], "bce", ALL))
@@ -431,19 +436,10 @@ def test_other_audio_is_refused(trained, tmp_path):
     base, mine = (tmp_path / "04_kfold" / name / "configuration.json" for name in ("curated", "kept_curated"))
     write_json(base, {"epochs": 3, "audio": {"curated": "a"}})
     write_json(mine, {"epochs": 3, "audio": {"curated": "a", "noisy": "b"}})
-    assert len(retraining.compare(trained, 2, ALL)) == 2
+    assert len(retraining.compare(trained, 2, ALL).table()) == 2
     write_json(mine, {"epochs": 3, "audio": {"curated": "x", "noisy": "b"}})
     with pytest.raises(ValueError, match="curated and kept_curated differ in more .audio of curated clips: 'a' there"):
         retraining.compare(trained, 2, ALL)
-
-
-def test_the_prior_of_a_fold_is_that_of_the_others():
-    clips = pd.DataFrame({"fname": list("abcd"), "labels": [("low",), ("low",), ("low",), ("high",)]})
-    clips["group"] = clips["fname"]
-    dealt = pd.DataFrame({"fname": list("abcd"), "group": list("abcd"), "fold": [0, 0, 1, 1]})
-    task = make_task(clips, dealt, classes=CLASSES)
-    prior = metrics.prior_by_fold(task.targets, task.folds)
-    assert metrics.lwlrap(task.targets, prior) == pytest.approx((0.5 + 0.5 + 1 + 0.5) / 4)
 
 
 def test_every_variant_is_a_training_set_that_04_knows():

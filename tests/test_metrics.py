@@ -1,6 +1,7 @@
 """Tests of metrics: stored answers, the literal definition, scikit-learn, honest intervals, refusals."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -164,6 +165,16 @@ def study(seed: int, n: int = 60, n_classes: int = 5, skill: float = 1.0, per_gr
     return targets, skill * targets + noise, group.astype(str)
 
 
+def compare(targets, base, other, groups, n_resamples=2000, level=0.95):
+    """A comparison alone, with as many resamples and at any level: a row before any correction."""
+    return metrics._verdict(*metrics._paired(targets, base, other, groups, n_resamples, 0), level, 1)
+
+
+def compare_all(targets, base, others, groups):
+    """One table of comparisons with the same base."""
+    return metrics.compare_each(targets, {name: (base, other) for name, other in others.items()}, groups)
+
+
 def test_bootstrap_of_two_groups_by_hand():
     targets, scores = rows("10 10 10"), [[1, 0], [0, 1], [0, 1]]  # precisions 1, .5, .5; groups a, b, b
     found = metrics.bootstrap(targets, scores, ["a", "b", "b"], n_resamples=4000)
@@ -206,7 +217,7 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say():
 def test_intervals_are_those_of_the_level(level, errors):
     """400 clips, half of them hits: the standard error is sqrt(.25 / 400), of the share and of its lead over none."""
     truth, scores = np.tile(rows("10"), (400, 1)), np.repeat([[1, 0], [0, 1]], 200, axis=0)
-    found = metrics.compare(truth, np.tile([0, 1], (400, 1)), scores, np.arange(400), n_resamples=20_000, level=level)
+    found = compare(truth, np.tile([0, 1], (400, 1)), scores, np.arange(400), n_resamples=20_000, level=level)
     width = found["hit_rate_diff_high"] - found["hit_rate_diff_low"]
     assert found["hit_rate_diff"] == 0.5 and width == pytest.approx(2 * errors * np.sqrt(0.25 / 400), rel=0.05)
     if level == 0.95:
@@ -225,7 +236,7 @@ def test_groups_that_repeat_widen_the_interval():
 def test_paired_comparison_is_narrower_than_unpaired():
     targets, base, groups = study(3)
     other = base + np.random.default_rng(0).normal(scale=0.1, size=base.shape)
-    paired = metrics.compare(targets, base, other, groups)
+    paired = compare(targets, base, other, groups)
     one, two = (metrics.bootstrap(targets, s, groups) for s in (base, other))
     unpaired = np.hypot(one["lwlrap_high"] - one["lwlrap_low"], two["lwlrap_high"] - two["lwlrap_low"])
     assert paired["lwlrap_diff_high"] - paired["lwlrap_diff_low"] < 0.5 * unpaired
@@ -237,21 +248,21 @@ def test_paired_comparison_is_narrower_than_unpaired():
 def test_verdicts():
     targets, base, groups = study(4, n=100)
     better, worse = base + 3 * targets, base - 3 * targets
-    kept = metrics.compare(targets, base, better, groups)
+    kept = compare(targets, base, better, groups)
     assert kept["verdict"] == "kept"
     assert 0 < kept["lwlrap_diff_low"] < kept["lwlrap_diff"] < kept["lwlrap_diff_high"]
     assert kept["p"] == pytest.approx(2 / 2001)
     assert kept["lwlrap_diff"] > kept["smallest_diff"] > 0
-    dropped = metrics.compare(targets, base, worse, groups)
+    dropped = compare(targets, base, worse, groups)
     assert (dropped["verdict"], dropped["p"]) == ("dropped", kept["p"])
-    same = metrics.compare(targets, base, base, groups)
+    same = compare(targets, base, base, groups)
     assert (same["verdict"], same["p"], same["lwlrap_diff"], same["smallest_diff"]) == ("unclear", 1, 0, 0)
 
 
 def test_smallest_difference_shrinks_with_the_root_of_n():
     def smallest(n):
         targets, base, groups = study(5, n=n)
-        return metrics.compare(targets, base, study(6, n=n)[1] + targets, groups)["smallest_diff"]
+        return compare(targets, base, study(6, n=n)[1] + targets, groups)["smallest_diff"]
 
     assert smallest(100) / smallest(1600) == pytest.approx(4, rel=0.3)
 
@@ -274,17 +285,17 @@ def test_spread_between_seeds_is_not_understated():
     """Groups all alike: the interval's variance must be that of a mean of three seeds, s^2 / 3, not 2/3 of it."""
     truth = np.tile(rows("10"), (50, 1))
     seeds = np.stack([np.tile(score, (50, 1)) for score in ([1, 0], [0, 1], [0, 1])])  # lwlrap 1, .5, .5
-    _, resampled = metrics._rates(metrics._group_sums(truth, [seeds], np.arange(50))[0], 20_000, 0)
-    assert resampled[:, 0, 0].var() == pytest.approx(np.var([1, 0.5, 0.5], ddof=1) / 3, rel=0.03)
+    rates = metrics._rates(metrics._group_sums(truth, [seeds], np.arange(50))[0], 20_000, 0)
+    assert rates[1:, 0, 0].var() == pytest.approx(np.var([1, 0.5, 0.5], ddof=1) / 3, rel=0.03)
 
 
 def test_comparison_of_seeds_is_paired_and_counts_them():
     targets, scores, groups = study(8)
     base = np.stack([scores, scores + targets, scores + 2 * targets])  # seeds differ much, the gain is alike in each
-    found = metrics.compare(targets, base, base + targets, groups)
+    found = compare(targets, base, base + targets, groups)
     assert (found["n_seeds"], found["verdict"]) == (3, "kept")
     with pytest.raises(ValueError, match="number of seeds"):
-        metrics.compare(targets, base, base[:2], groups)
+        compare(targets, base, base[:2], groups)
 
 
 def test_one_group_has_scores_but_no_interval():
@@ -296,7 +307,7 @@ def test_one_group_has_scores_but_no_interval():
     assert np.isnan([found[f"{name}_{end}"] for name in ("lwlrap", "hit_rate") for end in ("low", "high")]).all()
     assert metrics.says(found, "lwlrap") == f"{found['lwlrap']:.3f} (one group of clips: no interval)"
     assert metrics.says(all_of_them, "hit_rate").startswith(f"{found['hit_rate']:.3f} (95 % interval 0.")
-    row = metrics.score_all(targets, {"base": scores, "other": scores + targets}, "base", ["a"] * 60)[1]
+    [row] = compare_all(targets, scores, {"other": scores + targets}, ["a"] * 60)
     assert row["lwlrap_diff"] > 0 and np.isnan(row["lwlrap_diff_low"])
     assert (row["verdict"], row["p"], row["p_holm"]) == ("unclear", 1, 1)
 
@@ -306,9 +317,9 @@ def test_intervals_refuse_what_has_none():
     with pytest.raises(ValueError, match="59 groups for 60 rows"):
         metrics.bootstrap(targets, scores, groups[1:])
     with pytest.raises(ValueError, match="Mixup"):
-        metrics.compare(targets * 0.9, scores, scores, groups)
+        compare(targets * 0.9, scores, scores, groups)
     with pytest.raises(ValueError, match="differ"):
-        metrics.compare(targets, scores, scores[:, :4], groups)
+        compare(targets, scores, scores[:, :4], groups)
 
 
 def test_holm_by_hand():
@@ -334,20 +345,30 @@ def test_prior_scores_are_the_class_frequencies():
     assert metrics.lwlrap(rows("100 010"), scores) == pytest.approx((1 + 1 / 2) / 2)
 
 
+def test_the_baseline_of_a_clip_is_the_frequency_of_its_classes_where_it_was_not_held_out():
+    targets = rows("10 10 01 01 01 10")
+    dealt = pd.DataFrame({"group": list("abcdef"), "fold": [0, 0, 0, 1, 1, 1]})
+    scores = metrics.prior_by_fold(targets, dealt)
+    np.testing.assert_allclose(scores, [[1 / 3, 2 / 3]] * 3 + [[2 / 3, 1 / 3]] * 3)
+    assert metrics.baseline(targets, dealt) == pytest.approx((0.5 + 0.5 + 1 + 0.5 + 0.5 + 1) / 6)
+    assert metrics.baseline(targets, dealt, dealt["fold"] == 0) == pytest.approx((0.5 + 0.5 + 1) / 3)
+    assert np.isnan(metrics.baseline(targets, dealt, dealt["fold"] == 2))  # all trainings diverged
+
+
 def test_a_table_of_comparisons_is_corrected_by_holm():
     targets, scores, groups = study(10)
     rng = np.random.default_rng(0)
     others = {f"chance {i}": scores + rng.normal(0, 0.3, scores.shape) for i in range(4)} | {"better": scores + targets}
-    found = {row["variant"]: row for row in metrics.compare_all(targets, scores, others, groups)}
+    found = {row["variant"]: row for row in compare_all(targets, scores, others, groups)}
     assert list(found) == list(others)
     p = np.array([row["p"] for row in found.values()])
     np.testing.assert_allclose([row["p_holm"] for row in found.values()], metrics.holm(p))
     assert found["better"]["verdict"] == "kept" and found["better"]["p_holm"] < 0.05
-    alone = metrics.compare(targets, scores, others["better"], groups, n_resamples=5000)
+    alone = compare(targets, scores, others["better"], groups, n_resamples=5000)
     assert found["better"]["lwlrap_diff"] == alone["lwlrap_diff"]
     assert found["better"]["lwlrap_diff_low"] < alone["lwlrap_diff_low"]  # .99 instead of .95: the smallest of five
     largest = max(found.values(), key=lambda row: row["p"])  # tested at .95
-    again = metrics.compare(targets, scores, others[largest["variant"]], groups, n_resamples=5000)
+    again = compare(targets, scores, others[largest["variant"]], groups, n_resamples=5000)
     assert largest["lwlrap_diff_low"] == again["lwlrap_diff_low"]
 
 
@@ -358,7 +379,7 @@ def test_a_table_of_chance_seldom_finds_something():
         rng = np.random.default_rng(seed)
         others = {str(i): scores + rng.normal(0, 0.5, scores.shape) for i in range(6)}
         base = scores + rng.normal(0, 0.5, scores.shape)
-        kept += any(row["verdict"] != "unclear" for row in metrics.compare_all(targets, base, others, groups))
+        kept += any(row["verdict"] != "unclear" for row in compare_all(targets, base, others, groups))
     assert kept <= 4  # 5 % of 20 tables, and chance
 
 
@@ -366,55 +387,25 @@ def test_members_of_a_seed_are_averaged_and_count_as_no_seeds():
     targets, scores, groups = study(13)
     rng = np.random.default_rng(0)
     members = scores + rng.normal(0, 0.4, (3, 5, *scores.shape))  # three seeds of five members
-    found = metrics.compare(targets, members, members[:, :2], groups)  # another number of members on the other side
+    found = compare(targets, members, members[:, :2], groups)  # another number of members on the other side
     lwlrap = np.array([[metrics.lwlrap(targets, one) for one in seed] for seed in members])
     assert found["lwlrap_diff"] == pytest.approx(lwlrap[:, :2].mean() - lwlrap.mean()) and found["n_seeds"] == 3
     assert metrics.bootstrap(targets, members, groups)["lwlrap"] == pytest.approx(lwlrap.mean())
-    alone = metrics.compare(targets, members[:, 0], members[:, 1], groups)
-    assert metrics.compare(targets, members[:, :1], members[:, 1], groups) == alone
+    alone = compare(targets, members[:, 0], members[:, 1], groups)
+    assert compare(targets, members[:, :1], members[:, 1], groups) == alone
     with pytest.raises(ValueError, match="number of seeds"):
-        metrics.compare(targets, members, members[:2], groups)
+        compare(targets, members, members[:2], groups)
 
 
 def test_comparisons_with_a_base_each_are_one_table():
     targets, scores, groups = study(14)
     rng = np.random.default_rng(0)
     noisy = {name: scores + rng.normal(0, 0.5, scores.shape) for name in "abc"}
-    same = metrics.compare_all(targets, scores, noisy, groups)
-    assert metrics.compare_each(targets, {name: (scores, other) for name, other in noisy.items()}, groups) == same
     pairs = {"up": (noisy["a"], scores + targets), "none": (noisy["b"], noisy["b"])}
     up, none = metrics.compare_each(targets, pairs, groups)
     assert up["verdict"] == "kept" and (none["lwlrap_diff"], none["verdict"]) == (0, "unclear")
     assert up["p_holm"] == pytest.approx(2 * up["p"])
-
-
-def test_side_by_side_are_own_scores_and_differences_to_the_base():
-    targets, scores, groups = study(12)
-    rng = np.random.default_rng(0)
-    seeds = scores + rng.normal(0, 0.3, (3, *scores.shape))
-    table = {row["variant"]: row for row in metrics.score_all(targets, {"a": seeds, "b": scores}, "b", groups)}
-    assert list(table) == ["a", "b"]
-    for name, own in (("a", seeds), ("b", scores)):
-        assert table[name].items() >= metrics.bootstrap(targets, own, groups).items()
-    [pair] = metrics.compare_all(targets, np.repeat(scores[None], 3, axis=0), {"a": seeds}, groups)
-    assert table["a"].items() >= pair.items() and table["a"]["n_seeds"] == 3
-    assert "lwlrap_diff" not in table["b"] and table["b"]["n_seeds"] == 1
-    for alone in ({"b": scores}, {"c": scores, "a": seeds}):  # nothing to compare; no base
-        assert all("verdict" not in row for row in metrics.score_all(targets, alone, "b", groups))
-    assert metrics.score_all(targets, {}, "b", groups) == []
-
-
-def test_rivals_are_compared_in_the_same_table():
-    targets, scores, groups = study(10)
-    rng = np.random.default_rng(0)
-    found = {name: scores + rng.normal(0, 0.3, (3, *scores.shape)) for name in ("a", "b", "c")}
-    table = metrics.score_all(targets, found | {"base": scores}, "base", groups, {"a": "b", "c": "gone"})
-    assert [row["variant"] for row in table] == ["a", "b", "c", "base", "a against b"]
-    base = np.repeat(scores[None], 3, axis=0)
-    pairs = {name: (base, found[name]) for name in "abc"} | {"a against b": (found["b"], found["a"])}
-    together = metrics.compare_each(targets, pairs, groups)  # four comparisons, corrected by Holm as one table
-    assert table[-1] == together[-1] and "lwlrap" not in table[-1]
-    assert [row["p_holm"] for row in table[:3]] == [row["p_holm"] for row in together[:3]]
+    assert metrics.compare_each(targets, {}, groups) == []
 
 
 def test_classes_are_compared_one_by_one():
@@ -456,11 +447,11 @@ def test_the_smallest_difference_counts_the_correction_in():
     targets, scores, groups = study(15)
     noisy = scores + np.random.default_rng(0).normal(0, 0.5, scores.shape)
     sums, _ = metrics._group_sums(targets, [scores, noisy], groups)
-    _, resampled = metrics._rates(sums, 10_000, 0)
+    resampled = metrics._rates(sums, 10_000, 0)[1:]
     error = (resampled[:, 1, 0] - resampled[:, 0, 0]).std(ddof=1)  # standard error of the difference
-    alone = metrics.compare(targets, scores, noisy, groups, n_resamples=10_000)
+    alone = compare(targets, scores, noisy, groups, n_resamples=10_000)
     assert alone["smallest_diff"] == pytest.approx((1.95996 + 0.84162) * error, rel=1e-5)
-    table = metrics.compare_all(targets, scores, {str(i): noisy for i in range(10)}, groups)  # 10,000 resamples
+    table = compare_all(targets, scores, {str(i): noisy for i in range(10)}, groups)  # 10,000 resamples
     expected = [(2.80703 + 0.84162) * error] * 10  # z(1 - .0025), whatever the rank: the table was asked as a whole
     np.testing.assert_allclose([row["smallest_diff"] for row in table], expected, rtol=1e-5)
 
@@ -470,8 +461,8 @@ def test_a_row_after_holm_has_stopped_is_unclear_though_its_interval_is_clear_of
     targets, scores, groups = study(16)
     noisy = scores + np.random.default_rng(5).normal(0, 0.5, scores.shape)
     gains = (noisy + gain * targets for gain in np.arange(0, 1, 0.005))
-    other = next(better for better in gains if metrics.compare(targets, scores, better, groups)["verdict"] == "kept")
-    one, two = metrics.compare_all(targets, scores, {"one": other, "two": other}, groups)
+    other = next(better for better in gains if compare(targets, scores, better, groups)["verdict"] == "kept")
+    one, two = compare_all(targets, scores, {"one": other, "two": other}, groups)
     assert (one["level"], two["level"]) == (0.975, 0.95)
     assert one["lwlrap_diff_low"] < 0 < two["lwlrap_diff_low"]
     assert one["p_holm"] == two["p_holm"] > 0.05
@@ -481,8 +472,8 @@ def test_a_row_after_holm_has_stopped_is_unclear_though_its_interval_is_clear_of
 def test_every_row_tells_its_level():
     targets, scores, groups = study(17)
     others = {"better": scores + targets, "same": scores}
-    assert [row["level"] for row in metrics.compare_all(targets, scores, others, groups)] == [0.975, 0.95]
-    assert metrics.compare(targets, scores, scores, groups, level=0.9)["level"] == 0.9
+    assert [row["level"] for row in compare_all(targets, scores, others, groups)] == [0.975, 0.95]
+    assert compare(targets, scores, scores, groups, level=0.9)["level"] == 0.9
 
 
 # the best of several, picked where it is reported
@@ -524,7 +515,7 @@ def test_the_spread_is_of_what_models_do_not_share():
         assert np.isnan(list(metrics.spread(targets, *alone).values())).all()
     rng = np.random.default_rng(0)
     two = scores + rng.normal(0, 0.5, (2, *scores.shape))
-    paired = metrics.compare(targets, two[0], two[1], groups, n_resamples=20_000)
+    paired = compare(targets, two[0], two[1], groups, n_resamples=20_000)
     error = paired["smallest_diff"] / (1.95996 + 0.84162)
     assert metrics.spread(targets, two, groups)["lwlrap"] == pytest.approx(error / np.sqrt(2), rel=0.05)
 

@@ -22,8 +22,8 @@ def test_variants_are_compared_with_the_base_on_top(tmp_path):
     assert table["changed"].to_dict() == {"curated": "", "same": "train_set curated_noisy", "worse": "lr 0.5"}
     assert np.isnan(table.loc["curated", "lwlrap_diff"])
     one, other = (oof.read(folder / "pooled", 2) for folder in (base, worse))
-    expected = metrics.compare(one.targets, one.scores, other.scores, one.groups)
-    assert table.loc["worse", "lwlrap_diff"] == pytest.approx(expected["lwlrap_diff"]) == pytest.approx(-0.3)
+    expected = metrics.lwlrap(other.targets, other.scores) - metrics.lwlrap(one.targets, one.scores)
+    assert table.loc["worse", "lwlrap_diff"] == pytest.approx(expected) == pytest.approx(-0.3)
     assert table.loc["worse", "lwlrap_diff_high"] < 0
     assert (table.loc["worse", "verdict"], table.loc["same", "verdict"]) == ("screened", "screened")  # one seed a side
     assert set(found.curves["variant"]) == set(table.index) and set(found.curves["model"]) == {"without_0", "without_1"}
@@ -35,12 +35,16 @@ def test_the_answer_is_told_with_what_it_cost(tmp_path):
     make_variant(tmp_path / "mine", "alike", right=0.3, epochs=2, **pixels | {"n_mels": 128})
     make_variant(tmp_path / "mine", "short", right=0.9, epochs=1, **pixels)
     found = variants.against_base(tmp_path / "mine")
-    alike, short = variants.says(found).split(". short ")
-    assert alike.startswith("alike against the base: lwlrap -0.300 (-0.") and alike.endswith("), screened")
-    assert "screened, but at 0.25 times the compute (epochs x pixels). Each interval holds alone" in short
-    assert short.endswith("no verdict is drawn from it.")
-    assert variants.shown(found)["compute"].tolist() == [1, 1, 0.25]
-    assert variants.says(variants.against_base(tmp_path / "none")) == ""
+    says = found.conclusion()
+    assert (
+        says.startswith("Difference in lwlrap to the base on 20 clips: alike -0.300 (-0.")
+        and "): screened; short " in says
+    )
+    assert says.endswith(
+        "no verdict is drawn from it. Not at equal compute (epochs x pixels, the base's 1): short 0.25."
+    )
+    assert found.shown()["compute"].tolist() == [1, 1, 0.25]
+    assert variants.against_base(tmp_path / "none").conclusion() == ""
 
 
 def test_the_compute_of_fewer_passes_is_read_from_its_curves(tmp_path):
@@ -49,8 +53,8 @@ def test_the_compute_of_fewer_passes_is_read_from_its_curves(tmp_path):
     make_variant(tmp_path / "mine", "fewer_passes", right=0.9, epochs=4, train_set="fewer_passes", **pixels)
     n_epochs = len(pd.read_csv(tmp_path / "mine" / "04_kfold" / "fewer_passes" / "without_0" / "epochs.csv"))
     found = variants.against_base(tmp_path / "mine")
-    assert variants.shown(found)["compute"].tolist() == [1, n_epochs / 4] and n_epochs < 4
-    assert f"but at {n_epochs / 4:.2f} times the compute" in variants.says(found)
+    assert found.shown()["compute"].tolist() == [1, n_epochs / 4] and n_epochs < 4
+    assert f"(epochs x pixels, the base's 1): fewer_passes {n_epochs / 4:.2f}." in found.conclusion()
 
 
 def test_other_seeds_of_a_recipe_are_no_variants(tmp_path):

@@ -23,6 +23,7 @@ from lib.clips import clipwise, nested, readouts
 from lib.clips.nested import Design
 from lib.clips.readouts import BASE, Reader
 from lib.evaluation import folds, metrics
+from lib.evaluation.comparisons import Comparison, format_score
 from lib.evaluation.window_scores import WindowScores
 from lib.files import read_json
 from lib.runs import plan
@@ -111,8 +112,8 @@ class Candidates:
         """What all is compared with: the first candidate, by the arithmetic mean over windows."""
         return f"{self.names[0]}, mean"
 
-    def reported(self, judged: Judged) -> dict[str, np.ndarray]:
-        """Scores of the base, all candidates, the best for each outer fold (CHOSEN), its seeds averaged (TOGETHER).
+    def compare(self, judged: Judged) -> Comparison:
+        """All candidates, the best for each outer fold (CHOSEN) and its seeds averaged (TOGETHER), against the base.
 
         The choice goes by the highest lwlrap on the training folds; of equal ones the first is taken.
         """
@@ -122,7 +123,9 @@ class Candidates:
             for recipe, some in self.windows.items()
         }
         plain = [seed.loc[self.design.clips.index].to_numpy() for seed in _mean(pooled, self.names[0])]
-        return {self.base: np.stack(plain), **judged.scores, CHOSEN: chosen, TOGETHER: chosen.mean(0, keepdims=True)}
+        ends = {CHOSEN: chosen, TOGETHER: chosen.mean(0, keepdims=True)}
+        scores = {self.base: np.stack(plain), **judged.scores, **ends}
+        return clipwise.compare(self.design, scores, self.base, n_trainings=len(self.seeds))
 
     def by_fold(self, judged: Judged, scores: np.ndarray) -> pd.DataFrame:
         """What was chosen for each outer fold and what it reached there.
@@ -143,10 +146,10 @@ class Candidates:
             rows.append(told | hits)
         return pd.DataFrame(rows)
 
-    def found(self, comparison: pd.DataFrame, by_fold: pd.DataFrame) -> dict[str, float]:
+    def result_metrics(self, comparison: Comparison, by_fold: pd.DataFrame) -> dict[str, float]:
         """For `result.json`: scores of what was chosen, those of its seeds averaged (together_...), and the lowest and
         highest hit rate of a fold (mean over seeds) and of a seed (over folds): folds_low, folds_high, seeds_low ..."""
-        rows = comparison.set_index("method")
+        rows = comparison.rows.set_index("variant")
         together = {f"together_{key}": rows.loc[TOGETHER, key] for key in metrics.SCORES}
         spread = {f"{of}_{end}": rates.agg(least) for of, rates in _hit_rates(by_fold).items() for end, least in ENDS}
         return {**rows.loc[CHOSEN, [*metrics.SCORES, "n"]], **together, **spread}
@@ -158,16 +161,16 @@ class Candidates:
             found["uses"], found["sets"] = found["uses"] + design.uses, found["sets"] | design.sets
         return found
 
-    def says(self, comparison: pd.DataFrame, by_fold: pd.DataFrame) -> str:
+    def conclusion(self, comparison: Comparison, by_fold: pd.DataFrame) -> str:
         """The conclusion in sentences, from the measured values."""
-        rows = comparison.set_index("method")
+        rows = comparison.rows.set_index("variant")
         rates = _hit_rates(by_fold)
         counts = by_fold["candidate"].value_counts()
         told = [
             f"Of {len(self.names)} candidate(s), chosen for each outer fold on the others by lwlrap: "
             + ", ".join(f"{name} ({n} of {len(by_fold)})" for name, n in counts.items()),
             f"On the outer folds, n = {int(rows.loc[CHOSEN, 'n'])}, mean of {len(self.seeds)} seed(s): top-1 hit rate "
-            f"{_interval(rows.loc[CHOSEN], 'hit_rate')}, lwlrap {_interval(rows.loc[CHOSEN], 'lwlrap')}",
+            f"{format_score(rows.loc[CHOSEN], 'hit_rate')}, lwlrap {format_score(rows.loc[CHOSEN])}",
             f"Hit rates of folds {_spread(rates['folds'])}, of seeds {_spread(rates['seeds'])}",
         ]
         if len(self.names) > 1:
@@ -179,8 +182,8 @@ class Candidates:
         if len(self.seeds) > 1:
             together = rows.loc[TOGETHER]
             told.append(
-                f"The scores of all seeds averaged: hit rate {_interval(together, 'hit_rate')}, "
-                f"lwlrap {_interval(together, 'lwlrap')}"
+                f"The scores of all seeds averaged: hit rate {format_score(together, 'hit_rate')}, "
+                f"lwlrap {format_score(together)}"
             )
         return ". ".join(told) + "."
 
@@ -282,10 +285,6 @@ def _hit_rates(by_fold: pd.DataFrame) -> dict[str, pd.Series]:
     """Of the folds, means over seeds; and of the seeds, means over folds."""
     hits = by_fold.filter(regex="^seed_")
     return {"folds": hits.mean(axis=1), "seeds": hits.mean()}
-
-
-def _interval(row: pd.Series, name: str) -> str:
-    return f"{row[name]:.3f} ({row[f'{name}_low']:.3f} to {row[f'{name}_high']:.3f})"
 
 
 def _spread(values: pd.Series) -> str:

@@ -18,6 +18,7 @@ from lib.clips.nested import Design
 from lib.clips.readouts import BASE, Reader, Stage2Scores
 from lib.clips.stage2 import MODELS
 from lib.evaluation import comparisons, metrics
+from lib.evaluation.comparisons import Comparison
 from lib.files import write_json
 from lib.runs import oof
 
@@ -28,10 +29,9 @@ __all__ = [
     "changed",
     "choose",
     "compare",
-    "found",
-    "says",
+    "conclusion",
+    "result_metrics",
     "typical",
-    "verdict",
     "write_choice",
 ]
 
@@ -81,27 +81,20 @@ def compare(
     base: str = BASE,
     only: np.ndarray | None = None,
     n_trainings: int = 1,
-) -> pd.DataFrame:
-    """All methods, and each against `base`, paired, levels by Holm.
+) -> Comparison:
+    """All methods against `base`, best first.
 
     Parameters
     ----------
     scores : method -> (n_seeds, n_clips, n_classes); what has one seed stands for all of another's
     only : bool (n_clips,), clips to count; None: all
-    n_trainings : seeds of the window models; those of stage 2 read the same windows and are no further ones
-
-    Returns
-    -------
-    As `metrics.score_all`, with `method` for the name; best first; "screened" for verdict where a method, or its window
-    models, have fewer than three seeds
+    n_trainings : seeds of the window models; those of stage 2 read the same windows and are no further ones: with fewer
+        than three of either, a method is screened
     """
     keep = np.ones(len(design.clips), bool) if only is None else np.asarray(only)
-    targets, groups = design.targets.to_numpy()[keep], design.groups[keep]
-    table = pd.DataFrame(metrics.score_all(targets, {name: s[:, keep] for name, s in scores.items()}, base, groups))
-    n_folds, n_seeds = len(design.outer_folds), table["n_seeds"].clip(upper=n_trainings)
-    table = comparisons.screened(table, comparisons.enough(n_seeds, n_folds, n_folds))
-    table = table.rename(columns={"variant": "method"})
-    return table.sort_values("lwlrap", ascending=False, ignore_index=True)
+    some = {name: s[:, keep] for name, s in scores.items()}
+    enough = comparisons.enough(n_trainings)
+    return Comparison(design.clips[keep], design.classes, some, base, enough, order="lwlrap")
 
 
 def by_length(design: Design, scores: dict[str, np.ndarray]) -> pd.DataFrame:
@@ -163,7 +156,7 @@ def write_choice(folder: Path, design: Design, reader: Reader, comparison: pd.Da
 
     Parameters
     ----------
-    comparison : from `compare`, the best first
+    comparison : the table of `compare`, the best first, its names in `method`
 
     Returns
     -------
@@ -186,39 +179,30 @@ def write_choice(folder: Path, design: Design, reader: Reader, comparison: pd.Da
     return chosen
 
 
-def found(comparison: pd.DataFrame, selection: pd.DataFrame) -> dict[str, float]:
+def result_metrics(comparison: Comparison, selection: pd.DataFrame) -> dict[str, float]:
     """For `result.json`: what "take the best of the other folds" reached, the mean, and all differences to the mean.
 
     And the mean over outer folds of what stage 2 gains in hit rate, picked there, by chance and chosen elsewhere, with
     the numbers of tries and of clips (`probes.selection`).
     """
-    rows = comparison.set_index("method")
-    numbers = dict(rows.loc[BEST, [*metrics.SCORES, "n"]]) | {"mean_lwlrap": rows.loc[BASE, "lwlrap"]}
-    numbers |= comparisons.differences(rows.drop(BASE))
     gains = selection[selection["metric"] == "hit_rate"].mean(numeric_only=True)
     ways = ("picked there", "by chance", "chosen elsewhere")
-    numbers |= {f"{way.replace(' ', '_')}_hit_rate_diff": gains[way] for way in ways}
-    return numbers | {"picked_tries": gains["tries"], "picked_n": gains["n"]}
+    picked = {f"{way.replace(' ', '_')}_hit_rate_diff": gains[way] for way in ways}
+    picked |= {"picked_tries": gains["tries"], "picked_n": gains["n"]}
+    return comparison.metrics(of=BEST) | {"mean_lwlrap": comparison.metrics()["lwlrap"]} | picked
 
 
-def verdict(comparison: pd.DataFrame) -> str | None:
-    """Of stage 2 against the mean: kept if a model is, dropped if all are, else unclear; None where it is screened."""
-    return comparisons.verdict(comparison[comparison["method"].isin(list(MODELS))])
-
-
-def says(comparison: pd.DataFrame, choice: dict) -> str:
+def conclusion(comparison: Comparison, choice: dict) -> str:
     """The conclusion in sentences, from the measured values."""
-    rows = comparison.set_index("method")
+    rows = comparison.rows.set_index("variant")
     base, best = rows.loc[BASE], rows.loc[BEST]
     told = [
-        f"On {base['n']} clips, arithmetic mean: lwlrap {base['lwlrap']:.3f} ({base['lwlrap_low']:.3f} to "
-        f"{base['lwlrap_high']:.3f}), hit rate {base['hit_rate']:.3f}; the best of the other folds: "
-        f"{best['lwlrap']:.3f}, hit rate {best['hit_rate']:.3f}."
+        f"On {base['n']} clips, arithmetic mean: lwlrap {comparisons.format_score(base)}, hit rate "
+        f"{base['hit_rate']:.3f}; the best of the other folds: {best['lwlrap']:.3f}, hit rate {best['hit_rate']:.3f}."
     ]
     above, below = rows["lwlrap_diff_low"] > 0, rows["lwlrap_diff_high"] < 0
     holds = rows["lwlrap_diff"].notna() & ~above & ~below
     for some, words in ((above, "Clear of zero, above the mean"), (below, "Below it"), (holds, "Not clear of zero")):
         diffs = [f"{r.Index} {r.lwlrap_diff:+.3f}" for r in rows[some].itertuples()]
         told += [f"{words}: {', '.join(diffs)}."] if diffs else []
-    limits = comparisons.limits(comparison.rename(columns={"method": "variant"}))
-    return " ".join([*told, limits, f"For use: {choice['method']}."])
+    return " ".join([*told, comparison.limits(), f"For use: {choice['method']}."])

@@ -11,13 +11,13 @@ Conventions
 * Ties get the worst rank, as in scikit-learn: a tie never helps. (The contest's own code let the later column win.)
 * Rows without a label are dropped; `n` counts the rows with one. All rates lie in [0, 1].
 * `groups` (n,) names what is never split: a group is resampled whole, because its clips resemble each other.
-* `bootstrap` and `compare` also take scores (n_seeds, n, n_classes) of the same clips: the value is the seeds' mean;
+* `bootstrap` and `compare_each` also take scores of seeds, (n_seeds, n, n_classes): the value is the mean over them;
   or (n_seeds, n_members, n, n_classes), where a seed's value is the mean over its members: they are no further seeds.
 
 Used in: every notebook that states a score.
 """
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from functools import lru_cache
 from statistics import NormalDist
 
@@ -27,12 +27,10 @@ import pandas as pd
 from lib.evaluation import folds
 
 __all__ = [
-    "AGAINST",
     "SCORES",
+    "baseline",
     "bootstrap",
     "clip_losses",
-    "compare",
-    "compare_all",
     "compare_classes",
     "compare_each",
     "confusions",
@@ -48,13 +46,11 @@ __all__ = [
     "ratio",
     "says",
     "says_fresh",
-    "score_all",
     "spread",
     "validate",
 ]
 
 SCORES = ["lwlrap", "lwlrap_low", "lwlrap_high", "hit_rate", "hit_rate_low", "hit_rate_high"]  # what `bootstrap` gives
-AGAINST = " against "  # in the name of a row that compares two others than the base
 CHUNK = 2**22  # numbers handled at once: 700,000 windows x 80 classes stay within some 100 MB of temporaries
 NORMAL = NormalDist()
 POWER = 0.8  # a difference that is as large as the smallest one is found in 80 of 100 studies
@@ -167,8 +163,7 @@ def bootstrap(
     Source: Rao and Wu 1988 (n - 1 draws); Owen 2007, "The pigeonhole bootstrap" (crossed draws).
     """
     sums, n = _group_sums(targets, [scores], groups)
-    values, resampled = _rates(sums, n_resamples, seed)
-    return _intervals("", values[0], resampled[:, 0]) | {"n": n}
+    return _intervals("", _rates(sums, n_resamples, seed)[:, 0], 0.95) | {"n": n}
 
 
 def fresh(
@@ -210,62 +205,41 @@ def says_fresh(found: dict[str, float]) -> str:
     )
 
 
-def compare(
-    targets: np.ndarray,
-    base: np.ndarray,
-    other: np.ndarray,
-    groups: np.ndarray,
-    *,
-    n_resamples: int = 2000,
-    seed: int = 0,
-    level: float = 0.95,
-) -> dict[str, float | int | str]:
-    """Is `other` better than `base`? Paired: both are read on the same resamples, drawn as in `bootstrap`.
+def compare_each(
+    targets: np.ndarray, pairs: dict[str, tuple[np.ndarray, np.ndarray]], groups: np.ndarray, *, seed: int = 0
+) -> list[dict[str, float | int | str]]:
+    """One table of comparisons: is the second of each pair better than the first? Corrected by Holm.
 
-    With one seed a side the verdict is about these two models; about two recipes it wants three seeds or more.
-    `level` is that of the intervals, and so of the verdict, in (0, 1).
+    Both sides of a pair are read on the same resamples, drawn as in `bootstrap`. The verdicts hold together: in 95 of
+    100 tables none of them is false. An interval holds alone, at its row's `level`; it is not said that all intervals
+    of a table hold their truths. With one seed a side a verdict is about these two models; about two recipes it wants
+    three seeds or more.
+
+    Parameters
+    ----------
+    pairs : name -> scores of the base, scores of the other, as in `bootstrap`
 
     Returns
     -------
-    dict
+    A dict for each, in the order of `pairs`:
+        variant: its name
         lwlrap_diff, lwlrap_diff_low, lwlrap_diff_high, hit_rate_diff, hit_rate_diff_low, hit_rate_diff_high:
             other - base, with intervals at `level`
-        level: of the intervals
+        level: that at which Holm's procedure tests the row: 1 - .05 / m for the smallest p of m, ..., .95 for the
+            largest. It depends on m and on the order of the p, so an interval moves where a comparison is added
         n, n_groups, n_seeds: clips with a label, their groups, seeds a side
-        smallest_diff: the smallest difference in lwlrap that this many clips could have shown, with 80 % power at 5 %
-            two-sided: 2.80 bootstrap standard errors; more in a table, see `compare_each`
-        p: two-sided, of the difference in lwlrap, never below 2 / (n_resamples + 1); 1 where there is no interval;
-            correct a table of them by `holm`
-        verdict: of lwlrap, before any correction: "kept" (interval above zero), "dropped" (below), "unclear" (holds it)
+        smallest_diff: the smallest difference in lwlrap that this table could have shown, with 80 % power at 5 %
+            two-sided: (z(1 - .025 / m) + .84) bootstrap standard errors, 2.80 for m = 1, 3.65 for m = 10
+        p, p_holm: two-sided, of the difference in lwlrap, never below 2 / (n_resamples + 1), and as Holm corrects it;
+            1 where there is no interval
+        verdict: of lwlrap, corrected: "kept" (interval above zero), "dropped" (below), "unclear" (holds it). Holm's
+            procedure stops at the first row that is not clear: those after it are unclear, even where their interval is
+            clear of zero
 
     Raises
     ------
     ValueError
-        As `bootstrap`; base and other differ in clips, classes or number of seeds.
-    """
-    return _verdict(*_paired(targets, base, other, groups, n_resamples, seed), level, 1)
-
-
-def compare_all(
-    targets: np.ndarray, base: np.ndarray, others: dict[str, np.ndarray], groups: np.ndarray, *, seed: int = 0
-) -> list[dict[str, float | int | str]]:
-    """One table of comparisons against the same base, corrected by Holm: as `compare_each`."""
-    return compare_each(targets, {name: (base, other) for name, other in others.items()}, groups, seed=seed)
-
-
-def compare_each(
-    targets: np.ndarray, pairs: dict[str, tuple[np.ndarray, np.ndarray]], groups: np.ndarray, *, seed: int = 0
-) -> list[dict[str, float | int | str]]:
-    """One table of comparisons, each of a base and another, corrected by Holm; rows in the order of `pairs`.
-
-    Returns
-    -------
-    As `compare`, a dict for each, with `variant` (its name) and `p_holm` added. The verdicts hold together: in 95 of
-    100 tables none of them is false. An interval holds alone, at its row's `level`, at which Holm's procedure tests it
-    (1 - .05 / m for the smallest p of m, ..., .95 for the largest); it is not said that all intervals of a table hold
-    their truths. The levels depend on m and on the order of the p, so an interval moves where a comparison is added.
-    Holm's procedure stops at the first row that is not clear: those after it are unclear, even where their interval is
-    clear of zero. smallest_diff counts the correction in: (z(1 - .025 / m) + .84) standard errors, 3.65 for m = 10.
+        As `bootstrap`; the sides of a pair differ in clips, classes or number of seeds.
     """
     many = 1000 * max(2, len(pairs))  # enough that a tail of .025 / m holds some 25 resamples
     found = [_paired(targets, *pair, groups, many, seed) for pair in pairs.values()]
@@ -276,41 +250,6 @@ def compare_each(
         row = _verdict(*found[i], 1 - 0.05 / (len(pairs) - rank[i]), len(pairs))
         verdict = row["verdict"] if adjusted[i] < 0.05 else "unclear"
         rows.append({"variant": name, **row, "p_holm": float(adjusted[i]), "verdict": verdict})
-    return rows
-
-
-def score_all(
-    targets: np.ndarray,
-    found: dict[str, np.ndarray],
-    base: str,
-    groups: np.ndarray,
-    rivals: Mapping[str, str] | None = None,
-) -> list[dict[str, float | int | str]]:
-    """Named scores side by side: each as `bootstrap` has it, and all but the base as `compare_all` has them.
-
-    Parameters
-    ----------
-    found : name -> scores; those of one seed stand for every seed of the others
-    base : a name, whose row has no difference; if `found` lacks it, or holds nothing else, no row has one
-    rivals : name -> name of what it is compared with as well; passed over where `found` lacks one of the two
-
-    Returns
-    -------
-    A dict for each, with `variant` (its name) and `n_seeds` (its own), in the order of `found`; then one for each pair
-    of rivals, its variant "<name> against <rival>", with the difference alone. All are corrected together.
-    """
-    cubes = {name: _by_seed(scores) for name, scores in found.items()}
-    rows = [{"variant": k, **bootstrap(targets, found[k], groups), "n_seeds": len(v)} for k, v in cubes.items()]
-    others = [name for name in found if name != base]
-    if base in found and others:
-        n_seeds = max(map(len, cubes.values()))
-        alike = {name: np.repeat(cube, n_seeds, axis=0) if len(cube) == 1 else cube for name, cube in cubes.items()}
-        pairs = {name: (alike[base], alike[name]) for name in others}
-        more = {k: rival for k, rival in (rivals or {}).items() if {k, rival} <= alike.keys()}
-        pairs |= {f"{k}{AGAINST}{rival}": (alike[rival], alike[k]) for k, rival in more.items()}
-        differences = {pair["variant"]: pair for pair in compare_each(targets, pairs, groups)}
-        rows = [row | differences.pop(row["variant"], {}) | {"n_seeds": row["n_seeds"]} for row in rows]
-        rows += differences.values()
     return rows
 
 
@@ -328,7 +267,7 @@ def compare_classes(
 
     Parameters
     ----------
-    base, other : (n, n_classes) or (n_seeds, n, n_classes), paired and resampled as in `compare`
+    base, other : (n, n_classes) or (n_seeds, n, n_classes), paired and resampled as in `compare_each`
     x : (n_classes,), such as log2 of the seconds of audio; classes that never occur are left out of the slope
 
     Returns
@@ -340,12 +279,12 @@ def compare_classes(
     """
     truth, _, labelled = validate(targets, base if np.ndim(base) == 2 else base[0])
     names, group = np.unique(np.asarray(groups, str)[labelled], return_inverse=True)
-    sides = [np.asarray(side) if np.ndim(side) == 3 else np.asarray(side)[None] for side in (base, other)]
+    rows, columns = truth.nonzero()
     n_classes, sums = truth.shape[1], []
-    for scores_of_sides in zip(*sides, strict=True):
-        columns = [_by_group_and_class(group, len(names), truth, None)]
-        columns += [_by_group_and_class(group, len(names), truth, validate(targets, s)[1]) for s in scores_of_sides]
-        sums.append(np.concatenate(columns, axis=1))
+    place, shape = group[rows] * n_classes + columns, (len(names), n_classes)
+    for sides in zip(*(_by_seed(side)[:, 0] for side in (base, other)), strict=True):
+        weights = [None, *(_precisions(truth, validate(targets, scores)[1])[2] for scores in sides)]  # None: labels
+        sums.append(np.hstack([np.bincount(place, w, np.prod(shape)).reshape(shape) for w in weights]))
     totals = _resample(np.stack(sums), n_resamples, seed).reshape(-1, 3, n_classes)
     with np.errstate(invalid="ignore", divide="ignore"):
         rates = totals[:, 1:] / totals[:, :1]
@@ -354,10 +293,9 @@ def compare_classes(
     low, high = np.full((2, n_classes), np.nan)
     low[there], high[there] = np.nanquantile(diffs[1:, there], [0.025, 0.975], axis=0)
     slopes = _slopes(np.asarray(x, float)[there], diffs[:, there])
-    slope_low, slope_high = [np.nan] * 2 if np.isnan(slopes).all() else np.nanquantile(slopes[1:], [0.025, 0.975])
     table = {"n": totals[0, 0].astype(int), "base": rates[0, 0], "other": rates[0, 1]}
     table |= {"diff": diffs[0], "diff_low": low, "diff_high": high}
-    return table, {"slope": float(slopes[0]), "slope_low": float(slope_low), "slope_high": float(slope_high)}
+    return table, _interval("slope", slopes)
 
 
 def gap(
@@ -383,9 +321,7 @@ def gap(
         there = np.searchsorted(names, np.unique(np.asarray(groups, str)[labelled]))
         sums[0, there, column : column + 2] = _group_sums(targets, [scores], groups)[0][0][:, [2, 0]]
     totals = _resample(sums, n_resamples, seed)
-    gaps = totals[:, 0] / totals[:, 1] - totals[:, 2] / totals[:, 3]
-    low, high = np.quantile(gaps[1:], [0.025, 0.975])
-    return {"gap": float(gaps[0]), "gap_low": float(low), "gap_high": float(high)}
+    return _interval("gap", totals[:, 0] / totals[:, 1] - totals[:, 2] / totals[:, 3])
 
 
 def ratio(name: str, upper: np.ndarray, lower: np.ndarray, *, n_resamples: int = 2000) -> dict[str, float]:
@@ -397,9 +333,7 @@ def ratio(name: str, upper: np.ndarray, lower: np.ndarray, *, n_resamples: int =
     """
     times = _resamples(len(lower), n_resamples)
     with np.errstate(invalid="ignore", divide="ignore"):
-        value, values = upper.sum() / lower.sum(), (times @ upper) / (times @ lower)
-    low, high = np.nanpercentile(values, [2.5, 97.5]) if np.isfinite(value) else (np.nan, np.nan)
-    return {name: float(value), f"{name}_low": float(low), f"{name}_high": float(high)}
+        return _interval(name, np.append(upper.sum() / lower.sum(), (times @ upper) / (times @ lower)))
 
 
 @lru_cache(maxsize=1)
@@ -473,6 +407,18 @@ def prior_by_fold(targets: np.ndarray, dealt: pd.DataFrame) -> np.ndarray:
     return scores
 
 
+def baseline(targets: np.ndarray, dealt: pd.DataFrame, scored: np.ndarray | None = None) -> float:
+    """lwlrap of the dumb baseline out of fold: what any model must beat. NaN where no clip is scored.
+
+    Parameters
+    ----------
+    targets, dealt : as in `prior_by_fold`
+    scored : which clips count, bool (n,); none: all
+    """
+    scored = np.ones(len(targets), bool) if scored is None else np.asarray(scored)
+    return lwlrap(targets[scored], prior_by_fold(targets, dealt)[scored]) if scored.any() else np.nan
+
+
 def _precisions(truth: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Row, column and precision of every true pair: three arrays (n_labels,)."""
     rows, columns = truth.nonzero()
@@ -518,11 +464,10 @@ def _by_seed(scores: np.ndarray) -> np.ndarray:
     return scores[:, None] if scores.ndim == 3 else scores[None, None] if scores.ndim == 2 else scores
 
 
-def _rates(sums: np.ndarray, n_resamples: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """lwlrap and hit rate of all clips, (n_sides, 2), and of the resamples, (n_resamples, n_sides, 2)."""
+def _rates(sums: np.ndarray, n_resamples: int, seed: int) -> np.ndarray:
+    """lwlrap and hit rate of all clips, then of each resample, (1 + n_resamples, n_sides, 2)."""
     totals = _resample(sums, n_resamples, seed)
-    rates = totals[:, 2:].reshape(len(totals), -1, 2) / totals[:, None, :2]
-    return rates[0], rates[1:]
+    return totals[:, 2:].reshape(len(totals), -1, 2) / totals[:, None, :2]
 
 
 def _resample(sums: np.ndarray, n_resamples: int, seed: int) -> np.ndarray:
@@ -545,15 +490,6 @@ def _resample(sums: np.ndarray, n_resamples: int, seed: int) -> np.ndarray:
     return np.array(totals)
 
 
-def _by_group_and_class(group: np.ndarray, n_groups: int, truth: np.ndarray, scores: np.ndarray | None) -> np.ndarray:
-    """Sums of precisions, or without scores the numbers of labels, (n_groups, n_classes)."""
-    rows, columns, weights = *truth.nonzero(), None
-    if scores is not None:
-        rows, columns, weights = _precisions(truth, scores)
-    place = group[rows] * truth.shape[1] + columns
-    return np.bincount(place, weights, n_groups * truth.shape[1]).reshape(n_groups, -1)
-
-
 def _slopes(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Least-squares slope of each row of y over x; nan in y (a class that a resample lacks) is left out of its row."""
     there = ~np.isnan(y)
@@ -565,8 +501,8 @@ def _slopes(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 def _paired(
     targets: np.ndarray, base: np.ndarray, other: np.ndarray, groups: np.ndarray, n_resamples: int, seed: int
-) -> tuple[np.ndarray, np.ndarray, dict[str, int]]:
-    """other - base: of both metrics (2,), of the resamples (n_resamples, 2), and n, n_groups, n_seeds."""
+) -> tuple[np.ndarray, dict[str, int]]:
+    """other - base of both metrics, of all clips, then of each resample, (1 + n_resamples, 2); n, n_groups, n_seeds."""
     shapes = [(found.shape[0], *found.shape[2:]) for found in map(_by_seed, (base, other))]
     if shapes[0] != shapes[1]:
         raise ValueError(
@@ -574,34 +510,34 @@ def _paired(
             "classes and number of seeds on both sides. Leave out what only one side has."
         )
     sums, n = _group_sums(targets, [base, other], groups)
-    values, resampled = _rates(sums, n_resamples, seed)
-    counts = {"n": n, "n_groups": sums.shape[1], "n_seeds": sums.shape[0]}
-    return values[1] - values[0], resampled[:, 1] - resampled[:, 0], counts
+    rates = _rates(sums, n_resamples, seed)
+    return rates[:, 1] - rates[:, 0], {"n": n, "n_groups": sums.shape[1], "n_seeds": sums.shape[0]}
 
 
-def _verdict(
-    diff: np.ndarray, diffs: np.ndarray, counts: dict[str, int], level: float, n_compared: int
-) -> dict[str, float | int | str]:
-    """What `compare` returns, of a difference and its resamples, one of `n_compared` that are corrected together."""
-    found = _intervals("_diff", diff, diffs, level)
+def _verdict(diffs: np.ndarray, counts: dict[str, int], level: float, n_compared: int) -> dict[str, float | int | str]:
+    """A row of `compare_each` before any correction: of differences as `_paired` has them, one of `n_compared`."""
+    found, resampled = _intervals("_diff", diffs, level), diffs[1:, 0]
     low, high = found["lwlrap_diff_low"], found["lwlrap_diff_high"]
-    against = min((diffs[:, 0] <= 0).sum(), (diffs[:, 0] >= 0).sum())
+    against = min((resampled <= 0).sum(), (resampled >= 0).sum())
     n_errors = NORMAL.inv_cdf(1 - 0.025 / n_compared) + NORMAL.inv_cdf(POWER)
     return {
         **found,
         "level": float(level),
         **counts,
-        "smallest_diff": float(n_errors * diffs[:, 0].std(ddof=1)),
-        "p": 1.0 if np.isnan(low) else float(min(1, 2 * (1 + against) / (1 + len(diffs)))),
+        "smallest_diff": float(n_errors * resampled.std(ddof=1)),
+        "p": 1.0 if np.isnan(low) else float(min(1, 2 * (1 + against) / (1 + len(resampled)))),
         "verdict": "kept" if low > 0 else "dropped" if high < 0 else "unclear",
     }
 
 
-def _intervals(suffix: str, values: np.ndarray, resampled: np.ndarray, level: float = 0.95) -> dict[str, float]:
-    """Value, low and high of both metrics as flat keys."""
-    low, high = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2], axis=0)
-    found = {}
-    for i, name in enumerate(("lwlrap", "hit_rate")):
-        key = name + suffix
-        found |= {key: float(values[i]), f"{key}_low": float(low[i]), f"{key}_high": float(high[i])}
-    return found
+def _intervals(suffix: str, rates: np.ndarray, level: float) -> dict[str, float]:
+    """Value, low and high of both metrics as flat keys; `rates` of all clips, then of each resample, (1 + n, 2)."""
+    tails = [(1 - level) / 2, (1 + level) / 2]
+    return _interval(f"lwlrap{suffix}", rates[:, 0], tails) | _interval(f"hit_rate{suffix}", rates[:, 1], tails)
+
+
+def _interval(name: str, values: np.ndarray, tails: Sequence[float] = (0.025, 0.975)) -> dict[str, float]:
+    """The first of some values, and the quantiles of the rest, its resamples: name, name_low, name_high."""
+    resampled = values[1:]
+    low, high = np.nanquantile(resampled, tails) if np.isfinite(resampled).any() else (np.nan, np.nan)
+    return {name: float(values[0]), f"{name}_low": float(low), f"{name}_high": float(high)}

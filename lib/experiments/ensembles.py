@@ -20,6 +20,7 @@ Used in: 07.
 """
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import combinations
 
 import numpy as np
@@ -30,6 +31,7 @@ from scipy.stats import rankdata
 from lib import files
 from lib.data import datasets
 from lib.evaluation import comparisons, folds, metrics
+from lib.evaluation.comparisons import Comparison
 from lib.evaluation.window_scores import WindowScores, pool_mean
 from lib.experiments import trials
 from lib.runs.run import Run
@@ -42,13 +44,13 @@ __all__ = [
     "MEANS",
     "Ensembles",
     "combine",
+    "conclusion",
     "mean_weights",
     "members",
-    "numbers",
     "orders",
     "parts",
     "plan",
-    "says",
+    "result_metrics",
     "train",
     "trained_on",
     "verdict",
@@ -156,25 +158,21 @@ class Ensembles(datasets.Labelled):
         """Clip scores of the members' arithmetic mean, (n_seeds, n_clips, n_classes)."""
         return self.singles(strategy).mean(1)
 
-    def table(self, base: str = "long") -> pd.DataFrame:
-        """Every strategy, and its difference to `base` (levels and verdicts by Holm); best first.
-
-        Below them a row "<strategy> against <rival>" for RIVALS, with the difference of these two.
-
-        Returns
-        -------
-        variant (strategy), passes, n_members, single (mean lwlrap of a member), lwlrap and hit_rate with intervals,
-        disagreement, then as `metrics.compare_all`; verdicts are "screened" without all folds and three seeds
-        """
+    @cached_property
+    def comparison(self) -> Comparison:
+        """Every strategy against one long training, and those of RIVALS against each other; best first."""
         averages = {name: self.average(name) for name in self.windows}
-        scored = self.screened(pd.DataFrame(metrics.score_all(self.targets, averages, base, self.groups, RIVALS)))
-        table = pd.DataFrame([{"variant": name, **self._row(name)} for name in averages])
-        table = table.merge(scored, how="right", on="variant").astype({"n_members": "Int64"})  # none, of a pair
-        return table.sort_values("lwlrap", ascending=False, ignore_index=True)
+        return Comparison(self.clips, self.classes, averages, "long", self.decides, RIVALS, order="lwlrap")
 
-    def screened(self, table: pd.DataFrame) -> pd.DataFrame:
-        """The table, its verdicts turned into "screened" where there is too little for them."""
-        return comparisons.screened(table, self.decides)
+    def table(self) -> pd.DataFrame:
+        """The rows of the comparison.
+
+        After `variant` (strategy): passes, n_members, single (mean lwlrap of a member), disagreement (share of clips
+        for which two members put different classes first)
+        """
+        table = pd.DataFrame([{"variant": name, **self._row(name)} for name in self.windows])
+        table = table.merge(self.comparison.table(), how="right", on="variant")
+        return table.astype({"n_members": "Int64"})  # none, of a pair
 
     def _row(self, name: str) -> dict[str, float]:
         singles = self.singles(name)
@@ -283,7 +281,7 @@ def orders(found: Ensembles, strategies: list[str]) -> pd.DataFrame:
 
     Returns
     -------
-    strategy, variant (mean and order), lwlrap, then as `metrics.compare_all` (Holm over the rows of a strategy)
+    strategy, variant (mean and order), lwlrap, then as `metrics.compare_each` (Holm over the rows of a strategy)
     """
     tables = []
     for name in strategies:
@@ -294,10 +292,11 @@ def orders(found: Ensembles, strategies: list[str]) -> pd.DataFrame:
             others[f"{how}, after pooling"] = after
             others[f"{how}, before pooling"] = _pooled(found.fnames, before)
         del others["arithmetic, before pooling"], others["arithmetic, after pooling"]  # the two are one
-        rows = metrics.compare_all(found.targets, base, others, found.groups)
+        pairs = {how: (base, other) for how, other in others.items()}
+        rows = metrics.compare_each(found.targets, pairs, found.groups)
         reached = [np.mean([metrics.lwlrap(found.targets, seed) for seed in s]) for s in others.values()]
         tables.append(pd.DataFrame(rows).assign(strategy=name, lwlrap=reached))
-    return found.screened(pd.concat(tables, ignore_index=True))
+    return comparisons.screened(pd.concat(tables, ignore_index=True), found.decides)
 
 
 def parts(found: Ensembles) -> pd.DataFrame:
@@ -318,7 +317,7 @@ def parts(found: Ensembles) -> pd.DataFrame:
     pairs["more passes"] = ("one", "long", found.average("one"), found.average("long"))
     rows = metrics.compare_each(found.targets, {part: pair[2:] for part, pair in pairs.items()}, found.groups)
     words = pd.DataFrame([(part, *pair[:2]) for part, pair in pairs.items()], columns=["part", "base", "other"])
-    return found.screened(words.join(pd.DataFrame(rows).drop(columns="variant")))
+    return comparisons.screened(words.join(pd.DataFrame(rows).drop(columns="variant")), found.decides)
 
 
 def trained_on(run: Run, found: Ensembles) -> dict[tuple[str, int, int], list[str]]:
@@ -335,41 +334,29 @@ def trained_on(run: Run, found: Ensembles) -> dict[tuple[str, int, int], list[st
     return clips
 
 
-def numbers(strategies: pd.DataFrame, parts_: pd.DataFrame) -> dict[str, float]:
+def result_metrics(found: Ensembles, parts_: pd.DataFrame) -> dict[str, float]:
     """For `result.json`: the long training's scores, every strategy's difference to it, and the parts."""
-    rows = strategies.set_index("variant")
-    told = dict(rows.loc["long", [*metrics.SCORES, "n"]])
-    parts_ = parts_.set_index("part_" + parts_["part"].map(_key))
-    return told | comparisons.differences(rows.drop("long")) | comparisons.differences(parts_)
+    return found.comparison.metrics() | comparisons.differences(
+        parts_.set_index("part_" + parts_["part"].str.replace(",", ""))
+    )
 
 
-def verdict(found: Ensembles, strategies: pd.DataFrame) -> str | None:
+def verdict(found: Ensembles) -> str | None:
     """Of fold models against one long training: kept if all numbers of folds are, dropped if all are; None: too few."""
-    if not found.decides:
-        return None
-    of_folds = set(strategies.loc[strategies["variant"].str.startswith("folds_"), "verdict"])
-    return of_folds.pop() if len(of_folds) == 1 else "unclear"
+    return found.comparison.verdict([name for name in found.windows if name.startswith("folds_")], every=True)
 
 
-def says(found: Ensembles, strategies: pd.DataFrame, parts_: pd.DataFrame) -> str:
+def conclusion(found: Ensembles, parts_: pd.DataFrame) -> str:
     """The conclusion in sentences, from the measured values."""
-    n_seeds = len(next(iter(found.windows.values())))
+    n_seeds, scored = len(next(iter(found.windows.values()))), found.comparison.rows.dropna(subset="lwlrap")
     told = [
         f"On {len(found.clips)} clips of {found.clips['fold'].nunique()} of {found.n_folds} outer folds, {n_seeds} "
-        "seed(s), lwlrap: "
-        + ", ".join(f"{r.variant} {r.lwlrap:.3f}" for r in strategies.dropna(subset="lwlrap").itertuples()),
-        "Parts, a table of its own: " + "; ".join(f"{r.part} {comparisons.told(r)}" for r in parts_.itertuples()),
-        "Differences to one long training: "
-        + "; ".join(
-            f"{r.variant} {comparisons.told(r)}: {r.verdict}" for r in comparisons.rows(strategies).itertuples()
-        ),
+        "seed(s), lwlrap: " + ", ".join(f"{r.variant} {r.lwlrap:.3f}" for r in scored.itertuples()),
+        "Parts, a table of its own: "
+        + "; ".join(f"{r.part} {comparisons.format_difference(r)}" for r in parts_.itertuples()),
+        "Differences to one long training: " + found.comparison.conclusion(),
     ]
-    return " ".join([". ".join([*told, comparisons.limits(strategies)]), found.withheld]).strip()
-
-
-def _key(text: str) -> str:
-    """Words as a key of a flat table."""
-    return text.replace(", ", "_").replace(" ", "_")
+    return f"{'. '.join(told)} {found.withheld}".strip()
 
 
 def _train(trial: Run, member: Member, task: Task, outer: int) -> WindowScores:

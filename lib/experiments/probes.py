@@ -64,7 +64,7 @@ def shift(design: Design, second: Stage2Scores) -> pd.DataFrame:
             for kind in second.scores
         }
         mean = np.mean([metrics.lwlrap(targets, s) for s in base])
-        for row in metrics.compare_all(targets, alike, read, design.groups):
+        for row in metrics.compare_each(targets, {kind: (alike, s) for kind, s in read.items()}, design.groups):
             reached = np.mean([metrics.lwlrap(targets, s) for some in read[row["variant"]] for s in some])
             rows.append({"model": row.pop("variant"), "fed": name, "mean": mean, "stage2": reached, **row})
     return comparisons.screened(pd.DataFrame(rows))

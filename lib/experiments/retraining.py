@@ -14,13 +14,14 @@ from pathlib import Path
 import pandas as pd
 
 from lib import parameters
-from lib.evaluation import comparisons, folds, metrics
+from lib.evaluation import folds
+from lib.evaluation.comparisons import Comparison, format_score
 from lib.files import digest, read_json
 from lib.runs import oof
 from lib.runs.plan import BASE, VARIANTS, compared
 from lib.runs.run import Run
 
-__all__ = ["commands", "compare", "found", "says"]
+__all__ = ["commands", "compare", "conclusion"]
 
 RIVALS = {"curated_noisy": "fewer_passes"}
 MAY_DIFFER = {"train_set", "train_windows", "rule", "ignore_missing", "loss", "labels", "audio", "curation"}
@@ -44,17 +45,14 @@ def commands(run: Run, n_folds: int, subsets: Collection[str]) -> list[str]:
     return todo
 
 
-def compare(run: Run, n_folds: int, subsets: Collection[str]) -> pd.DataFrame:
-    """Variants that are done on all folds against the base: a row each, best first, the base on top.
+def compare(run: Run, n_folds: int, subsets: Collection[str]) -> Comparison:
+    """Variants that are done on all folds, and pairs of RIVALS, against the base; screened, as each has one seed.
+
+    The base alone while nothing else is done, no scores while it isn't.
 
     Parameters
     ----------
     subsets : of the data set, for `plan.compared`
-
-    Returns
-    -------
-    As `metrics.score_all` (paired, by Holm, with a row for each pair of RIVALS that is done), but "screened" for
-    verdict: a variant has one seed. The base alone while nothing else is done, no row while it isn't
 
     Raises
     ------
@@ -63,43 +61,24 @@ def compare(run: Run, n_folds: int, subsets: Collection[str]) -> pd.DataFrame:
         on another selection than the one that lies in this run.
     """
     names = [name for name in (BASE, *_asked(run, subsets)) if _whole(run, name, n_folds)]
-    if BASE not in names:
-        return pd.DataFrame(columns=["variant", "lwlrap_diff", "verdict"])
-    base = oof.read(_folder(run, BASE) / "pooled", n_folds)
-    scores = {}
-    for name in names:
+    read = {}
+    for name in names if BASE in names else []:
         _check(run, name)
-        clips = oof.read(_folder(run, name) / "pooled", n_folds)
-        if clips.table["fname"].tolist() != base.table["fname"].tolist():
+        read[name] = oof.read(_folder(run, name) / "pooled", n_folds)
+        if read[name].table["fname"].tolist() != read[BASE].table["fname"].tolist():
             raise ValueError(f"{name} scored other clips than {BASE}. Train both on the same data and folds.")
-        scores[name] = clips.scores
-    table = pd.DataFrame(metrics.score_all(base.targets, scores, BASE, base.groups, RIVALS))
-    if "lwlrap_diff" in table:
-        table = comparisons.best_first(table)
-    return comparisons.screened(table, comparisons.enough(table["n_seeds"], n_folds, n_folds))
+    clips, classes = (read[BASE].table, read[BASE].classes) if read else (pd.DataFrame({"labels": [], "group": []}), [])
+    return Comparison(clips, classes, {name: found.scores for name, found in read.items()}, BASE, False, RIVALS)
 
 
-def found(table: pd.DataFrame) -> dict[str, float]:
-    """For `result.json`: the scores of the base, and the difference of every variant to it."""
-    rows = table.set_index("variant")
-    numbers = dict(rows.loc[BASE, [*metrics.SCORES, "n"]]) if BASE in rows.index else {}
-    return numbers | comparisons.differences(rows.drop(BASE, errors="ignore"))
-
-
-def says(table: pd.DataFrame) -> str:
+def conclusion(comparison: Comparison) -> str:
     """The comparison in sentences, from its values."""
-    told = []
-    for row in comparisons.rows(table).itertuples():
-        told.append(f"{row.variant} {comparisons.told(row)}, {row.verdict}")
-    if not told:
+    found = comparison.conclusion("{} {}, {}")
+    if not found:
         return "Nothing is retrained yet on what was kept."
-    base = table[table["variant"] == BASE].iloc[0]
-    return (
-        f"lwlrap of the curated clips as they are is {base['lwlrap']:.3f} ({base['lwlrap_low']:.3f} to "
-        f"{base['lwlrap_high']:.3f}), n = {base['n']:.0f}. Differences to it, one seed: "
-        + "; ".join(told)
-        + f". {comparisons.limits(table)}"
-    )
+    base = comparison.rows.set_index("variant").loc[BASE]
+    head = f"lwlrap of the curated clips as they are is {format_score(base)}, n = {base['n']:.0f}"
+    return f"{head}. Differences to it, one seed: {found}"
 
 
 def _asked(run: Run, subsets: Collection[str]) -> dict[str, dict]:

@@ -12,17 +12,18 @@ Used in: 02, 03.
 """
 
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
 
 from lib import files
 from lib.data import datasets
-from lib.evaluation import comparisons, folds, metrics
+from lib.evaluation import folds, metrics
+from lib.evaluation.comparisons import Comparison
 from lib.evaluation.window_scores import WindowScores
 from lib.experiments import trials
 from lib.parameters import image_pixels
-from lib.runs import oof
 from lib.runs.run import Run
 from lib.sound import cache as caches
 from lib.sound.features import LogMel
@@ -158,27 +159,17 @@ class Trials(datasets.Labelled):
     n_folds: int
     withheld: str = ""
 
-    @property
-    def decides(self) -> bool:
-        """Whether there is enough for verdicts: a base and another variant, all folds, three seeds."""
-        n_seeds, n_folds = self.done["seed"].nunique(), self.done["fold"].nunique()
-        return len(self.scores) > 1 and "base" in self.scores and comparisons.enough(n_seeds, n_folds, self.n_folds)
+    @cached_property
+    def comparison(self) -> Comparison:
+        """Every variant against the base, and those of RIVALS against each other; rounded, as it is written."""
+        enough = self.done["fold"].nunique() == self.n_folds
+        failed = self.done.loc[self.done["problem"] != "", "variant"].unique().tolist()
+        how = {"rivals": RIVALS, "failed": failed, "decimals": 4}
+        return Comparison(self.clips, self.classes, self.scores, "base", enough, **how)
 
     def table(self) -> pd.DataFrame:
-        """A row a variant, base first, then from best to worst: its scores with 95 % intervals, and its difference to
-        the base (pairs over clips and seeds; levels, p and verdict by Holm over this table). And a row
-        "<variant> against <rival>" for RIVALS, with the difference of these two.
-
-        Without enough folds and seeds for verdicts the column says "screened"; "failed" where a training diverged.
-        """
-        rows = metrics.score_all(self.targets, self.scores, "base", self.groups, RIVALS)
-        found = pd.DataFrame(rows, columns=None if rows else ["variant"])
-        if "verdict" in found:
-            found = comparisons.screened(comparisons.best_first(found), self.decides)
-        failed = self.done.loc[self.done["problem"] != "", "variant"].drop_duplicates()
-        lost = pd.DataFrame({"variant": failed, "verdict": "failed"})
-        table = pd.concat([found, lost], ignore_index=True)
-        epochs = self.done.drop_duplicates("variant").set_index("variant")["epochs"]
+        """The rows of the comparison, with the `epochs` of a trial."""
+        table, epochs = self.comparison.table(), self.done.drop_duplicates("variant").set_index("variant")["epochs"]
         return table.assign(epochs=table["variant"].str.split(" ").str[0].map(epochs))
 
     def speed(self) -> pd.DataFrame:
@@ -211,41 +202,14 @@ class Trials(datasets.Labelled):
         empty = pd.DataFrame(columns=["variant"])
         return pd.concat(tables, ignore_index=True) if tables else empty, pd.DataFrame(slopes)
 
-    def baseline(self, dealt: pd.DataFrame, curated: pd.DataFrame) -> float:
-        """lwlrap of the dumb rival: every clip gets the class frequencies of the clips that train without its fold.
-
-        NaN where no clip was scored, because all trainings diverged.
-        """
-        if self.clips.empty:
-            return np.nan
-        ordered = curated.set_index("fname").loc[dealt["fname"]]
-        models = self.clips.assign(model=self.clips["fold"].map(folds.model_name))
-        prior = oof.Clips(models, self.classes, self.curves, []).prior(dealt, datasets.targets(ordered, self.classes))
-        return metrics.lwlrap(self.targets, prior)
-
-    def found(self, table: pd.DataFrame) -> dict[str, float]:
-        """For `result.json`: the base's scores, and the difference of every variant to it."""
-        scores = table.set_index("variant")
-        found = dict(scores.loc["base", [*metrics.SCORES, "n"]]) if "base" in self.scores else {}
-        return found | comparisons.differences(scores.drop("base", errors="ignore"))
-
-    def verdict(self, table: pd.DataFrame) -> str | None:
-        """kept if a variant is; dropped if all are; else unclear. None while there is not enough for verdicts."""
-        return comparisons.verdict(table) if self.decides else None
-
-    def says(self, table: pd.DataFrame) -> str:
-        """The conclusion in sentences, from the measured values of `table`."""
-        told = []
-        for row in comparisons.rows(table).itertuples():
-            told.append(f"{row.variant} {comparisons.told(row)}: {row.verdict}")
+    def conclusion(self) -> str:
+        """The conclusion in sentences, from the measured values."""
         head = f"Difference in lwlrap to the base on {len(self.clips)} clips, {self.done['seed'].nunique()} seed(s), "
         head += f"{self.done['fold'].nunique()} of {self.n_folds} folds. "
         if lost := (self.done["problem"] != "").sum():
             head += f"{lost} of {len(self.done)} trainings diverged. "
-        end = f" {self.withheld}" if self.withheld else ""
-        if not told:
-            return head + "Nothing to compare: this takes the base and another variant." + end
-        return head + "; ".join(told) + f". {comparisons.limits(table)}" + end
+        found = self.comparison.conclusion() or "Nothing to compare: this takes the base and another variant."
+        return f"{head}{found} {self.withheld}".rstrip()
 
 
 def train(run: Run, table: Table, task: Task) -> Trials:

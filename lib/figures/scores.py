@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lib.clips import prediction_images
-from lib.evaluation.metrics import AGAINST
+from lib.evaluation.comparisons import AGAINST
 from lib.figures.drawing import BLUE, ORANGE, by_name, dots, name_rows, panels, wrapped
 
 __all__ = [

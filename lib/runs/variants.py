@@ -12,39 +12,57 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from lib import parameters
-from lib.evaluation import comparisons, metrics
+from lib.evaluation import comparisons
+from lib.evaluation.comparisons import Comparison
 from lib.files import read_json
 from lib.runs import oof
 from lib.runs.plan import BASE, unseeded
 
-__all__ = ["Comparison", "against_base", "says", "shown"]
+__all__ = ["Variants", "against_base"]
 
 UNEQUAL = 0.02  # from there on two trainings are not said to have cost the same
 MADE = ("audio", "labels", "curation")  # follow from the other settings: not what a person changed
 
 
-class Comparison(NamedTuple):
+class Variants(NamedTuple):
     """Variants of 04 against the base.
 
     Attributes
     ----------
-    table : as `metrics.score_all`, but "screened" for verdict, as a variant has one seed; with `changed`, the settings
-        that differ from the base, and `compute`, pixels of all training pictures over the base's; the base on top; no
-        row where the base is not whole
+    table : of the comparison; with `changed`, the settings that differ from the base, and `compute`, pixels of all
+        training pictures over the base's; the base on top; no row where the base is not whole
     curves : learning curves of the same variants: variant, model, epoch, train_loss, valid_loss, lwlrap
     refused : a sentence for each reason why variants are not compared
+    comparison : what the table is made of; all are screened, as a variant has one seed. None without a base
     """
 
     table: pd.DataFrame
     curves: pd.DataFrame
     refused: list[str]
+    comparison: Comparison | None = None
+
+    def shown(self) -> pd.DataFrame:
+        """The columns of the table that fit on a page, rounded."""
+        columns = ["variant", "changed", "lwlrap", *comparisons.DIFFERENCE, "verdict", "compute"]
+        return self.table[[name for name in columns if name in self.table]].round(3)
+
+    def conclusion(self) -> str:
+        """Every difference to the base in a sentence, and where the compute was not equal."""
+        found = self.comparison.conclusion() if self.comparison else ""
+        if not found:
+            return ""
+        unequal = self.table[(self.table["compute"] - 1).abs() > UNEQUAL]
+        costs = ", ".join(f"{row.variant} {row.compute:.2f}" for row in unequal.itertuples())
+        more = f" Not at equal compute (epochs x pixels, the base's 1): {costs}." if costs else ""
+        return f"Difference in lwlrap to the base on {self.table['n'].iloc[0]} clips: {found}{more}"
 
 
-def against_base(home: Path, base_home: Path | None = None) -> Comparison:
-    """All variants of a run against the base, paired on the same clips, levels by Holm over the table.
+def against_base(home: Path, base_home: Path | None = None) -> Variants:
+    """All variants of a run against the base, on the same clips.
 
     Parameters
     ----------
@@ -52,50 +70,34 @@ def against_base(home: Path, base_home: Path | None = None) -> Comparison:
     base_home : the run whose curated models are the base; none: the same
     """
     base = (base_home or home) / "04_kfold" / BASE
+    whom = f"{base.parents[1].name}/{BASE}"
     try:
         setting, clips = _read(base)
     except (OSError, ValueError, KeyError) as error:
         empty = pd.DataFrame({"variant": [], "verdict": []})
-        return Comparison(empty, empty, [f"Nothing is compared with {base.parents[1].name}/{BASE}: {error}"])
-    found, changed, settings, causes = {BASE: clips}, {BASE: ""}, {BASE: setting}, defaultdict(list)
+        return Variants(empty, empty, [f"Nothing is compared with {whom}: {error}"])
+    read, settings, causes = {BASE: clips}, {BASE: setting}, defaultdict(list)
     folders = (path.parent for path in (home / "04_kfold").glob("[!.]*/configuration.json"))
-    others = sorted(folder for folder in folders if not unseeded(folder.name)[1])
-    for folder in others:
+    for folder in sorted(folder for folder in folders if folder != base and not unseeded(folder.name)[1]):
         name = folder.name if folder.parent == base.parent else f"{home.name}/{folder.name}"
         try:
-            if folder != base:
-                theirs, found[name] = _comparable(folder, base, setting, clips)
-                differ = [k for k, value in theirs.items() if k not in MADE and value != setting.get(k)]
-                settings[name] = theirs
-                changed[name] = ", ".join(f"{k} {theirs[k]}" for k in differ)
+            settings[name], read[name] = _comparable(folder, base, setting, clips)
         except (OSError, ValueError, KeyError) as error:
             causes[str(error)].append(name)
-    compute = {name: _compute(of, found[name].epochs) for name, of in settings.items()}
-    scored = metrics.score_all(clips.targets, {name: of.scores for name, of in found.items()}, BASE, clips.groups)
-    table = pd.DataFrame(scored)
-    table = comparisons.screened(table, comparisons.enough(table["n_seeds"], setting["n_folds"], setting["n_folds"]))
-    table.insert(1, "changed", table["variant"].map(changed))
-    table["compute"] = table["variant"].map(compute) / compute[BASE]
-    curves = pd.concat([of.epochs.assign(variant=name) for name, of in found.items()], ignore_index=True)
-    whom = f"{base.parents[1].name}/{BASE}"
+    scores = {name: of.scores for name, of in read.items()}
+    comparison = Comparison(clips.table, clips.classes, scores, BASE, enough=False, order=None)
+    table = comparison.table()
+    table.insert(1, "changed", [_changed(settings[name], setting) for name in table["variant"]])
+    compute = [_compute(settings[name], read[name].epochs) for name in table["variant"]]
+    table["compute"] = np.array(compute) / compute[0]
+    curves = pd.concat([of.epochs.assign(variant=name) for name, of in read.items()], ignore_index=True)
     refused = [f"Not compared with {whom}: {', '.join(names)}. {why}" for why, names in causes.items()]
-    return Comparison(table, curves, refused)
+    return Variants(table, curves, refused, comparison)
 
 
-def shown(comparison: Comparison) -> pd.DataFrame:
-    """The columns of the table that fit on a page, rounded."""
-    columns = ["variant", "changed", "lwlrap", *comparisons.DIFFERENCE, "verdict", "compute"]
-    return comparison.table[[name for name in columns if name in comparison.table]].round(3)
-
-
-def says(comparison: Comparison) -> str:
-    """Every difference to the base in a sentence, and where the compute was not equal."""
-    table, told = comparison.table, []
-    for row in comparisons.rows(table).itertuples():
-        sentence = f"{row.variant} against the base: lwlrap {comparisons.told(row)}, {row.verdict}"
-        unequal = abs(row.compute - 1) > UNEQUAL
-        told.append(sentence + (f", but at {row.compute:.2f} times the compute (epochs x pixels)." if unequal else "."))
-    return " ".join([*told, comparisons.limits(table)]).strip()
+def _changed(setting: Mapping, base: Mapping) -> str:
+    """What a person changed of the base, in words."""
+    return ", ".join(f"{k} {value}" for k, value in setting.items() if k not in MADE and value != base.get(k))
 
 
 def _compute(setting: Mapping, curves: pd.DataFrame) -> float:
