@@ -45,7 +45,7 @@ run: setup ## all notebooks of RUN with PROFILE on DATA=folder, or NB="04 05" an
 
 demo: setup ## all notebooks on a synthesised data set, in three minutes on two cores; then the report
 	@$(PIPELINE) --run demo --profile demo $(if $(AGAIN),--again)
-	@$(BIN)/python -m lib.runs.report outputs/demo
+	@$(BIN)/python -m lib.runs.pages outputs/demo
 
 test: setup lint ## lint, unit tests, every notebook on demo data, a real fold, a kill (minutes on two cores)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadgroup --no-loadscope-reorder $(ARGS)
@@ -74,10 +74,10 @@ lab: setup ## JupyterLab on the notebooks; ARGS="--no-browser --port 8890": furt
 
 report: setup ## render the executed notebooks of RUN as pages to open from disk, outputs/RUN/report/index.html
 	@test -n '$(RUN)' || { echo "make report wants a run: make report RUN=demo"; exit 1; }
-	@$(BIN)/python -m lib.runs.report outputs/$(RUN)
+	@$(BIN)/python -m lib.runs.pages outputs/$(RUN)
 
 findings: setup ## copy what runs have found to outputs/findings, and write the README's numbers anew
-	@$(BIN)/python -m lib.runs.findings
+	@$(BIN)/python -m lib.runs.pages
 
 bench: setup ## speed, memory, minutes: one table, kept in benchmarks/results.csv; NB="bench_cache": these alone
 	@$(BIN)/python benchmarks/table.py $(NB)

@@ -1,5 +1,5 @@
-"""Tests of findings: the README says what outputs/findings holds; a place that names nothing is refused, as is what
-other code has made."""
+"""Tests of pages, the README's numbers: they are those of outputs/findings; what names nothing, or was made by other
+code, is refused."""
 
 import re
 from pathlib import Path
@@ -10,7 +10,7 @@ import yaml
 
 from lib import code
 from lib.files import write_json
-from lib.runs import findings
+from lib.runs import pages as findings
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "outputs" / "findings"
@@ -30,15 +30,18 @@ def folder(tmp_path):
 @pytest.mark.parametrize(
     ("place", "written"),
     [
-        ("{t: base: lwlrap+-}", ".924 [.900, .945]"),
-        ("{t: base: lwlrap}", ".924"),
-        ("{t: base: n}", "400"),
-        ("{t: base: ratio} {t: slice/a: ratio}", "9.7 1.5"),
-        ("{t: slice/a}", "-.014 [-.030, +.000]"),
-        ("{t: slice/b}", "+.076 [+.050, +1.000]"),
-        ("{t: slice/b: lwlrap}", "1.000"),
-        ("{t: slice/b: verdict}", "kept"),
-        ("n = {t: base: n}, {t: slice/a: verdict}; {no place} {}", "n = 400, unclear; {no place} {}"),
+        ("{{ n('t', 'base', 'lwlrap+-') }}", ".924 [.900, .945]"),
+        ("{{ n('t', 'base', 'lwlrap') }}", ".924"),
+        ("{{ n('t', 'base', 'n') }}", "400"),
+        ("{{ n('t', 'base', 'ratio') }} {{ n('t', 'slice/a', 'ratio') }}", "9.7 1.5"),
+        ("{{ n('t', 'slice/a') }}", "-.014 [-.030, +.000]"),
+        ("{{ n('t', 'slice/b') }}", "+.076 [+.050, +1.000]"),
+        ("{{ n('t', 'slice/b', 'lwlrap') }}", "1.000"),
+        ("{{ n('t', 'slice/b', 'verdict') }}", "kept"),
+        (
+            "n = {{ n('t', 'base', 'n') }}, {{ n('t', 'slice/a', 'verdict') }}; {no place} {}",
+            "n = 400, unclear; {no place} {}",
+        ),
     ],
 )
 def test_a_place_becomes_its_number(folder, place, written):
@@ -47,28 +50,35 @@ def test_a_place_becomes_its_number(folder, place, written):
 
 def test_numbers_are_rounded_as_in_the_notebooks(tmp_path):
     (tmp_path / "t.csv").write_text("run,hit_rate\none,0.8725\n")
-    assert findings.fill("{t: one: hit_rate}", tmp_path) == f"{0.8725:.3f}".removeprefix("0") == ".873"
+    assert findings.fill("{{ n('t', 'one', 'hit_rate') }}", tmp_path) == f"{0.8725:.3f}".removeprefix("0") == ".873"
 
 
 @pytest.mark.parametrize(
     ("place", "why"),
     [
-        ("{u: base}", "there is no table u.csv"),
-        ("{t: basis}", "0 rows of t.csv hold basis"),
-        ("{t: slice}", "2 rows of t.csv hold slice, one must"),
-        ("{t: base: hit_rate+-}", "has no column hit_rate, hit_rate_low, hit_rate_high. It has: variant, kind"),
+        ("{{ n('u', 'base') }}", "there is no table u.csv"),
+        ("{{ n('t', 'basis') }}", "0 rows of t.csv hold basis"),
+        ("{{ n('t', 'slice') }}", "2 rows of t.csv hold slice, one must"),
+        (
+            "{{ n('t', 'base', 'hit_rate+-') }}",
+            "has no column hit_rate, hit_rate_low, hit_rate_high. It has: variant, kind",
+        ),
     ],
 )
 def test_a_place_that_names_nothing_is_refused_in_words(folder, place, why):
     with pytest.raises(ValueError, match=why) as error:
         findings.fill(place, folder)
-    assert place in str(error.value)
+    assert place.split("'")[3] in str(error.value)  # the row
 
 
 def test_blocks_are_written_anew_and_the_rest_is_left_alone(folder):
-    front = "about this page\n<!-- one -->\n{t: base: lwlrap}\n<!-- /one -->\n<!-- two -->\nx\n<!-- /two -->\n"
-    readme = "# Title {t: base}\n<!-- one -->\nold\n<!-- /one -->\nwords\n<!-- two -->\n<!-- /two -->\nend\n"
-    expected = "# Title {t: base}\n<!-- one -->\n.924\n<!-- /one -->\nwords\n<!-- two -->\nx\n<!-- /two -->\nend\n"
+    front = (
+        "about this page\n<!-- one -->\n{{ n('t', 'base', 'lwlrap') }}\n<!-- /one -->\n<!-- two -->\nx\n<!-- /two -->\n"
+    )
+    readme = "# Title {{ n('t', 'base') }}\n<!-- one -->\nold\n<!-- /one -->\nwords\n<!-- two -->\n<!-- /two -->\nend\n"
+    expected = (
+        "# Title {{ n('t', 'base') }}\n<!-- one -->\n.924\n<!-- /one -->\nwords\n<!-- two -->\nx\n<!-- /two -->\nend\n"
+    )
     assert findings.render(readme, front, folder) == expected
     assert findings.render(expected, front, folder) == expected
     with pytest.raises(ValueError, match=r"Blocks \['two'\]"):
@@ -113,7 +123,7 @@ def test_what_runs_have_left_is_collected_and_the_rest_stays(outputs):
     assert (here / "d.csv").read_text() == "by a script\n"
     leave(outputs, "other/07_ensemble/parts.csv", seeds=[1, 2, 3])
     assert findings.collect(outputs) == ([], [])
-    assert findings.fill("{c: other: n} {c: mine: lwlrap}", here) == "3 .500"
+    assert findings.fill("{{ n('c', 'other', 'n') }} {{ n('c', 'mine', 'lwlrap') }}", here) == "3 .500"
 
 
 @pytest.mark.parametrize(
@@ -161,21 +171,23 @@ def test_make_findings_fails_where_something_is_refused(outputs, monkeypatch, ca
     monkeypatch.setattr(findings, "ROOT", outputs.parent)
     outputs = outputs.rename(outputs.parent / "outputs")
     for path in (outputs.parent / "README.md", outputs / "findings" / "front.md"):
-        path.write_text("<!-- x -->\n{a: a: lwlrap_diff} {b: a: lwlrap_diff}\n<!-- /x -->\n")
+        path.write_text("<!-- x -->\n{{ n('a', 'a', 'lwlrap_diff') }} {{ n('b', 'a', 'lwlrap_diff') }}\n<!-- /x -->\n")
     leave(outputs, "other/07_ensemble/parts.csv", manifest={})
     (outputs / "findings" / "b.csv").unlink()
-    with pytest.raises(SystemExit) as error:
-        findings.main()
-    assert error.value.code == 1 and "other code than what lies here now has made it" in capsys.readouterr().err
+    assert findings.main([]) == 1
+    assert "other code than what lies here now has made it" in capsys.readouterr().err
     assert (outputs.parent / "README.md").read_text() == "<!-- x -->\n+.100 measured again later\n<!-- /x -->\n"
 
 
 def test_a_struck_table_is_measured_again_later(outputs):
     here = outputs / "findings"
     (here / "a.csv").unlink()
-    assert findings.fill("{a: folds_5} and {a: x: n}", here) == "measured again later and measured again later"
+    assert (
+        findings.fill("{{ n('a', 'folds_5') }} and {{ n('a', 'x', 'n') }}", here)
+        == "measured again later and measured again later"
+    )
     with pytest.raises(ValueError, match=r"there is no table aa\.csv"):
-        findings.fill("{aa: folds_5}", here)
+        findings.fill("{{ n('aa', 'folds_5') }}", here)
 
 
 def test_readme_and_findings_agree():

@@ -74,7 +74,7 @@ def test_no_run_at_all_is_an_empty_table(tmp_path):
 @pytest.mark.parametrize(
     ("name", "text", "reason"),
     [
-        ("result.json", "{", "JSONDecodeError"),
+        ("result.json", "{", "ValueError: .*is damaged"),
         ("result.json", '{"notebook": "01_eda"}', "KeyError: 'metrics'"),
         ("result.json", "[]", "TypeError"),
         ("manifest.json", None, "FileNotFoundError"),
@@ -86,7 +86,7 @@ def test_what_cannot_be_read_is_listed_beside_the_others(outputs, name, text, re
     table = journal.rebuild(outputs)
     assert len(table) == 4
     note = row(table, "01_eda")["note"]
-    assert reason in note and "-p overwrite True" in note and str(outputs) not in note
+    assert re.search(reason, note) and "-p overwrite True" in note and str(outputs) not in note
 
 
 def test_what_is_not_complete_says_so(tmp_path):
@@ -112,7 +112,10 @@ def test_a_variant_of_04_is_judged_against_the_base_of_its_run(outputs):
     assert noisy["against_base"].startswith("noisy -.400 [-") and base["against_base"] == ""
     assert noisy["changed"] == "train_set curated_noisy"
     assert row(table, "02_features")["against_base"] == "delta +.010 [-.020, +.040]"
-    assert "paired, one seed: noisy -.400" in journal.draft(noisy)
+    draft = journal.draft(noisy)
+    assert "paired, one seed: noisy -.400" in draft
+    assert "\nQuestion    What does train_set curated_noisy change against curated?\nExpected    ...\n" in draft
+    assert base["question"] != noisy["question"] and base["expected"]
 
 
 def test_what_differs_from_the_profile_and_the_command_name_no_place_of_this_machine(tmp_path):
@@ -126,14 +129,6 @@ def test_what_differs_from_the_profile_and_the_command_name_no_place_of_this_mac
         "-p epochs 3 -p folds 0,2 -p fold -1 -p variants base,delta"
     )
     assert "secret" not in (tmp_path / "journal.csv").read_text()
-
-
-def test_the_command_of_what_is_pooled_trains_what_it_pools(tmp_path):
-    given = {"run": "mine", "profile": "demo", "data_dir": "demo", "n_folds": 3, "fold": -1, "holdout_fold": -1}
-    write_part(tmp_path / "mine" / "04_kfold" / "curated" / "pooled", parameters=given)
-    (command,) = journal.rebuild(tmp_path)["command"]
-    assert command.startswith("for fold in 0 1 2 -1; do papermill notebooks/04_kfold.ipynb out.ipynb ")
-    assert "-p fold $fold" in command and command.endswith("; done")
 
 
 def test_a_profile_that_is_gone_is_said_to_be(tmp_path):
@@ -168,13 +163,13 @@ def test_the_headline_has_intervals_and_short_commits(outputs):
     assert shown.loc["01_eda ", "lwlrap"] == "" and shown.loc["01_eda ", "n"] == "7"
 
 
-def test_of_many_differences_the_headline_counts_those_clear_of_zero_and_names_no_winner(tmp_path):
+def test_of_many_differences_the_headline_says_how_many_and_names_no_winner(tmp_path):
     intervals = {"a": (0.02, 0.01, 0.03), "b": (0.01, -0.01, 0.03), "c": (0.0, 0.0, 0.0), "d": (-0.3, -0.4, -0.2)}
     ends = ("", "_low", "_high")
     found = {f"{k}_lwlrap_diff{end}": v for k, of in intervals.items() for end, v in zip(ends, of, strict=True)}
     write_part(tmp_path / "mine" / "02_features", metrics=found)
     table = journal.rebuild(tmp_path)
-    assert journal.headline(table)["against base"].tolist() == ["of 4: 1 above 0, 1 below"]
+    assert journal.headline(table)["against base"].tolist() == ["4 differences"]
     assert row(table, "02_features")["against_base"].startswith("a +.020 [+.010, +.030]; b +.010 [-.010, +.030]; c ")
 
 

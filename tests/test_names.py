@@ -14,7 +14,7 @@ from lib.data import datasets
 from lib.evaluation import folds
 from lib.experiments import curation, training_sets
 from lib.files import write_json
-from lib.runs import changes, findings, oof
+from lib.runs import changes, oof, pages
 from lib.runs.run import Run
 from lib.sound import cache, windows
 from lib.submission import bundle, submission
@@ -131,7 +131,10 @@ def test_a_submission_keeps_their_rows(tmp_path):
 
 def test_a_finding_may_be_called_so(tmp_path):
     (tmp_path / "t.csv").write_text("variant,n,verdict\nNA,3,\nnull,4,None\n")
-    assert findings.fill("{t: NA: n} {t: null: n} {t: null: verdict}", tmp_path) == "3 4 None"
+    assert (
+        pages.fill("{{ n('t', 'NA', 'n') }} {{ n('t', 'null', 'n') }} {{ n('t', 'null', 'verdict') }}", tmp_path)
+        == "3 4 None"
+    )
 
 
 @pytest.mark.parametrize("zipped", [False, True])

@@ -23,7 +23,7 @@ from safetensors import safe_open
 from lib import parameters
 from lib.clips import stage2
 from lib.evaluation import folds
-from lib.runs import oof, report
+from lib.runs import oof, pages
 
 pytestmark = pytest.mark.notebooks
 
@@ -211,7 +211,7 @@ def the_journal_tells_of_it(tmp):
     told = json.loads((OUTPUTS / f"{NAME}-no-run" / "09_journal" / "result.json").read_text())
     assert told["verdict"] is None and f"Run {NAME}-no-run holds no finished part yet" in told["says"]
     shutil.copy(tmp / "executed.ipynb", OUTPUTS / f"{NAME}-no-run" / "09_journal")
-    assert told["says"] in report.build(OUTPUTS / f"{NAME}-no-run").read_text()
+    assert told["says"] in pages.build(OUTPUTS / f"{NAME}-no-run").read_text()
 
 
 def a_killed_kernel_is_started_again(tmp, data):

@@ -8,10 +8,9 @@ outputs/journal.csv is rebuilt from what lies there, never appended to; what can
 than what lies here now, has that in `note`.
 The difference of a row is to the base of the same run, never to the best so far, which is the luckiest.
 
-Used in: 09_journal, the report.
+Used in: 09_journal, `pages`.
 """
 
-import json
 import re
 from collections.abc import Mapping
 from functools import cache as remember
@@ -24,12 +23,13 @@ from lib.files import read_json, whole_file
 from lib.runs import inputs, variants
 from lib.runs.plan import BASE
 
-__all__ = ["NUMBERS", "TEXTS", "answers", "cost", "draft", "duration", "headline", "other_code", "rebuild", "says"]
-__all__ += ["select"]
+__all__ = ["FILES", "NUMBERS", "TEXTS", "answers", "cost", "draft", "duration", "headline", "other_code"]
+__all__ += ["read_or_nothing", "rebuild", "says", "select"]
 
 TEXTS = ["finished", "run", "notebook", "part", "question", "expected", "changed", "against_base", "verdict", "says"]
 TEXTS += ["commit", "command", "note"]
 NUMBERS = ["n", "lwlrap", "lwlrap_low", "lwlrap_high", "baseline", "trainings", "seconds"]
+FILES = ("result.json", "manifest.json")  # of a finished part
 OWN = "09_journal"
 DIFF = "_lwlrap_diff"
 OTHER_CODE = "other code"
@@ -58,14 +58,16 @@ def select(table: pd.DataFrame, words: list[str]) -> pd.DataFrame:
 
 
 def headline(table: pd.DataFrame) -> pd.DataFrame:
-    """The table to look at, all as text; of several differences to the base, only how many are clear of zero."""
+    """The table to look at, all as text; of several differences to the base, only how many."""
     shown = {
         "finished": table["finished"].str[:16].str.replace("T", " "),
         "run": table["run"],
         "part": table["notebook"] + " " + table["part"],
         "lwlrap": [_interval(row, "lwlrap") for row in table.to_dict("records")],
         "n": [f"{n:.0f}" if n == n else "" for n in table["n"]],
-        "against base": table["against_base"].map(_shortened),
+        "against base": table["against_base"].map(
+            lambda text: f"{text.count(';') + 1} differences" if ";" in text else text
+        ),
         "verdict": table["verdict"],
         "cost": table["seconds"].map(duration),
         "changed": table["changed"],
@@ -119,13 +121,17 @@ def says(table: pd.DataFrame, run: str) -> str:
 def cost(part: Path) -> tuple[int, float]:
     """Trainings that belong to a part, and seconds of these and of the part itself, as their manifests tell."""
     below = (part.parent if part.name == "pooled" else part).glob("**/without_*/**/manifest.json")
-    seconds = []
-    for path in [*below, part / "manifest.json"]:
-        try:
-            seconds.append(float(read_json(path)["seconds"]))
-        except (OSError, ValueError, LookupError, TypeError):
-            seconds.append(0.0)
-    return len(seconds) - 1, sum(seconds)
+    seconds = [read_or_nothing(path).get("seconds", 0.0) for path in [*below, part / "manifest.json"]]
+    return len(seconds) - 1, float(sum(seconds))
+
+
+def read_or_nothing(path: Path) -> dict:
+    """What a JSON file holds; nothing where it is not there or damaged, which its row or page then says."""
+    try:
+        content = read_json(path)
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def other_code(part: Path, outputs: Path) -> list[str]:
@@ -151,7 +157,7 @@ def _row(part: Path, outputs: Path) -> dict[str, object]:
     row["question"], row["expected"] = _asked(part / "executed.ipynb", inputs.CODE / "notebooks" / f"{notebook}.ipynb")
     row["trainings"], row["seconds"] = cost(part)
     try:
-        told, made = (json.loads((part / name).read_text()) for name in ("result.json", "manifest.json"))
+        told, made = (read_json(part / name) for name in FILES)
         numbers = told["metrics"]
         row |= {"verdict": told["verdict"], "says": told["says"], "finished": made["finished"]}
         row |= {key: numbers.get(key) for key in ("lwlrap", "lwlrap_low", "lwlrap_high")}
@@ -166,7 +172,7 @@ def _row(part: Path, outputs: Path) -> dict[str, object]:
             notes.append(f"{OTHER_CODE} than what lies here now has made it, or some of what it read ({names})")
         row["note"] = "; ".join(notes)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        why = f"{type(error).__name__}: {error}".replace(f"{part}/", "")
+        why = f"{type(error).__name__}: {error}".replace(f"{outputs}/", "")
         row["note"] = f"can't be read ({why}). Make it again: -p overwrite True"
     return row
 
@@ -179,18 +185,16 @@ def _compare(rows: list[dict[str, object]], home: Path) -> None:
             of = found[row["part"]]
             row["against_base"] = f"{row['part']} {_interval(of, 'lwlrap_diff')}"
             row |= {"verdict": of["verdict"], "changed": of["changed"]}
+            # not those of 04, which asks of the base; what was expected only a person knows
+            row |= {"question": f"What does {of['changed'] or row['part']} change against {BASE}?", "expected": ""}
 
 
 def _asked(*notebooks: Path) -> tuple[str, str]:
     """Question (the title) and expectation of the first of these notebooks that can be read."""
-    for path in notebooks:
-        try:
-            first = "".join(json.loads(path.read_text(encoding="utf-8"))["cells"][0]["source"])
-        except (OSError, ValueError, LookupError, TypeError):
-            continue
+    for cells in filter(None, (read_or_nothing(path).get("cells") for path in notebooks)):
         forms = (r"^# \d+ · (.+)$", r"^\*\*Expectation\.\*\* (.+)$")
-        found = [re.search(form, first, re.MULTILINE) for form in forms]
-        return found[0][1] if found[0] else "", found[1][1] if found[1] else ""
+        found = [re.search(form, "".join(cells[0]["source"]), re.MULTILINE) for form in forms]
+        return tuple(match[1] if match else "" for match in found)
     return "", ""
 
 
@@ -202,14 +206,10 @@ def _changed(notebook: str, params: Mapping[str, object]) -> tuple[str, str]:
     given = {"run": params["run"]} if params["run"] != profile.get("run") else {}
     if params.get("data_dir", "demo") != "demo":
         given["data_dir"] = f"path/to/{Path(str(params['data_dir'])).name}"
-    command = [f"papermill notebooks/{notebook}.ipynb out.ipynb -f params/{name}.yaml"]
-    command += [f"-p {key} {_typed(value)}" for key, value in {**given, **differ}.items()]
-    if differ.get("fold") == -1 and "n_folds" in params:  # pools what has been trained before
-        every = " ".join(map(str, [*range(params["n_folds"]), -1]))
-        command = [f"for fold in {every}; do", *command, "; done"]
-        command = [word.replace("-p fold -1", "-p fold $fold") for word in command]
+    words = [f"-p {key} {_typed(value)}" for key, value in {**given, **differ}.items()]
+    command = " ".join([f"papermill notebooks/{notebook}.ipynb out.ipynb -f params/{name}.yaml", *words])
     what = [f"{key} {_typed(value)}" for key, value in differ.items() if key not in ("fold", "part")]
-    return ", ".join(what) if profile else f"not known: there is no params/{name}.yaml", " ".join(command)
+    return ", ".join(what) if profile else f"not known: there is no params/{name}.yaml", command
 
 
 @remember
@@ -238,12 +238,3 @@ def _interval(numbers: Mapping[str, object], key: str) -> str:
     form = "+.3f" if key.endswith("diff") else ".3f"
     value, low, high = (re.sub(r"^([+-]?)0\.", r"\1.", format(v, form)) for v in values)
     return f"{value} [{low}, {high}]"
-
-
-def _shortened(against_base: str) -> str:
-    """Of several differences, how many are above zero with all of their interval, and how many below."""
-    intervals = re.findall(r"\[(\S+), (\S+)\]", against_base)
-    if len(intervals) < 2:
-        return against_base
-    above, below = sum(float(low) > 0 for low, _ in intervals), sum(float(high) < 0 for _, high in intervals)
-    return f"of {len(intervals)}: {above} above 0, {below} below"

@@ -1,0 +1,353 @@
+"""What a run says to others: its executed notebooks as pages, and the README's numbers.
+
+Conventions
+-----------
+report   : a folder of pages, one for every executed.ipynb below outputs/<run>/, and an index with the question, answer
+           and main figure of each part. Single trainings (`without_2` ...) are linked from the page of the part they
+           belong to. A page holds its figures, sounds and styles itself. It loads nothing and names no folder of this
+           machine, so it can be opened from disk or passed on.
+findings : outputs/findings/sources.yaml maps a file there to where a run leaves it, below outputs/; a list of
+           result.json becomes a table of their metrics, a row a run. Results of other code than what lies here now are
+           not copied, nor is a table of more seeds than its result has.
+front.md : in outputs/findings, a Jinja2 template of the README's blocks that hold numbers, each between
+           `<!-- name -->` and `<!-- /name -->`. `{{ n("table", "row", "column") }}` is a number of a CSV file there.
+           The row is named by values of its text columns, joined by "/"; the column is `lwlrap_diff`, or
+           `lwlrap_diff+-` with its interval (the default). LATER stands for the numbers of a table that is still to be
+           measured again.
+Numbers up to 1 have three digits and no zero before the point, larger ones one digit, counts none; differences and gaps
+have their sign.
+
+Used in: `make report`, `make findings`, and the test that compares README and findings.
+"""
+
+import argparse
+import base64
+import html
+import re
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import jinja2
+import nbformat
+import pandas as pd
+import yaml
+from nbconvert import HTMLExporter
+from pygments.formatters import HtmlFormatter
+
+from lib import files
+from lib.runs import journal
+from lib.runs.plan import ROOT
+
+__all__ = ["Page", "build", "collect", "fill", "find", "main", "render"]
+
+EXECUTED = "executed.ipynb"
+# The figure that the index shows of a part: the first of these that it holds.
+HEADLINES = ("against_base", "against_promise", "differences", "strategies", "comparison", "seconds", "per_class")
+WIDGET = "application/vnd.jupyter.widget-view+json"
+PROGRESS = re.compile(r"\[\d+:\d\d")  # of a progress bar: [00:12<00:03, ...
+REMOTE = re.compile(r"(?is)<script\b.*?</script>|<link\b[^>]*>|\s(src|srcset|poster)=[\"'](https?:)?//[^\"']*[\"']")
+POLICY = "default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'"
+PAGE = """<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<meta http-equiv="Content-Security-Policy" content="{{ policy | safe }}">
+<title>{{ page.name ~ " · " if page }}Run {{ run }}</title><style>{{ highlight | safe }}
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 75rem; margin: auto; padding: 1rem }
+img { max-width: 100%; height: auto } audio { width: 100%; max-width: 26rem } article { border-top: 1px solid #ccc }
+th, td { padding: 0 0.6em; text-align: left !important; vertical-align: top !important } table { font-size: 0.85rem }
+pre { white-space: pre-wrap; font-size: 0.8rem } pre, code { overflow-wrap: anywhere } .stopped { color: #a40000 }
+.input { background: #f7f7f7; padding: 0 0.8em } #code:not(:checked) ~ main .input { display: none }
+.output_wrapper { overflow-x: auto } .prompt, .anchor-link { display: none }
+</style></head><body>
+{%- macro links(pages) %}{% for page in pages -%}
+<a href="{{ page.file }}">{{ page.folder.parts[1:] | join("/") }}</a>{{ " · " if not loop.last }}
+{%- endfor %}{% endmacro %}
+{%- macro state(page) %}
+{%- if page.stopped %}<p class="stopped">This notebook stopped: {{ page.stopped[:500] }}</p>
+{%- elif not page.result %}<p class="stopped">This part is not done: there is no result.json.</p>{% endif %}
+{%- endmacro %}
+{% if page %}<p><a href="index.html">Run {{ run }}</a> · {{ page.name }}</p>
+<input type="checkbox" id="code"> <label for="code">show code</label>
+<main>{{ state(page) }}{{ body | safe }}
+{% if page.below %}<p>Single trainings: {{ links(page.below) }}</p>{% endif %}</main>
+{% else %}<h1>Run {{ run }}</h1>
+{% for page in pages if not page.single %}<article><h2><a href="{{ page.file }}">{{ page.heading }}</a></h2>
+{{ state(page) }}<p>{{ page.result.says }}</p><p><small>{{ page.facts | join(" · ") }}</small></p>
+{% if page.figure %}<img alt="main figure" src="data:image/png;base64,{{ page.figure }}">{% endif %}</article>
+{% endfor %}{% if alone %}<h2>Trainings that no part has pooled yet</h2><p>{{ links(alone) }}</p>{% endif %}
+{% endif %}</body></html>
+"""
+BLOCK = re.compile(r"<!-- (?P<name>\w+) -->\n(?P<text>.*?)<!-- /(?P=name) -->", re.DOTALL)
+SIGNED = ("diff", "gap")
+LATER = "measured again later"
+
+
+@dataclass
+class Page:
+    """An executed notebook and what its part says.
+
+    Attributes
+    ----------
+    folder : of the part, relative to outputs/<run>
+    title : of the notebook
+    result : result.json; empty while the part is not done
+    stopped : the error that stopped the notebook, or nothing
+    facts : verdict, cost and commit
+    figure : PNG in base64, or nothing
+    below : pages of the single trainings of this part
+    """
+
+    folder: Path
+    title: str
+    result: dict
+    stopped: str
+    facts: list[str]
+    figure: str
+    below: list["Page"] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        return " ".join(part for part in self.folder.parts if part != "pooled")
+
+    @property
+    def heading(self) -> str:
+        """The title, and which part of its notebook it is: two variants of 04 ask the same question."""
+        part = self.name.partition(" ")[2]
+        return f"{self.title} ({part})" if part else self.title
+
+    @property
+    def file(self) -> str:
+        return f"{'-'.join(self.folder.parts)}.html"
+
+    @property
+    def single(self) -> bool:
+        return any(name.startswith("without_") for name in self.folder.parts)
+
+
+def build(home: Path) -> Path:
+    """Render the run `home` (outputs/<run>) into `home`/report, whole or not at all; the path of its index.html.
+
+    Raises
+    ------
+    FileNotFoundError
+        No such run, or no executed notebook in it; the message tells what to do.
+    """
+    pages, site = find(home), home / "report"
+    below = [single.folder for page in pages for single in page.below]
+    alone = [page for page in pages if page.single and page.folder not in below]
+    template = jinja2.Environment(autoescape=True, undefined=jinja2.ChainableUndefined).from_string(PAGE)
+    style = HtmlFormatter().get_style_defs(".highlight")
+    shared = {"run": home.name, "pages": pages, "alone": alone, "policy": POLICY, "highlight": style}
+    with files.whole_folder(site) as partial:
+        for page in pages:
+            body = _without_places(_rendered(home / page.folder / EXECUTED), page, home.resolve().parents[1])
+            (partial / page.file).write_text(template.render(shared, page=page, body=body), encoding="utf-8")
+        (partial / "index.html").write_text(template.render(shared), encoding="utf-8")
+        files.throw_away(site)
+    return site / "index.html"
+
+
+def find(home: Path) -> list[Page]:
+    """The pages of a run in the order of its notebooks; those of single trainings also stand `below` their part's."""
+    if not home.is_dir():
+        there = sorted({path.parent.name for path in home.parent.glob("*/[0-9][0-9]_*/")})
+        raise FileNotFoundError(f"There is no run {home}. There are: {', '.join(there) or 'none yet'}.")
+    found = [path.parent.relative_to(home) for path in sorted(home.glob(f"[0-9][0-9]_*/**/{EXECUTED}"))]
+    if not found:
+        raise FileNotFoundError(
+            f"{home} holds no {EXECUTED}, the notebook that papermill leaves beside a result. Make them: make run "
+            f"RUN={home.name}; or by hand: papermill notebooks/01_eda.ipynb {home}/01_eda/{EXECUTED} -p run {home.name}"
+        )
+    pages = [_page(home, folder) for folder in found if not any(name[0] == "." for name in folder.parts)]
+    for page in pages:
+        variant = page.folder.parent if page.folder.name == "pooled" else page.folder
+        page.below = [other for other in pages if other.single and not page.single and variant in other.folder.parents]
+    return pages
+
+
+def collect(outputs: Path) -> tuple[list[str], list[str]]:
+    """Copy what `sources.yaml` names and a run has left; the rest stays as it is.
+
+    Returns
+    -------
+    Sentences about what is not there, and about what is refused: with the command that makes it again.
+    """
+    folder, missing, refused = outputs / "findings", [], []
+    for name, source in _sources(folder).items():
+        paths = source if isinstance(source, list) else [source]
+        if lost := [f"outputs/{path}" for path in paths if not (outputs / path).is_file()]:
+            missing.append(f"{name} stays as it is: there is no {', '.join(lost)} here")
+        elif why := list(filter(None, (_refusal(outputs, Path(path)) for path in paths))):
+            refused.append(f"{name} stays as it is: {' '.join(why)}")
+        elif isinstance(source, list):
+            results = [files.read_json(outputs / path) for path in paths]
+            rows = [{"run": result["parameters"]["run"], **result["metrics"]} for result in results]
+            pd.DataFrame(rows).to_csv(folder / name, index=False)
+        else:
+            shutil.copyfile(outputs / source, folder / name)
+    return missing, refused
+
+
+def fill(template: str, folder: Path) -> str:
+    """A template with its numbers, `{{ n("table", "row", "column") }}`; the tables lie in `folder`.
+
+    Raises
+    ------
+    ValueError
+        A table, row or column that does not exist, or several rows of one name; the message names the place.
+    """
+    environment = jinja2.Environment(keep_trailing_newline=True, undefined=jinja2.StrictUndefined)
+    return environment.from_string(template).render(n=_number(folder))
+
+
+def render(readme: str, front: str, folder: Path) -> str:
+    """The README with its blocks written anew; ValueError if it and the front page don't hold the same blocks."""
+    blocks = {block["name"]: block["text"] for block in BLOCK.finditer(front)}
+    if other := blocks.keys() ^ {block["name"] for block in BLOCK.finditer(readme)}:
+        raise ValueError(f"Blocks {sorted(other)} stand in one of README.md and front.md alone. Write them in both.")
+    texts = {name: f"<!-- {name} -->\n{fill(text, folder)}<!-- /{name} -->" for name, text in blocks.items()}
+    return BLOCK.sub(lambda block: texts[block["name"]], readme)
+
+
+def main(words: list[str]) -> int:
+    """The command line behind `make report` and `make findings`."""
+    parser = argparse.ArgumentParser(prog="python -m lib.runs.pages", description="Pages of a run; README's numbers.")
+    parser.add_argument("home", type=Path, nargs="?", help="outputs/<run>: its pages; without it the README's numbers")
+    home = parser.parse_args(words).home
+    try:
+        said, refused = (f"{build(home)} is the report: open it in a browser.\n", []) if home else _write_readme()
+    except OSError as error:
+        said, refused = "", [str(error)]
+    sys.stdout.write(said)
+    sys.stderr.write("".join(f"{line}\n" for line in refused))
+    return 1 if refused else 0
+
+
+def _write_readme() -> tuple[str, list[str]]:
+    outputs, readme = ROOT / "outputs", ROOT / "README.md"
+    missing, refused = collect(outputs)
+    front = outputs / "findings" / "front.md"
+    text = render(readme.read_text(encoding="utf-8"), front.read_text(encoding="utf-8"), front.parent)
+    with files.whole_file(readme) as partial:
+        partial.write_text(text, encoding="utf-8")
+    return "".join(f"{line}\n" for line in missing), refused
+
+
+def _page(home: Path, folder: Path) -> Page:
+    part = home / folder
+    notebook, result, made = (journal.read_or_nothing(part / name) for name in (EXECUTED, *journal.FILES))
+    cells = notebook.get("cells", [])
+    titles = [re.search(r"^# (.+)$", "".join(cell["source"]), re.MULTILINE) for cell in cells]
+    errors = [out for cell in cells for out in cell.get("outputs", []) if out["output_type"] == "error"]
+    figures = [part / f"{name}.png" for name in HEADLINES if (part / f"{name}.png").is_file()]
+    figures += sorted(part.glob("*.png"))
+    trainings, seconds = journal.cost(part)
+    facts = [result.get("verdict") or "no verdict", f"{journal.duration(seconds)} in all"]
+    facts += [f"{trainings} trainings"] * bool(trainings) + [f"commit {made.get('commit', '')[:7]}"] * bool(made)
+    return Page(
+        folder=folder,
+        title=next((match[1] for match in titles if match), folder.name),
+        result=result,
+        stopped=f"{errors[-1]['ename']}: {errors[-1]['evalue']}" if errors else "",
+        facts=facts,
+        figure=base64.b64encode(figures[0].read_bytes()).decode() if figures else "",
+    )
+
+
+def _rendered(path: Path) -> str:
+    """The cells as HTML: nothing remote, no widget (its still picture instead), no progress bars."""
+    try:
+        notebook = nbformat.read(path, as_version=4)
+    except ValueError as error:
+        return f"<p class='stopped'>{path.name} can't be read: {html.escape(str(error))}</p>"
+    notebook.metadata.pop("widgets", None)
+    for output in (output for cell in notebook.cells for output in cell.get("outputs", [])):
+        output.get("data", {}).pop(WIDGET, None)
+        if output.get("name") == "stderr":
+            lines = [line.rsplit("\r", 1)[-1].rstrip() for line in output.text.split("\n")]
+            output.text = "\n".join(line for line in lines if line and not PROGRESS.search(line))
+    body, _ = HTMLExporter(template_name="basic").from_notebook_node(notebook)
+    return REMOTE.sub("", body)
+
+
+def _without_places(body: str, page: Page, root: Path) -> str:
+    """The page without the places of this machine: the workbook's folder and that of the data set."""
+    data = Path(str(page.result.get("parameters", {}).get("data_dir", "demo"))).expanduser()
+    for place in (data, (root / data).resolve()):
+        if len(place.parent.parts) > 1 and place.parent != root:
+            body = body.replace(f"{html.escape(str(place.parent))}/", "path/to/")
+    return body.replace(f"{html.escape(str(root))}/", "")
+
+
+def _refusal(outputs: Path, path: Path) -> str:
+    """Why a file that a run has left, at this path below outputs/, is not copied; "" if it is."""
+    if len(path.parts) == 1:
+        return ""  # of no run: a script has left it
+    home, run = outputs / path.parent, path.parts[0]
+    if lost := [name for name in journal.FILES if not (home / name).is_file()]:
+        return f"outputs/{path.parent} is not finished, it lacks {' and '.join(lost)}: make run RUN={run} ..."
+    params = files.read_json(home / "result.json")["parameters"]
+    again = f"make run NB={path.parts[1][:2]} RUN={run} PROFILE={params['profile']} DATA=... AGAIN=1"
+    if other := journal.other_code(home, outputs):
+        what = ", ".join(other[:3]) + (" ..." if other[3:] else "")
+        return (
+            f"other code than what lies here now has made it, or some of what it read ({what}). Make it again: {again}"
+        )
+    n_seeds = max(len(set(params.get("seeds", [0]))), params.get("repeats", 1))
+    counted = _table(outputs / path).get("n_seeds", pd.Series([0])).max() if path.suffix == ".csv" else 0
+    if counted > n_seeds:
+        what = f"outputs/{path} counts {counted:.0f} seeds, but its result has {n_seeds}"
+        return f"{what}: members of an ensemble and draws are no seeds. Mend what makes it, and then: {again}"
+    return ""
+
+
+def _sources(folder: Path) -> dict[str, str | list[str]]:
+    path = folder / "sources.yaml"
+    return yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def _table(path: Path) -> pd.DataFrame:
+    return pd.read_csv(path, keep_default_na=False, na_values=[""])  # a row may be called "NA"
+
+
+def _number(folder: Path) -> Callable[..., str]:
+    """The function `n` of the templates; see the conventions."""
+    awaited = _sources(folder)
+
+    def number(name: str, row: str, column: str = "lwlrap_diff+-") -> str:
+        path, place = folder / f"{name}.csv", f"n({name!r}, {row!r}, {column!r})"
+        if not path.is_file() and path.name in awaited:
+            return LATER
+        if not path.is_file():
+            raise ValueError(f"{place}: there is no table {path.name} in {folder.name}. Name one of sources.yaml.")
+        table, keys = _table(path), set(row.split("/"))
+        texts = table.select_dtypes(exclude="number").astype(str)
+        rows = table[[keys <= set(values) for values in texts.itertuples(index=False, name=None)]]
+        if len(rows) != 1:
+            raise ValueError(f"{place}: {len(rows)} rows of {path.name} hold {row}, one must. Name more of its values.")
+        key, interval, _ = column.partition("+-")
+        wanted = [key, f"{key}_low", f"{key}_high"] if interval else [key]
+        if missing := [name for name in wanted if name not in table]:
+            raise ValueError(f"{place}: {path.name} has no column {', '.join(missing)}. It has: {', '.join(table)}.")
+        value, *limits = (_text(rows[name].iloc[0], name) for name in wanted)
+        return f"{value} [{', '.join(limits)}]" if limits else value
+
+    return number
+
+
+def _text(value: object, column: str) -> str:
+    """A value as it is written; see the conventions."""
+    if isinstance(value, str):
+        return value
+    if float(value).is_integer() and abs(value) > 1:
+        return f"{value:.0f}"
+    digits = 3 if abs(value) <= 1 else 1
+    value = round(float(value), digits) + 0.0  # no minus before zero
+    written = f"{value:+.{digits}f}" if any(word in column for word in SIGNED) else f"{value:.{digits}f}"
+    return re.sub(r"^([+-]?)0\.", r"\1.", written)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
