@@ -86,8 +86,18 @@ kaggle: setup ## pack NB of RUN as a kernel and its weights as a data set: OWNER
 	@$(BIN)/python -m lib.submission.kaggle notebooks/$(or $(NB),08_submission).ipynb outputs/$(RUN) --owner '$(OWNER)' --profile '$(PROFILE)' \
 		--variant $(VARIANT) --folder build/kaggle $(if $(GPU),--gpu) $(addprefix --set ,$(SET)) --sources '$(SOURCES)'
 
-data: setup ## download FSDKaggle2019 to DATA (data/fsd2019) by the kaggle command, or tell how to do it by hand
-	@$(BIN)/python -m lib.submission.download '$(or $(DATA),data/fsd2019)'
+# The command goes on with a download that was cut off; unzip writes all of it again, since a kill cuts a file short.
+FSD = $(or $(DATA),data/fsd2019)
+ZIP = $(FSD)/freesound-audio-tagging-2019.zip
+data: setup ## download FSDKaggle2019 to DATA (data/fsd2019) by the kaggle command; README tells how to do it by hand
+	@mkdir -p '$(FSD)' && if test -f '$(FSD)/sample_submission.csv' && ! test -f '$(ZIP)'; then \
+		echo "$(FSD) holds FSDKaggle2019 already: give it as DATA."; exit; fi; \
+	$(BIN)/kaggle competitions download freesound-audio-tagging-2019 -p '$(FSD)' && unzip -q -o '$(ZIP)' -d '$(FSD)' \
+		&& rm '$(ZIP)' && echo "$(FSD) holds FSDKaggle2019: give it as DATA." || { echo "This stopped, see above; what \
+	was downloaded is kept: run the same again to go on. It needs 60 GB of disk, an API token \
+	(https://www.kaggle.com/settings), and the rules accepted once: \
+	https://www.kaggle.com/c/freesound-audio-tagging-2019/rules. Is the archive damaged? Delete it first. \
+	By hand, from Zenodo: README, Data."; exit 1; }
 
 clean: ## remove caches and runs, but not outputs/findings
 	find outputs -mindepth 1 -maxdepth 1 ! -name findings ! -name README.md -exec rm -rf {} +

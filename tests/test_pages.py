@@ -1,4 +1,4 @@
-"""Tests of pages: they load nothing, hold what a reader looks for, whole or not there. README's numbers: test_findings."""
+"""Tests of pages: they load nothing and hold what a reader looks for. The README's numbers: test_findings."""
 
 import base64
 import json
