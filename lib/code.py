@@ -34,7 +34,8 @@ JUDGED = ("judging.all_evidence", "judging.roll", "judging.write")
 CLIPS = ("nested.read", "readouts.Reader", "readouts.read_stage2", "clipwise.compare", "clipwise.choose")
 ENTRIES = {
     "frames": FRAMES,
-    "01_eda": (*FRAMES, "balance.by_class", "signals.measure", "duplicates.find", "shift.features", "shift.subsets"),
+    "signals": ("audio.read", "contents.statistics"),
+    "01_eda": (*FRAMES, "contents.by_class", "contents.measure", "duplicates.find", "contents.domain_gap"),
     "02_features": TRIALS,
     "03_augmentation": TRIALS,
     "04_kfold": TRAINING,
@@ -49,7 +50,8 @@ PASSED_OVER = ("annotation", "returns", "ctx", "kind", "type_comment", "type_par
 
 
 def digest(notebook: str) -> str:
-    """12 hex digits of the code that the results of a notebook depend on; of "frames", what log-mels depend on.
+    """12 hex digits of the code that the results of a notebook depend on; of "frames", what log-mels depend on; of
+    "signals", what statistics of clips do.
 
     A notebook without entry points (09 computes nothing of its own) has the digest of no code.
 

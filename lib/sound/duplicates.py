@@ -6,7 +6,7 @@ only the same recording has the same frames.
 
 Conventions
 -----------
-fingerprint : average log-mel spectrum of a clip (`signals.spectra`), dB, less its mean: louder copies have the same.
+fingerprint : average log-mel spectrum of a clip (`contents.spectra`), dB, less its mean: louder copies have the same.
 similarity  : correlation, at the best lag, of how two log-mels change from frame to frame; at most 1.
 Found are copies at another level, trimmed, padded, re-encoded, or with a little noise; not at another speed or pitch.
 
@@ -17,11 +17,13 @@ from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 from tqdm import tqdm
 
 from lib.data.audit import table as audit_table
 from lib.sound.cache import Cache
-from lib.sound.signals import spectra
+from lib.sound.contents import spectra
 
 __all__ = ["SAME", "aligned", "as_problems", "find", "proposed_groups", "side_by_side"]
 
@@ -107,18 +109,11 @@ def proposed_groups(pairs: pd.DataFrame, clips: pd.DataFrame) -> pd.DataFrame:
     -------
     fname, group
     """
-    head: dict[str, str] = {}
-
-    def leader(group: str) -> str:
-        while group in head:
-            group = head[group]
-        return group
-
-    for pair in pairs.itertuples():
-        first, second = sorted((leader(pair.group), leader(pair.other_group)))
-        if first != second:
-            head[second] = first
-    proposed = clips.assign(group=clips["group"].map(leader))
+    groups, own = np.unique(clips["group"].to_numpy(str), return_inverse=True)
+    ends = [np.searchsorted(groups, pairs[name].to_numpy(str)) for name in ("group", "other_group")]
+    joined = coo_array((np.ones(len(pairs)), ends), shape=(len(groups), len(groups)))
+    _, part = connected_components(joined, directed=False)
+    proposed = clips.assign(group=pd.Series(groups).groupby(part).transform("first").to_numpy()[own])
     moved = proposed[proposed["group"] != clips["group"]]
     return moved[["fname", "group"]].sort_values("fname", ignore_index=True)
 

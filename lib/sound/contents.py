@@ -1,0 +1,561 @@
+"""What is in a set of clips, before anything is learned: how much of each class, level, silence, how subsets differ.
+
+Conventions
+-----------
+clips    : table of `lib.data.datasets`; clips without labels (a test subset whose truth is unknown) count for no class.
+seconds  : three ways to count a clip of several labels. every: whole for each of them; even: shared among them; single:
+           only clips of one label count. NaN where there is no audio.
+places   : windows of a clip that share no audio, at least one. A clip shorter than a window has one place: it shows the
+           same window in every epoch, at most shifted.
+fresh    : share of the windows shown in ten epochs, one random window a clip and epoch, that hold new audio.
+measured : statistics of each clip, decoded at its own rate, so that nothing above half the run's sample rate is lost.
+           dB are relative to full scale (a full-scale sine has peak_db 0 and rms_db -3). Kept whole in outputs/cache,
+           named by the content of all clips and by the code that measures them.
+silence  : a frame of 10 ms is silent at a threshold of x dB if its largest |sample| lies more than x dB below the
+           clip's largest. Leading, trailing (s, from the ends) and inner (s, all silent frames between). Columns
+           lead_<x>_s, trail_<x>_s, inner_<x>_s, whole numbers of dB without a point.
+AUC      : of a small model that tells two subsets apart (adversarial validation): the probability that a clip of the
+           second gets a higher score than one of the first. .5: they look alike, and a score on one may carry over to
+           the other. 1: every clip shows where it comes from. Always out-of-fold: groups are never split.
+
+Used in: 01_eda.
+"""
+
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy.cluster import hierarchy
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.inspection import permutation_importance
+from sklearn.model_selection import StratifiedGroupKFold
+from tqdm import tqdm
+
+from lib import code
+from lib.data import audio
+from lib.files import digest, whole_file
+from lib.sound.cache import Cache
+from lib.sound.features import LogMel
+from lib.sound.windows import Windows
+
+__all__ = ["EPOCHS", "LEFT_S", "THRESHOLDS_DB", "by_class", "cardinality", "co_occurrence", "describe_gap"]
+__all__ += ["describe_repeats", "describe_sound", "domain_gap", "effective", "gini", "imbalance", "measure", "medians"]
+__all__ += ["priors", "silence", "spectra", "statistics", "tell_apart", "traits", "trimming"]
+
+EPOCHS = 10  # over which fresh windows are counted
+SHORT = 0.8  # a class with fewer clips than this share of the median class is short of them
+MEASURED = ["seconds_every", "seconds_even", "seconds_single", "windows", "places", "fresh"]
+THRESHOLDS_DB = (20.0, 30.0, 40.0, 50.0, 60.0)  # below the clip's peak
+FRAME_S = 0.01
+N_FFT = 2048
+FULL_SCALE = 0.9999  # |sample| from here up is at full scale: 16 bit end at 0.99997
+BAND_LIMIT_DB = 60.0  # a band this far below the strongest holds no sound: lowpass, or a lower rate in the past
+LEFT_S = 0.1  # a clip of which trimming leaves less is emptied
+LENGTH = ["duration_s"]  # the giveaway that a loader, not a microphone, made
+SOUND = ["peak_db", "rms_db", "loudness_db", "clipped", "zeros", "centroid_hz", "rolloff_hz", "band_limit_hz"]
+N_FOLDS, N_TREES, N_RESAMPLES, N_SHUFFLES, N_HALVES = 5, 100, 500, 2, 5
+FEWEST = 20  # groups of a subset; fewer show nothing
+NOTICED = 0.005  # least fall of the AUC that is worth a name
+
+
+def by_class(clips: pd.DataFrame, classes: tuple[str, ...], windows: Windows, logmel: LogMel) -> pd.DataFrame:
+    """Clips, seconds and windows of every class, for each subset that has labels.
+
+    Returns
+    -------
+    A row a subset and class, in their order: subset, class, clips, single (clips with no other label), seconds_every,
+    seconds_even, seconds_single (s), windows (at hop_s), places (that share no audio), fresh (share, 0 to 1)
+    """
+    width, hop = windows.n_frames(logmel), windows.hop_frames(logmel)
+    n_frames = 1 + (clips["duration_s"] * logmel.sample_rate).round() // logmel.hop_length
+    places = (n_frames // width).clip(lower=1)
+    n_labels = clips["labels"].map(len)
+    rows = clips.assign(
+        clips=1,
+        single=(n_labels == 1).astype(int),
+        seconds_every=clips["duration_s"],
+        seconds_even=clips["duration_s"] / n_labels.clip(lower=1),
+        seconds_single=clips["duration_s"].where(n_labels == 1, 0.0),
+        windows=np.ceil((n_frames - width).clip(lower=0) / hop) + 1,
+        places=places,
+        fresh=places * (1 - (1 - 1 / places) ** EPOCHS),  # expected number of places that the draws of a clip reach
+    )[n_labels > 0].explode("labels")
+    subsets = [name for name in ("curated", "noisy", "test") if name in set(rows["subset"])]
+    cells = pd.MultiIndex.from_product([subsets, classes], names=["subset", "class"])
+    sums = rows.groupby(["subset", "labels"])[["clips", "single", *MEASURED]].sum()
+    table = sums.rename_axis(["subset", "class"]).reindex(cells, fill_value=0).reset_index()
+    table["fresh"] = table["fresh"] / (EPOCHS * table["clips"]).where(table["clips"] > 0)
+    if clips["duration_s"].isna().all():
+        table[MEASURED] = np.nan
+    return table
+
+
+def gini(amounts: np.ndarray) -> float:
+    """Gini coefficient: 0 where all classes have the same, near 1 where one has all. Source: Gini (1912)."""
+    x = np.sort(np.asarray(amounts, float))
+    n, total = len(x), x.sum()
+    return float((2 * np.arange(1, n + 1) - n - 1) @ x / (n * total)) if total > 0 else float("nan")
+
+
+def effective(amounts: np.ndarray) -> float:
+    """Effective number of classes: exp of the entropy of their shares, from 1 to their number. Source: Hill (1973)."""
+    share = np.asarray(amounts, float) / np.sum(amounts)
+    share = share[share > 0]
+    return float(np.exp(-(share * np.log(share)).sum())) if len(share) else float("nan")
+
+
+def imbalance(table: pd.DataFrame) -> dict[str, object]:
+    """The balance of clips beside that of seconds, of curated clips.
+
+    The pair that is compared are the classes of the longest and of the shortest mean clip, over single-label clips.
+
+    Parameters
+    ----------
+    table : from `by_class`
+
+    Returns
+    -------
+    Flat numbers, and what they say in a sentence
+    """
+    table = table[(table["subset"] == "curated") & (table["clips"] > 0)].set_index("class")
+    most, fewest = table["clips"].max(), table["clips"].min()
+    found = {"classes": len(table), "clips_ratio": most / fewest}
+    says = f"Clips per class are within a factor of {most / fewest:.1f} ({fewest} to {most})."
+    if table["seconds_every"].isna().all():
+        return {**found, "says": f"{says} Seconds per class can't be shown: there is no audio."}
+    ways = {"single": "over single-label clips", "every": "counting every label", "even": "by even share"}
+    mean_s, even = (
+        (table["seconds_single"] / table["single"].where(table["single"] > 0)).dropna(),
+        table["seconds_even"],
+    )
+    if len(mean_s) < 2:  # hardly any clip with one label
+        mean_s = even / table["clips"]
+        del ways["single"]
+    longest, shortest = mean_s.idxmax(), mean_s.idxmin()
+    ratios = {way: table.at[longest, f"seconds_{way}"] / table.at[shortest, f"seconds_{way}"] for way in ways}
+    found |= {"longest": longest, "shortest": shortest, **{f"ratio_{way}": ratio for way, ratio in ratios.items()}}
+    found |= {"ratio_extremes_even": even.max() / even.min(), "gini_even": gini(even)}
+    found["effective_classes_even"] = effective(even)
+    told = ", ".join(f"{ratios[way]:.1f} {name}" for way, name in ways.items())
+    says += (
+        f" Seconds of {longest} over those of {shortest}: {told}. The extremes by even share are {even.idxmax()} and "
+        f"{even.idxmin()}, {even.max() / even.min():.1f}; Gini {gini(even):.2f}: as uneven as {effective(even):.1f} "
+        f"equal classes of {len(table)}."
+    )
+    return {**found, "says": says}
+
+
+def describe_repeats(table: pd.DataFrame, windows: Windows) -> str:
+    """How soon the classes of the least and the most new audio show the same windows again, of curated clips."""
+    table = table[(table["subset"] == "curated") & (table["clips"] > 0)].set_index("class")
+    if table["fresh"].isna().all():
+        return "Windows can't be counted: there is no audio."
+    told = [
+        f"of {name}, {row['fresh']:.0%} hold new audio ({row['places']:.0f} windows that share no audio in "
+        f"{row['clips']:.0f} clips, {row['windows']:.0f} at a hop of {windows.hop_s:g} s)"
+        for name, row in table.loc[[table["fresh"].idxmin(), table["fresh"].idxmax()]].iterrows()
+    ]
+    return (
+        f"An epoch shows one window of {windows.window_s:g} s a clip. Of the windows that {EPOCHS} epochs show "
+        f"{'; '.join(told)}."
+    )
+
+
+def cardinality(clips: pd.DataFrame) -> pd.DataFrame:
+    """Labels a clip, a row a subset: clips, labelled, labels_per_clip (mean over labelled), several (share), most."""
+    n = clips["labels"].map(len)
+    known = n.where(n > 0).groupby(clips["subset"])
+    table = known.agg(clips="size", labelled="count", labels_per_clip="mean")
+    table["several"] = (n > 1).groupby(clips["subset"]).sum() / table["labelled"]
+    return table.assign(most=known.max()).round(3).reset_index()
+
+
+def priors(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """Share of each class in the labels of a subset, and how far the subsets are apart.
+
+    Parameters
+    ----------
+    table : from `by_class`
+
+    Returns
+    -------
+    shares : index class, a column a subset, 0 to 1, each adds up to 1
+    says : total variation distance between curated and each other subset, and the classes short of curated clips
+    """
+    counts = table.pivot(index="class", columns="subset", values="clips").reindex(table["class"].unique())
+    shares = counts / counts.sum()
+    apart = (shares.sub(shares["curated"], axis=0).abs().sum() / 2).reindex(["noisy", "test"]).dropna()
+    short = counts.index[counts["curated"] < SHORT * counts["curated"].median()].tolist()
+    told = [f"{share:.0%} of the labels of {name} clips would have to change" for name, share in apart.items()]
+    says = f"{' and '.join(told)} to give the class shares of the curated clips. " if told else ""
+    says += f"{len(short)} of {len(counts)} classes are short of curated clips (under {SHORT:.0%} of the median)"
+    return shares, says + (f": {', '.join(short[:5])}{' ...' if short[5:] else ''}." if short else ".")
+
+
+def co_occurrence(targets: np.ndarray, classes: tuple[str, ...], n_shown: int = 40) -> pd.DataFrame:
+    """Which labels come together: share of the clips of a row's class that have the column's class too.
+
+    Parameters
+    ----------
+    targets : (n_clips, n_classes) of 0 and 1
+    n_shown : classes in the table, those with the most company
+
+    Returns
+    -------
+    Square table of shares, 0 to 1, diagonal NaN, neighbours similar (average linkage of Jaccard distances). Empty where
+    no clip has two labels.
+    """
+    together = targets.T.astype(float) @ targets
+    alone = np.diag(together).copy()
+    np.fill_diagonal(together, 0)
+    busy = np.argsort(-together.sum(axis=1), kind="stable")[:n_shown]
+    busy = np.sort(busy[together[busy].sum(axis=1) > 0])
+    if not len(busy):
+        return pd.DataFrame()
+    joint, n = together[np.ix_(busy, busy)], alone[busy]
+    if len(busy) > 2:
+        distance = 1 - joint / (n[:, None] + n - joint)
+        tree = hierarchy.linkage(distance[np.triu_indices(len(busy), 1)], "average", optimal_ordering=True)
+        order = hierarchy.leaves_list(tree)
+        busy, joint, n = busy[order], joint[np.ix_(order, order)], n[order]
+    names = [classes[i] for i in busy]
+    shares = pd.DataFrame(joint / n[:, None], index=names, columns=names)
+    return shares.mask(np.eye(len(names), dtype=bool))
+
+
+def statistics(samples: np.ndarray, sample_rate: int, thresholds_db: Iterable[float] = THRESHOLDS_DB) -> dict:
+    """Statistics of one clip.
+
+    Parameters
+    ----------
+    samples : float (n_samples,), mono, not all zero
+    sample_rate : Hz
+    thresholds_db : dB below the clip's peak
+
+    Returns
+    -------
+    peak_db, rms_db, loudness_db (A-weighted level), clipped (share of samples at full scale), zeros (share of samples
+    that are 0), centroid_hz, rolloff_hz (95 % of the power lies below), band_limit_hz, and silence at each threshold
+
+    Source
+    ------
+    A-weighting: IEC 61672-1, its closed formula.
+    """
+    size = np.abs(samples)
+    peak = float(size.max())
+    power = _spectrum(samples)
+    hz = np.fft.rfftfreq(N_FFT, 1 / sample_rate)
+    total = power.sum() or 1.0  # a clip of one sample has no spectrum
+    reached = np.cumsum(power) / total
+    loud = np.flatnonzero(power >= power.max() * 10 ** (-BAND_LIMIT_DB / 10))
+    found = {
+        "peak_db": _db(peak**2),
+        "rms_db": _db(np.mean(np.square(samples, dtype=np.float64))),
+        "loudness_db": _db(power @ _a_weight(hz)),
+        "clipped": float(np.mean(size >= FULL_SCALE)),
+        "zeros": float(np.mean(size == 0)),
+        "centroid_hz": float(hz @ power / total),
+        "rolloff_hz": float(hz[np.searchsorted(reached, 0.95) % len(hz)]),
+        "band_limit_hz": float(hz[loud[-1]]),
+    }
+    width = max(1, round(FRAME_S * sample_rate))
+    frames = np.maximum.reduceat(size, np.arange(0, len(size), width))
+    for threshold in thresholds_db:
+        active = np.flatnonzero(frames >= peak * 10 ** (-threshold / 20))
+        end = min((active[-1] + 1) * width, len(size))
+        found[f"lead_{threshold:g}_s"] = active[0] * width / sample_rate
+        found[f"trail_{threshold:g}_s"] = (len(size) - end) / sample_rate
+        found[f"inner_{threshold:g}_s"] = (active[-1] + 1 - active[0] - len(active)) * width / sample_rate
+    return found
+
+
+def measure(clips: pd.DataFrame, folder: Path, silence_db: float) -> pd.DataFrame:
+    """Statistics of all clips, in parallel; the same clips are measured once.
+
+    Parameters
+    ----------
+    clips : DataFrame with fname, path, subset, sample_rate
+    folder : where caches lie (outputs/cache)
+    silence_db : dB below the peak, measured beside THRESHOLDS_DB
+
+    Returns
+    -------
+    fname, then the columns of `statistics`; a row a clip that can be decoded, in the order of clips
+    """
+    thresholds = sorted({*THRESHOLDS_DB, float(silence_db)})
+    contents = [str(content) for content in audio.content_hashes(clips["path"], Path(folder) / "hashes.csv")]
+    named = digest(code.digest("signals"), thresholds, clips["fname"].tolist(), contents)
+    path = Path(folder) / f"signals-{named}.csv"
+
+    def work(clip: object) -> dict | None:
+        try:
+            samples = audio.read(clip.path, clip.sample_rate)
+        except audio.AudioError:
+            return None  # listed by lib.sound.cache, which decodes the same files
+        return {"fname": clip.fname, **statistics(samples, clip.sample_rate, thresholds)}
+
+    if not path.is_file():
+        columns = ["fname", *statistics(np.ones(N_FFT), 8000, thresholds)]
+        with ThreadPoolExecutor() as pool, whole_file(path) as partial:
+            found = pool.map(work, clips.itertuples())
+            found = tqdm(found, total=len(clips), desc="signal statistics", unit="clip", leave=False)
+            pd.DataFrame(filter(None, found), columns=columns).to_csv(partial, index=False)
+    return pd.read_csv(path, dtype={"fname": str}, keep_default_na=False, float_precision="round_trip")
+
+
+def silence(clips: pd.DataFrame, measured: pd.DataFrame, threshold_db: float) -> pd.DataFrame:
+    """Clips with lead_s, trail_s, inner_s and active_s at one threshold.
+
+    Parameters
+    ----------
+    clips : table of `lib.datasets`
+    measured : from `measure`
+    threshold_db : one of those measured
+    """
+    names = {f"{part}_{threshold_db:g}_s": f"{part}_s" for part in ("lead", "trail", "inner")}
+    table = clips.merge(measured[["fname", *names]].rename(columns=names), on="fname")
+    return table.assign(active_s=table["duration_s"] - table[["lead_s", "trail_s", "inner_s"]].sum(axis=1))
+
+
+def trimming(clips: pd.DataFrame, measured: pd.DataFrame) -> pd.DataFrame:
+    """What trimming would cost, a row a subset and threshold.
+
+    Returns
+    -------
+    subset, threshold_db, ends (share of the seconds that trimming both ends removes), all (inner silence too), emptied
+    (clips of which trimming all leaves less than LEFT_S)
+    """
+    rows = []
+    for threshold in sorted(float(name[5:-2]) for name in measured if name.startswith("lead_")):
+        for subset, table in silence(clips, measured, threshold).groupby("subset"):
+            total_s, ends_s = table["duration_s"].sum(), (table["lead_s"] + table["trail_s"]).sum()
+            emptied = int(((table["active_s"] < LEFT_S) & (table["duration_s"] >= LEFT_S)).sum())
+            rows.append((subset, threshold, ends_s / total_s, (ends_s + table["inner_s"].sum()) / total_s, emptied))
+    return pd.DataFrame(rows, columns=["subset", "threshold_db", "ends", "all", "emptied"])
+
+
+def spectra(store: Cache, fnames: pd.Series) -> np.ndarray:
+    """Long-term average log-mel spectrum of each clip: mean power over its frames, float32 (n_clips, n_mels), dB."""
+    result = np.zeros((len(fnames), store.logmel.n_mels), np.float32)
+    for i, clip in enumerate(store.rows(fnames).itertuples()):
+        frames = store.frames(clip)[:, 0].double()
+        result[i] = 10 * (10 ** (frames / 10)).mean(dim=0).log10()
+    return result
+
+
+def medians(clips: pd.DataFrame, measured: pd.DataFrame) -> pd.DataFrame:
+    """Medians of sound by subset: the acoustic mismatch in numbers; a row a subset, and the number of its clips.
+
+    `full_scale` is the share of clips with a sample at full scale.
+    """
+    names = ["peak_db", "rms_db", "loudness_db", "centroid_hz", "rolloff_hz", "band_limit_hz"]
+    groups = clips[["fname", "subset"]].merge(measured, on="fname").assign(n=1).groupby("subset")
+    medians = groups[names].median().round(1)
+    return medians.assign(
+        full_scale=groups["clipped"].agg(lambda share: (share > 0).mean()).round(3), n=groups["n"].sum()
+    ).reset_index()
+
+
+def describe_sound(clips: pd.DataFrame, measured: pd.DataFrame, silence_db: float) -> tuple[str, str]:
+    """Silence, and sound, of the subsets in a sentence each; their numbers are those of `trimming` and `medians`."""
+    if measured.empty:
+        return ("There is no audio: silence, level and spectrum can't be shown.",) * 2
+    cut = trimming(clips, measured)
+    here = cut[cut["threshold_db"] == silence_db].set_index("subset")["ends"]
+    curated = silence(clips, measured, silence_db).query("subset == 'curated'").explode("labels").groupby("labels")
+    share = 1 - curated["active_s"].sum() / curated["duration_s"].sum()
+    ends = ", ".join(f"{part:.0%} of the {name} seconds" for name, part in here.items())
+    emptied = ", ".join(f"{n} at {db:g} dB" for db, n in cut.groupby("threshold_db")["emptied"].sum().items())
+    levels = "; ".join(
+        f"{row.subset} {row.loudness_db:.0f} dB(A), 95 % of the power below {row.rolloff_hz / 1000:.1f} kHz, nothing "
+        f"above {row.band_limit_hz / 1000:.1f} kHz, {row.full_scale:.0%} touch full scale"
+        for row in medians(clips, measured).itertuples()
+    )
+    return (
+        f"Trimming both ends {silence_db:g} dB below the peak removes {ends}. Most silent is {share.idxmax()}: "
+        f"{share.max():.0%} of its seconds, pauses within included. Cutting all silence leaves less than {LEFT_S:g} s "
+        f"of this many clips: {emptied}."
+    ), f"Median clips: {levels}."
+
+
+def traits(clips: pd.DataFrame, measured: pd.DataFrame, silence_db: float) -> pd.DataFrame:
+    """Numbers to tell subsets by, index fname.
+
+    Parameters
+    ----------
+    clips : table of `lib.datasets`
+    measured : from `measure`
+    silence_db : dB below the peak, one of those measured
+    """
+    table = silence(clips, measured, silence_db).merge(measured, on="fname").set_index("fname")
+    shares = {part: table[f"{part}_s"] / table["duration_s"] for part in ("lead", "trail", "inner")}
+    return table[[*LENGTH, *SOUND]].assign(**shares)
+
+
+def tell_apart(
+    x: pd.DataFrame, y: np.ndarray, groups: np.ndarray, seed: int, n_shuffles: int = N_SHUFFLES
+) -> tuple[dict, pd.DataFrame]:
+    """Out-of-fold AUC of a random forest, and which features tell.
+
+    Parameters
+    ----------
+    x : (n, n_features)
+    y : (n,) of 0 and 1
+    groups : (n,), never split
+    seed : of folds, forest and resampling
+    n_shuffles : of each feature, averaged; 0 leaves drop empty
+
+    Returns
+    -------
+    found : auc, auc_low, auc_high (95 % interval over groups), n
+    tells : feature, alone (AUC of the feature by itself; under .5: the second subset has less of it), drop (fall of the
+        AUC of a held-out fold when the feature is shuffled in it, mean over folds)
+
+    Raises
+    ------
+    ValueError
+        A side with fewer groups than folds.
+    """
+    y, groups = np.asarray(y, int), np.asarray(groups)
+    if min(len(set(groups[y == side])) for side in (0, 1)) < N_FOLDS:
+        raise ValueError(f"y has a side with fewer than {N_FOLDS} groups: nothing can be held out. Add clips.")
+    values, score, drops = x.to_numpy(float), np.zeros(len(y)), []
+    for train, held_out in StratifiedGroupKFold(N_FOLDS, shuffle=True, random_state=seed).split(values, y, groups):
+        forest = RandomForestClassifier(N_TREES, min_samples_leaf=3, class_weight="balanced", random_state=seed)
+        forest.fit(values[train], y[train])
+        score[held_out] = _scores(forest, values[held_out])
+        if n_shuffles:
+            shuffled = permutation_importance(
+                forest,
+                values[held_out],
+                y[held_out],
+                scoring=lambda forest, x, y: _auc(y, _scores(forest, x)),
+                n_repeats=n_shuffles,
+                random_state=seed,
+            )
+            drops.append(shuffled.importances_mean)
+    auc = _auc(y, score)
+    names, numbers = np.unique(groups, return_inverse=True)
+    draws, rng = [], np.random.default_rng(seed)
+    for _ in range(N_RESAMPLES):
+        weight = np.bincount(rng.integers(0, len(names), len(names)), minlength=len(names))[numbers]
+        if min(weight[y == 0].sum(), weight[y == 1].sum()):
+            draws.append(_auc(y, score, weight))
+    low, high = np.quantile(draws, (0.025, 0.975))
+    tells = pd.DataFrame(
+        {
+            "feature": x.columns,
+            "alone": [_auc(y, column) for column in values.T],
+            "drop": np.mean(drops, axis=0) if drops else np.nan,
+        }
+    ).sort_values("drop", ascending=False, ignore_index=True)
+    return {"auc": auc, "auc_low": low, "auc_high": high, "n": len(y)}, tells
+
+
+def _scores(forest: RandomForestClassifier, x: np.ndarray) -> np.ndarray:
+    return forest.predict_proba(x)[:, 1]
+
+
+def _auc(y: np.ndarray, score: np.ndarray, weight: np.ndarray | None = None) -> float:
+    """Area under the ROC curve, as scikit-learn's `roc_auc_score`, which checks its input for milliseconds a call.
+
+    Parameters
+    ----------
+    y : (n,) of 0 and 1
+    score, weight : (n,); by default all weigh the same
+    """
+    _, rank = np.unique(score, return_inverse=True)
+    weight = np.ones(len(y)) if weight is None else weight
+    lower, upper = (np.bincount(rank, weights=weight * (y == side)) for side in (0, 1))
+    below = np.cumsum(lower) - lower / 2  # a tie counts half
+    return float((upper * below).sum() / (lower.sum() * upper.sum()))
+
+
+def domain_gap(x: pd.DataFrame, clips: pd.DataFrame, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Every two subsets told apart, with and without the length of the clips, beside random halves of one subset.
+
+    Parameters
+    ----------
+    x : from `traits`, index fname
+    clips : DataFrame with fname, subset, group
+
+    Returns
+    -------
+    gaps : pair ("curated | noisy"), by ("all" | "sound": without length), auc, auc_low, auc_high, n. The last row, pair
+        "chance", is the dumb baseline: mean, least and greatest AUC of N_HALVES random halves of the curated clips
+    tells : pair, by, feature, alone, drop
+    """
+    clips = clips[clips["fname"].isin(x.index)]
+    n_groups = clips.groupby("subset")["group"].nunique()
+    names = [name for name in ("curated", "noisy", "test") if n_groups.get(name, 0) >= FEWEST]
+    tasks = [(a, b, by) for a, b in combinations(names, 2) for by in ("all", "sound")]
+    gaps, tells = [], []
+    for a, b, by in tqdm(tasks, desc="telling subsets apart", leave=False):
+        rows = clips[clips["subset"].isin([a, b])]
+        columns = x.columns if by == "all" else x.columns.difference(LENGTH, sort=False)
+        found, told = tell_apart(x.loc[rows["fname"], columns], rows["subset"] == b, rows["group"], seed)
+        gaps.append({"pair": f"{a} | {b}", "by": by, **found})
+        tells.append(told.assign(pair=f"{a} | {b}", by=by))
+    if "curated" in names:
+        rows = clips[clips["subset"] == "curated"]
+        groups, aucs = rows["group"].unique(), []
+        for turn in range(N_HALVES):
+            half = np.random.default_rng([seed, turn]).permutation(groups)[: len(groups) // 2]
+            found, _ = tell_apart(x.loc[rows["fname"]], rows["group"].isin(half), rows["group"], seed, 0)
+            aucs.append(found["auc"])
+        chance = {"auc": np.mean(aucs), "auc_low": min(aucs), "auc_high": max(aucs), "n": len(rows)}
+        gaps.append({"pair": "chance", "by": "all", **chance})
+    gaps = pd.DataFrame(gaps, columns=["pair", "by", "auc", "auc_low", "auc_high", "n"])
+    columns = ["pair", "by", "feature", "alone", "drop"]
+    return gaps, pd.concat(tells, ignore_index=True)[columns] if tells else pd.DataFrame(columns=columns)
+
+
+def describe_gap(gaps: pd.DataFrame, tells: pd.DataFrame) -> str:
+    """The domain gap in a sentence: AUC of each pair by all features and by sound alone, beside chance."""
+    parts = []
+    for pair, rows in gaps[gaps["pair"] != "chance"].groupby("pair", sort=False):
+        every, sound = rows.set_index("by").loc[["all", "sound"]].itertuples()
+        best = tells[(tells["pair"] == pair) & (tells["by"] == "sound") & (tells["drop"] > NOTICED)]["feature"].head(3)
+        told = f"mostly by {', '.join(best)}" if len(best) else "no single feature tells"
+        parts.append(
+            f"{pair.replace(' | ', ' against ')}: AUC {every.auc:.2f} ({every.auc_low:.2f} to {every.auc_high:.2f}, "
+            f"n = {every.n}), without length {sound.auc:.2f} ({told if sound.auc_low > 0.5 else 'not told apart'})"
+        )
+    if not parts:
+        return "Fewer than two subsets with audio: no domain gap to measure."
+    parts += [
+        f"random halves of the curated clips: {row.auc_low:.2f} to {row.auc_high:.2f}"
+        for row in gaps[gaps["pair"] == "chance"].itertuples()
+    ]
+    return f"Domain gap, by a small model on simple statistics of the clips: {'; '.join(parts)}."
+
+
+def _spectrum(samples: np.ndarray) -> np.ndarray:
+    """Mean power in each bin, (N_FFT // 2 + 1,); its sum is about the mean square of the samples."""
+    samples = np.pad(samples, (0, max(0, N_FFT - len(samples))))
+    window = np.hanning(N_FFT + 1)[:-1]
+    power = np.zeros(N_FFT // 2 + 1)
+    frames = np.lib.stride_tricks.sliding_window_view(samples, N_FFT)[:: N_FFT // 2]
+    for block in np.array_split(frames, max(1, len(frames) // 256)):  # bounds the memory of a long clip
+        power += np.square(np.abs(np.fft.rfft(block * window))).sum(axis=0)
+    power[1:-1] *= 2
+    return power / (len(frames) * N_FFT * np.square(window).sum())
+
+
+def _a_weight(hz: np.ndarray) -> np.ndarray:
+    """A-weighting as a factor on power; 1 at 1 kHz."""
+
+    def amplitude(f: np.ndarray) -> np.ndarray:
+        f2 = np.square(f, dtype=np.float64)
+        poles = (f2 + 20.6**2) * np.sqrt((f2 + 107.7**2) * (f2 + 737.9**2)) * (f2 + 12194**2)
+        return 12194**2 * f2**2 / poles
+
+    return np.square(amplitude(hz) / amplitude(np.array(1000.0)))
+
+
+def _db(power: float) -> float:
+    """dB re 1; -120 at the least, so that a table holds numbers."""
+    return float(10 * np.log10(max(power, 1e-12)))
