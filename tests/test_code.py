@@ -46,7 +46,12 @@ TRAINED = {"02_features", "03_augmentation", "04_kfold", "05_curation", "06_stag
 @pytest.mark.parametrize(
     ("module", "old", "new", "moved"),
     [
-        ("features", "decibels.max() - settings.top_db", "decibels.max() + settings.top_db", {*code.ENTRIES} - {"signals"}),
+        (
+            "features",
+            "decibels.max() - settings.top_db",
+            "decibels.max() + settings.top_db",
+            {*code.ENTRIES} - {"signals"},
+        ),
         ("augment", "GAIN_DB = 6.0", "GAIN_DB = 7.0", TRAINED),
         ("learners", "WEIGHT_DECAY = 0.01", "WEIGHT_DECAY = 0.02", TRAINED),
     ],
