@@ -20,7 +20,7 @@ Used in: 01 to 08.
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -156,33 +156,34 @@ def hold(clips: pd.DataFrame, logmel: LogMel) -> Cache:
     ----------
     clips : DataFrame with fname (each once), path, subset
     """
-    index, problems, parts, first_frame = [], [], [], 0
-    for row, outcome in _transformed(clips, logmel, os.cpu_count() or 1, quiet=True):
-        if isinstance(outcome, audio.AudioError):
-            problems.append((row.fname, row.subset, str(outcome), False))
-            continue
-        parts.append(outcome)
-        index.append([row.fname, 0, first_frame, len(outcome), _floor_db(outcome, logmel)])
-        first_frame += len(outcome)
+    parts: list[np.ndarray] = []
+    index, problems = _written(_transformed(clips, logmel, os.cpu_count() or 1, quiet=True), logmel, parts.append)
+    index.insert(1, "part", 0)
     frames = np.concatenate(parts) if parts else np.empty((0, logmel.n_channels, logmel.n_mels), np.float16)
-    table = pd.DataFrame(index, columns=[INDEX_COLUMNS[0], "part", *INDEX_COLUMNS[1:]])
-    return Cache(logmel, (torch.from_numpy(frames),), table, audit.table(problems), "")
+    return Cache(logmel, (torch.from_numpy(frames),), index, problems, "")
 
 
 def _fill(place: Path, clips: pd.DataFrame, logmel: LogMel, settings: dict, n_threads: int) -> None:
     """Write frames.f16, index.csv, problems.csv and settings.json of one subset."""
-    index, problems, first_frame = [], [], 0
     with open(place / "frames.f16", "wb") as frames:
-        for row, outcome in _transformed(clips, logmel, n_threads):
-            if isinstance(outcome, audio.AudioError):
-                problems.append((row.fname, row.subset, str(outcome), False))
-                continue
-            frames.write(outcome.tobytes())
-            index.append([row.fname, first_frame, len(outcome), _floor_db(outcome, logmel)])
-            first_frame += len(outcome)
-    pd.DataFrame(index, columns=INDEX_COLUMNS).to_csv(place / "index.csv", index=False)
-    audit.table(problems).to_csv(place / "problems.csv", index=False)
+        clips = _transformed(clips, logmel, n_threads)
+        index, problems = _written(clips, logmel, lambda clip: frames.write(clip.tobytes()))
+    index.to_csv(place / "index.csv", index=False)
+    problems.to_csv(place / "problems.csv", index=False)
     (place / "settings.json").write_text(json.dumps(settings, indent=2) + "\n")
+
+
+def _written(clips: Iterable[tuple], logmel: LogMel, write: Callable) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Hand the frames of the clips (from `_transformed`) to `write`; their index, and what could not be decoded."""
+    index, problems, first_frame = [], [], 0
+    for row, outcome in clips:
+        if isinstance(outcome, audio.AudioError):
+            problems.append((row.fname, row.subset, str(outcome), False))
+            continue
+        write(outcome)
+        index.append([row.fname, first_frame, len(outcome), _floor_db(outcome, logmel)])
+        first_frame += len(outcome)
+    return pd.DataFrame(index, columns=INDEX_COLUMNS), audit.table(problems)
 
 
 def _transformed(clips: pd.DataFrame, logmel: LogMel, n_threads: int, *, quiet: bool = False) -> Iterator[tuple]:
@@ -200,13 +201,7 @@ def _transformed(clips: pd.DataFrame, logmel: LogMel, n_threads: int, *, quiet: 
     try:
         with (
             ThreadPoolExecutor(n_threads, initializer=torch.set_num_threads, initargs=(1,)) as pool,
-            tqdm(
-                total=len(clips),
-                desc=f"log-mels, {clips['subset'].iloc[0]}",
-                unit="clip",
-                leave=False,
-                disable=quiet,
-            ) as bar,
+            tqdm(desc=f"log-mels, {clips['subset'].iloc[0]}", total=len(clips), leave=False, disable=quiet) as bar,
         ):
             table = clips.itertuples()
             while rows := list(islice(table, IN_FLIGHT)):
