@@ -245,7 +245,7 @@ def test_an_interrupted_making_leaves_nothing(tmp_path, monkeypatch):
 
 def small_set(folder: Path, marker: dict, by: str = "this process") -> None:
     """Stands in for the making: takes no time."""
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / "by").write_text(by)
     (folder / "demo.json").write_text(json.dumps(marker))
 

@@ -23,15 +23,15 @@ Used in: every notebook (its default data), tests.
 """
 
 import json
-import os
 import struct
-import tempfile
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+
+from lib.files import throw_away, whole_folder
 
 __all__ = ["SAMPLE_RATE", "VERSION", "make"]
 
@@ -95,18 +95,13 @@ def make(folder: str | Path, *, seed: int = 2019) -> Path:
     marker = {"made_by": "lib.demo", "version": VERSION, "seed": int(seed)}
     if (found := _marker(folder)) == marker:
         return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
-        made = Path(temporary, "made")
-        _write(made, marker)
+    with whole_folder(folder) as partial:
+        _write(partial, marker)
         if found and _marker(folder) != marker:
             with suppress(FileNotFoundError):  # another process has just moved it away
-                os.rename(folder, Path(temporary, "replaced"))
-        try:
-            os.rename(made, folder)
-        except OSError:  # another process was first
-            if _marker(folder) != marker:
-                raise
+                throw_away(folder)
+    if _marker(folder) != marker:
+        raise FileExistsError(f"{folder} was filled by another process meanwhile: name another folder")
     return folder
 
 
