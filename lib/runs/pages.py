@@ -50,35 +50,7 @@ WIDGET = "application/vnd.jupyter.widget-view+json"
 PROGRESS = re.compile(r"\[\d+:\d\d")  # of a progress bar: [00:12<00:03, ...
 REMOTE = re.compile(r"(?is)<script\b.*?</script>|<link\b[^>]*>|\s(src|srcset|poster)=[\"'](https?:)?//[^\"']*[\"']")
 POLICY = "default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'"
-PAGE = """<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<meta http-equiv="Content-Security-Policy" content="{{ policy | safe }}">
-<title>{{ page.name ~ " · " if page }}Run {{ run }}</title><style>{{ highlight | safe }}
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 75rem; margin: auto; padding: 1rem }
-img { max-width: 100%; height: auto } audio { width: 100%; max-width: 26rem } article { border-top: 1px solid #ccc }
-th, td { padding: 0 0.6em; text-align: left !important; vertical-align: top !important } table { font-size: 0.85rem }
-pre { white-space: pre-wrap; font-size: 0.8rem } pre, code { overflow-wrap: anywhere } .stopped { color: #a40000 }
-.input { background: #f7f7f7; padding: 0 0.8em } #code:not(:checked) ~ main .input { display: none }
-.output_wrapper { overflow-x: auto } .prompt, .anchor-link { display: none }
-</style></head><body>
-{%- macro links(pages) %}{% for page in pages -%}
-<a href="{{ page.file }}">{{ page.folder.parts[1:] | join("/") }}</a>{{ " · " if not loop.last }}
-{%- endfor %}{% endmacro %}
-{%- macro state(page) %}
-{%- if page.stopped %}<p class="stopped">This notebook stopped: {{ page.stopped[:500] }}</p>
-{%- elif not page.result %}<p class="stopped">This part is not done: there is no result.json.</p>{% endif %}
-{%- endmacro %}
-{% if page %}<p><a href="index.html">Run {{ run }}</a> · {{ page.name }}</p>
-<input type="checkbox" id="code"> <label for="code">show code</label>
-<main>{{ state(page) }}{{ body | safe }}
-{% if page.below %}<p>Single trainings: {{ links(page.below) }}</p>{% endif %}</main>
-{% else %}<h1>Run {{ run }}</h1>
-{% for page in pages if not page.single %}<article><h2><a href="{{ page.file }}">{{ page.heading }}</a></h2>
-{{ state(page) }}<p>{{ page.result.says }}</p><p><small>{{ page.facts | join(" · ") }}</small></p>
-{% if page.figure %}<img alt="main figure" src="data:image/png;base64,{{ page.figure }}">{% endif %}</article>
-{% endfor %}{% if alone %}<h2>Trainings that no part has pooled yet</h2><p>{{ links(alone) }}</p>{% endif %}
-{% endif %}</body></html>
-"""
+PAGE = Path(__file__).with_name("page.html.j2")  # of the report, and of its index
 BLOCK = re.compile(r"<!-- (?P<name>\w+) -->\n(?P<text>.*?)<!-- /(?P=name) -->", re.DOTALL)
 SIGNED = ("diff", "gap")
 LATER = "measured again later"
@@ -137,7 +109,7 @@ def build(home: Path) -> Path:
     pages, site = find(home), home / "report"
     below = [single.folder for page in pages for single in page.below]
     alone = [page for page in pages if page.single and page.folder not in below]
-    template = jinja2.Environment(autoescape=True, undefined=jinja2.ChainableUndefined).from_string(PAGE)
+    template = jinja2.Environment(autoescape=True, undefined=jinja2.ChainableUndefined).from_string(PAGE.read_text())
     style = HtmlFormatter().get_style_defs(".highlight")
     shared = {"run": home.name, "pages": pages, "alone": alone, "policy": POLICY, "highlight": style}
     with files.whole_folder(site) as partial:
