@@ -572,7 +572,7 @@ def test_labels_of_test_clips_that_cannot_be_used_are_listed_and_no_clip_is_lost
     assert reasons["t0.wav"].startswith("label 'Meow' is outside the vocabulary") and "2 fields" in reasons["t2.wav"]
     assert data.problems["usable"].all()
     write(kaggle / "sample_submission.csv", "fname,Rain,Bark,Tap_(a)", "t0.wav,0,0,0", ",0,0,0")
-    with pytest.raises(ValueError, match="row 2 names no clip"):
+    with pytest.raises(ValueError, match=r"sample_submission.csv, line 3\): no fname; expected fname first"):
         datasets.load_test(kaggle)
 
 

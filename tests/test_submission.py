@@ -372,7 +372,7 @@ def test_a_folder_without_sample_or_audio_is_refused(tmp_path):
         datasets.load_test(tmp_path)
     for text in ("Rain,fname\n0,a.wav\n", "fname,Rain\n", ""):
         (tmp_path / "sample_submission.csv").write_text(text)
-        with pytest.raises(ValueError, match="expected fname|nothing"):
+        with pytest.raises(ValueError, match=r"expected fname first|lacks \['fname'\]"):
             datasets.load_test(tmp_path)
 
 

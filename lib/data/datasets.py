@@ -181,13 +181,11 @@ def load_test(root: str | Path) -> Dataset:
     labels, usage = _released(released / zenodo.table, found) if released else ({}, {})
     if (root / kaggle.table).is_file():
         layout, part = ("demo" if (root / "demo.json").is_file() else "kaggle"), kaggle
-        header, *rows = [row for row in csv.reader(_lines(root / kaggle.table)) if any(row)] or [[]]
-        if [name.strip() for name in header[:1]] != ["fname"] or not rows:
-            raise ValueError(f"{root / kaggle.table}: {len(rows)} rows, first column {header[:1]}; expected fname.")
-        classes = _in_order(enumerate(name.strip() for name in header[1:]), root / kaggle.table)
-        fnames = [row[0].strip() for row in rows]
-        if "" in fnames:
-            raise ValueError(f"{root / kaggle.table}: row {fnames.index('') + 1} names no clip. Repair the table.")
+        header, fnames, malformed = _read_table(root / kaggle.table, ("fname",), lambda row: row["fname"])
+        if header[0] != "fname" or malformed or not fnames:
+            why = "; ".join(reason for _, reason in malformed[:3]) or f"{len(fnames)} rows, first column {header[0]!r}"
+            raise ValueError(f"{root / kaggle.table}: {why}; expected fname first, and a name in all rows. Repair it.")
+        classes = _in_order(enumerate(header[1:]), root / kaggle.table)
         if layout == "demo":
             labels, _ = _released(root / "truth" / "labels.csv", [])
     elif released:

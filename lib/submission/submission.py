@@ -40,24 +40,8 @@ from lib.sound.features import LogMel
 from lib.submission.bundle import Bundle
 from lib.training import models
 
-__all__ = [
-    "Prediction",
-    "Step",
-    "check",
-    "class_notes",
-    "compare",
-    "conclude",
-    "examples",
-    "ladder",
-    "load",
-    "organisers",
-    "predict",
-    "promise",
-    "read",
-    "read_clips",
-    "refuse_other_settings",
-    "write",
-]
+__all__ = ["Prediction", "Step", "check", "class_notes", "compare", "conclude", "examples", "ladder", "load"]
+__all__ += ["organisers", "predict", "promise", "read", "read_clips", "refuse_other_settings", "write"]
 
 FIRST, CHUNK = 8, 64  # clips: a small first chunk, to measure before much is spent
 MARGIN = 0.9  # share of what is left of the budget that is planned with
