@@ -127,21 +127,28 @@ def load(root: str | Path, *, with_audio: bool = True, strict: bool = False, esc
     if esc10_only and layout != "esc50":
         raise ValueError(f"esc10_only=True, but {root} is {layout!r} and not 'esc50'. Set esc10_only=False.")
     found: list[tuple] = []  # every step below lists what it finds; what isn't usable is left out once, at the end
-    files = _audio_files(root, layout, found) if with_audio else None
+    parts = _LAYOUTS[layout][1]
+    files = {subset: _files(root, part, subset, found) for subset, part in parts.items()} if with_audio else {}
+    if with_audio and not any(files.values()):
+        looked_for = ", ".join(f"{part.audio}/ or {part.audio}.zip" for part in parts.values())
+        raise FileNotFoundError(
+            f"{root}: has tables ({layout}), but no audio. Looked for {looked_for}. "
+            "Put the audio there, or load with with_audio=False for the tables only."
+        )
     clips, classes = _read_tables(base, layout, esc10_only, found)
     groups = _groups(root, base, layout, clips, found)
     for fname, clip in clips.items():
         clip["group"] = groups.get(fname, clip["group"])
-        if files is not None:
-            clip["path"] = _located(fname, files[clip["subset"]])
-            if not clip["path"]:
-                part = _LAYOUTS[layout][1][clip["subset"]]
-                reason = "missing" if files[clip["subset"]] else f"missing: neither {part.audio}/ nor {part.audio}.zip"
-                found.append((fname, clip["subset"], reason, False))
+        beside = files.get(clip["subset"])
+        clip["path"] = _located(fname, beside or {})
+        if with_audio and not clip["path"]:
+            folder = parts[clip["subset"]].audio
+            reason = "missing" if beside else f"missing: neither {folder}/ nor {folder}.zip"
+            found.append((fname, clip["subset"], reason, False))
     columns = ["fname", "path", "subset", "labels", "group", "fold", "usage"]
     frame = pd.DataFrame(list(clips.values()), columns=columns).astype({"fold": "Int64"})
-    frame = frame.assign(duration_s=np.nan, sample_rate=0)
-    data = Dataset(layout, root, classes, frame, audit.table(())).without(audit.table(found))
+    data = Dataset(layout, root, classes, frame.assign(duration_s=np.nan, sample_rate=0), audit.table(()))
+    data = data.without(audit.table(found))
     if layout in ("kaggle", "zenodo"):
         data = data.without(audit.known_bad(data.clips))
     if with_audio:
@@ -175,9 +182,8 @@ def load_test(root: str | Path) -> Dataset:
         cut short.
     """
     root = Path(root).expanduser()
-    kaggle, zenodo = _KAGGLE["test"], _ZENODO["test"]
+    kaggle, zenodo, found = _KAGGLE["test"], _ZENODO["test"], []
     released = next((base for base in (root / _META, root) if (base / zenodo.table).is_file()), None)
-    found: list[tuple] = []
     labels, usage = _released(released / zenodo.table, found) if released else ({}, {})
     if (root / kaggle.table).is_file():
         layout, part = ("demo" if (root / "demo.json").is_file() else "kaggle"), kaggle
@@ -220,9 +226,8 @@ def with_audio(root: str | Path) -> frozenset[str]:
     """Subsets that have a folder or archive of audio beside their table; raises as `load` does on other folders."""
     root = Path(root).expanduser()
     layout, base = _recognised(root)
-    parts = {subset: part for subset, part in _LAYOUTS[layout][1].items() if (base / part.table).is_file()}
-    archives = {subset for subset, part in parts.items() if (root / f"{part.audio}.zip").is_file()}
-    return frozenset(archives | {subset for subset, part in parts.items() if any((root / part.audio).glob("*.*"))})
+    tables = {subset: part for subset, part in _LAYOUTS[layout][1].items() if (base / part.table).is_file()}
+    return frozenset(subset for subset, part in tables.items() if _files(root, part, subset, []))
 
 
 class Labelled:
@@ -267,8 +272,8 @@ def _recognised(root: Path) -> tuple[str, Path]:
         return fits
     looked_for = "; ".join(f"{layout}: {', '.join(markers)}" for layout, (markers, _) in _LAYOUTS.items())
     entries = sorted(root.iterdir())
-    inside = [str(entry) for entry in entries if entry.is_dir() and _fits(entry)]
-    hint = f"Did you mean {inside[0]}?" if inside else "Give the folder that holds the tables."
+    inside = next((entry for entry in entries if entry.is_dir() and _fits(entry)), None)
+    hint = f"Did you mean {inside}?" if inside else "Give the folder that holds the tables."
     names = [entry.name for entry in entries[:10]] or "nothing"
     raise ValueError(f"{root}: no known layout. Looked for {looked_for}. Found {names}. {hint}")
 
@@ -279,20 +284,6 @@ def _fits(root: Path) -> tuple[str, Path] | None:
             if all((base / marker).is_file() for marker in markers):
                 return layout, base
     return None
-
-
-def _audio_files(root: Path, layout: str, found: list[tuple]) -> dict[str, dict[str, str]]:
-    """Of each subset: base name of every file of audio -> its path, for `lib.audio`."""
-    parts, files = _LAYOUTS[layout][1], {}
-    for subset, part in parts.items():
-        files[subset] = _files(root, part, subset, found)
-    if not any(files.values()):
-        looked_for = ", ".join(f"{part.audio}/ or {part.audio}.zip" for part in parts.values())
-        raise FileNotFoundError(
-            f"{root}: has tables ({layout}), but no audio. Looked for {looked_for}. "
-            "Put the audio there, or load with with_audio=False for the tables only."
-        )
-    return files
 
 
 def _files(root: Path, part: _Part, subset: str, found: list[tuple]) -> dict[str, str]:
@@ -310,7 +301,7 @@ def _files(root: Path, part: _Part, subset: str, found: list[tuple]) -> dict[str
 
 def _released(path: Path, found: list[tuple]) -> tuple[dict[str, tuple[str, ...]], dict[str, str]]:
     """Labels and usage of test clips by fname, from a table that tells them; a malformed row has none."""
-    _, rows, malformed = _read_table(path, ("fname",), lambda row: row)
+    _, rows, malformed = _read_table(path, ("fname",), dict)
     found += [(fname, "test", reason, True) for fname, reason in malformed]
     labels = {fname: () for fname, _ in malformed if "," not in fname}
     labels |= {row["fname"]: _labels(row.get("labels", "")) for row in rows}
@@ -379,8 +370,8 @@ def _read_tables(base: Path, layout: str, esc10_only: bool, found: list[tuple]) 
                 found.append((row["fname"], subset, "row repeated: one is used", True))
     if layout == "esc50":
         published = _check_published(clips, base / part.table, malformed)
-        lost = [fname for fname in clips if fname not in published]
-        found += [(fname, "curated", "malformed row: published folds are counted from 1", False) for fname in lost]
+        reason = "malformed row: published folds are counted from 1"
+        found += [(fname, "curated", reason, False) for fname in clips.keys() - published.keys()]
         clips = published
         classes = _in_order({(clip["target"], clip["labels"][0]) for clip in clips.values()}, base / "meta/esc50.csv")
     elif layout == "zenodo":
@@ -452,10 +443,8 @@ def _group(row: dict[str, str]) -> str:
     """What a clip shares with clips that resemble it: its recording, Freesound sound or Flickr user; else ""."""
     if user := re.search(r"/videos/([^/]+)/", row.get("flickr_video_URL", "")):
         return f"flickr:{user[1]}"
-    for column, source in (("freesound_id", "freesound"), ("src_file", "esc")):
-        if row.get(column):
-            return f"{source}:{row[column]}"
-    return ""
+    sources = (("freesound_id", "freesound"), ("src_file", "esc"))
+    return next((f"{source}:{row[column]}" for column, source in sources if row.get(column)), "")
 
 
 def _groups(root: Path, base: Path, layout: str, clips: dict[str, dict], found: list[tuple]) -> dict[str, str]:
