@@ -37,7 +37,7 @@ ENTRIES = {
     "01_eda": (*FRAMES, "balance.by_class", "signals.measure", "duplicates.find", "shift.features", "shift.subsets"),
     "02_features": TRIALS,
     "03_augmentation": TRIALS,
-    "04_kfold": TRAINING,
+    "04_kfold": (*TRAINING, "modelset.ModelSet"),
     "05_curation": (*FRAMES, *JUDGED, "leaks.Demonstrator", "retraining.compare", "task.Task"),
     "06_stage2": (*FRAMES, *CLIPS, "readouts.pool_all", "probes.rescored", "clipwise.write_choice"),
     "07_ensemble": (*TRAINING, "ensembles.train", "ensembles.orders", "ensembles.parts"),

@@ -6,7 +6,7 @@ import shutil
 import pytest
 from fake_run import CLASSES, make_run
 
-from lib.runs import oof
+from lib.runs.modelset import settings_digest
 from lib.submission import bundle
 
 MEAN = {"kind": "pooling", "method": "mean", "parameter": None}
@@ -45,7 +45,7 @@ def write_choice(home, chosen):
     sidecar = json.loads((home / PART / "without_0" / "weights.json").read_text())
     folder = home / "06_stage2" / "curated"
     folder.mkdir(parents=True)
-    (folder / "choice.json").write_text(json.dumps({**chosen, "settings": oof.settings_digest(sidecar)}))
+    (folder / "choice.json").write_text(json.dumps({**chosen, "settings": settings_digest(sidecar)}))
     (folder / "weights.safetensors").write_bytes(b"weights")
     (folder / "weights.json").write_text("{}")
 

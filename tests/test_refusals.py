@@ -15,10 +15,11 @@ from fake_run import make_task
 from lib.clips import candidates, nested
 from lib.evaluation import folds
 from lib.evaluation.folds import LeakError
-from lib.experiments import judging, retraining, training_sets
+from lib.experiments import retraining, training_sets
 from lib.files import digest, write_json
 from lib.runs import oof, variants
 from lib.runs import run as runs
+from lib.runs.modelset import ModelSet
 from lib.runs.run import Run
 from lib.sound.features import LogMel
 from lib.submission import bundle
@@ -88,7 +89,7 @@ def home(original, tmp_path, monkeypatch):
 
 
 def read_05(home):
-    return judging.check(home / "04_kfold" / "curated", pd.read_csv(home / "folds.csv", dtype={"fname": str}))
+    return ModelSet.open(home, "curated", "pairs", weights=True, profile="demo")
 
 
 def read_06(home, variant="curated"):
@@ -105,7 +106,7 @@ def read_10(home, names=("curated", "wide")):
 
 def read_04(home, variant="curated"):
     """Call 04 with fold -1."""
-    return oof.read(home / "04_kfold" / variant / "pooled", 3)
+    return ModelSet(home, variant, 3).clips()
 
 
 def read_09(home, base=None):

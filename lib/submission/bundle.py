@@ -26,7 +26,7 @@ from pathlib import Path
 from lib.files import digest, read_json, write_json
 from lib.runs import inputs
 from lib.runs.inputs import MANIFEST
-from lib.runs.oof import SHARED, settings_digest
+from lib.runs.modelset import SHARED, settings_digest
 from lib.runs.run import Run
 
 __all__ = [
