@@ -18,7 +18,7 @@ from table import record
 
 from lib.data import datasets
 from lib.evaluation import folds
-from lib.experiments import curation, judging
+from lib.experiments import curation
 from lib.files import whole_file
 
 WINDOW_S, HOP_S, OUTER = 1.0, 0.5, 0
@@ -58,7 +58,7 @@ def made_up_judges(clips: pd.DataFrame, table: pd.DataFrame, truth: np.ndarray, 
     """Name, rows and scores of the judges, one at a time."""
     fold = clips["fname"].map(dealt.set_index("fname")["fold"]).fillna(-1).to_numpy(int)
     clip = pd.Index(clips["fname"]).get_indexer(table["fname"])
-    for name in judging.pair_models(5, OUTER):
+    for name in folds.pair_models(5, OUTER):
         (own,) = folds.unseen(name) - {OUTER}
         rows = np.flatnonzero((fold[clip] == own) | (fold[clip] == -1))
         scores = np.random.default_rng(own).random((len(rows), truth.shape[1]), dtype=np.float32)

@@ -38,7 +38,7 @@ ENTRIES = {
     "01_eda": (*FRAMES, "contents.by_class", "contents.measure", "duplicates.find", "contents.domain_gap"),
     "02_features": TRIALS,
     "03_augmentation": TRIALS,
-    "04_kfold": TRAINING,
+    "04_kfold": (*TRAINING, "modelset.ModelSet"),
     "05_curation": (*FRAMES, *JUDGED, "leaks.Demonstrator", "retraining.compare", "task.Task"),
     "06_stage2": (*FRAMES, *CLIPS, "readouts.pool_all", "probes.rescored", "clipwise.write_choice"),
     "07_ensemble": (*TRAINING, "ensembles.train", "ensembles.orders", "ensembles.parts"),

@@ -41,6 +41,7 @@ def make(home, variant, right, models=(*MODELS, *PAIRS), strength=1.0, seconds=6
             "network": {"arch": "a", "image_size": 0},
             "folds": folds.digest(TABLE),
             "seed": 1,
+            "unseen_folds": sorted(folds.unseen(name)),
         }
         (part / "weights.json").write_text(json.dumps(sidecar))
         (part / "manifest.json").write_text(json.dumps({"seconds": seconds}))
@@ -165,7 +166,7 @@ def test_one_candidate_is_its_own_choice(home):
 def test_models_that_are_missing_are_named_with_the_command_that_makes_them(home):
     (home / "04_kfold" / "late.seed_8" / "without_1" / "result.json").unlink()
     with pytest.raises(
-        FileNotFoundError, match=r"late\.seed_8 lacks without_1\nAll at once: make run NB=10 RUN=mine PROFILE=demo"
+        FileNotFoundError, match=r"(?s)late\.seed_8 .* lacks without_1/.*at once: make run NB=10 RUN=mine PROFILE=demo"
     ):
         read(home)
     with pytest.raises(FileNotFoundError, match="make run NB=10"):

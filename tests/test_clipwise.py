@@ -10,7 +10,7 @@ import pytest
 from lib.clips import clipwise, nested, pooling, readouts, stage2
 from lib.clips.readouts import Reader
 from lib.evaluation.folds import LeakError
-from lib.runs import oof
+from lib.runs.modelset import settings_digest
 
 READER = Reader(max_clip_s=4.5, class_order="alphabetical", stage2_epochs=16)
 KINDS = ["conv1d", "logistic"]
@@ -208,7 +208,7 @@ def test_what_is_written_for_use(read, tmp_path):
     assert choice["method"] == "conv1d" and choice["kind"] == "stage2" and choice["parameter"] is None
     nested = comparison.set_index("method").loc["best_of_all", ["lwlrap", "lwlrap_low", "lwlrap_high", "n"]]
     assert {name: choice[name] for name in nested.index} == nested.to_dict()
-    assert choice["settings"] == oof.settings_digest(design.sidecar)
+    assert choice["settings"] == settings_digest(design.sidecar)
     model, sidecar = stage2.load(tmp_path / "weights.safetensors")
     assert model.stage2.kind == "conv1d" and sidecar["unseen_folds"] == [] and sidecar["max_clip_s"] == 4.5
     poolings = comparison[~comparison["method"].isin(["conv1d", "best_of_all", "best_stage2"])]

@@ -144,7 +144,7 @@ def test_scores_are_those_of_the_outer_fold_by_seed_and_member(run):
     expected = models.activate(logits[here], "bce")
     np.testing.assert_array_equal(found.windows["folds_2"][1, 1], expected)
     assert sorted(set(stored["fold"])) == [1, 4]  # part 1 of two, numbered on from fold 2
-    clips = oof.read(folder, 3).table.set_index("fname")
+    clips = oof.read(folder).table.set_index("fname")
     alone = found.singles("folds_2")[1, 1]
     np.testing.assert_allclose(alone, clips.loc[found.clips.index, CLASSES].to_numpy(), atol=1e-9)
     np.testing.assert_allclose(found.average("folds_2"), found.singles("folds_2").mean(1))

@@ -228,6 +228,13 @@ def test_model_names_are_symmetric_and_read_back(fold, holdout_fold):
         assert name == folds.model_name(holdout_fold, fold)
 
 
+def test_models_without_one_fold_and_without_two():
+    assert folds.single_models(2) == ["without_0", "without_1"]
+    assert folds.pair_models(3) == ["without_0_1", "without_0_2", "without_1_2"]
+    assert folds.pair_models(4, 2) == ["without_0_2", "without_1_2", "without_2_3"]
+    assert len(folds.pair_models(12)) == 66
+
+
 def test_model_names():
     assert folds.model_name(2) == "without_2"
     assert folds.model_name(4, 2) == "without_2_4"

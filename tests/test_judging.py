@@ -11,6 +11,7 @@ from fake_run import make_task
 from lib.evaluation import folds
 from lib.experiments import curation, judging
 from lib.runs import oof
+from lib.runs.modelset import ModelSet
 from lib.training.models import activate
 
 CLASSES = ["bark", "rain"]
@@ -31,10 +32,15 @@ def logit(name, fname, start_s):
     return NUMBER[name] + list(CLIPS["fname"]).index(fname) / 10 + start_s / 100
 
 
+def open_judges(judges):
+    return ModelSet.open(judges.parents[1], "curated", "pairs", weights=True)
+
+
 @pytest.fixture
 def models_of(tmp_path):
     """Folders of three pair models and of what they say of the noisy clips, windows at 0 and 0.5 s of every clip."""
-    judges, noisy = tmp_path / "judges", tmp_path / "noisy"
+    judges, noisy = tmp_path / "mine" / "04_kfold" / "curated", tmp_path / "noisy"
+    folds.settle(tmp_path / "mine" / "folds.csv", DEALT)
     table = CLIPS.merge(pd.DataFrame({"window_start_s": [0.0, 0.5]}), how="cross")
     table = table.assign(window_end_s=table["window_start_s"] + 1, silent=False).merge(
         DEALT[["fname", "fold"]], how="left"
@@ -50,12 +56,6 @@ def models_of(tmp_path):
         (judges / name / "weights.safetensors").touch()
         (judges / name / "result.json").touch()
     return judges, noisy, table.drop(columns=["subset", "group", "labels", "fold"])
-
-
-def test_pair_models_by_name():
-    assert judging.pair_models(3) == ["without_0_1", "without_0_2", "without_1_2"]
-    assert judging.pair_models(4, 2) == ["without_0_2", "without_1_2", "without_2_3"]
-    assert len(judging.pair_models(12)) == 66
 
 
 def test_each_clip_is_judged_by_those_that_saw_neither_it_nor_the_outer_fold(models_of):
@@ -108,20 +108,22 @@ def test_windows_of_other_settings_are_refused(models_of):
 
 def test_models_that_are_missing_are_named_with_the_command(models_of):
     judges, _, _ = models_of
-    assert judging.check(judges, DEALT) == list(NUMBER)
+    assert open_judges(judges).names == list(NUMBER)
     (judges / "without_1_2" / "result.json").unlink()
-    with pytest.raises(FileNotFoundError, match=r"1 of 3 pair models .*without_1_2.*-p fold 1 -p holdout_fold 2"):
-        judging.check(judges, DEALT)
+    with pytest.raises(FileNotFoundError, match=r"(?s)lacks without_1_2/.*-p fold 1 -p holdout_fold 2\nmake run NB=05"):
+        open_judges(judges)
+    (judges.parents[1] / "folds.csv").unlink()
+    folds.settle(judges.parents[1] / "folds.csv", DEALT[:2])
     with pytest.raises(ValueError, match="2 folds: a pair model needs a third"):
-        judging.check(judges, DEALT[:2])
+        open_judges(judges)
 
 
 def test_other_judges_or_labels_are_another_selection(models_of):
     judges, _, _ = models_of
-    before = judging.sources(judges, DEALT)
-    assert judging.sources(judges, DEALT) == before and set(before) == {"judges"}
+    before = open_judges(judges).identity
+    assert open_judges(judges).identity == before
     (judges / "without_1_2" / "weights.safetensors").write_bytes(b"trained again")
-    assert judging.sources(judges, DEALT) != before
+    assert open_judges(judges).identity != before
     store = SimpleNamespace(audio={"curated": "a" * 12})
     one, other = (
         make_task(clips, DEALT, store, CLASSES).identity
@@ -138,8 +140,8 @@ def test_a_model_that_saw_more_than_its_name_says_is_caught(models_of, lie):
     judges, _, _ = models_of
     path = judges / "without_0_1" / "weights.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | lie))
-    with pytest.raises(folds.LeakError, match="without_0_1 did not see folds"):
-        judging.check(judges, DEALT)
+    with pytest.raises(folds.LeakError, match="without_0_1 doesn't belong to this run: it did not see folds"):
+        open_judges(judges)
 
 
 @pytest.mark.parametrize("trained_on", ["curated_noisy_all", "curated_kept_top_1"])
@@ -150,18 +152,14 @@ def test_a_judge_that_was_trained_on_more_than_curated_clips_is_caught(models_of
     path.write_text(json.dumps(honest | {"trained_on": trained_on}))
     what = rf"without_0_2 was trained on {trained_on}.*overwrite True.*-p variant {trained_on}"
     with pytest.raises(folds.LeakError, match=what):
-        judging.check(judges, DEALT)
-    with pytest.raises(folds.LeakError, match=what):
-        judging.sources(judges, DEALT)
+        open_judges(judges)
     path.write_text(json.dumps(honest | {"trained_on": "curated"}))
-    judging.check(judges, DEALT)
+    open_judges(judges)
 
 
 def test_a_judge_that_saw_the_outer_fold_is_caught(models_of, monkeypatch):
     judges, noisy, table = models_of
-    monkeypatch.setattr(
-        judging, "pair_models", lambda n_folds, outer: ["without_0_1", "without_0_2"]
-    )  # those of fold 0
+    monkeypatch.setattr(folds, "pair_models", lambda n_folds, outer: ["without_0_1", "without_0_2"])  # of fold 0
     clips = CLIPS[CLIPS["fname"].isin(["a", "n"])]
     table = table[table["fname"].isin(clips["fname"])]
     monkeypatch.setattr(judging, "_judges", lambda *args: everyone(clips, table, ["without_0_1", "without_0_2"]))

@@ -104,7 +104,7 @@ def make_world(tmp_path, monkeypatch, n_noisy=0):
     judges = tmp_path / "04_kfold" / "curated"
     network = models.WindowModel(models.Network("test_resnet", 0), 2, [-50.0], [10.0])
     fold = table.merge(dealt, on="fname")["fold"]
-    for name in ["without_0", "without_1", "without_2", *judging.pair_models(3)]:
+    for name in ["without_0", "without_1", "without_2", *folds.pair_models(3)]:
         logits = rng.normal(0, 2, (len(table), 2))
         mine = fold.isin(folds.unseen(name)).to_numpy()
         oof.write_windows(judges / name, table[mine].assign(fold=fold[mine]), logits[mine], list(CLASSES))

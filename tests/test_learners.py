@@ -858,7 +858,7 @@ def train_fold(part, tones, *, model="", recipe=PLAIN, dealt=None, keep_weights=
     folds_table = folds_table if dealt is None else dealt
     what = make_task(clips, folds_table, cache, CLASSES), model or part.name, NETWORK, CUT, recipe, 1
     fitted = learners.train_fold(*what, checkpoint=part / "checkpoint.safetensors")
-    saved, read = oof.save(part, fitted, keep_weights=keep_weights), oof.read(part, 3)
+    saved, read = oof.save(part, fitted, keep_weights=keep_weights), oof.read(part)
     pd.testing.assert_frame_equal(saved.table, read.table, check_exact=True)  # what is in hand is what is read back
     pd.testing.assert_frame_equal(saved.epochs, read.epochs, check_exact=True)
     np.testing.assert_array_equal(fitted.scored.scores, oof.read_windows(part, recipe.loss).scores)
@@ -888,7 +888,7 @@ def test_a_fold_writes_what_the_contract_says(tones, fold_0):
     assert set(fit_on.uses["train"]) == set(dealt.index[dealt != 0])
     mean, std = tones[0].statistics(fit_on.trained_on)
     assert sidecar["normalisation"] == {"mean": pytest.approx(mean), "std": pytest.approx(std)}
-    read = oof.read(part, 3)
+    read = oof.read(part)
     assert set(read.table["fname"]) == set(fit_on.uses["scored"])
     assert len(read.epochs) == 12
     assert fit_on.images_per_s > 0
@@ -939,7 +939,7 @@ def test_the_weights_file_scores_as_the_training_did(tones, fold_0):
 
 
 def test_a_toy_is_learnt(fold_0):
-    read = oof.read(fold_0[0], 3)
+    read = oof.read(fold_0[0])
     prior = np.tile(np.arange(3.0), (len(read.table), 1))
     assert metrics.lwlrap(read.targets, read.scores) > 0.9
     assert metrics.lwlrap(read.targets, prior) < 0.7

@@ -15,6 +15,7 @@ from lib.evaluation import folds
 from lib.experiments import curation, training_sets
 from lib.files import write_json
 from lib.runs import changes, oof, pages
+from lib.runs.modelset import ModelSet
 from lib.runs.run import Run
 from lib.sound import cache, windows
 from lib.submission import bundle, submission
@@ -78,7 +79,7 @@ def test_folds_scores_and_what_05_selected_keep_their_names(data, clips, tmp_pat
         oof.write(part, table[here], logits, labelled[labelled["fold"] == fold], list(LABELS), "bce")
         pd.DataFrame({"epoch": [0]}).to_csv(part / "epochs.csv", index=False)
         write_json(part / "result.json", {})
-    scored = oof.read(home / "04_kfold" / "curated" / "pooled", 3)
+    scored = ModelSet(home, "curated", 3).clips()
     assert scored.table["fname"].tolist() == ["NA", "None", "nan", "null"]
     assert scored.table["labels"].tolist() == [("null",), ("nan",), ("null",), ("nan",)]
     assert scored.missing == [] and scored.classes == list(LABELS)

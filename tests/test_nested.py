@@ -11,6 +11,7 @@ from lib.evaluation import folds
 from lib.evaluation.folds import LeakError
 from lib.evaluation.window_scores import WindowScores
 from lib.runs import oof
+from lib.runs.modelset import ModelSet
 from lib.sound.features import LogMel
 from lib.training.models import activate
 
@@ -39,6 +40,7 @@ def write(part, clips, dealt, **changes):
     pd.DataFrame(columns=["epoch"]).to_csv(part / "epochs.csv", index=False)
     sidecar = {"classes": ["x", "y"], "audio": AUDIO.settings(), "windows": {"window_s": 1.0, "hop_s": 0.5}}
     sidecar |= {"recipe": RECIPE, "network": {"arch": "a", "image_size": 0}, "folds": dealt, "seed": 1, **changes}
+    sidecar["unseen_folds"] = sorted(folds.unseen(part.name))
     (part / "weights.json").write_text(json.dumps(sidecar))
     (part / "result.json").write_text("{}")
 
@@ -99,13 +101,13 @@ def join(*sides):
 
 @pytest.mark.parametrize("told", [1, 0])  # the model says of its clip that it is of fold 1, as it is, or of fold 0
 def test_scores_of_clips_that_a_model_may_have_seen_are_refused(home, told):
-    variant, clips = home / "04_kfold" / "curated", nested.read(home, "curated", "demo").clips
+    variant, models = home / "04_kfold" / "curated", ModelSet.open(home, "curated", "all")
     arrays = dict(np.load(variant / "without_0" / "oof_windows.npz"))
     planted = arrays["fname"] == "00.wav"
     arrays |= {"fname": np.where(planted, "04.wav", arrays["fname"]), "fold": np.where(planted, told, arrays["fold"])}
     np.savez(variant / "without_0" / "oof_windows.npz", **arrays)
     with pytest.raises(LeakError, match="without_0 scored 04.wav, which it may have seen"):
-        nested.windows_of(variant, ["without_0"], clips, "bce")
+        models.windows(["without_0"])
 
 
 def test_the_manifest_names_the_clips_of_every_use(home):
@@ -153,7 +155,7 @@ def test_what_is_missing_is_said_with_the_commands_that_train_it(home):
     with pytest.raises(FileNotFoundError) as caught:
         nested.read(home, "curated", "fsd-mini")
     lines = str(caught.value).splitlines()
-    assert lines[0].startswith("1 models are missing in ")
+    assert lines[0].endswith("curated is not complete, it lacks without_1_2/result.json. Make them first:")
     assert lines[1] == (
         "papermill notebooks/04_kfold.ipynb out.ipynb -f params/fsd-mini.yaml -p data_dir DATA "
         f"-p run {home.name} -p fold 1 -p holdout_fold 2"
@@ -183,5 +185,5 @@ def test_models_of_another_kind_are_refused(home):
     other = clips[["fname", "group"]].assign(fold=(clips["fold"] + 1) % 3)
     (home / "folds.csv").unlink()
     folds.settle(home / "folds.csv", other)
-    with pytest.raises(ValueError, match="was made with folds"):
+    with pytest.raises(ValueError, match="did not see folds .* but is called without_0 beside folds"):
         nested.read(home, "curated", "demo")

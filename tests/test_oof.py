@@ -6,8 +6,10 @@ import pytest
 
 from lib.evaluation import metrics
 from lib.runs import oof
+from lib.runs.modelset import ModelSet
 from lib.training.models import activate
 
+VARIANT = "04_kfold/curated"
 CLASSES = ["NA", "bark", "rain"]  # one is called as what pandas takes for nothing
 
 
@@ -42,7 +44,7 @@ def dealt(*tables):
 def test_what_is_written_is_what_is_read(tmp_path):
     part, clips = tmp_path / "without_0", clips_of(0)
     logits = write_part(part, clips)
-    read = oof.read(part, 2)
+    read = oof.read(part)
     assert read.table["fname"].tolist() == sorted(clips["fname"])
     assert read.classes == CLASSES
     assert read.missing == []
@@ -66,7 +68,7 @@ def test_tables_that_were_damaged_are_refused(tmp_path):
     rows = (part / "clips.csv").read_text().splitlines(keepends=True)
     (part / "clips.csv").write_text("".join(rows[:-1]))
     with pytest.raises(ValueError, match=r"clips.csv is damaged: it lacks clips .* -p overwrite True"):
-        oof.read(part, 2)
+        oof.read(part)
     (part / "oof_windows.npz").write_bytes((part / "oof_windows.npz").read_bytes()[:200])
     with pytest.raises(ValueError, match=r"oof_windows.npz is damaged"):
         oof.read_logits(part)
@@ -76,14 +78,14 @@ def test_scores_come_back_to_the_last_bit_or_nearly(tmp_path):
     """Written as decimal text; pandas before 3 may lose a last bit."""
     logits = write_part(tmp_path / "without_0", clips_of(0, n=300))
     scores = activate(logits, "bce").reshape(300, 2, 3).sum(1) / 2
-    read = oof.read(tmp_path / "without_0", 2)
+    read = oof.read(tmp_path / "without_0")
     written = pd.DataFrame(scores, index=clips_of(0, n=300)["fname"]).loc[read.table["fname"]]
     np.testing.assert_allclose(read.scores, written, rtol=3e-16)
 
 
 def test_ce_shares_one_among_the_classes(tmp_path):
     write_part(tmp_path / "without_0", clips_of(0), loss="ce")
-    np.testing.assert_allclose(oof.read(tmp_path / "without_0", 2).scores.sum(1), 1)
+    np.testing.assert_allclose(oof.read(tmp_path / "without_0").scores.sum(1), 1)
 
 
 def test_window_logits_need_no_pickle_and_are_found_by_key(tmp_path):
@@ -112,27 +114,27 @@ def test_the_same_scores_are_the_same_bytes(tmp_path):
 
 def test_pooled_is_every_clip_of_the_folds_that_are_done(tmp_path):
     for fold in (0, 2):
-        write_part(tmp_path / f"without_{fold}", clips_of(fold), seed=fold)
-    write_part(tmp_path / "without_1", clips_of(1), done=False)  # scored, but killed before its result
-    write_part(tmp_path / "without_0_2", pd.concat([clips_of(0), clips_of(2)], ignore_index=True))
-    pooled = oof.read(tmp_path / "pooled", 4)
+        write_part(tmp_path / VARIANT / f"without_{fold}", clips_of(fold), seed=fold)
+    write_part(tmp_path / VARIANT / "without_1", clips_of(1), done=False)  # scored, but killed before its result
+    write_part(tmp_path / VARIANT / "without_0_2", pd.concat([clips_of(0), clips_of(2)], ignore_index=True))
+    pooled = ModelSet(tmp_path, "curated", 4).clips()
     assert pooled.missing == [1, 3]
     assert pooled.table["fname"].tolist() == sorted([*clips_of(0)["fname"], *clips_of(2)["fname"]])
     assert (pooled.table["model"] == "without_" + pooled.table["fold"].astype(str)).all()
     for fold in (0, 2):
-        alone = oof.read(tmp_path / f"without_{fold}", 4)
+        alone = oof.read(tmp_path / VARIANT / f"without_{fold}")
         np.testing.assert_array_equal(pooled.scores[pooled.table["fold"] == fold], alone.scores)
     assert pooled.epochs.groupby("model").size().to_dict() == {"without_0": 2, "without_2": 2}
 
 
 def test_a_part_is_read_before_it_has_a_result(tmp_path):
     write_part(tmp_path / "without_1", clips_of(1), done=False)  # as the notebook does, right after training
-    assert len(oof.read(tmp_path / "without_1", 4).table) == 3
+    assert len(oof.read(tmp_path / "without_1").table) == 3
 
 
 def test_a_pair_model_scores_both_folds_that_it_did_not_see(tmp_path):
     write_part(tmp_path / "without_0_2", pd.concat([clips_of(0), clips_of(2)], ignore_index=True))
-    pair = oof.read(tmp_path / "without_0_2", 3)
+    pair = oof.read(tmp_path / "without_0_2")
     assert sorted(set(pair.table["fold"])) == [0, 2]
     assert pair.missing == []
     folds_table, targets = dealt(clips_of(0), clips_of(1), clips_of(2).assign(labels=[("rain",)] * 3))
@@ -141,25 +143,27 @@ def test_a_pair_model_scores_both_folds_that_it_did_not_see(tmp_path):
 
 @pytest.mark.parametrize("part", ["pooled", "without_0", "without_0_1"])
 def test_nothing_done_is_answered_with_the_command(tmp_path, part):
-    with pytest.raises(FileNotFoundError, match=r"No fold is done .* papermill notebooks/04_kfold.ipynb .* -p fold 0"):
-        oof.read(tmp_path / "mine" / "04_kfold" / "curated" / part, 2)
+    with pytest.raises(
+        FileNotFoundError, match=r"(?s)No fold is done .*papermill notebooks/04_kfold.ipynb .* -p fold 0"
+    ):
+        ModelSet(tmp_path / "mine", "curated", 2).clips(part)
     with pytest.raises(FileNotFoundError, match="make run RUN=short .* or NB=05 RUN=mine"):
-        oof.read(tmp_path / "mine" / "04_kfold" / "short" / part, 2)
+        ModelSet(tmp_path / "mine", "short", 2).clips(part)
 
 
 def test_clips_scored_twice_are_refused(tmp_path):
-    write_part(tmp_path / "without_0", clips_of(0))
-    write_part(tmp_path / "without_1", pd.concat([clips_of(1), clips_of(0)[:1]], ignore_index=True))
+    write_part(tmp_path / VARIANT / "without_0", clips_of(0))
+    write_part(tmp_path / VARIANT / "without_1", pd.concat([clips_of(1), clips_of(0)[:1]], ignore_index=True))
     with pytest.raises(ValueError, match="clips are scored by more than one model"):
-        oof.read(tmp_path / "pooled", 2)
+        ModelSet(tmp_path, "curated", 2).clips()
 
 
 def test_the_prior_of_a_clip_knows_nothing_of_its_own_fold(tmp_path):
     """Planted: every fold holds one class alone. A prior that saw the clip's own fold would give it something."""
     tables = [clips_of(fold).assign(labels=[(CLASSES[fold],)] * 3) for fold in range(3)]
     for fold, clips in enumerate(tables):
-        write_part(tmp_path / f"without_{fold}", clips)
-    pooled = oof.read(tmp_path / "pooled", 3)
+        write_part(tmp_path / VARIANT / f"without_{fold}", clips)
+    pooled = ModelSet(tmp_path, "curated", 3).clips()
     prior = pooled.prior(*dealt(*tables))
     np.testing.assert_array_equal(prior, (1 - pooled.targets) / 2)  # the two classes of the other two folds, evenly
     assert metrics.hit_rate(pooled.targets, prior) == 0
@@ -169,8 +173,8 @@ def test_the_prior_of_a_clip_knows_nothing_of_its_group_in_another_fold(tmp_path
     tables = [clips_of(fold).assign(labels=[(CLASSES[fold],)] * 3) for fold in range(3)]
     tables[1] = tables[1].assign(group=["g0", "g1", "g1"])
     for fold, clips in enumerate(tables):
-        write_part(tmp_path / f"without_{fold}", clips)
-    pooled = oof.read(tmp_path / "pooled", 3)
+        write_part(tmp_path / VARIANT / f"without_{fold}", clips)
+    pooled = ModelSet(tmp_path, "curated", 3).clips()
     prior = pooled.prior(*dealt(*tables))
     mine = (pooled.table["fold"] == 0).to_numpy()
     np.testing.assert_allclose(prior[mine], np.tile([0, 2 / 5, 3 / 5], (3, 1)))  # two of fold 1, three of fold 2
@@ -209,7 +213,7 @@ def test_odd_names_of_classes_clips_and_groups_come_back_as_they_are(tmp_path, n
         {"fname": [name, "z"], "group": [name, "NA"], "fold": 0, "labels": [(name, "Bark"), ("Bark",)]}
     )
     write_part(tmp_path / "without_0", clips, classes=classes)
-    read = oof.read(tmp_path / "without_0", 2)
+    read = oof.read(tmp_path / "without_0")
     assert read.classes == classes
     assert read.table["fname"].tolist() == sorted([name, "z"])
     row = read.table.set_index("fname").loc[name]

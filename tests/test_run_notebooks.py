@@ -131,7 +131,7 @@ def a_fold_of_the_demo_set(tmp, data):
     manifest = json.loads((folder / "manifest.json").read_text())
     assert sorted(manifest["clips"]["scored"]) == sorted(dealt.loc[dealt["fold"] == 2, "fname"])
     assert sorted(manifest["clips"]["train"]) == sorted(dealt.loc[dealt["fold"] != 2, "fname"])
-    read = oof.read(folder, 5)
+    read = oof.read(folder)
     assert told["metrics"]["n"] == len(read.table) == (dealt["fold"] == 2).sum()
 
 
@@ -333,7 +333,7 @@ def a_fold_of_esc10(tmp, data):
     profile = parameters.load_profile(ROOT / "params" / "esc10.yaml")
     assert told["parameters"]["window_s"] == profile["window_s"] and told["parameters"]["epochs"] == 2
     published = pd.read_csv(esc10 / "meta" / "esc50.csv")
-    scored = oof.read(part("esc10", "without_0"), 5).table
+    scored = oof.read(part("esc10", "without_0")).table
     assert set(scored["fname"]) == set(published.loc[published["fold"] == 1, "filename"])
     assert told["metrics"]["n"] == 80 and told["metrics"]["fresh_n"] == 0  # the recipe was developed on this fold
 
@@ -354,7 +354,7 @@ def what_is_made_of_pair_models(tmp, data):
 def a_pair_model_is_the_same_either_way_round(tmp, common):
     succeeds(tmp, tmp, "pairs", **common, fold=0, holdout_fold=1)
     made = contents(part("pairs", "without_0_1"))
-    assert set(oof.read(part("pairs", "without_0_1"), 3).table["fold"]) == {0, 1}
+    assert set(oof.read(part("pairs", "without_0_1")).table["fold"]) == {0, 1}
     printed = succeeds(tmp, tmp, "pairs", **common, fold=1, holdout_fold=0)
     assert contents(part("pairs", "without_0_1")) == made  # loaded, not trained again
     assert "1 of the trainings: already trained on " in printed and "without_0_1." in printed

@@ -10,7 +10,7 @@ import torch
 from fake_run import make_task
 
 from lib.evaluation import folds
-from lib.experiments import curation, judging, training_sets
+from lib.experiments import curation, training_sets
 from lib.files import write_json
 from lib.runs import oof
 from lib.runs.run import Run
@@ -327,4 +327,4 @@ def test_names_of_judges_reach_the_check_from_the_table_itself(store, clips, dea
     folds.assert_no_leak(dealt, fnames, {0}, groups=groups, judges=judges)
     with pytest.raises(folds.LeakError, match="c02"):
         folds.assert_no_leak(dealt, ["c02"], {1}, groups=groups, judges=judges)
-    assert judging.pair_models(3, 0) == sorted(judges["judged_by"])
+    assert folds.pair_models(3, 0) == sorted(judges["judged_by"])

@@ -7,7 +7,8 @@ from fake_run import make_variant
 
 from lib.evaluation import metrics
 from lib.figures import scores as figures
-from lib.runs import oof, variants
+from lib.runs import variants
+from lib.runs.modelset import ModelSet
 
 
 def test_variants_are_compared_with_the_base_on_top(tmp_path):
@@ -21,7 +22,7 @@ def test_variants_are_compared_with_the_base_on_top(tmp_path):
     assert table.index.tolist() == ["curated", "same", "worse"]
     assert table["changed"].to_dict() == {"curated": "", "same": "train_set curated_noisy", "worse": "lr 0.5"}
     assert np.isnan(table.loc["curated", "lwlrap_diff"])
-    one, other = (oof.read(folder / "pooled", 2) for folder in (base, worse))
+    one, other = (ModelSet(tmp_path / "mine", folder.name, 2).clips() for folder in (base, worse))
     expected = metrics.lwlrap(other.targets, other.scores) - metrics.lwlrap(one.targets, one.scores)
     assert table.loc["worse", "lwlrap_diff"] == pytest.approx(expected) == pytest.approx(-0.3)
     assert table.loc["worse", "lwlrap_diff_high"] < 0

@@ -22,11 +22,12 @@ from lib import parameters
 from lib.clips import clipwise, nested, readouts
 from lib.clips.nested import Design
 from lib.clips.readouts import BASE, Reader
-from lib.evaluation import folds, metrics
+from lib.evaluation import metrics
 from lib.evaluation.comparisons import Comparison, format_score
 from lib.evaluation.window_scores import WindowScores
 from lib.files import read_json
 from lib.runs import plan
+from lib.runs.modelset import ModelSet
 
 __all__ = ["CHOSEN", "TOGETHER", "Candidates", "Judged", "read"]
 
@@ -222,34 +223,31 @@ def read(home: Path, names: list[str], seed: int, repeats: int, profile: str) ->
     ------
     FileNotFoundError
         Models are missing; the message holds the command that makes them.
-    ValueError
-        No candidates, or recipes that were read on other clips, audio, folds or classes.
+    ValueError, LeakError
+        No candidates, recipes that were read on other clips, audio, folds or classes; and as `ModelSet.open` and
+        `ModelSet.windows`.
     """
     if not names:
         raise ValueError("There are no candidates. Name some: -p candidates curated,wide,curated+wide")
-    seeds, designs, windows, minutes = list(range(seed, seed + repeats)), {}, {}, {}
+    seeds, designs, sets = list(range(seed, seed + repeats)), {}, {}
     try:
         for recipe in plan.recipes(names):
             designs[recipe] = nested.read(home, recipe, profile)
-            variants = [home / "04_kfold" / plan.seeded(recipe, s, seed) for s in seeds]
-            windows[recipe] = [_windows(variant, designs[recipe]) for variant in variants]
-            minutes[recipe] = float(np.mean([_minutes(variant, designs[recipe]) for variant in variants]))
+            variants = [plan.seeded(recipe, s, seed) for s in seeds]
+            sets[recipe] = [ModelSet.open(home, variant, "single", profile=profile) for variant in variants]
     except FileNotFoundError as error:
         command = f"make run NB=10 RUN={home.name} PROFILE={profile}"
-        raise FileNotFoundError(f"{error}\nAll at once: {command}") from None
-    first = next(iter(designs.values()))
+        raise FileNotFoundError(f"{error}\nAll candidates at once: {command}") from None
+    first, own = next(iter(designs.values())), next(iter(sets.values()))[0]
     for recipe, design in designs.items():
         if design.classes != first.classes or not design.clips.equals(first.clips):
             raise ValueError(f"{recipe} was read on other clips, folds or classes than {next(iter(designs))}.")
-        for variant in (home / "04_kfold" / plan.seeded(recipe, s, seed) for s in seeds):
-            if differ := parameters.other_data(_configuration(first.variant), _configuration(variant)):
-                raise ValueError(f"{first.variant.name} and {variant.name} differ ({differ}). Train one of them anew.")
+        for models in sets[recipe]:
+            if differ := parameters.other_data(own.configuration, models.configuration):
+                raise ValueError(f"{own.variant} and {models.variant} differ ({differ}). Train one of them anew.")
+    windows = {recipe: [models.windows(models.single) for models in some] for recipe, some in sets.items()}
+    minutes = {recipe: float(np.mean([_minutes(models) for models in some])) for recipe, some in sets.items()}
     return Candidates(names, designs, seeds, windows, minutes)
-
-
-def _configuration(variant: Path) -> dict[str, object]:
-    path = variant / "configuration.json"
-    return read_json(path) if path.is_file() else {}
 
 
 def _mean(known: dict, name: str) -> pd.DataFrame | list[pd.DataFrame]:
@@ -264,20 +262,9 @@ def _scored(targets: np.ndarray, scores: np.ndarray) -> dict[str, float]:
     return {"lwlrap": metrics.lwlrap(targets, scores), "hit_rate": metrics.hit_rate(targets, scores)}
 
 
-def _windows(variant: Path, design: Design) -> WindowScores:
-    """The windows of every fold f by `without_f`; all folds must be there, with the clips of the design."""
-    models = [folds.model_name(fold) for fold in design.outer_folds]
-    if missing := [model for model in models if not (variant / model / "result.json").is_file()]:
-        raise FileNotFoundError(f"{variant} lacks {', '.join(missing)}")
-    found = nested.windows_of(variant, models, design.clips, design.loss)
-    if set(found.table["fname"]) != set(design.clips.index):
-        raise ValueError(f"{variant} scored other clips than {design.variant}. Train one of them anew.")
-    return found
-
-
-def _minutes(variant: Path, design: Design) -> float:
+def _minutes(models: ModelSet) -> float:
     """Mean minutes of the trainings `without_f`."""
-    parts = [variant / folds.model_name(fold) / "manifest.json" for fold in design.outer_folds]
+    parts = [models.folder / name / "manifest.json" for name in models.single]
     return float(np.mean([read_json(part)["seconds"] for part in parts])) / 60
 
 

@@ -20,7 +20,7 @@ from lib.clips.stage2 import MODELS
 from lib.evaluation import comparisons, metrics
 from lib.evaluation.comparisons import Comparison
 from lib.files import write_json
-from lib.runs import oof
+from lib.runs.modelset import settings_digest
 
 __all__ = [
     "best",
@@ -161,7 +161,7 @@ def write_choice(folder: Path, design: Design, reader: Reader, comparison: pd.Da
     Returns
     -------
     choice.json: kind (pooling or stage2), method, parameter (None: it has none), settings (of the models, as
-    `oof.settings_digest` names them), and lwlrap, lwlrap_low, lwlrap_high, n: what "take the best" reached nested
+    `modelset.settings_digest` names them), and lwlrap, lwlrap_low, lwlrap_high, n: what "take the best" reached nested
     """
     known = comparison[comparison["method"].isin([*pooling.POOLINGS, *MODELS])]
     method = known["method"].iloc[0]
@@ -172,7 +172,7 @@ def write_choice(folder: Path, design: Design, reader: Reader, comparison: pd.Da
     stage2.save(folder / "weights.safetensors", model, about)
     parameter = None if method in MODELS else readouts.parameter(design, method, design.single, None)
     chosen = {"kind": "stage2" if method in MODELS else "pooling", "method": method, "parameter": parameter}
-    chosen["settings"] = oof.settings_digest(design.sidecar)
+    chosen["settings"] = settings_digest(design.sidecar)
     nested_ = comparison.set_index("method").loc[BEST]
     chosen |= {key: float(nested_[key]) for key in ("lwlrap", "lwlrap_low", "lwlrap_high")} | {"n": int(nested_["n"])}
     write_json(folder / "choice.json", chosen)

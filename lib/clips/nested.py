@@ -23,15 +23,10 @@ from lib.clips import pooling
 from lib.data import datasets
 from lib.evaluation import folds
 from lib.evaluation.window_scores import WindowScores, pool_mean
-from lib.files import digest, read_json
-from lib.runs import oof
-from lib.runs.plan import BASE
-from lib.sound.features import LogMel
-from lib.sound.windows import Windows
-from lib.training.learners import Recipe
-from lib.training.models import Network
+from lib.files import digest
+from lib.runs.modelset import ModelSet
 
-__all__ = ["Design", "averaged", "pooled", "read", "shown_once", "windows_of"]
+__all__ = ["Design", "averaged", "pooled", "read", "shown_once"]
 
 
 @dataclass
@@ -130,16 +125,12 @@ def read(home: Path, variant: str, profile: str) -> Design:
 
     Raises
     ------
-    FileNotFoundError
-        Folds or models are missing; the message holds the commands that make them.
-    ValueError
-        Fewer than three folds, or a model that was made with other folds, classes or settings than the first.
+    FileNotFoundError, ValueError, LeakError
+        As `ModelSet.open`, of all models, and as `ModelSet.labelled` and `ModelSet.windows`.
     """
-    variant_folder, dealt = home / "04_kfold" / variant, home / "folds.csv"
-    if not dealt.is_file():
-        raise FileNotFoundError(_commands(variant_folder, [folds.model_name(0)], profile))
-    table = pd.read_csv(dealt, dtype={"fname": str, "group": str}, keep_default_na=False)
-    return _assembled(variant_folder, table, profile)
+    models = ModelSet.open(home, variant, "all", profile=profile)
+    sides = models.windows(folds.pair_models(models.n_folds)), models.windows(models.single)
+    return Design(models.folder, models.labelled(), models.sidecar["classes"], *sides, models.sidecar)
 
 
 def pooled(windows: WindowScores, method: str, parameter: float | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -177,74 +168,3 @@ def shown_once(parts: Iterable[tuple[np.ndarray, np.ndarray]], clips: pd.Index) 
     if len(fnames) != len(clips) or set(fnames) != set(clips):
         raise ValueError(f"{len(fnames)} scores of {len(set(fnames))} clips for {len(clips)}: each is reported once.")
     return np.concatenate([scores for _, scores in parts])[pd.Index(fnames).get_indexer(clips)]
-
-
-def windows_of(variant: Path, names: list[str], clips: pd.DataFrame, loss: str) -> WindowScores:
-    """All windows that the named models of a variant scored.
-
-    Parameters
-    ----------
-    variant : outputs/<run>/04_kfold/<variant>
-    clips : fold; index fname
-    loss : tells how logits become scores
-
-    Raises
-    ------
-    LeakError
-        A model scored a clip that it may have seen.
-    """
-    parts = []
-    for name in names:
-        part = oof.read_windows(variant / name, loss)
-        table = part.table
-        seen = ~table["fold"].isin(folds.unseen(name)) | (clips["fold"].reindex(table["fname"]).values != table["fold"])
-        if seen.any():
-            raise folds.LeakError(f"{variant / name} scored {table['fname'][seen].iloc[0]}, which it may have seen.")
-        parts.append(part)
-    return WindowScores.join(parts)
-
-
-def _assembled(variant: Path, table: pd.DataFrame, profile: str) -> Design:
-    """The design, after checking that all its models are there and of one kind."""
-    n_folds = table["fold"].nunique()
-    folds.check_pairs(n_folds)
-    names = [folds.model_name(f) for f in range(n_folds)]
-    pairs = [folds.model_name(f, g) for f in range(n_folds) for g in range(f + 1, n_folds)]
-    missing = [name for name in names + pairs if not (variant / name / "result.json").is_file()]
-    if missing:
-        raise FileNotFoundError(_commands(variant, missing, profile))
-    sidecars = {name: read_json(variant / name / "weights.json") for name in names + pairs}
-    first = _settings(sidecars[names[0]])
-    if first["folds"] != folds.digest(table):
-        raise ValueError(f"{variant} was made with folds {first['folds']}, this run has {folds.digest(table)}.")
-    for name, sidecar in sidecars.items():
-        if differ := [key for key, value in _settings(sidecar).items() if value != first[key]]:
-            raise ValueError(f"{variant}: {name} and {names[0]} differ in {', '.join(differ)}. Train one of them anew.")
-    clips = pd.concat([oof.read(variant / name, n_folds).table for name in names], ignore_index=True)
-    clips = clips.set_index("fname").sort_index()[["group", "fold", "labels"]]
-    if not clips["fold"].equals(table.set_index("fname")["fold"].reindex(clips.index)):
-        raise ValueError(f"{variant} scored clips in other folds than folds.csv says. Take another run (-p run NAME).")
-    loss = first["recipe"]["loss"]
-    sides = [windows_of(variant, some, clips, loss) for some in (pairs, names)]
-    return Design(variant, clips, first["classes"], *sides, sidecars[names[0]])
-
-
-def _settings(sidecar: dict) -> dict:
-    """What all models of a design share, with the defaults of settings that an older version did not know."""
-    kinds = {"audio": LogMel, "windows": Windows, "network": Network, "recipe": Recipe}
-    found = {name: kind(**sidecar[name]).settings() for name, kind in kinds.items()}
-    return found | {"classes": sidecar["classes"], "folds": sidecar["folds"]}
-
-
-def _commands(variant: Path, missing: list[str], profile: str) -> str:
-    """How what is missing is trained: the base by hand, another variant by what knows its parameters."""
-    run, name = variant.parents[1].name, variant.name
-    lines = [f"make run NB=10 RUN={run} PROFILE={profile} DATA=...      (with {name} among the candidates)"]
-    if name == BASE:
-        pairs = [sorted(folds.unseen(model)) for model in missing]
-        lines = [
-            f"papermill notebooks/04_kfold.ipynb out.ipynb -f params/{profile}.yaml -p data_dir DATA -p run {run} "
-            + " ".join(f"-p {key} {fold}" for key, fold in zip(("fold", "holdout_fold"), pair, strict=False))
-            for pair in pairs
-        ]
-    return f"{len(missing)} models are missing in {variant}. Train them first:\n" + "\n".join(lines)

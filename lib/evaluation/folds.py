@@ -22,6 +22,7 @@ import re
 import time
 import uuid
 from collections.abc import Collection, Iterable, Mapping
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -38,8 +39,10 @@ __all__ = [
     "make",
     "model_name",
     "notes",
+    "pair_models",
     "read",
     "settle",
+    "single_models",
     "training",
     "unseen",
     "withheld",
@@ -99,6 +102,16 @@ def model_name(fold: int, holdout_fold: int = -1) -> str:
     if fold < 0 or fold == holdout_fold:
         raise ValueError(f"fold={fold}, holdout_fold={holdout_fold} name no model. Give one fold, or two that differ.")
     return "_".join(["without", *(str(f) for f in sorted([fold, holdout_fold]) if f >= 0)])
+
+
+def single_models(n_folds: int) -> list[str]:
+    """Names of the models that did not see one fold."""
+    return [model_name(fold) for fold in range(n_folds)]
+
+
+def pair_models(n_folds: int, outer: int = -1) -> list[str]:
+    """Names of the models that did not see two folds; of those that did not see fold `outer` alone, if one is given."""
+    return [model_name(*pair) for pair in combinations(range(n_folds), 2) if outer in (-1, *pair)]
 
 
 def unseen(model_name: str) -> frozenset[int]:
@@ -197,7 +210,7 @@ def assert_no_leak(
     groups : dict or Series, fname -> group, for the training clips that have no fold (noisy ones)
     judges : kept windows, one row each: `fname`, and `judged_by`, the names of the models that judged it with blanks
         between. Each must have held out every held-out fold, and a fold of the clip's own group, if that has any.
-        (A noisy clip has no fold, so a name can't tell whether the judge was trained on it: `judging.check` refuses
+        (A noisy clip has no fold, so a name can't tell whether the judge was trained on it: `ModelSet.open` refuses
         judges that were trained on more than curated clips.)
 
     Raises

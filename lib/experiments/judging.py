@@ -7,7 +7,7 @@ Judges are trained on curated clips alone: of a noisy clip no name could tell wh
 
 Conventions
 -----------
-judges  : folder outputs/<run>/04_kfold/<variant>, which holds a folder for each pair model.
+judges  : folder outputs/<run>/04_kfold/<variant>, with a folder for each pair model; `ModelSet.open` has checked them.
 windows : DataFrame, a row a window: fname, window_start_s, window_end_s (s), silent (bool); every window of every clip.
 
 Used in: 05_curation, `leaks`.
@@ -20,12 +20,10 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from lib import files
 from lib.evaluation import folds
 from lib.experiments import curation
 from lib.files import whole_file, whole_folder
 from lib.runs import oof
-from lib.runs.plan import BASE
 from lib.sound import windows
 from lib.sound.cache import Cache
 from lib.training import models
@@ -34,70 +32,15 @@ from lib.training.task import Task
 
 __all__ = [
     "all_evidence",
-    "check",
     "evidence",
     "found",
     "judge_noisy",
-    "pair_models",
     "roll",
     "says",
-    "sources",
     "write",
 ]
 
 BLOCK = 2**16  # windows whose logits become scores at once
-
-
-def pair_models(n_folds: int, outer: int = -1) -> list[str]:
-    """Names of all pair models, or of those that did not see fold `outer`."""
-    pairs = [(f, g) for g in range(n_folds) for f in range(g)]
-    return [folds.model_name(*pair) for pair in sorted(pairs) if outer in (-1, *pair)]
-
-
-def check(judges: Path, dealt: pd.DataFrame) -> list[str]:
-    """The names of the pair models, after making sure that each is there and did not see what its name says.
-
-    Raises
-    ------
-    FileNotFoundError
-        Models are missing; the message holds the command that trains one.
-    LeakError
-        A model whose sidecar names other unseen folds than its folder, or other folds than these; or that was trained
-        on other clips than the curated ones as they are.
-    ValueError
-        Fewer than three folds.
-    """
-    n_folds = dealt["fold"].nunique()
-    folds.check_pairs(n_folds)
-    names = pair_models(n_folds)
-    if missing := [name for name in names if not (judges / name / "result.json").is_file()]:
-        f, g = sorted(folds.unseen(missing[0]))
-        raise FileNotFoundError(
-            f"{len(missing)} of {len(names)} pair models are not in {judges}: {', '.join(missing)}. Train each: "
-            f"papermill notebooks/04_kfold.ipynb out.ipynb -f params/PROFILE.yaml -p data_dir DATA "
-            f"-p run {judges.parents[1].name} -p fold {f} -p holdout_fold {g}; or all: "
-            f"make run NB=05 RUN={judges.parents[1].name} PROFILE=... DATA=..."
-        )
-    for name in names:
-        sidecar = models.sidecar(judges / name / "weights.safetensors")
-        if set(sidecar["unseen_folds"]) != folds.unseen(name) or sidecar["folds"] != folds.digest(dealt):
-            raise folds.LeakError(
-                f"{judges / name} did not see folds {sidecar['unseen_folds']} of folds {sidecar['folds']}, but is "
-                f"called {name} beside folds {folds.digest(dealt)}. Train it again (-p overwrite True)."
-            )
-        if (trained_on := sidecar.get("trained_on", BASE)) != BASE:
-            raise folds.LeakError(
-                f"{judges / name} was trained on {trained_on}, so it may have seen the very clips that it would judge. "
-                f"Judges are trained on the curated clips as they are: train those of {judges} again so (-p overwrite "
-                f"True), and these under a name of their own (-p variant {trained_on})."
-            )
-    return names
-
-
-def sources(judges: Path, dealt: pd.DataFrame) -> dict[str, str]:
-    """For `Run.settle`, beside `Task.identity`: the digest of the pair models' weights. Raises as `check`."""
-    weights = [(judges / name / "weights.safetensors").read_bytes() for name in check(judges, dealt)]
-    return {"judges": files.digest(*weights)}
 
 
 def roll(task: Task, cut: windows.Windows, gate_db: float) -> pd.DataFrame:
@@ -145,7 +88,7 @@ def evidence(outer: int, judges: Path, noisy: Path, task: Task, table: pd.DataFr
     clips, dealt = task.clips, task.folds
     chosen = clips[folds.training(dealt, [outer], clips["group"])]
     table = table[table["fname"].isin(chosen["fname"])].reset_index(drop=True)
-    said = _judges(pair_models(task.n_folds, outer), outer, judges, noisy, dealt, chosen, table)
+    said = _judges(folds.pair_models(task.n_folds, outer), outer, judges, noisy, dealt, chosen, table)
     found = curation.gather(chosen, table, task.classes, said)
     group_of = dict(zip(found.clips["fname"], found.clips["group"], strict=True))
     folds.assert_no_leak(dealt, found.clips["fname"], {outer}, groups=group_of, judges=found.clips)
@@ -158,7 +101,7 @@ def all_evidence(
     """`judge_noisy`, then the `evidence` of every outer fold."""
     fnames = task.clips.loc[task.clips["subset"] == "noisy", "fname"]
     rows = table[table["fname"].isin(fnames)].reset_index(drop=True)
-    judge_noisy(noisy, judges, pair_models(task.n_folds), task.cache, rows, cut.n_frames(task.cache.logmel))
+    judge_noisy(noisy, judges, folds.pair_models(task.n_folds), task.cache, rows, cut.n_frames(task.cache.logmel))
     return {g: evidence(g, judges, noisy, task, table) for g in range(task.n_folds)}
 
 

@@ -7,18 +7,15 @@ alone, as often as curated_noisy does, and the pair of RIVALS tells what noisy c
 Used in: 05_curation.
 """
 
-import shlex
 from collections.abc import Collection
-from pathlib import Path
 
 import pandas as pd
 
 from lib import parameters
-from lib.evaluation import folds
 from lib.evaluation.comparisons import Comparison, format_score
 from lib.files import digest, read_json
-from lib.runs import oof
-from lib.runs.plan import BASE, VARIANTS, compared
+from lib.runs.modelset import ModelSet
+from lib.runs.plan import BASE, VARIANTS, compared, papermill
 from lib.runs.run import Run
 
 __all__ = ["commands", "compare", "conclusion"]
@@ -36,12 +33,9 @@ def commands(run: Run, n_folds: int, subsets: Collection[str]) -> list[str]:
     """
     todo = []
     for name, changes in {BASE: {}, **_asked(run, subsets)}.items():
-        for fold in range(n_folds):
-            if not (_folder(run, name) / folds.model_name(fold) / "result.json").is_file():
-                given = {"run": run.params["run"], "data_dir": run.params["data_dir"], "variant": name, "fold": fold}
-                words = " ".join(f"-p {key} {shlex.quote(str(value))}" for key, value in {**given, **changes}.items())
-                profile = f"-f params/{run.params['profile']}.yaml"
-                todo.append(f"papermill notebooks/04_kfold.ipynb out.ipynb {profile} {words}")
+        for fold in ModelSet(run.home, name, n_folds).missing:
+            given = {"run": run.params["run"], "data_dir": run.params["data_dir"], "variant": name, "fold": fold}
+            todo.append(papermill("04_kfold", str(run.params["profile"]), **given, **changes))
     return todo
 
 
@@ -60,11 +54,11 @@ def compare(run: Run, n_folds: int, subsets: Collection[str]) -> Comparison:
         A variant that differs from the base in more than its training set, scored other clips or audio, or was trained
         on another selection than the one that lies in this run.
     """
-    names = [name for name in (BASE, *_asked(run, subsets)) if _whole(run, name, n_folds)]
-    read = {}
-    for name in names if BASE in names else []:
-        _check(run, name)
-        read[name] = oof.read(_folder(run, name) / "pooled", n_folds)
+    sets = {name: ModelSet(run.home, name, n_folds) for name in (BASE, *_asked(run, subsets))}
+    whole, read = {name: models for name, models in sets.items() if not models.missing}, {}
+    for name in whole if BASE in whole else []:
+        _check(run, whole[BASE], whole[name])
+        read[name] = whole[name].clips()
         if read[name].table["fname"].tolist() != read[BASE].table["fname"].tolist():
             raise ValueError(f"{name} scored other clips than {BASE}. Train both on the same data and folds.")
     clips, classes = (read[BASE].table, read[BASE].classes) if read else (pd.DataFrame({"labels": [], "group": []}), [])
@@ -86,20 +80,11 @@ def _asked(run: Run, subsets: Collection[str]) -> dict[str, dict]:
     return {name: VARIANTS[name] for name in compared(run.params["retrain"], run.params["loss"], subsets)}
 
 
-def _folder(run: Run, name: str) -> Path:
-    return run.home / "04_kfold" / name
-
-
-def _whole(run: Run, name: str, n_folds: int) -> bool:
-    parts = [_folder(run, name) / folds.model_name(fold) for fold in range(n_folds)]
-    return all((part / "result.json").is_file() for part in parts)
-
-
-def _check(run: Run, name: str) -> None:
+def _check(run: Run, base: ModelSet, models: ModelSet) -> None:
     """Refuse a variant whose configuration differs in more than the training set."""
-    base, mine = (read_json(_folder(run, n) / "configuration.json") for n in (BASE, name))
-    recipes = ({k: v for k, v in side.items() if k not in MAY_DIFFER} for side in (base, mine))
-    if differ := parameters.differences(*recipes) or parameters.other_data(base, mine):
+    name, theirs, mine = models.variant, base.configuration, models.configuration
+    recipes = ({k: v for k, v in side.items() if k not in MAY_DIFFER} for side in (theirs, mine))
+    if differ := parameters.differences(*recipes) or parameters.other_data(theirs, mine):
         raise ValueError(f"{BASE} and {name} differ in more ({differ}): no fair comparison. Train it anew.")
     selection = run.home / "05_curation" / "select" / "configuration.json"
     if "curation" in mine and mine["curation"] != digest(read_json(selection)):

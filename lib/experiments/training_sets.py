@@ -24,7 +24,7 @@ from lib.data import datasets
 from lib.evaluation import folds
 from lib.experiments import curation
 from lib.files import digest, read_json
-from lib.runs.plan import is_judged
+from lib.runs.plan import is_judged, papermill
 from lib.runs.run import Run
 from lib.sound import windows
 from lib.sound.cache import Cache
@@ -51,11 +51,9 @@ def sources(run: Run) -> dict[str, str]:
         return {}
     path = _selected(run) / "configuration.json"
     if not (path.parent / "result.json").is_file():
-        raise FileNotFoundError(
-            f"{path.parent} holds no finished selection. Make it first: papermill notebooks/05_curation.ipynb "
-            f"out.ipynb -f params/{run.params['profile']}.yaml -p data_dir {run.params['data_dir']} "
-            f"-p run {run.params['run']} -p part select"
-        )
+        where = {"data_dir": run.params["data_dir"], "run": run.params["run"]}
+        how = papermill("05_curation", str(run.params["profile"]), **where, part="select")
+        raise FileNotFoundError(f"{path.parent} holds no finished selection. Make it first: {how}")
     return {"curation": digest(read_json(path))}
 
 

@@ -22,20 +22,15 @@ import pandas as pd
 from lib.data import datasets
 from lib.evaluation import folds, metrics
 from lib.evaluation.window_scores import WindowScores, pool_mean
-from lib.files import digest, whole_file
-from lib.runs.plan import BASE
+from lib.files import whole_file
 from lib.training import models
 from lib.training.models import activate
 from lib.training.task import Fit
 
-__all__ = [
-    *("SHARED", "Clips", "settings_digest"),
-    *("read", "read_logits", "read_windows", "save", "write", "write_windows"),
-]
+__all__ = ["Clips", "read", "read_logits", "read_windows", "save", "write", "write_windows"]
 
 COLUMNS = ["fname", "group", "fold", "labels"]
 ANEW = "-p overwrite True"
-SHARED = ("classes", "audio", "windows", "network", "recipe", "folds")  # the sidecars of one run agree in these
 
 
 @dataclass(frozen=True)
@@ -165,43 +160,23 @@ def write_windows(part: Path, windows: pd.DataFrame, logits: np.ndarray, classes
         )
 
 
-def read(part: Path, n_folds: int) -> Clips:
-    """One part; or, for a folder `pooled`, all single-fold parts beside it that are done, each clip once.
+def read(part: Path) -> Clips:
+    """Clip scores of one part.
 
     Raises
     ------
-    FileNotFoundError
-        If no fold is done; the message holds the command that trains one.
     ValueError
-        If two parts score the same clip, or a file was damaged since it was written.
+        A file was damaged since it was written.
     """
-    parts = [part]
-    if part.name == "pooled":
-        parts = [part.parent / folds.model_name(fold) for fold in range(n_folds)]
-    done = [p for p in parts if (p / ("result.json" if part.name == "pooled" else "clips.csv")).is_file()]
-    if not done:
-        run, variant = part.parents[2].name, part.parent.name
-        how = "papermill notebooks/04_kfold.ipynb out.ipynb -f params/PROFILE.yaml -p data_dir DATA"
-        how += f" -p run {run} -p fold 0"
-        if variant != BASE:  # it has parameters of its own
-            how = f"make run RUN={variant} PROFILE=... DATA=... (an experiment), or NB=05 RUN={run} (of those of 05)"
-        raise FileNotFoundError(f"No fold is done in {part.parent}. Train them first: {how}")
     text = {"fname": str, "group": str, "labels": str}
-    tables = [
-        pd.read_csv(p / "clips.csv", dtype=text, keep_default_na=False, float_precision="round_trip") for p in done
-    ]
-    for table, place in zip(tables, done, strict=True):
-        windows = place / "oof_windows.npz"
-        if windows.is_file() and set(table["fname"]) != set(read_logits(place)[0]["fname"]):
-            raise ValueError(f"{place}/clips.csv is damaged: it lacks clips of {windows.name}. Train it anew, {ANEW}.")
-    classes = list(tables[0].columns[len(COLUMNS) :])
-    table = pd.concat([t.assign(model=p.name) for t, p in zip(tables, done, strict=True)], ignore_index=True)
-    if table["fname"].duplicated().any():
-        raise ValueError(f"{part.parent}: clips are scored by more than one model: its parts are of different folds.")
+    table = pd.read_csv(part / "clips.csv", dtype=text, keep_default_na=False, float_precision="round_trip")
+    windows = part / "oof_windows.npz"
+    if windows.is_file() and set(table["fname"]) != set(read_logits(part)[0]["fname"]):
+        raise ValueError(f"{part}/clips.csv is damaged: it lacks clips of {windows.name}. Train it anew, {ANEW}.")
+    classes = list(table.columns[len(COLUMNS) :])
     table["labels"] = [tuple(labels.split(",")) for labels in table["labels"]]
-    epochs = pd.concat([pd.read_csv(p / "epochs.csv").assign(model=p.name) for p in done], ignore_index=True)
-    missing = [fold for fold, p in enumerate(parts) if p not in done]
-    return Clips(table.sort_values("fname", ignore_index=True), classes, epochs, missing)
+    table = table.assign(model=part.name).sort_values("fname", ignore_index=True)
+    return Clips(table, classes, pd.read_csv(part / "epochs.csv").assign(model=part.name), [])
 
 
 def read_windows(part: Path, loss: str) -> WindowScores:
@@ -226,8 +201,3 @@ def read_logits(part: Path) -> tuple[pd.DataFrame, np.ndarray]:
             return pd.DataFrame({name: arrays[name] for name in ("fname", "window_start_s", "fold")}), arrays["logits"]
     except (zipfile.BadZipFile, EOFError, ValueError) as error:
         raise ValueError(f"{part}/oof_windows.npz is damaged ({error}). Train it anew, {ANEW}.") from error
-
-
-def settings_digest(sidecar: dict) -> str:
-    """12 hex digits that name what all models of a run share: classes, audio, windows, network, recipe, folds, seed."""
-    return digest({name: sidecar[name] for name in (*SHARED, "seed")})

@@ -17,10 +17,10 @@ Used in: Snakefile, `pipeline`, `kaggle`; `training_sets`, `retraining`, `varian
 import json
 import os
 import re
+import shlex
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import combinations
 from pathlib import Path
 
 from lib import parameters
@@ -30,7 +30,7 @@ from lib.files import read_json, set_aside
 from lib.runs import changes
 
 __all__ = ["BASE", "NOTEBOOKS", "ROOT", "VARIANTS", "Plan", "check_base", "compared", "is_judged"]
-__all__ += ["recipes", "seeded", "unseeded"]
+__all__ += ["papermill", "recipes", "seeded", "unseeded"]
 
 ROOT = Path(__file__).resolve().parents[2]
 BASE = "curated"
@@ -123,12 +123,12 @@ class Plan:
     @property
     def models(self) -> list[str]:
         """Models without one fold."""
-        return [folds.model_name(fold) for fold in range(self.params["n_folds"])]
+        return folds.single_models(self.params["n_folds"])
 
     @property
     def pairs(self) -> list[str]:
         """Models without two folds."""
-        return [folds.model_name(*pair) for pair in combinations(range(self.params["n_folds"]), 2)]
+        return folds.pair_models(self.params["n_folds"])
 
     @property
     def retrained(self) -> list[str]:
@@ -381,6 +381,12 @@ def unseeded(variant: str) -> tuple[str, dict[str, int]]:
     """A variant's recipe, and the seed that its name tells, if it does."""
     found = re.fullmatch(r"(.+)\.seed_(\d+)", variant)
     return (found[1], {"seed": int(found[2])}) if found else (variant, {})
+
+
+def papermill(notebook: str, profile: str, **values: object) -> str:
+    """The command that runs a notebook by hand with these parameters over those of a profile."""
+    words = "".join(f" -p {name} {shlex.quote(str(value))}" for name, value in values.items())
+    return f"papermill notebooks/{notebook}.ipynb out.ipynb -f params/{profile}.yaml{words}"
 
 
 def _experiment(name: str) -> dict[str, object]:

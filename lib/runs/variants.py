@@ -20,6 +20,7 @@ from lib.evaluation import comparisons
 from lib.evaluation.comparisons import Comparison
 from lib.files import read_json
 from lib.runs import oof
+from lib.runs.modelset import ModelSet
 from lib.runs.plan import BASE, unseeded
 
 __all__ = ["Variants", "against_base"]
@@ -122,7 +123,7 @@ def _read(variant: Path) -> tuple[dict, oof.Clips]:
     done = [fold for fold in range(setting["n_folds"]) if (variant / f"without_{fold}" / "result.json").is_file()]
     if missing := sorted(set(range(setting["n_folds"])) - set(done)):
         raise ValueError(f"Folds {missing} are still to be trained.")
-    return setting, oof.read(variant / "pooled", setting["n_folds"])
+    return setting, ModelSet(variant.parents[1], variant.name, setting["n_folds"]).clips()
 
 
 def _comparable(variant: Path, base: Path, of_base: Mapping, clips: oof.Clips) -> tuple[dict, oof.Clips]:

@@ -18,7 +18,6 @@ Used in: 08; `kaggle`.
 
 import csv
 import hashlib
-import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +25,7 @@ from pathlib import Path
 from lib.files import digest, read_json, write_json
 from lib.runs import inputs
 from lib.runs.inputs import MANIFEST
-from lib.runs.oof import SHARED, settings_digest
+from lib.runs.modelset import SHARED, ModelSet, settings_digest
 from lib.runs.run import Run
 
 __all__ = [
@@ -39,6 +38,7 @@ __all__ = [
     "write",
 ]
 
+POOLED = ("pooled/per_class.csv", "pooled/result.json")
 SCHEMA = 1  # raise it when a packed folder of an older version can't be read any more
 
 
@@ -94,37 +94,22 @@ def gather(home: Path, variant: str, *, with_weights: bool = True) -> Bundle:
 
     Raises
     ------
-    FileNotFoundError
-        The run is not complete; the message names every missing file and how it is made.
-    ValueError
-        Its models don't belong together.
+    FileNotFoundError, ValueError, LeakError
+        As `ModelSet.open`; or the scores were pooled before all folds were done.
     """
-    home = Path(home)
-    part = home / "04_kfold" / variant
-    table = home / "folds.csv"
-    models = _models(table) if table.is_file() else ["without_0"]
-    needed = [table]
-    if with_weights:
-        needed += [part / m / name for m in models for name in ("weights.safetensors", "weights.json", "clips.csv")]
-        needed += [part / m / "result.json" for m in models]
-        needed += [part / "pooled" / name for name in ("per_class.csv", "result.json")]
-    if missing := [str(path.relative_to(home)) for path in needed if not path.is_file()]:
-        raise FileNotFoundError(
-            f"{home} is not complete, {len(missing)} files are missing: {', '.join(missing)}. "
-            f"Train all folds and pool them first: make run NB=04 RUN={home.name} PROFILE=... (or make demo)."
-        )
-    files = {"folds.csv": table}
+    home, need = Path(home), "single" if with_weights else "folds"
+    models = ModelSet.open(home, variant, need, weights=with_weights, also=POOLED if with_weights else ())
+    files = {"folds.csv": home / "folds.csv"}
     manifest: dict = {"schema": SCHEMA, "run": home.name, "variant": variant}
     if with_weights:
-        files |= {f"{m}.safetensors": part / m / "weights.safetensors" for m in models}
-        files |= {f"{m}.json": part / m / "weights.json" for m in models}
-        manifest |= {"models": models} | _promise(part, models, digest(table.read_bytes()))
-        manifest["choice"] = read_choice(home, variant)
+        files |= {f"{name}.safetensors": models.folder / name / "weights.safetensors" for name in models.names}
+        files |= {f"{name}.json": models.folder / name / "weights.json" for name in models.names}
+        manifest |= {"models": models.names, **_promise(models), "choice": read_choice(home, variant)}
         if manifest["choice"]["kind"] == "stage2":
             kinds = ("safetensors", "json")
             files |= {f"stage2.{kind}": _choices(home, variant) / f"weights.{kind}" for kind in kinds}
     manifest["files"] = {name: _sha256(path) for name, path in sorted(files.items())}
-    return Bundle(manifest, files, (part,))
+    return Bundle(manifest, files, (models.folder,))
 
 
 def of(run: Run) -> Bundle:
@@ -203,44 +188,23 @@ def _choices(home: Path, variant: str) -> Path:
     return Path(home) / "06_stage2" / variant
 
 
-def _models(table: Path) -> list[str]:
-    """without_0 ... of every fold in the table."""
-    with open(table, newline="", encoding="utf-8") as file:
-        found = {int(row["fold"]) for row in csv.DictReader(file) if re.fullmatch(r"\d+", row["fold"])}
-    return [f"without_{fold}" for fold in sorted(found)]
-
-
-def _promise(part: Path, models: list[str], folds: str) -> dict:
-    """Classes, prior and out-of-fold scores of a run, after a check that its models belong together."""
-    sidecars = {model: read_json(part / model / "weights.json") for model in models}
-    first = sidecars[models[0]]
-    for model, sidecar in sidecars.items():
-        differ = [name for name in SHARED if sidecar[name] != first[name]]
-        if differ or sidecar["folds"] != folds or [f"without_{f}" for f in sidecar["unseen_folds"]] != [model]:
-            raise ValueError(
-                f"{part / model} doesn't belong to this run: it differs in {', '.join(differ) or 'its folds'}. "
-                "Train it again: -p overwrite True."
-            )
+def _promise(models: ModelSet) -> dict:
+    """Classes, prior and out-of-fold scores of a run."""
+    part = models.folder
     pooled = read_json(part / "pooled" / "result.json")
     if not pooled["metrics"].get("complete", True):
         raise ValueError(f"{part / 'pooled'} was pooled before all folds were done. Pool again: -p fold -1.")
-    labels = [labels for model in models for labels in _labels(part / model / "clips.csv")]
+    labels = models.labelled()["labels"]
     with open(part / "pooled" / "per_class.csv", newline="", encoding="utf-8") as file:
         per_class = {row["class"]: float(row["lwlrap"]) for row in csv.DictReader(file) if row["lwlrap"]}
     return {
         "parameters": {k: v for k, v in pooled["parameters"].items() if k not in ("data_dir", "folds_csv")},
-        "classes": first["classes"],
-        "prior": [round(sum(name in held for held in labels) / len(labels), 6) for name in first["classes"]],
+        "classes": models.sidecar["classes"],
+        "prior": [round(sum(name in held for held in labels) / len(labels), 6) for name in models.sidecar["classes"]],
         "n_train": len(labels),
         "oof": pooled["metrics"],
         "oof_per_class": per_class,
     }
-
-
-def _labels(path: Path) -> list[set[str]]:
-    """The labels of the clips in a clips.csv."""
-    with open(path, newline="", encoding="utf-8") as file:
-        return [set(row["labels"].split(",")) for row in csv.DictReader(file)]
 
 
 def _sha256(path: Path) -> str:

@@ -1,0 +1,285 @@
+"""The models of a variant of 04: there, called what they are, made alike, and on the folds of their run.
+
+Whoever reads models opens them here: 05 takes them for judges, 06 and 10 read their scores, 08 their weights. Models
+that don't belong together are refused; missing ones are named with the commands that train them.
+
+Conventions
+-----------
+home    : outputs/<run>, with folds.csv and 04_kfold/<variant>/without_2[_4].
+single  : the models without one fold, `without_2`; together they score every clip once.
+pairs   : the models without two folds, `without_2_4`.
+sidecar : weights.json; it tells how a model was made and what it did not see.
+
+Used in: 04 to 06, 08 to 10.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import pandas as pd
+
+from lib import files
+from lib.evaluation import folds
+from lib.evaluation.folds import LeakError
+from lib.evaluation.window_scores import WindowScores
+from lib.files import read_json
+from lib.runs import oof, plan
+from lib.runs.plan import BASE
+
+__all__ = ["SHARED", "ModelSet", "WrongModel", "settings_digest"]
+
+SHARED = ("classes", "audio", "windows", "network", "recipe", "folds")  # the models of a variant agree in these
+TRAINED_BY = {"folds": "04", "single": "04", "pairs": "05", "all": "06"}  # the notebook whose `make run` trains them
+
+
+class WrongModel(LeakError, ValueError):
+    """A model that saw other folds or other clips than its folder says: to read it could be a leak."""
+
+
+@dataclass(frozen=True)
+class ModelSet:
+    """The models of a variant. `open` checks them; made directly, it only knows where they lie.
+
+    Attributes
+    ----------
+    home : outputs/<run>
+    variant : of 04
+    n_folds : of the run
+    need : which models are read: single, pairs, all (both), or folds (none, but the folds of the run)
+    profile : named in the commands that train what is missing
+    """
+
+    home: Path
+    variant: str
+    n_folds: int
+    need: str = "single"
+    profile: str = ""
+
+    @classmethod
+    def open(
+        cls,
+        home: Path,
+        variant: str,
+        need: str,
+        *,
+        weights: bool = False,
+        also: Collection[str] = (),
+        profile: str = "",
+    ) -> "ModelSet":
+        """The models, after making sure that they are there and belong together.
+
+        Parameters
+        ----------
+        home, variant, need, profile : see the class
+        weights : whether their weights are read, not only their scores
+        also : further files of the variant that must be there, such as pooled/result.json
+
+        Raises
+        ------
+        FileNotFoundError
+            Folds or models are missing; the message names all of them, and the commands that make them.
+        WrongModel
+            A model saw other folds than its name says, or is of other folds than the run; or one of the base was
+            trained on other clips than the curated ones as they are.
+        ValueError
+            Fewer than three folds, where pair models are needed; or models that were made with different settings.
+        """
+        models = cls(Path(home), variant, 0, need, profile)
+        if not (place := models.home / "folds.csv").is_file():
+            how = models._how([folds.model_name(0)])
+            raise FileNotFoundError(f"{place} is not there: nothing of this run is trained yet. {how}")
+        models = replace(models, n_folds=models.fold_table["fold"].nunique())
+        if need in ("pairs", "all"):
+            folds.check_pairs(models.n_folds)
+        models._check_files(weights, also)
+        models._check_names()
+        models._check_settings()
+        return models
+
+    @property
+    def folder(self) -> Path:
+        """outputs/<run>/04_kfold/<variant>"""
+        return self.home / "04_kfold" / self.variant
+
+    @property
+    def single(self) -> list[str]:
+        return folds.single_models(self.n_folds)
+
+    @property
+    def names(self) -> list[str]:
+        """Of the models that are needed."""
+        pairs = folds.pair_models(self.n_folds) if self.need in ("pairs", "all") else []
+        return (self.single if self.need in ("single", "all") else []) + pairs
+
+    @property
+    def missing(self) -> list[int]:
+        """The folds whose models, `without_2`, are not done."""
+        return [f for f, name in enumerate(self.single) if not (self.folder / name / "result.json").is_file()]
+
+    @property
+    def configuration(self) -> dict[str, object]:
+        """What the parts of the variant share (`runs.run`); nothing where none was written."""
+        path = self.folder / "configuration.json"
+        return read_json(path) if path.is_file() else {}
+
+    @cached_property
+    def fold_table(self) -> pd.DataFrame:
+        """The folds of the run: fname, group, fold, sorted by fname."""
+        table = pd.read_csv(self.home / "folds.csv", dtype={"fname": str, "group": str}, keep_default_na=False)
+        return table.sort_values("fname", ignore_index=True)
+
+    @cached_property
+    def sidecars(self) -> dict[str, dict]:
+        """The sidecar of each model that is needed."""
+        return {name: read_json(self.folder / name / "weights.json") for name in self.names}
+
+    @property
+    def sidecar(self) -> dict:
+        """The first model's, which speaks for all in SHARED."""
+        return self.sidecars[self.names[0]]
+
+    @property
+    def identity(self) -> str:
+        """12 hex digits that name the weights of these models."""
+        return files.digest(*[(self.folder / name / "weights.safetensors").read_bytes() for name in self.names])
+
+    def clips(self, part: str = "pooled") -> oof.Clips:
+        """Clip scores of one model or, for `pooled`, of all models without one fold that are done, each clip once.
+
+        Raises
+        ------
+        FileNotFoundError
+            Nothing of that is done; the message holds the commands.
+        ValueError
+            Two models score the same clip, or a file was damaged since it was written.
+        """
+        names, missing = (self.single, self.missing) if part == "pooled" else ([part], [])
+        done = [name for fold, name in enumerate(names) if fold not in missing]
+        if not any((self.folder / name / "clips.csv").is_file() for name in done):
+            raise FileNotFoundError(f"No fold is done in {self.folder}. {self._how(names)}")
+        parts = [oof.read(self.folder / name) for name in done]
+        table = pd.concat([clips.table for clips in parts]).sort_values("fname", ignore_index=True)
+        if table["fname"].duplicated().any():
+            raise ValueError(
+                f"{self.folder}: clips are scored by more than one model, so its parts are of different folds. Train "
+                "all of them again: -p overwrite True."
+            )
+        epochs = pd.concat([clips.epochs for clips in parts], ignore_index=True)
+        return oof.Clips(table, parts[0].classes, epochs, missing)
+
+    def labelled(self) -> pd.DataFrame:
+        """Group, fold and labels of every clip; index fname, sorted.
+
+        Raises
+        ------
+        ValueError
+            The models scored clips in other folds than those of the run; and as `clips`.
+        """
+        clips = self.clips().table.set_index("fname")[["group", "fold", "labels"]]
+        if not clips["fold"].equals(self.fold_table.set_index("fname")["fold"].reindex(clips.index)):
+            raise ValueError(
+                f"{self.folder} scored clips in other folds than folds.csv says. Take another run (-p run NAME)."
+            )
+        return clips
+
+    def windows(self, names: Collection[str]) -> WindowScores:
+        """The windows that some models scored, of every clip that they did not see.
+
+        Raises
+        ------
+        LeakError
+            A model scored a clip that it may have seen.
+        ValueError
+            A model scored other clips than those of the folds that it did not see, or a file was damaged.
+        """
+        fold_of, loss = self.fold_table.set_index("fname")["fold"], self.sidecar["recipe"]["loss"]
+        parts = {name: oof.read_windows(self.folder / name, loss) for name in names}
+        for name, table in ((name, part.table) for name, part in parts.items()):
+            seen = ~table["fold"].isin(folds.unseen(name)) | (fold_of.reindex(table["fname"]).values != table["fold"])
+            if seen.any():
+                raise LeakError(f"{self.folder / name} scored {table['fname'][seen].iloc[0]}, which it may have seen.")
+            if set(table["fname"]) != set(fold_of.index[fold_of.isin(folds.unseen(name))]):
+                raise ValueError(
+                    f"{self.folder / name} scored other clips than those of its folds in folds.csv. Train it again: "
+                    "-p overwrite True."
+                )
+        return WindowScores.join(parts.values())
+
+    def _check_files(self, weights: bool, also: Collection[str]) -> None:
+        """FileNotFoundError that names the first missing file of each model."""
+        needed, lacks = ["result.json", *(["weights.safetensors"] if weights else []), "weights.json"], []
+        for name in self.names:
+            here = [f"{name}/{file}" for file in needed + (["clips.csv"] if name in self.single else [])]
+            lacks += [file for file in here if not (self.folder / file).is_file()][:1]
+        models = [file.partition("/")[0] for file in lacks]
+        lacks += [file for file in also if not (self.folder / file).is_file()]
+        if lacks:
+            what = f"{self.folder} is not complete, it lacks {', '.join(lacks)}."
+            raise FileNotFoundError(f"{what} {self._how(models)}")
+
+    def _check_names(self) -> None:
+        """WrongModel unless each model saw what its name says, on the folds of the run."""
+        mine = folds.digest(self.fold_table)
+        for name, sidecar in self.sidecars.items():
+            place, theirs = self.folder / name, sidecar["folds"]
+            if set(sidecar["unseen_folds"]) != folds.unseen(name) or theirs != mine:
+                raise WrongModel(
+                    f"{place} doesn't belong to this run: it did not see folds {sidecar['unseen_folds']} of folds "
+                    f"{theirs}, but is called {name} beside folds {mine}. Train it again: -p overwrite True."
+                )
+            if (trained_on := sidecar.get("trained_on", BASE)) != BASE and self.variant == BASE:
+                raise WrongModel(
+                    f"{place} was trained on {trained_on}, so it may have seen the very clips that it would judge. "
+                    f"{BASE} is the name of models trained on the curated clips as they are: train them again so (-p "
+                    f"overwrite True), and these under a name of their own (-p variant {trained_on})."
+                )
+
+    def _check_settings(self) -> None:
+        """ValueError unless all models were made with the same settings."""
+        for name, sidecar in self.sidecars.items():
+            if differ := [key for key in SHARED if not _alike(key, sidecar.get(key), self.sidecar.get(key))]:
+                raise ValueError(
+                    f"{self.folder}: {name} and {self.names[0]} differ in {', '.join(differ)}. Train one of them "
+                    "again: -p overwrite True."
+                )
+
+    def _how(self, names: list[str]) -> str:
+        """How models are trained: the base by hand or all at once, another variant by what knows its parameters."""
+        run, profile = self.home.name, self.profile or "..."
+        recipe, seed = plan.unseeded(self.variant)
+        if self.variant == BASE:
+            held_out = [dict(zip(("fold", "holdout_fold"), sorted(folds.unseen(name)), strict=False)) for name in names]
+            where = {"data_dir": "DATA", "run": run}
+            lines = [plan.papermill("04_kfold", self.profile or "PROFILE", **where, **which) for which in held_out]
+            lines.append(f"make run NB={TRAINED_BY[self.need]} RUN={run} PROFILE={profile} DATA=...      (all at once)")
+        elif seed or self.need in ("pairs", "all"):
+            lines = [f"make run NB=10 RUN={run} PROFILE={profile} DATA=...      (with {recipe} among the candidates)"]
+        else:
+            lines = [
+                f"make run RUN={self.variant} PROFILE=... DATA=... (an experiment), "
+                f"or NB=05 RUN={run} (a training set of 05)"
+            ]
+        return "Make them first:\n" + "\n".join(lines)
+
+
+def settings_digest(sidecar: dict) -> str:
+    """12 hex digits that name what all models of a run share: classes, audio, windows, network, recipe, folds, seed."""
+    return files.digest({name: sidecar[name] for name in (*SHARED, "seed")})
+
+
+def _alike(key: str, one: object, other: object) -> bool:
+    """Whether two sidecars say the same, with the defaults of settings that an older version did not know."""
+    if one == other or key not in ("audio", "windows", "network", "recipe"):
+        return one == other
+    from lib.sound.features import LogMel  # here, where few come by: the recipe brings fastai, which 08 does without
+    from lib.sound.windows import Windows
+    from lib.training.learners import Recipe
+    from lib.training.models import Network
+
+    kind = {"audio": LogMel, "windows": Windows, "network": Network, "recipe": Recipe}[key]
+    try:
+        return kind(**one).settings() == kind(**other).settings()
+    except (TypeError, ValueError):  # settings that this version does not know
+        return False
