@@ -456,6 +456,36 @@ def test_the_smallest_difference_counts_the_correction_in():
     np.testing.assert_allclose([row["smallest_diff"] for row in table], expected, rtol=1e-5)
 
 
+def test_a_difference_is_settled_by_as_many_clips_as_make_it_the_smallest_one():
+    targets, scores, groups = study(20, n=200)
+    noisy = scores + np.random.default_rng(0).normal(0, 0.5, scores.shape)
+    one, two = compare_all(targets, scores, {"one": noisy + 0.1 * targets, "two": noisy}, groups)
+    for row in (one, two):  # the standard error falls with the root of n
+        at_n = row["smallest_diff"] * np.sqrt(row["n"] / row["n_to_settle"])
+        assert at_n == pytest.approx(abs(row["lwlrap_diff"]), rel=0.01)
+    alone = compare(targets, scores, noisy, groups)
+    assert alone["n_to_settle"] < two["n_to_settle"]  # the correction is counted in
+    doubled = compare(*(np.concatenate([a, a]) for a in (targets, scores, noisy)), np.arange(400))
+    assert doubled["n_to_settle"] == pytest.approx(alone["n_to_settle"], rel=0.15)  # of twice as many clips
+    even = compare(np.array([[1, 0], [0, 1]]), np.array([[0, 1], [0, 1]]), np.array([[1, 0], [1, 0]]), ["a", "b"])
+    assert even["lwlrap_diff"] == 0 and even["n_to_settle"] == np.inf  # a clip each way
+    assert np.isnan(compare(targets, scores, scores, groups)["n_to_settle"])
+
+
+def test_the_share_of_resamples_in_which_the_other_is_ahead():
+    targets, scores, groups = study(21)
+    noisy = scores + np.random.default_rng(0).normal(0, 0.5, scores.shape)
+    there, back = compare(targets, scores, noisy, groups), compare(targets, noisy, scores, groups)
+    assert 0 < there["p_better"] < 1 and there["p_better"] + back["p_better"] == pytest.approx(1)
+    assert compare(targets, scores, scores + 3 * targets, groups)["p_better"] > 0.99
+    assert compare(targets, scores, scores, groups)["p_better"] == 0.5  # ties count by halves
+    assert np.isnan(compare(targets, scores, noisy, ["a"] * 60)["p_better"])
+    # three groups, ahead in one, behind in one, a tie: by hand, the larger number of draws wins
+    truth, base = rows("10 10 10"), np.array([[1, 0], [0, 1], [1, 0]])
+    found = compare(truth, base, base[[1, 0, 2]], list("abc"), n_resamples=50_000)
+    assert found["p_better"] == pytest.approx(0.5, abs=0.01)
+
+
 def test_a_row_after_holm_has_stopped_is_unclear_though_its_interval_is_clear_of_zero():
     """Twice the same difference with p between .025 and .05: the first is tested at .975 and is not clear."""
     targets, scores, groups = study(16)

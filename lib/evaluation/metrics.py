@@ -230,6 +230,9 @@ def compare_each(
         n, n_groups, n_seeds: clips with a label, their groups, seeds a side
         smallest_diff: the smallest difference in lwlrap that this table could have shown, with 80 % power at 5 %
             two-sided: (z(1 - .025 / m) + .84) bootstrap standard errors, 2.80 for m = 1, 3.65 for m = 10
+        n_to_settle: clips of this kind, as well grouped and with as many seeds, of which the difference that was seen
+            is the smallest one; infinite where none was seen, NaN where nothing differs or there is no interval
+        p_better: share of the resamples in which the other is ahead, ties by halves; NaN where there is no interval
         p, p_holm: two-sided, of the difference in lwlrap, never below 2 / (n_resamples + 1), and as Holm corrects it;
             1 where there is no interval
         verdict: of lwlrap, corrected: "kept" (interval above zero), "dropped" (below), "unclear" (holds it). Holm's
@@ -516,15 +519,21 @@ def _paired(
 
 def _verdict(diffs: np.ndarray, counts: dict[str, int], level: float, n_compared: int) -> dict[str, float | int | str]:
     """A row of `compare_each` before any correction: of differences as `_paired` has them, one of `n_compared`."""
-    found, resampled = _intervals("_diff", diffs, level), diffs[1:, 0]
+    found, diff, resampled = _intervals("_diff", diffs, level), diffs[0, 0], diffs[1:, 0]
     low, high = found["lwlrap_diff_low"], found["lwlrap_diff_high"]
     against = min((resampled <= 0).sum(), (resampled >= 0).sum())
+    ahead = ((resampled > 0).mean() + (resampled >= 0).mean()) / 2
     n_errors = NORMAL.inv_cdf(1 - 0.025 / n_compared) + NORMAL.inv_cdf(POWER)
+    smallest = n_errors * resampled.std(ddof=1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        n_to_settle = np.ceil(counts["n"] * np.square(smallest / np.abs(diff)))
     return {
         **found,
         "level": float(level),
         **counts,
-        "smallest_diff": float(n_errors * resampled.std(ddof=1)),
+        "smallest_diff": float(smallest),
+        "n_to_settle": float(n_to_settle),
+        "p_better": np.nan if np.isnan(low) else float(ahead),
         "p": 1.0 if np.isnan(low) else float(min(1, 2 * (1 + against) / (1 + len(resampled)))),
         "verdict": "kept" if low > 0 else "dropped" if high < 0 else "unclear",
     }
