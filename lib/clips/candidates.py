@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from lib import parameters
+from lib import settings
 from lib.clips import clipwise, nested, readouts
 from lib.clips.nested import Design
 from lib.clips.readouts import BASE, Reader
@@ -242,7 +242,7 @@ def read(home: Path, names: list[str], seed: int, repeats: int, profile: str) ->
         if design.classes != first.classes or not design.clips.equals(first.clips):
             raise ValueError(f"{recipe} was read on other clips, folds or classes than {next(iter(designs))}.")
         for variant in (home / "04_kfold" / plan.seeded(recipe, s, seed) for s in seeds):
-            if differ := parameters.other_data(_configuration(first.variant), _configuration(variant)):
+            if differ := settings.other_data(_configuration(first.variant), _configuration(variant)):
                 raise ValueError(f"{first.variant.name} and {variant.name} differ ({differ}). Train one of them anew.")
     return Candidates(names, designs, seeds, windows, minutes)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from lib import parameters
+from lib import settings
 from lib.evaluation import folds
 from lib.evaluation.comparisons import Comparison, format_score
 from lib.files import digest, read_json
@@ -99,7 +99,7 @@ def _check(run: Run, name: str) -> None:
     """Refuse a variant whose configuration differs in more than the training set."""
     base, mine = (read_json(_folder(run, n) / "configuration.json") for n in (BASE, name))
     recipes = ({k: v for k, v in side.items() if k not in MAY_DIFFER} for side in (base, mine))
-    if differ := parameters.differences(*recipes) or parameters.other_data(base, mine):
+    if differ := settings.differences(*recipes) or settings.other_data(base, mine):
         raise ValueError(f"{BASE} and {name} differ in more ({differ}): no fair comparison. Train it anew.")
     selection = run.home / "05_curation" / "select" / "configuration.json"
     if "curation" in mine and mine["curation"] != digest(read_json(selection)):

@@ -26,7 +26,7 @@ from ast import literal_eval
 from collections.abc import Iterator
 from pathlib import Path
 
-from lib import parameters
+from lib import settings
 from lib.files import whole_file, write_json
 from lib.submission import bundle
 
@@ -84,7 +84,7 @@ def pack(
     if not owner:
         raise ValueError("No owner: give your Kaggle user name (make kaggle OWNER=name).")
     content = json.loads(Path(notebook).read_text(encoding="utf-8"))
-    declared = parameters.declared(content)
+    declared = settings.declared(content)
     if read := _read_at_home(notebook.stem, {name: value for name, value in values.items() if name in declared}):
         raise ValueError(
             f"{notebook.stem} can't be packed: it reads {read}. They lie in outputs/{home.name}, and a kernel has no "
@@ -133,7 +133,7 @@ def pack_notebook(content: dict, values: dict[str, object]) -> str:
     """The text of a notebook (parsed JSON) with the library and the parameters inside; outputs are dropped."""
     cells = [{**cell, "outputs": [], "execution_count": None} if _is_code(cell) else cell for cell in content["cells"]]
     at = next(i for i, cell in enumerate(cells) if "parameters" in cell["metadata"].get("tags", []))
-    declared = parameters.declared(content)
+    declared = settings.declared(content)
     lines = [f"{name} = {value!r}" for name, value in values.items() if name in declared]
     hidden = {"_kg_hide-input": True, "collapsed": True, "jupyter": {"source_hidden": True}, "tags": ["generated"]}
     cells.insert(at + 1, _cell("injected", "\n".join(lines), {"tags": ["injected-parameters"]}))
@@ -177,7 +177,7 @@ def main(words: list[str]) -> int:
         )
         sources = tuple(filter(None, given.sources.split(",")))
         options = {"owner": given.owner, "variant": given.variant, "gpu": given.gpu, "sources": sources}
-        kernel, data = pack(given.notebook, given.home, parameters.check(values), given.folder, **options)
+        kernel, data = pack(given.notebook, given.home, settings.check(values), given.folder, **options)
     except (OSError, ValueError) as error:
         sys.stderr.write(f"{error}\n")
         return 1
