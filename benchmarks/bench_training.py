@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from table import record
 
-from lib import parameters
+from lib import settings
 from lib.data import datasets, demo
 from lib.runs import run as runs
 from lib.sound import cache, features, windows
@@ -93,7 +93,7 @@ def main() -> None:
     for arch in ("regnetx_002", "resnet18d"):
         compare(data, arch, SMALL)
     if models.best_device().type == "cuda":
-        real = parameters.load_profile(runs.ROOT / "params" / "fsd2019.yaml")
+        real = settings.load_profile(runs.ROOT / "params" / "fsd2019.yaml")
         compare(data, real["arch"], real)
 
 

@@ -31,7 +31,7 @@ import soundfile
 import torch
 from tqdm import tqdm
 
-from lib import parameters
+from lib import settings
 from lib.training import models
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -45,10 +45,10 @@ TABLES = {"curated": "train_curated", "noisy": "train_noisy", "test": "test"}
 CACHE = """
 import sys
 from pathlib import Path
-from lib import parameters
+from lib import settings
 from lib.data import datasets
 from lib.sound import cache, features
-values = parameters.load_profile(Path("params/fsd2019.yaml"))
+values = settings.load_profile(Path("params/fsd2019.yaml"))
 settings = features.LogMel(**{k: values[k] for k in ("sample_rate", "n_fft", "hop_length", "n_mels", "fmin")})
 clips = datasets.load(sys.argv[1]).clips
 cache.build(clips[clips["subset"] != "test"], settings, Path("outputs/cache"))
@@ -215,7 +215,7 @@ def expected(rehearsed: pd.DataFrame) -> pd.DataFrame:
     Hours of training and scoring are windows over windows a second; those of the cache, and disk, go with the seconds
     of audio. Memory grows with the windows whose scores a stage holds: see `memory_mb`.
     """
-    values = parameters.load_profile(ROOT / "params" / "fsd2019.yaml")
+    values = settings.load_profile(ROOT / "params" / "fsd2019.yaml")
     rate, whole = windows_per_s(values), rehearsed[rehearsed["share"] == rehearsed["share"].max()].iloc[0]
     longer = 3600 * (HOURS["curated"] + HOURS["noisy"]) / (whole["curated_s"] + whole["noisy_s"])
     cached_s = rehearsed.loc[rehearsed["stage"].str.startswith("cache"), "seconds"].iloc[-1]

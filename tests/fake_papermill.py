@@ -30,10 +30,10 @@ variant = folder.parent if source.stem == "04_kfold" else folder
 if not values.get("tabulate", True):
     variant = folder.parents[1]
 sys.path.insert(0, str(source.resolve().parents[1]))
-from lib import code, parameters  # noqa: E402
+from lib import code, settings  # noqa: E402
 
 made_of = json.loads(os.environ.get("MADE_OF", "{}")) if source.stem != "08_submission" else {}
-own = {**parameters.configuration(values), **made_of}
+own = {**settings.configuration(values), **made_of}
 file = variant / "configuration.json"
 if file.is_file() and json.loads(file.read_text()) != own:
     sys.exit(f"{variant} was made with another configuration")

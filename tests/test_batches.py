@@ -10,12 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from lib.settings import BALANCES
 from lib.sound import windows
 from lib.sound.cache import Cache
 from lib.sound.features import LogMel
 from lib.training import batches
 from lib.training.augment import AUGMENTATIONS
-from lib.training.batches import BALANCES, Scoring, Training, draw_weights, mask_strengths
+from lib.training.batches import Scoring, Training, draw_weights, mask_strengths
 
 LOGMEL = LogMel(sample_rate=8000, n_fft=512, hop_length=80, n_mels=16, fmin=20)  # 100 frames a second
 ALL_ON = {"mask_share": 0.9, "augment": tuple(AUGMENTATIONS), "balance": "augment"}

@@ -52,7 +52,7 @@ TRAINED = {"02_features", "03_augmentation", "04_kfold", "05_curation", "06_stag
             "decibels.max() + settings.top_db",
             {*code.ENTRIES} - {"signals"},
         ),
-        ("augment", "GAIN_DB = 6.0", "GAIN_DB = 7.0", TRAINED),
+        ("augment", "GAIN_DB = 6.0", "GAIN_DB = 7.0", TRAINED - {"06_stage2", "10_best"}),
         ("learners", "WEIGHT_DECAY = 0.01", "WEIGHT_DECAY = 0.02", TRAINED),
     ],
 )

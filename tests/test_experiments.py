@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from fake_run import make_task
 
-from lib import files, parameters
+from lib import files, settings
 from lib.data import datasets
 from lib.evaluation import folds, metrics
 from lib.experiments import previews, sweep
@@ -18,7 +18,7 @@ from lib.runs import run as runs
 from lib.sound import cache
 from lib.sound.features import LogMel
 from lib.sound.windows import Windows
-from lib.training import learners
+from lib.training import batches, learners
 from lib.training.callbacks import image_sizes
 from lib.training.models import Network
 
@@ -28,7 +28,7 @@ TABLES = {"features": sweep.features, "augmentation": sweep.augmentation}
 
 
 def base(profile="demo", **changes):
-    params = parameters.load_profile(ROOT / "params" / f"{profile}.yaml")
+    params = settings.load_profile(ROOT / "params" / f"{profile}.yaml")
     return {**params, "variants": [], "overwrite": False, **changes}
 
 
@@ -79,11 +79,11 @@ def test_every_variant_is_a_base_with_one_thing_changed_and_can_be_built(table, 
     variants = TABLES[table](params)
     assert variants["base"] == {}
     for name, changes in variants.items():
-        assert parameters.check(changes) == changes, name  # known keys, right types, in range
+        assert settings.check(changes) == changes, name  # known keys, right types, in range
         assert name == "base" or any(params[key] != value for key, value in changes.items()), name
         run = replace(a_run(ROOT, **params), params={**params, **changes, "epochs": 10})
-        for settings in (LogMel, Windows, Network, learners.Recipe):
-            run.pick(settings)
+        for group in (LogMel, Windows, Network, learners.Recipe):
+            run.pick(group)
 
 
 def test_there_are_as_many_variants_as_the_question_has():
@@ -131,7 +131,7 @@ def test_variants_are_chosen_by_name_and_may_be_joined():
     assert sweep.chosen(table, ["base", "gain"], more)["gain"] == more["gain"]
     joint = sweep.chosen(table, ["base", "half_mels+slice"], more)["half_mels+slice"]
     assert joint == {"n_mels": 32, "lr_body": 0.01, "lr": 0.1}
-    assert parameters.check({"variants": "base,half_mels+slice"}) == {"variants": ["base", "half_mels+slice"]}
+    assert settings.check({"variants": "base,half_mels+slice"}) == {"variants": ["base", "half_mels+slice"]}
     for unknown in ("detla", "delta+detla", "gain"):
         with pytest.raises(ValueError, match=r"variants=\['.*'\] are not in the table .*: base, delta"):
             sweep.chosen(table, ["base", unknown])
@@ -142,7 +142,7 @@ def test_variants_are_chosen_by_name_and_may_be_joined():
 
 def test_epochs_go_with_the_pixels_of_a_picture():
     params = base(n_mels=64, window_s=3.0, sample_rate=22050, hop_length=441, image_size=0, trial_epochs=40)
-    assert parameters.image_pixels(params) == 64 * 150
+    assert batches.image_pixels(params) == 64 * 150
     assert sweep._epochs(params, {}) == 40
     assert sweep._epochs(params, {"n_mels": 128}) == 20
     assert sweep._epochs(params, {"window_s": 1.0}) == 120

@@ -443,7 +443,7 @@ def test_other_audio_is_refused(trained, tmp_path):
 
 
 def test_every_variant_is_a_training_set_that_04_knows():
-    from lib.parameters import check
+    from lib.settings import check
 
     for name, changes in VARIANTS.items():
         assert check(changes) == changes, name

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import torch
 
+from lib import settings
 from lib.sound import windows
 from lib.sound.cache import Cache
 from lib.sound.features import LogMel
@@ -105,7 +106,7 @@ def test_normalised_by_window():
 
 
 def test_an_unknown_normalisation_is_refused():
-    with pytest.raises(ValueError, match=r"normalise='batch' is unknown. There are: set, band, window"):
+    with pytest.raises(ValueError, match=r"normalise='batch' is not one of set, band, window"):
         Network("test_resnet", 0, normalise="batch")
 
 
@@ -219,7 +220,7 @@ def test_scores_equal_a_loop_over_windows():
 
 
 @pytest.mark.parametrize("n_channels", [1, 3])
-@pytest.mark.parametrize("normalise", models.NORMALISE)
+@pytest.mark.parametrize("normalise", settings.NORMALISE)
 def test_a_model_comes_back_to_the_last_bit(tmp_path, n_channels, normalise):
     network, x = Network("test_resnet", 24, dropout=0.25, normalise=normalise), decibels(5, n_channels)
     model = make(network, n_channels).prepare("cpu", "float32")

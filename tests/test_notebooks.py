@@ -9,7 +9,8 @@ import nbformat
 import papermill
 import pytest
 
-from lib.parameters import KEYS, check, load_profile
+from lib import settings
+from lib.settings import KNOBS, check, load_profile
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
@@ -117,15 +118,12 @@ def test_parameters_are_the_second_cell_and_nothing_else_is_tagged(path):
 
 @each_notebook
 def test_parameters_are_those_of_the_workbook_as_it_describes_them(path):
+    assert code(path)[0].source == settings.cell(path.stem), "run make cells: the cell is written from lib/settings.py"
     parameters = declared(path)
     assert len(parameters) == len(code(path)[0].source.splitlines())  # each once
     assert {"run", "profile", "seed"} <= set(parameters)
-    for name, (kind, default, told) in parameters.items():
-        assert told == KEYS[name].help, name
-        assert kind == KEYS[name].kind.__name__, name
-        assert type(default) is KEYS[name].kind, name
     defaults = {name: default for name, (_, default, _) in parameters.items()}
-    assert check(defaults) == defaults
+    assert check(defaults) == defaults == settings.defaults(path.stem)
     seen = papermill.inspect_notebook(str(path))  # what `papermill --help-notebook` shows
     assert {name: (p["inferred_type_name"], p["help"]) for name, p in seen.items()} == {
         name: (kind, told) for name, (kind, _, told) in parameters.items()
@@ -202,7 +200,7 @@ def test_it_writes_into_its_own_folder(path):
 
 
 def test_every_key_of_the_workbook_is_declared_by_a_notebook():
-    assert set(KEYS) == set().union(*map(declared, NOTEBOOKS))
+    assert set(KNOBS) == set().union(*map(declared, NOTEBOOKS))
 
 
 # profiles

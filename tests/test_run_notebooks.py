@@ -20,7 +20,7 @@ import pytest
 import soundfile
 from safetensors import safe_open
 
-from lib import parameters
+from lib import settings
 from lib.clips import stage2
 from lib.evaluation import folds
 from lib.runs import oof, pages
@@ -330,7 +330,7 @@ def a_fold_of_esc10(tmp, data):
     succeeds(ROOT, tmp, "esc10", "-f", "params/esc10.yaml", data_dir=esc10, fold=0, epochs=2, kernel=True)
     told = result(part("esc10", "without_0"))
     assert told["parameters"]["profile"] == "esc10"
-    profile = parameters.load_profile(ROOT / "params" / "esc10.yaml")
+    profile = settings.load_profile(ROOT / "params" / "esc10.yaml")
     assert told["parameters"]["window_s"] == profile["window_s"] and told["parameters"]["epochs"] == 2
     published = pd.read_csv(esc10 / "meta" / "esc50.csv")
     scored = oof.read(part("esc10", "without_0")).table

@@ -71,7 +71,7 @@ def test_start_names_the_folder_of_the_part_and_writes_nothing(root):
         ({"fodl": 2}, "'fodl' is no parameter of this workbook. Did you mean 'fold'"),
         ({"knobs": [1, 2]}, "'knobs' is no parameter"),
         ({"note": None}, "'note' is no parameter"),
-        ({"lr": "1e-3"}, "write 1.0e-3"),
+        ({"lr": "0,001"}, "Write it as 0.001 or 1.0e-3"),
         ({"run": "../x"}, "run='../x' must be letters"),
         ({"fold": 2, "holdout_fold": 2}, "name no model. Give one fold, or two that differ"),
         ({"fold": -1, "holdout_fold": 2}, "fold=-1, holdout_fold=2 name no model"),
@@ -129,6 +129,12 @@ def test_parameters_come_checked_and_in_their_types():
     run = start(lr=1, run=7)
     assert run.params["run"] == "7"
     assert type(run.params["lr"]) is float
+
+
+def test_a_number_or_a_list_that_came_as_text_is_one_for_the_notebook_too():
+    namespace = {**FOLD, "lr": "1e-3", "channels": "logmel,delta"}
+    assert runs.start(namespace, "04_kfold").params.items() >= {"lr": 0.001, "channels": ["logmel", "delta"]}.items()
+    assert (namespace["lr"], namespace["channels"]) == (0.001, ["logmel", "delta"])
 
 
 def test_the_workbook_is_where_its_code_is():

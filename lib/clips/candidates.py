@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from lib import parameters
+from lib import settings
 from lib.clips import clipwise, nested, readouts
 from lib.clips.nested import Design
 from lib.clips.readouts import BASE, Reader
@@ -243,7 +243,7 @@ def read(home: Path, names: list[str], seed: int, repeats: int, profile: str) ->
         if design.classes != first.classes or not design.clips.equals(first.clips):
             raise ValueError(f"{recipe} was read on other clips, folds or classes than {next(iter(designs))}.")
         for models in sets[recipe]:
-            if differ := parameters.other_data(own.configuration, models.configuration):
+            if differ := settings.other_data(own.configuration, models.configuration):
                 raise ValueError(f"{own.variant} and {models.variant} differ ({differ}). Train one of them anew.")
     windows = {recipe: [models.windows(models.single) for models in some] for recipe, some in sets.items()}
     minutes = {recipe: float(np.mean([_minutes(models) for models in some])) for recipe, some in sets.items()}

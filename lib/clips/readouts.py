@@ -18,6 +18,7 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
+from lib import settings
 from lib.clips import nested, pooling, prediction_images, stage2
 from lib.clips.nested import Design
 from lib.clips.stage2 import MODELS, Stage2, Stage2Model
@@ -44,20 +45,9 @@ __all__ = [
 BASE = "mean"
 
 
-@dataclass(frozen=True)
-class Reader:
-    """How stage-2 models are made.
-
-    Parameters
-    ----------
-    max_clip_s : s, the middle of a longer clip is read
-    class_order : rows of the images, alphabetical or by confusion
-    stage2_epochs : passes over the training images
-    """
-
-    max_clip_s: float
-    class_order: str
-    stage2_epochs: int
+@settings.group
+class Reader(settings.Stage2):
+    """How stage-2 models are made: the knobs of `settings.Stage2`."""
 
     def rows(self, design: Design, training: WindowScores) -> np.ndarray:
         """The class that stands in each row, by what the training windows confuse."""

@@ -21,6 +21,7 @@ from torch import nn
 
 from lib.clips import prediction_images
 from lib.files import read_json
+from lib.settings import STAGE2_MODELS
 from lib.training.models import activate, save_weights
 
 __all__ = ["MODELS", "Stage2", "Stage2Model", "clip_scores", "load", "save"]
@@ -129,6 +130,7 @@ MODELS = {
     "gru": _Recurrent,
     "logistic": _Logistic,
 }
+assert tuple(MODELS) == STAGE2_MODELS
 
 
 class Stage2Model(nn.Module):

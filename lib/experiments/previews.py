@@ -16,14 +16,13 @@ import torch
 
 from lib.data import audio
 from lib.experiments import sweep
-from lib.parameters import image_pixels
 from lib.runs.run import Run
 from lib.sound import cache as caches
 from lib.sound import windows
 from lib.sound.features import LogMel
 from lib.sound.windows import Windows
 from lib.training import augment, learners
-from lib.training.batches import N_MASKS
+from lib.training.batches import N_MASKS, image_pixels
 from lib.training.models import Network, WindowModel
 from lib.training.task import Task
 

@@ -11,7 +11,7 @@ from collections.abc import Collection
 
 import pandas as pd
 
-from lib import parameters
+from lib import settings
 from lib.evaluation.comparisons import Comparison, format_score
 from lib.files import digest, read_json
 from lib.runs.modelset import ModelSet
@@ -84,7 +84,7 @@ def _check(run: Run, base: ModelSet, models: ModelSet) -> None:
     """Refuse a variant whose configuration differs in more than the training set."""
     name, theirs, mine = models.variant, base.configuration, models.configuration
     recipes = ({k: v for k, v in side.items() if k not in MAY_DIFFER} for side in (theirs, mine))
-    if differ := parameters.differences(*recipes) or parameters.other_data(theirs, mine):
+    if differ := settings.differences(*recipes) or settings.other_data(theirs, mine):
         raise ValueError(f"{BASE} and {name} differ in more ({differ}): no fair comparison. Train it anew.")
     selection = run.home / "05_curation" / "select" / "configuration.json"
     if "curation" in mine and mine["curation"] != digest(read_json(selection)):

@@ -23,12 +23,12 @@ from lib.evaluation import folds, metrics
 from lib.evaluation.comparisons import Comparison
 from lib.evaluation.window_scores import WindowScores
 from lib.experiments import trials
-from lib.parameters import image_pixels
 from lib.runs.run import Run
 from lib.sound import cache as caches
 from lib.sound.features import LogMel
 from lib.sound.windows import Windows
 from lib.training import learners
+from lib.training.batches import image_pixels
 from lib.training.models import Network
 from lib.training.task import Task
 

@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from lib import settings
 from lib.data import datasets
 from lib.evaluation import folds
 from lib.experiments import curation
@@ -33,7 +34,7 @@ from lib.training.task import Task
 
 __all__ = ["MISSING", "PSEUDO", "SUBSETS", "from_kept", "make", "sources", "whole"]
 
-SUBSETS = {name: ["curated", "noisy"] for name in ("curated_noisy", "warm_up", "pseudo", "fewer_passes")}
+SUBSETS = {name: ["curated", "noisy"] for name in settings.TRAIN_SETS}
 SUBSETS["curated"] = ["curated"]  # fewer_passes counts the noisy clips, but trains on none
 PSEUDO = 0.5  # mean score over a clip's windows from which on a class is a pseudo-label
 MISSING = 0.9  # score of a clip's best window from which on a class that is not listed is not known

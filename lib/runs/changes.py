@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from lib import parameters
+from lib import settings
 from lib.data import audio, audit, datasets
 from lib.evaluation import folds
 from lib.files import read_json
@@ -55,11 +55,11 @@ def since(
         if notebook == "08_submission":  # asks for more than the test clips that can be used
             of_part, contents = of_test(data_dir, home.parent / "cache")
             found = lacking if has_come_since(part, contents) else differing
-        theirs = {key: told[key] for key in parameters.DATA if key in told and not isinstance(told[key], str)}
+        theirs = {key: told[key] for key in settings.DATA if key in told and not isinstance(told[key], str)}
         mine = {key: _read_by(notebook, theirs[key], of_part.get(key, {})) for key in theirs}
         if "folds" in told:
             theirs["folds"], mine["folds"] = told["folds"], of_part["folds"]
-        if differ := parameters.differences(theirs, mine):
+        if differ := settings.differences(theirs, mine):
             found[name] = differ
     return differing, lacking
 

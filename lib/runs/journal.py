@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from lib import code, parameters
+from lib import code, settings
 from lib.files import read_json, whole_file
 from lib.runs import inputs, variants
 from lib.runs.plan import BASE
@@ -216,7 +216,7 @@ def _changed(notebook: str, params: Mapping[str, object]) -> tuple[str, str]:
 def _profile(name: str) -> dict[str, object]:
     """params/<name>.yaml; nothing where it isn't there any more."""
     path = inputs.CODE / "params" / f"{name}.yaml"
-    return parameters.load_profile(path) if path.is_file() else {}
+    return settings.load_profile(path) if path.is_file() else {}
 
 
 def _typed(value: object) -> str:

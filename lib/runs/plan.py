@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from lib import parameters
+from lib import settings
 from lib.data import datasets
 from lib.evaluation import folds
 from lib.files import read_json, set_aside
@@ -82,22 +82,22 @@ class Plan:
         Raises
         ------
         FileNotFoundError, ValueError
-            As `parameters.load_profile` and `parameters.check`; a run whose name snakemake would take for a number;
+            As `settings.load_profile` and `settings.check`; a run whose name snakemake would take for a number;
             layers that are no whole profile; as `check_base`.
         """
         own = ROOT / "params" / f"{run}.yaml"
         layers = [ROOT / "params" / f"{name}.yaml" for name in profile.split()]
         layers += [own] if run and own.is_file() and own not in layers else []
-        read = [parameters.load_profile(layer) for layer in layers]
+        read = [settings.load_profile(layer) for layer in layers]
         its_run = ROOT / "params" / f"{read[-1].get('run', '')}.yaml" if read else own
         if its_run.is_file() and its_run not in layers:  # an experiment lies over the run that it belongs to
             layers.insert(-1, its_run)
-            read.insert(-1, parameters.load_profile(its_run))
+            read.insert(-1, settings.load_profile(its_run))
         typed = {"data_dir": data_dir} if data_dir else {}
         params = {name: value for layer in read for name, value in layer.items()} | typed
         if run and "run" not in (read[-1] if own in layers else {}):
             params["run"] = run
-        parameters.check(params)
+        settings.check(params)
         if re.fullmatch(r"(?i)[\d_.e+-]+|true|false|none|null", str(params.get("run", ""))):
             raise ValueError(f"run={params['run']!r} would be read as a number or a constant. Begin it with a word.")
         if missing := [name for name in NEEDED if name not in params]:
@@ -242,7 +242,7 @@ class Plan:
         return self.given(notebook, folds=[fold], seeds=[seed], part=name, tabulate=False)
 
     def values(self, notebook: str, variant: str = BASE, **changes: object) -> dict[str, object]:
-        declared = parameters.declared(json.loads((ROOT / "notebooks" / f"{notebook}.ipynb").read_text()))
+        declared = settings.declared(json.loads((ROOT / "notebooks" / f"{notebook}.ipynb").read_text()))
         asked = {**self.recipe(variant), **changes}
         return {name: value for name, value in asked.items() if name in declared}
 
@@ -269,8 +269,8 @@ class Plan:
             file = ROOT / self.home / name / "configuration.json"
             if not file.is_file():
                 continue
-            theirs, mine = read_json(file), parameters.configuration(values)
-            why = [parameters.differences({k: theirs[k] for k in mine if k in theirs}, mine)]
+            theirs, mine = read_json(file), settings.configuration(values)
+            why = [settings.differences({k: theirs[k] for k in mine if k in theirs}, mine)]
             why = [text for text in dict.fromkeys([*why, *_below(changed, name).values()]) if text]
             if why or found.keys() & set(needs):
                 found[name] = ", ".join(why) or "it was made of that"
@@ -392,7 +392,7 @@ def papermill(notebook: str, profile: str, **values: object) -> str:
 def _experiment(name: str) -> dict[str, object]:
     """What the experiment params/<name>.yaml changes; nothing, where there is no such file or it is none."""
     path = ROOT / "params" / f"{name}.yaml"
-    values = parameters.load_profile(path) if path.is_file() else {}
+    values = settings.load_profile(path) if path.is_file() else {}
     changes = {key: value for key, value in values.items() if key not in ("run", "variant")}
     return changes if values.get("variant") == name else {}
 

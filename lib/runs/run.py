@@ -28,7 +28,7 @@ import pandas as pd
 import torch
 from IPython.display import Image, display
 
-from lib import code, parameters
+from lib import code, settings
 from lib.data import datasets, demo
 from lib.evaluation import folds
 from lib.files import read_json, set_aside, whole_file, write_json
@@ -87,9 +87,9 @@ class Run:
         result = self.folder / "result.json"
         return result.is_file() and read_json(result)["metrics"].get("complete", True)
 
-    def pick(self, settings: type) -> object:
-        """A settings dataclass (`LogMel`, `Windows` ...) filled from the parameters of the same names."""
-        return settings(**{f.name: self.params[f.name] for f in fields(settings) if f.name in self.params})
+    def pick(self, group: type) -> object:
+        """A group of settings (`LogMel`, `Windows` ...) filled from the parameters of the same names."""
+        return group(**{f.name: self.params[f.name] for f in fields(group) if f.name in self.params})
 
     def data_dir(self) -> Path:
         """The data folder; `demo` is synthesised first, where it is not there yet; `kaggle` is found in a kernel.
@@ -198,19 +198,19 @@ class Run:
         self.read, outputs = read, ROOT / "outputs"
         for folder in made_of:
             theirs = read_json(folder / "configuration.json") if (folder / "configuration.json").is_file() else {}
-            if differ := parameters.other_data(theirs, read):
+            if differ := settings.other_data(theirs, read):
                 raise ValueError(
                     f"{folder} was made from other data ({differ}). Make it again, and what is made of it: make run "
                     f"RUN={self.params['run']} PROFILE=... DATA=... AGAIN=1 (the old results are kept in "
                     "outputs/replaced). Or take another name: -p run NAME."
                 )
-        mine = self.configuration = {**parameters.configuration(self.params), **read}
+        mine = self.configuration = {**settings.configuration(self.params), **read}
         path = self.variant / "configuration.json"
         is_bound = path.is_file() and any(self.variant.rglob("result.json"))
         theirs = read_json(path) if is_bound else mine
-        gone = set(parameters.PLACE) - mine.keys()  # a key may have become one of place since
+        gone = settings.KNOBS.keys() - mine.keys()  # its role may have become another since
         theirs = {name: value for name, value in theirs.items() if name not in gone}
-        differ = parameters.differences(theirs, mine)
+        differ = settings.differences(theirs, mine)
         if self.params["overwrite"]:
             experiment = self.folder == self.variant and {"seeds", "tabulate"} <= self.params.keys()
             part = [] if experiment else [self.folder]
@@ -277,7 +277,7 @@ class Run:
         """
         if again or not self.done:
             there = self.variant / "configuration.json"
-            if self.configuration and (differ := parameters.differences(read_json(there), self.configuration)):
+            if self.configuration and (differ := settings.differences(read_json(there), self.configuration)):
                 raise ValueError(f"{there} was written anew meanwhile ({differ}). Start this part again.")
             manifest = {**_surroundings(), "code": code.digest(self.notebook), "other_code": self.other_code}
             manifest |= {"seconds": round(time.time() - self.started, 1), "read": self.read, **facts}
@@ -314,9 +314,10 @@ def start(namespace: dict[str, object], notebook: str) -> Run:
         for name, value in namespace.items()
         if isinstance(value, LITERAL) and not name.startswith(("_", "PAPERMILL_")) and name not in ("In", "Out")
     }
-    params = parameters.check({k: v for k, v in named.items() if not before or k in parameters.KEYS})
+    params = settings.check({k: v for k, v in named.items() if not before or k in settings.KNOBS})
     declared = namespace.get("__annotations__") or params  # a profile also holds keys of other notebooks: passed over
     params = {name: value for name, value in params.items() if name in declared}
+    namespace.update(params)  # the notebook reads them too, and `lr: 1e-3` came as text
     plan.check_base(params)
     params = namespace["_started"] = before | params
     folder = variant = ROOT / "outputs" / str(params["run"]) / notebook

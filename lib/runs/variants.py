@@ -15,13 +15,14 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from lib import parameters
+from lib import settings
 from lib.evaluation import comparisons
 from lib.evaluation.comparisons import Comparison
 from lib.files import read_json
 from lib.runs import oof
 from lib.runs.modelset import ModelSet
 from lib.runs.plan import BASE, unseeded
+from lib.training.batches import image_pixels
 
 __all__ = ["Variants", "against_base"]
 
@@ -77,19 +78,19 @@ def against_base(home: Path, base_home: Path | None = None) -> Variants:
     except (OSError, ValueError, KeyError) as error:
         empty = pd.DataFrame({"variant": [], "verdict": []})
         return Variants(empty, empty, [f"Nothing is compared with {whom}: {error}"])
-    read, settings, causes = {BASE: clips}, {BASE: setting}, defaultdict(list)
+    read, made, causes = {BASE: clips}, {BASE: setting}, defaultdict(list)
     folders = (path.parent for path in (home / "04_kfold").glob("[!.]*/configuration.json"))
     for folder in sorted(folder for folder in folders if folder != base and not unseeded(folder.name)[1]):
         name = folder.name if folder.parent == base.parent else f"{home.name}/{folder.name}"
         try:
-            settings[name], read[name] = _comparable(folder, base, setting, clips)
+            made[name], read[name] = _comparable(folder, base, setting, clips)
         except (OSError, ValueError, KeyError) as error:
             causes[str(error)].append(name)
     scores = {name: of.scores for name, of in read.items()}
     comparison = Comparison(clips.table, clips.classes, scores, BASE, enough=False, order=None)
     table = comparison.table()
-    table.insert(1, "changed", [_changed(settings[name], setting) for name in table["variant"]])
-    compute = [_compute(settings[name], read[name].epochs) for name in table["variant"]]
+    table.insert(1, "changed", [_changed(made[name], setting) for name in table["variant"]])
+    compute = [_compute(made[name], read[name].epochs) for name in table["variant"]]
     table["compute"] = np.array(compute) / compute[0]
     curves = pd.concat([of.epochs.assign(variant=name) for name, of in read.items()], ignore_index=True)
     refused = [f"Not compared with {whom}: {', '.join(names)}. {why}" for why, names in causes.items()]
@@ -109,7 +110,7 @@ def _compute(setting: Mapping, curves: pd.DataFrame) -> float:
     try:
         fewer = setting.get("train_set") == "fewer_passes"
         epochs = len(curves) / curves["model"].nunique() if fewer else setting["epochs"]
-        return epochs * parameters.image_pixels(setting)
+        return epochs * image_pixels(setting)
     except KeyError:
         return float("nan")
 
@@ -134,7 +135,7 @@ def _comparable(variant: Path, base: Path, of_base: Mapping, clips: oof.Clips) -
             f"Their folds are {setting['folds']}, those of the base {of_base['folds']}: other models saw other clips. "
             f"Train with the same ones: -p folds_csv outputs/{base.parents[1].name}/folds.csv"
         )
-    if differ := parameters.other_data(setting, of_base):
+    if differ := settings.other_data(setting, of_base):
         raise ValueError(f"They were made of other clips ({differ}, in the base). Train both on the same data.")
     setting, mine = _read(variant)
     if mine.table["fname"].tolist() != clips.table["fname"].tolist():

@@ -22,11 +22,14 @@ Used in: 01 to 08, through `cache` and the sidecar of the weights.
 import math
 import re
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from functools import lru_cache, partial
 
 import numpy as np
 import torch
+
+from lib.settings import CHANNELS as NAMES
+from lib.settings import Audio, group
 
 __all__ = ["CHANNELS", "LogMel", "mel_filters"]
 
@@ -36,39 +39,26 @@ PCEN_SCALE = 2.0**31  # librosa's advice for audio in [-1, 1]: its PCEN constant
 PCEN_TIME_S, PCEN_GAIN, PCEN_BIAS, PCEN_POWER, PCEN_EPS = 0.4, 0.98, 2.0, 0.5, 1.0e-6  # librosa's defaults
 
 
-@dataclass(frozen=True)
-class LogMel:
+@group
+class LogMel(Audio):
     """The settings of a log-mel spectrogram; calling it computes one. Terms and defaults of the formulas are librosa's.
 
     Parameters
     ----------
-    sample_rate : Hz
-    n_fft : samples, length of the Hann window
-    hop_length : samples between frames
-    n_mels : number of mel bands
-    fmin, fmax : Hz, edges of the mel bands; fmax 0 means half the sample rate
+    the knobs of `settings.Audio`
+    fmax : Hz, upper edge of the highest mel band; 0 means half the sample rate
     top_db : dB below the clip's maximum at which values are cut off
-    channels : one to three names, see the module's conventions; a list becomes a tuple
 
     Raises
     ------
     ValueError
-        If the settings contradict each other or a channel is unknown; the message names them.
+        If a setting is out of range, settings contradict each other, or a channel is unknown; the message names them.
     """
 
-    sample_rate: int
-    n_fft: int
-    hop_length: int
-    n_mels: int
-    fmin: float
     fmax: float = 0.0
     top_db: float = 80.0
-    channels: tuple[str, ...] = ("logmel",)
 
     def __post_init__(self) -> None:
-        if isinstance(self.channels, str) or not 1 <= len(self.channels) <= 3:
-            raise ValueError(f"channels={self.channels!r} must be a list of one to three names.")
-        object.__setattr__(self, "channels", tuple(self.channels))
         if self.hop_length > self.n_fft:
             raise ValueError(
                 f"hop_length={self.hop_length} is longer than n_fft={self.n_fft}: samples would be skipped. "
@@ -104,10 +94,6 @@ class LogMel:
     @property
     def frames_per_s(self) -> float:
         return self.sample_rate / self.hop_length
-
-    def settings(self) -> dict:
-        """The settings as a dict that JSON gives back unchanged, for a sidecar or a hash."""
-        return {**asdict(self), "channels": list(self.channels)}
 
     def __call__(self, audio: np.ndarray | torch.Tensor) -> torch.Tensor:
         """The channels of one clip, (n_samples,) -> (n_channels, n_mels, n_frames) float32; one STFT for each n_fft.
@@ -200,6 +186,7 @@ CHANNELS = {
     "phase": phase,
     "pcen": pcen,
 }
+assert tuple(CHANNELS) == NAMES
 
 
 def mel_filters(settings: LogMel) -> np.ndarray:

@@ -14,50 +14,35 @@ Used in: 02 to 08.
 """
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
 
 import numpy as np
 import pandas as pd
 import torch
 
+from lib import settings
 from lib.sound.cache import Cache
 from lib.sound.features import LogMel
 
 __all__ = ["Windows", "batch", "batches", "energy", "random_starts", "rolling", "trim"]
 
 
-@dataclass(frozen=True)
-class Windows:
-    """Length and hop of windows, and whether inference skips silence at the ends of clips.
+@settings.group
+class Windows(settings.Windows):
+    """Length and hop of windows, and whether inference skips silence at the ends of clips: `settings.Windows`.
 
-    Parameters
-    ----------
-    window_s, hop_s : s
-    trim_inference_db : dB below a clip's loudest frame; `rolling` leaves out what is quieter before the first and after
-        the last louder frame; 0: off
+    With trim_inference_db, `rolling` leaves out what is quieter before the first and after the last louder frame.
 
     Raises
     ------
     ValueError
-        If hop_s is longer than window_s (windows would skip audio), one of them is not positive, or trim_inference_db
-        is negative.
+        If a setting is out of range, or hop_s is longer than window_s (windows would skip audio).
     """
 
-    window_s: float
-    hop_s: float
-    trim_inference_db: float = 0.0
-
     def __post_init__(self) -> None:
-        if min(self.window_s, self.hop_s) <= 0:
-            raise ValueError(f"window_s={self.window_s} and hop_s={self.hop_s} must be above 0 s.")
         if self.hop_s > self.window_s:
             raise ValueError(
                 f"hop_s={self.hop_s} is longer than window_s={self.window_s}: windows would skip audio. Lower hop_s."
             )
-        _check_trim("trim_inference_db", self.trim_inference_db)
-
-    def settings(self) -> dict:
-        return asdict(self)
 
     def n_frames(self, logmel: LogMel) -> int:
         """Frames in one window."""

@@ -25,7 +25,7 @@ import zipfile
 from ast import literal_eval
 from pathlib import Path
 
-from lib import parameters
+from lib import settings
 from lib.files import whole_file, write_json
 from lib.submission import bundle
 
@@ -81,7 +81,7 @@ def pack(
     if wrong := [source for source in sources if not re.fullmatch(SOURCE, source)]:
         raise ValueError(f"sources {wrong}: expected owner/slug, as in the address of a data set on Kaggle.")
     content = json.loads(Path(notebook).read_text(encoding="utf-8"))
-    declared = parameters.declared(content)
+    declared = settings.declared(content)
     if read := _read_at_home(notebook.stem, {name: value for name, value in values.items() if name in declared}):
         raise ValueError(
             f"{notebook.stem} can't be packed: it reads {read}. They lie in outputs/{home.name}, and a kernel has no "
@@ -113,7 +113,7 @@ def pack_notebook(content: dict, values: dict[str, object]) -> str:
     """The text of a notebook (parsed JSON) with the library and the parameters inside; outputs are dropped."""
     cells = [{**cell, "outputs": [], "execution_count": None} if _is_code(cell) else cell for cell in content["cells"]]
     at = next(i for i, cell in enumerate(cells) if "parameters" in cell["metadata"].get("tags", []))
-    declared = parameters.declared(content)
+    declared = settings.declared(content)
     lines = [f"{name} = {value!r}" for name, value in values.items() if name in declared]
     hidden = {"_kg_hide-input": True, "collapsed": True, "jupyter": {"source_hidden": True}, "tags": ["generated"]}
     cells.insert(at + 1, _cell("injected", "\n".join(lines), {"tags": ["injected-parameters"]}))
@@ -138,7 +138,7 @@ def main(words: list[str]) -> int:
 
     try:
         values = Plan.read(given.profile, given.home.name).recipe(given.variant)
-        values = parameters.check(values | dict(map(_typed, given.set)))
+        values = settings.check(values | dict(map(_typed, given.set)))
         options = {name: getattr(given, name) for name in ("owner", "variant", "gpu")}
         options["sources"] = tuple(filter(None, given.sources.split(",")))
         kernel, data = pack(given.notebook, given.home, values, given.folder, **options)

@@ -26,7 +26,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from lib import parameters
+from lib import settings
 from lib.clips import pooling, stage2
 from lib.data import datasets
 from lib.evaluation import metrics
@@ -90,7 +90,7 @@ def refuse_other_settings(packed: Bundle, given: Mapping[str, object]) -> None:
     """Raise ValueError where `given` (a notebook's globals) declares audio, windows or network otherwise."""
     sidecar = packed.sidecar
     own = {**sidecar["audio"], **sidecar["windows"], **sidecar["network"], "loss": sidecar["recipe"]["loss"]}
-    given = parameters.check({name: given[name] for name in own if name in given and name in parameters.KEYS})
+    given = settings.check({name: given[name] for name in own if name in given and name in settings.KNOBS})
     if differ := [
         f"{name}={value!r} (trained with {own[name]!r})" for name, value in given.items() if value != own[name]
     ]:

@@ -16,6 +16,8 @@ from collections.abc import Sequence
 
 import torch
 
+from lib import settings
+
 __all__ = [
     "AUGMENTATIONS",
     "add_powers",
@@ -81,6 +83,7 @@ def stretch(x: torch.Tensor, in_db: Sequence[bool], generator: torch.Generator) 
 
 
 AUGMENTATIONS = {f.__name__: f for f in (gain, shift_wrap, shift_pad, equaliser, stretch)}
+assert tuple(AUGMENTATIONS) == settings.AUGMENTATIONS
 
 
 def spec_augment(

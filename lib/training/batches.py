@@ -12,7 +12,7 @@ Used in: `learners`; balancing is compared in 03.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -24,11 +24,10 @@ from lib.sound.cache import Cache
 from lib.training.augment import AUGMENTATIONS, spec_augment
 from lib.training.models import SCORING_BATCH
 
-__all__ = ["BALANCES", "Images", "Phases", "Scoring", "Training", "TrainingSet", "draw_weights", "mask_strengths"]
+__all__ = ["Images", "Phases", "Scoring", "Training", "TrainingSet", "draw_weights", "image_pixels", "mask_strengths"]
 
 N_MASKS = 2  # SpecAugment masks along each axis
 WIDEST_MASK = 0.9  # share of an axis, however little audio a class has
-BALANCES = ("clip", "seconds", "effective", "augment")
 DRAWN = ("seconds", "effective")  # clips are drawn with replacement
 BETA = 0.99  # of the effective number: a class has at most 1 / (1 - BETA) = 100 windows' worth of news
 
@@ -270,6 +269,17 @@ def mask_strengths(seconds: np.ndarray, targets: np.ndarray, balance: str, mask_
     median = np.median(of_class[of_class > 0])
     scale = np.sqrt(median / np.where(of_class > 0, of_class, median)).clip(1 / 2, 2)
     return np.minimum(mask_share * _of_clips(scale, labels), WIDEST_MASK)
+
+
+def image_pixels(params: Mapping[str, object]) -> float:
+    """Pixels of a training picture under these parameters; with progressive resizing, of its mean epoch.
+
+    Compute is counted in them: epochs times pixels.
+    """
+    if params["image_size"]:
+        sizes = [*params["progressive"], params["image_size"]]
+        return len(sizes) / sum(1 / size**2 for size in sizes)  # equal compute at each size: epochs go with 1 / size^2
+    return params["n_mels"] * params["window_s"] * params["sample_rate"] / params["hop_length"]
 
 
 def _of_clips(of_class: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -25,6 +25,7 @@ from safetensors import torch as safetensors
 from torch.distributions import AffineTransform, TransformedDistribution
 from tqdm import tqdm
 
+from lib import settings
 from lib.files import whole_file
 from lib.training.augment import add_powers, from_power, louder, to_power, wrapped
 
@@ -96,6 +97,7 @@ MIXES = {
     "cutmix": lambda alpha, whole, in_db: CutMix(alpha),
     "overlay": lambda alpha, whole, in_db: Overlay(whole, in_db),
 }
+assert tuple(MIXES) == settings.MIXES
 
 
 def mixing(mix: str, alpha: float, loss: str, in_db: Sequence[bool]) -> list[Callback]:

@@ -15,7 +15,7 @@ import os
 import tempfile
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -30,15 +30,14 @@ from fastai.metrics import AccumMetric
 from fastai.optimizer import OptimWrapper
 from torch import nn
 
-from lib import code
+from lib import code, settings
 from lib.data import datasets
 from lib.evaluation import folds, metrics
 from lib.files import digest
 from lib.sound import windows
 from lib.sound.cache import Cache
-from lib.training.augment import AUGMENTATIONS
-from lib.training.batches import BALANCES, Images, Phases, Scoring, Training, TrainingSet
-from lib.training.callbacks import MIXES, Checkpoint, Curve, Diverged, ImageSize, Reseed, image_sizes, mixing
+from lib.training.batches import Images, Phases, Scoring, Training, TrainingSet
+from lib.training.callbacks import Checkpoint, Curve, Diverged, ImageSize, Reseed, image_sizes, mixing
 from lib.training.models import Network, WindowModel, best_device, load, score
 from lib.training.task import Fit, Task
 
@@ -96,56 +95,25 @@ def _mean_of_known(losses: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
 
 LOSSES = {"bce": KnownBCE, "ce": nn.CrossEntropyLoss, "lq": GeneralisedCE}
 SCHEDULES = {"one_cycle": Learner.fit_one_cycle, "flat": Learner.fit, "flat_cosine": Learner.fit_flat_cos}
+assert (tuple(LOSSES), tuple(SCHEDULES)) == (tuple(settings.LOSSES), settings.SCHEDULES)
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """How to train, by AdamW.
+@settings.group
+class Recipe(settings.Training):
+    """How to train, by AdamW: the knobs of `settings.Training`.
 
-    Parameters
-    ----------
-    loss : bce (multi-hot targets), ce (targets that sum to 1) or lq (as bce, but forgiving wrong labels)
-    epochs : as many windows each as there are training clips
-    batch_size : windows
-    lr, lr_body : peak learning rate of the head and of the first layers (0: as lr), geometric between them
-    mixup : alpha of the Beta distribution by which two windows are mixed; 0: no mixing at all
-    mask_share : widest SpecAugment mask as a share of its axis; 0: off
-    schedule : one_cycle, flat, or flat_cosine (flat for 3/4 of the training, then down) of the learning rate
-    mix : how windows are mixed, see `callbacks.mixing`
-    augment : names in `augment.AUGMENTATIONS`, done in this order; the masks come last
-    balance : which clips an epoch shows, see `batches.Training`
-    progressive : image sizes before the network's image_size, see `callbacks.image_sizes`
-    trim_train_db : dB below a clip's loudest frame; training windows leave out what is quieter at its ends; 0: off
+    loss bce takes multi-hot targets, ce targets that sum to 1, lq those of bce, but it forgives wrong labels. The
+    learning rate is geometric between lr_body and lr; flat_cosine is flat for 3/4 of the training, then goes down.
+    See `callbacks.mixing` (mix), `augment.AUGMENTATIONS` (augment; the masks come last), `batches.Training` (balance),
+    `callbacks.image_sizes` (progressive).
 
     Raises
     ------
     ValueError
-        If a choice is unknown, or contradicts another one.
+        If a setting is out of range, or none of its choices, or contradicts another one.
     """
 
-    loss: str
-    epochs: int
-    batch_size: int
-    lr: float
-    lr_body: float
-    mixup: float
-    mask_share: float
-    schedule: str = "one_cycle"
-    mix: str = "mixup"
-    augment: Sequence[str] = ()
-    balance: str = "clip"
-    progressive: Sequence[int] = ()
-    trim_train_db: float = 0.0
-
     def __post_init__(self) -> None:
-        for name in ("augment", "progressive"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
-        choices = {"loss": LOSSES, "schedule": SCHEDULES, "mix": MIXES, "balance": BALANCES}
-        for name, known in choices.items():
-            if getattr(self, name) not in known:
-                raise ValueError(f"{name}={getattr(self, name)!r} is unknown. Known are: {', '.join(known)}.")
-        if unknown := [name for name in self.augment if name not in AUGMENTATIONS]:
-            raise ValueError(f"augment: {unknown} are unknown. Known are: {', '.join(AUGMENTATIONS)}.")
         if self.balance == "augment" and not self.mask_share:
             raise ValueError("balance='augment' widens the masks, but mask_share=0.0 has none. Set it above 0.")
 
@@ -153,9 +121,6 @@ class Recipe:
     def peak(self) -> float | slice:
         """The learning rates as fastai takes them."""
         return slice(self.lr_body, self.lr) if self.lr_body else self.lr
-
-    def settings(self) -> dict:
-        return asdict(self)
 
 
 def fit(
@@ -204,8 +169,8 @@ def fit(
     rows = training.rows[["first_frame", "n_frames"]].to_numpy(np.int64).tobytes()
     clips = training.rows["fname"].tolist(), rows, training.targets.numpy().tobytes()
     begun = start.read_bytes() if start is not None else b""
-    settings = network.settings(), recipe.settings(), training.seed, training.cache.name, training.width
-    mine = digest(*settings, *clips, begun, code.digest("04_kfold"))
+    asked = network.settings(), recipe.settings(), training.seed, training.cache.name, training.width
+    mine = digest(*asked, *clips, begun, code.digest("04_kfold"))
     saver = Checkpoint(checkpoint, mine, curve)
     cbs = [*_drawing(recipe, training), curve, saver, ImageSize(sizes)]
     _move((training, validation), next(model.parameters()).device)

@@ -13,7 +13,6 @@ Used in: 02 to 08.
 import difflib
 import platform
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +22,7 @@ from safetensors import torch as safetensors
 from torch import nn
 from tqdm import tqdm
 
+from lib import settings
 from lib.files import read_json, whole_file, write_json
 from lib.sound import windows
 from lib.sound.cache import Cache
@@ -30,39 +30,27 @@ from lib.sound.cache import Cache
 __all__ = ["Network", "WindowModel", "activate", "best_device", "load", "save", "save_weights", "score", "sidecar"]
 
 SCORING_BATCH = 128
-NORMALISE = ("set", "band", "window")
 STD_FLOOR = 1.0e-3  # of a window that is all the same, such as silence; that of `Cache.statistics` too
 
 
-@dataclass(frozen=True)
-class Network:
-    """What is needed to build the network.
+@settings.group
+class Network(settings.Network):
+    """What is needed to build the network, from scratch (no pretrained weights, no download).
 
     Parameters
     ----------
-    arch : a timm model name, built from scratch (no pretrained weights, no download)
-    image_size : pixels a side that windows are resized to; 0 leaves frames x mels as they are
+    the knobs of `settings.Network`; normalise says what windows are centred and scaled by. set: mean and std a channel,
+        of the training clips; band: a channel and mel band, of the training clips; window: a channel of the window
+        itself, padding included
     dropout : share of pooled features dropped before the last layer, [0, 1)
-    normalise : what windows are centred and scaled by. set: mean and std a channel, of the training clips; band: a
-        channel and mel band, of the training clips; window: a channel of the window itself, padding included
 
     Raises
     ------
     ValueError
-        If normalise is none of these.
+        If a setting is out of range or none of its choices.
     """
 
-    arch: str
-    image_size: int
     dropout: float = 0.0
-    normalise: str = "set"
-
-    def __post_init__(self) -> None:
-        if self.normalise not in NORMALISE:
-            raise ValueError(f"normalise={self.normalise!r} is unknown. There are: {', '.join(NORMALISE)}.")
-
-    def settings(self) -> dict:
-        return asdict(self)
 
 
 class WindowModel(nn.Module):

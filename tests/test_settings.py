@@ -1,13 +1,14 @@
 """Tests of parameters: what papermill and YAML let through silently is refused, with the remedy."""
 
 import math
+import re
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lib import parameters
-from lib.parameters import check, load_profile
+from lib import settings
+from lib.settings import check, load_profile
 
 
 def profile(folder, text):
@@ -43,7 +44,9 @@ def test_a_whole_number_serves_for_a_float_and_a_number_for_text():
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("lr", "1e-3", r"lr='1e-3' is a str, but a number is needed .*write 1\.0e-3"),
+        ("lr", "fast", r"lr='fast' is a str, but a number is needed .*Write it as 0\.001 or 1\.0e-3"),
+        ("epochs", "1e3", "epochs='1e3' is a str, but a whole number is needed .*YAML reads 1e3 as text: write 1000"),
+        ("lr", "nan", r"lr='nan' is a str, but a number is needed"),
         ("seed", "12", "seed='12' is a str, but a whole number is needed"),
         ("epochs", 2.0, "epochs=2.0 is a float, but a whole number is needed"),
         ("epochs", True, "epochs=True is a bool, but a whole number is needed"),
@@ -148,7 +151,7 @@ def test_a_profile_is_read_and_checked(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("lr: 1e-3", r"lr='1e-3' is a str.*write 1\.0e-3"),
+        ("lr: 1,5", r"lr='1,5' is a str, but a number is needed.*Write it as 0\.001 or 1\.0e-3"),
         ("lr: .nan", "lr=nan is out of range"),
         ("lr: .inf", "lr=inf is out of range"),
         ("fodl: 2", "Did you mean 'fold'"),
@@ -177,14 +180,23 @@ def test_a_missing_profile_is_answered_with_those_that_there_are(tmp_path):
         load_profile(tmp_path / "nowhere" / "esc11.yaml")
 
 
-def test_every_key_is_told_in_one_line_and_has_a_sensible_range():
-    for name, key in parameters.KEYS.items():
-        assert name.isidentifier()
-        assert key.kind in (bool, int, float, str, list), name
-        assert key.help.strip() == key.help and "\n" not in key.help and len(key.help) > 4, name
-        assert key.low < key.high, name
-        if key.kind in (int, float):
-            assert math.isfinite(key.low) and math.isfinite(key.high), f"{name}: infinity would pass"
+@pytest.mark.parametrize("name", settings.KNOBS)
+def test_every_knob_is_told_in_one_line_and_its_default_passes(name):
+    knob = settings.KNOBS[name]
+    assert name.isidentifier()
+    assert knob.kind in (bool, int, float, str, list)
+    assert knob.help.strip() == knob.help and "\n" not in knob.help and len(knob.help) > 4
+    assert knob.role in ("recipe", "which", "place", "view")
+    assert type(knob.default) is knob.kind
+    assert check({name: knob.default}) == {name: knob.default}
+
+
+@pytest.mark.parametrize("name", [name for name, knob in settings.KNOBS.items() if knob.kind in (int, float)])
+def test_every_number_has_a_range_which_is_told(name):
+    for value in (-1e10, 1e10, math.inf, -math.inf, math.nan):
+        value = int(value) if settings.KNOBS[name].kind is int and math.isfinite(value) else value
+        with pytest.raises(ValueError, match=f"{name}=.*({re.escape(settings.KNOBS[name].help)})"):
+            check({name: value})
 
 
 FOLDS = "folds: 'f' there, 'g' now"
@@ -204,10 +216,10 @@ FOLDS = "folds: 'f' there, 'g' now"
     ],
 )
 def test_other_data_are_those_of_subsets_that_both_know(other, told):
-    assert parameters.other_data({"audio": {"curated": "a"}, "folds": "f", "lr": 1}, other) == told
+    assert settings.other_data({"audio": {"curated": "a"}, "folds": "f", "lr": 1}, other) == told
 
 
 def test_differences_of_whole_configurations_tell_what_one_side_lacks():
-    told = parameters.differences({"lr": 1, "audio": {"curated": "a"}}, {"audio": {"curated": "a", "noisy": "b"}})
+    told = settings.differences({"lr": 1, "audio": {"curated": "a"}}, {"audio": {"curated": "a", "noisy": "b"}})
     assert told == "audio of noisy clips: None there, 'b' now, lr: 1 there, None now"
-    assert parameters.differences({"lr": 1}, {"lr": 1}) == ""
+    assert settings.differences({"lr": 1}, {"lr": 1}) == ""

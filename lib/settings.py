@@ -1,0 +1,595 @@
+"""Every knob of the workbook, once: its type, default, range, meaning and role.
+
+A knob is a field of a group below, and nothing else: the parameters cells of the notebooks are written from here (`make
+cells`), and parameter files, `-p` and the settings of a computation are checked against it.
+
+Conventions
+-----------
+role    : what a knob is for.
+  recipe : what is computed; these make the configuration of a result
+  which  : which part of it, or how much (fold, seeds, variant)
+  place  : where things lie, and how a run is started; another place is no other result
+  view   : what is shown of results that are there
+default : the demo run. A parameter file (params/<profile>.yaml) holds only what differs from it, in flat lines.
+A list may come as comma-separated text (`-p variants a,b`) or as one item, a number as text (YAML reads `1e-3` so).
+Light imports only: kernels are packed without an environment.
+
+Used in: every notebook, through `run.start`; the pipeline, `kaggle`; what takes a group (`LogMel`, `Recipe` ...).
+"""
+
+import ast
+import difflib
+import json
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Annotated, Literal, NamedTuple, dataclass_transform, get_args, get_origin
+
+from pydantic import AfterValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic.dataclasses import dataclass
+
+__all__ = [
+    *("Audio", "Data", "Folds", "Network", "Stage2", "Training", "TrainingSet", "Windows"),
+    *("AUGMENTATIONS", "BALANCES", "CHANNELS", "LOSSES", "MIXES", "NORMALISE", "SCHEDULES", "STAGE2_MODELS"),
+    *("TRAIN_SETS", "DATA", "KNOBS", "NOTEBOOKS", "RENAMED"),
+    *("cell", "check", "configuration", "declared", "defaults", "differences", "group", "load_profile", "main"),
+    "other_data",
+]
+
+# choices; what computes them holds the same names
+CHANNELS = ("logmel", "delta", "acceleration", "phase", "pcen")  # and logmel_<n_fft>
+NORMALISE = {"set": "training clips", "band": "each mel band of them", "window": "itself"}
+LOSSES = {"bce": "any labels", "ce": "one label a clip", "lq": "bce's noise-robust rival"}
+SCHEDULES = ("one_cycle", "flat", "flat_cosine")
+MIXES = ("mixup", "mixup_or", "mixup_or_bounded", "mixup_power", "cutmix", "overlay")
+AUGMENTATIONS = ("gain", "shift_wrap", "shift_pad", "equaliser", "stretch")
+BALANCES = {"clip": "one each", "seconds": "", "effective": "", "augment": "wider masks for rare audio"}
+TRAIN_SETS = {
+    **{"curated": "", "curated_noisy": "", "warm_up": "noisy first", "pseudo": "judges label"},
+    "fewer_passes": "",
+}
+STAGE2_MODELS = ("cnn", "cnn_logits", "conv1d", "attention", "gru", "logistic")
+DATA = ("labels", "audio", "folds")  # of a configuration: digests of what a result is made of
+
+STRICT = ConfigDict(strict=True, allow_inf_nan=False, regex_engine="python-re")
+NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"  # names become folders
+FREE = rf"(?!(cache|demo-data|findings|replaced)\Z){NAME}"  # below outputs/
+
+
+def _each_once(items: tuple) -> tuple:
+    if len(set(items)) < len(items):
+        raise ValueError("names one more than once, which adds nothing. Name each once")
+    return items
+
+
+Name = Annotated[str, Field(pattern=rf"^{NAME}\Z")]
+Variant = Annotated[str, Field(pattern=rf"^{NAME}(\+{NAME})*\Z")]  # of an experiment; several are made together
+Rule = Annotated[str, Field(pattern=r"^[a-z]+(_[0-9.]+)?\Z")]
+Fold = Annotated[int, Field(ge=0, le=99)]
+Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
+Once = AfterValidator(_each_once)
+
+
+def _named(choices: Mapping[str, str] | tuple[str, ...], form: str = "{} ({})", join: str = ", ") -> str:
+    """Choices for a help text, those that need a word with it."""
+    told = choices.items() if isinstance(choices, Mapping) else ((name, "") for name in choices)
+    return join.join(form.format(name, word) if word else name for name, word in told)
+
+
+def knob(default: object, description: str, role: str = "recipe", **limits: object) -> object:
+    """A field of a group: default, what it means (with unit), role, and pydantic's limits (ge, le, pattern ...)."""
+    return Field(default, description=description, json_schema_extra={"role": role}, **limits)
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(knob,))
+def group(cls: type) -> type:
+    """A frozen dataclass that pydantic checks, with errors in the workbook's words: ValueError, see `check`."""
+    made = dataclass(frozen=True, config=STRICT)(cls)
+    build = made.__init__
+
+    def checked(self: object, *values: object, **named: object) -> None:
+        try:
+            build(self, *values, **named)
+        except ValidationError as error:
+            raise ValueError(_in_words(made, error.errors(include_url=False)[0])) from None
+
+    made.__init__ = checked
+    return made
+
+
+@group
+class Group:
+    """What all groups know: to read values as they are typed, and to be written down."""
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _as_typed(cls, value: object, info: object) -> object:
+        kind = cls.__pydantic_fields__[info.field_name].annotation
+        if get_origin(kind) is tuple:
+            return _listed(value, int if _kind(get_args(kind)[0]) is int else str)
+        return _plain(value, _kind(kind))
+
+    def settings(self) -> dict[str, object]:
+        """The settings as a dict that JSON gives back unchanged, for a sidecar or a digest."""
+        return {field.name: _as_list(getattr(self, field.name)) for field in fields(self)}
+
+
+@group
+class Run(Group):
+    """What is run; every notebook has these."""
+
+    run: str = knob(
+        "demo",
+        "folder under outputs/, but cache, demo-data, findings and replaced are taken",
+        "place",
+        pattern=rf"^{FREE}\Z",
+    )
+    profile: str = knob("demo", "name of the parameter file, params/<profile>.yaml", "place")
+    overwrite: bool = knob(False, "True moves what this variant holds to outputs/replaced and starts again", "place")
+    seed: int = knob(2019, "seed of weights and batches", ge=0, le=2**31 - 1)
+
+
+@group
+class Data(Group):
+    """Which clips."""
+
+    data_dir: str = knob("demo", "folder of the data set; demo: synthesise one", "place")
+    esc10_only: bool = knob(False, "ESC-50: only the clips of ESC-10")
+    strict: bool = knob(False, "True stops at an unusable clip; False lists it and leaves it out", "place")
+
+
+@group
+class Folds(Group):
+    """Which clips are held out together."""
+
+    n_folds: int = knob(3, "folds, where the set has no published ones", ge=2, le=100)
+    folds_csv: str = knob("", "folds to use instead (fname,fold); empty: make them", "place")
+
+
+@group
+class Audio(Group):
+    """A clip as pictures of sound; librosa's terms."""
+
+    sample_rate: int = knob(22050, "Hz, clips are resampled to it", ge=1000, le=192_000)
+    n_fft: int = knob(1024, "samples in the Hann window", ge=16, le=65_536)
+    hop_length: int = knob(441, "samples between frames", ge=1, le=65_536)
+    n_mels: int = knob(64, "mel bands", ge=8, le=1024)
+    fmin: float = knob(20.0, "Hz, lowest band edge", ge=0, le=96_000)
+    channels: tuple[str, ...] = knob(
+        ("logmel",),
+        f"one to three pictures of the sound: {_named(CHANNELS).replace(',', ', logmel_2048,', 1)}",
+        min_length=1,
+        max_length=3,
+    )
+
+
+@group
+class Windows(Group):
+    """A clip as windows."""
+
+    window_s: float = knob(1.0, "s, length of a window", ge=0.01, le=120)
+    hop_s: float = knob(0.5, "s, between starts of inference windows", ge=0.01, le=120)
+    trim_inference_db: float = knob(
+        0.0, "dB below the loudest frame; clips are cut to what is louder, at inference; 0: off", ge=0, le=120
+    )
+
+
+@group
+class Network(Group):
+    """What is needed to build the network."""
+
+    arch: str = knob("test_byobnet", "timm model, from scratch")
+    image_size: int = knob(0, "pixels a side that windows are resized to; 0: as they are", ge=0, le=1024)
+    normalise: Literal[*NORMALISE] = knob("set", f"by mean and std of: {_named(NORMALISE)}")
+
+
+@group
+class Training(Group):
+    """How it is trained, by AdamW."""
+
+    loss: Literal[*LOSSES] = knob("bce", _named(LOSSES, "{}: {}", "; "))
+    epochs: int = knob(8, "passes over the training clips, one window each", ge=1, le=100_000)
+    batch_size: int = knob(16, "windows in a training batch", ge=2, le=4096)
+    lr: float = knob(0.005, "peak learning rate of the last layer", ge=1e-8, le=10)
+    lr_body: float = knob(0.0, "peak learning rate of the first layers; 0: as lr", ge=0, le=10)
+    schedule: Literal[*SCHEDULES] = knob("one_cycle", f"of the learning rate: {_named(SCHEDULES)}")
+    progressive: tuple[Annotated[int, Field(ge=32, le=1024)], ...] = knob(
+        (), "image sizes before image_size, equal compute each; empty: none"
+    )
+    mixup: float = knob(0.4, "alpha of mixup's Beta distribution; 0: no mixing", ge=0, le=10)
+    mix: Literal[*MIXES] = knob("mixup", f"how two windows are mixed: {_named(MIXES)}")
+    mask_share: float = knob(0.15, "SpecAugment: widest mask, share of its axis; 0: off", ge=0, le=0.9)
+    augment: tuple[Literal[*AUGMENTATIONS], ...] = knob(
+        (), f"changes to training windows, in order: {_named(AUGMENTATIONS)}"
+    )
+    balance: Literal[*BALANCES] = knob("clip", f"an epoch's windows: {_named(BALANCES)}")
+    trim_train_db: float = knob(0.0, "as trim_inference_db, in training", ge=0, le=120)
+
+
+@group
+class Exploring(Group):
+    """01: what is in a clip."""
+
+    silence_db: float = knob(40.0, "dB below a clip's peak; what stays below is silence", ge=1, le=120)
+
+
+@group
+class Trials(Group):
+    """02, 03, 05, 07: which trainings of an experiment."""
+
+    folds: Annotated[tuple[Fold, ...], Once] = knob((0, 1), "folds held out, one training each; empty: all", "which")
+    seeds: Annotated[tuple[Seed, ...], Once] = knob(
+        (2019,), "seeds of weights and batches, one training each; a verdict wants three", "which"
+    )
+    tabulate: bool = knob(True, "False: a job of many, that only trains; tables are left to a last call", "which")
+
+
+@group
+class Variants(Group):
+    """02, 03: which variants."""
+
+    variants: tuple[Variant, ...] = knob((), "names in the table of the experiment, a+b: both; empty: all", "which")
+    trial_epochs: int = knob(
+        4, "passes over the training clips in each training, at the base's size of pictures", ge=1, le=100_000
+    )
+
+
+@group
+class Model(Group):
+    """04: which model."""
+
+    variant: Name = knob("curated", "name of training set x recipe; one configuration a name", "which")
+    fold: int = knob(0, "fold held out, from 0; -1 pools the folds that are done", "which", ge=-1, le=99)
+    holdout_fold: int = knob(-1, "second fold held out (pair model); -1: none", "which", ge=-1, le=99)
+    developed_on: Annotated[tuple[Fold, ...], Once] = knob(
+        (), "folds whose scores were seen while the recipe was made; the others are scored apart", "which"
+    )
+
+
+@group
+class TrainingSet(Group):
+    """04: what it is trained on."""
+
+    train_set: Literal[*TRAIN_SETS] = knob("curated", f"clips: {_named(TRAIN_SETS)}")
+    train_windows: Literal["all", "kept", "kept_noisy"] = knob(
+        "all", "windows: all, kept (by 05), kept_noisy (of noisy clips; all of curated ones)"
+    )
+    rule: Rule = knob("top_1", "rule of 05 by which windows are kept")
+    ignore_missing: bool = knob(False, "True: classes that judges hear though a clip lists them not count for nothing")
+
+
+@group
+class Curation(Group):
+    """05: which windows are kept."""
+
+    part: Literal["auto", "select", "compare"] = knob(
+        "auto", "select windows; compare what was trained on them; auto: what comes next"
+    )
+    rules: tuple[Rule, ...] = knob((), "rules that select windows, name_number; empty: all with their own number")
+    retrain: tuple[Name, ...] = knob(
+        ("kept_curated",), "training sets of 04 to compare, as 05 lists them; empty: all", "which"
+    )
+    gate_db: float = knob(30.0, "dB below a clip's loudest frame; windows that stay below are silent", ge=1, le=120)
+    keep_best: bool = knob(False, "True: a curated clip that would lose all its windows keeps its best")
+
+
+@group
+class Stage2(Group):
+    """06, 10: from windows to clips."""
+
+    max_clip_s: float = knob(6.0, "s, longest stretch that stage 2 reads: the middle of longer clips", ge=0.1, le=600)
+    class_order: Literal["alphabetical", "confusion"] = knob(
+        "alphabetical", "rows of prediction images: alphabetical, confusion (by likeness)"
+    )
+    stage2_epochs: int = knob(24, "passes over the training images", ge=1, le=100_000)
+
+
+@group
+class Stage2Models(Group):
+    """06: which stage-2 models."""
+
+    stage2_models: tuple[Literal[*STAGE2_MODELS], ...] = knob(
+        ("cnn", "conv1d", "logistic"), f"of {_named(STAGE2_MODELS)}; empty: all"
+    )
+
+
+@group
+class Ensembles(Group):
+    """07: from models to one."""
+
+    ensemble_epochs: int = knob(4, "passes over the training clips that each strategy may spend", ge=3, le=100_000)
+    ensemble_folds: tuple[Annotated[int, Field(ge=2, le=20)], ...] = knob(
+        (3,), "numbers of fold models to compare, at equal compute; empty: none", "which"
+    )
+
+
+@group
+class Best(Group):
+    """10: as good as it gets."""
+
+    candidates: Annotated[tuple[Variant, ...], Once] = knob(
+        ("curated",), "variants of 04 to choose among, a+b: the average of both; empty: none"
+    )
+    readouts: tuple[Name, ...] = knob(
+        ("mean", "max", "logistic"), "poolings and stage-2 models to choose among; empty: all but energy's"
+    )
+    repeats: int = knob(
+        1, "trainings of each 04 model of a candidate, with seeds that count on from `seed`", ge=1, le=100
+    )
+
+
+@group
+class Scoring(Group):
+    """08: test clips."""
+
+    weights: str = knob("", "folder of a packed run; empty: what this run trained; kaggle: a kernel's input", "which")
+    budget_s: float = knob(0.0, "s, from the start, that scoring may take; 0: as long as it takes", ge=0, le=1_000_000)
+
+
+@group
+class Journal(Group):
+    """09: what is shown."""
+
+    only: tuple[str, ...] = knob(
+        (), "words of a notebook's name or question; rows without any are hidden; empty: all rows", "view"
+    )
+    base_run: str = knob(
+        "", "run whose curated models are the base; empty: those of the same run", "view", pattern=rf"^({FREE})?\Z"
+    )
+
+
+MODEL = (Audio, Windows, Network, Training)
+# Which knobs a notebook has: whole groups, or single ones by name. In the order in which a run makes them.
+NOTEBOOKS: dict[str, tuple[type | str, ...]] = {
+    "01_eda": (Run, Data, "sample_rate n_fft hop_length n_mels fmin window_s hop_s", Exploring),
+    "02_features": (Run, Data, Folds, Variants, Trials, *MODEL),
+    "03_augmentation": (Run, Data, Folds, Variants, Trials, *MODEL),
+    "04_kfold": (Run, Data, Folds, Model, TrainingSet, *MODEL),
+    "05_curation": (Run, Data, Folds, Curation, "folds tabulate", *MODEL),
+    "06_stage2": (Run, Data, "variant seeds", Stage2Models, Stage2),
+    "07_ensemble": (Run, Data, Folds, Trials, Ensembles, *MODEL),
+    "08_submission": (Run, "data_dir variant", Scoring),
+    "10_best": (Run, "developed_on", Best, Stage2),
+    "09_journal": ("run profile seed", Journal),  # which reads what all others found
+}
+# What one notebook has otherwise: another default; None: it has no such knob, but one of its own instead.
+OWN: dict[str, dict[str, object]] = {
+    "02_features": {"variants": ["base", "delta"], "epochs": None},
+    "03_augmentation": {"variants": ["base", "no_mixup"], "epochs": None},
+    "07_ensemble": {"epochs": None},
+}
+RENAMED: dict[str, str] = {}  # a knob's name before -> now
+
+
+class Knob(NamedTuple):
+    """What is known of a knob: type in a cell (bool, int, float, str, list), default, help text, role, group."""
+
+    kind: type
+    default: object
+    help: str
+    role: str
+    group: type
+
+
+def _kind(annotation: object) -> type:
+    """bool, int, float, str or list (a tuple, in a group)."""
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        return _kind(get_args(annotation)[0])
+    return {Literal: str, tuple: list}.get(origin, annotation)
+
+
+def _as_list(value: object) -> object:
+    return list(value) if isinstance(value, tuple) else value
+
+
+GROUPS = tuple(made for made in globals().values() if isinstance(made, type) and Group in made.__bases__)
+KNOBS = {
+    name: Knob(
+        _kind(field.annotation), _as_list(field.default), field.description, field.json_schema_extra["role"], made
+    )
+    for made in GROUPS
+    for name, field in made.__pydantic_fields__.items()
+}
+
+
+def defaults(notebook: str = "") -> dict[str, object]:
+    """The knobs of a notebook with their defaults; without a name, all whose default is the same in every notebook."""
+    if not notebook:
+        differ = {name for own in OWN.values() for name, value in own.items() if value is not None}
+        return {name: told.default for name, told in KNOBS.items() if name not in differ}
+    own = OWN.get(notebook, {})
+    names = [
+        name
+        for part in NOTEBOOKS[notebook]
+        for name in (part.split() if isinstance(part, str) else part.__pydantic_fields__)
+    ]
+    found = {name: own.get(name, KNOBS[name].default) for name in names}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def check(values: Mapping[str, object]) -> dict[str, object]:
+    """The values in their right types.
+
+    Raises
+    ------
+    ValueError
+        An unknown knob (with the nearest known one), a wrong type, a value out of range or none of the choices, or one
+        fold or seed twice. The message says what is allowed, what the knob means, and what to do.
+    """
+    for name, value in values.items():
+        _refuse_unknown(name, value)
+    found: dict[str, object] = {}
+    for made in GROUPS:
+        named = {name: value for name, value in values.items() if KNOBS[name].group is made}
+        found |= made(**named).settings() if named else {}
+    return {name: found[name] for name in values}
+
+
+def load_profile(path: Path) -> dict[str, object]:
+    """Read and check a parameter file: what it says, without the defaults.
+
+    Raises
+    ------
+    FileNotFoundError
+        With the profiles that there are.
+    ValueError
+        If it is not a flat mapping, or `check` refuses a value.
+    """
+    import yaml
+
+    path = Path(path)
+    if not path.is_file():
+        there = sorted(p.stem for p in path.parent.glob("*.yaml"))
+        raise FileNotFoundError(f"There is no parameter file {path}. There are: {', '.join(there) or 'none'}.")
+    values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if not isinstance(values, dict | None):
+        raise ValueError(f"{path} must hold `key: value` lines, not a {type(values).__name__}.")
+    return check(values or {})
+
+
+def declared(notebook: dict) -> set[str]:
+    """Names in the parameters cell of a notebook, as read from its JSON; ValueError if it has none."""
+    lines = ast.parse("".join(_cell_of(notebook)["source"])).body
+    return {line.target.id for line in lines if isinstance(line, ast.AnnAssign)}
+
+
+def cell(notebook: str) -> str:
+    """The parameters cell of a notebook, a knob a line; the comments are what `papermill --help-notebook` prints."""
+    lines = (
+        f"{name}: {KNOBS[name].kind.__name__} = {json.dumps(value) if KNOBS[name].kind is not bool else value}"
+        f"  # {KNOBS[name].help}"
+        for name, value in defaults(notebook).items()
+    )
+    return "\n".join(lines)
+
+
+def main(folder: Path = Path("notebooks")) -> int:
+    """Write the parameters cells of all notebooks in a folder anew; what a cell says otherwise is lost."""
+    for name in NOTEBOOKS:
+        path = folder / f"{name}.ipynb"
+        text = path.read_text(encoding="utf-8")
+        notebook = json.loads(text)
+        _cell_of(notebook)["source"] = cell(name)
+        made = json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
+        if made != text:
+            path.write_text(made, encoding="utf-8")
+            sys.stdout.write(f"{path}: parameters cell written from lib/settings.py\n")
+    return 0
+
+
+def configuration(params: Mapping[str, object]) -> dict[str, object]:
+    """The parameters that make a variant what it is; the others say where it lies and which part of it is made."""
+    which = {"seed"} if "seeds" in params else set()
+    return {name: value for name, value in params.items() if KNOBS[name].role == "recipe" and name not in which}
+
+
+def differences(theirs: Mapping[str, object], mine: Mapping[str, object], *, common: bool = False) -> str:
+    """What differs between two configurations, in words; "" where nothing does.
+
+    A value by subset (digests of labels, of audio) is compared subset by subset. With `common`, only what both know.
+    """
+    sides = [
+        {(name, subset): value for name, found in side.items() for subset, value in _by_subset(found).items()}
+        for side in (theirs, mine)
+    ]
+    keys = sides[0].keys() & sides[1].keys() if common else sides[0].keys() | sides[1].keys()
+    pairs = {key: (sides[0].get(key), sides[1].get(key)) for key in sorted(keys)}
+    return ", ".join(
+        f"{f'{name} of {subset} clips' if subset else name}: {there!r} there, {here!r} now"
+        for (name, subset), (there, here) in pairs.items()
+        if there != here
+    )
+
+
+def other_data(theirs: Mapping[str, object], mine: Mapping[str, object]) -> str:
+    """What differs in the data that two results were made of (`DATA`), in words, of what both of them know."""
+    sides = ({name: side[name] for name in DATA if name in side} for side in (theirs, mine))
+    return differences(*sides, common=True)
+
+
+def _by_subset(value: object) -> Mapping[str, object]:
+    return value if isinstance(value, Mapping) else {"": value}
+
+
+def _cell_of(notebook: dict) -> dict:
+    for found in notebook["cells"]:
+        if "parameters" in found["metadata"].get("tags", []):
+            return found
+    raise ValueError("The notebook has no cell that is tagged `parameters`. Take one of notebooks/.")
+
+
+def _listed(value: object, kind: type) -> tuple:
+    """A list as typed: YAML's, comma-separated text, or one item alone (`-p folds 2`)."""
+    if isinstance(value, str):
+        value = [item.strip() for item in value.split(",") if item.strip()]
+        return tuple(int(item) if kind is int and item.isdecimal() else item for item in value)
+    items = value if isinstance(value, (list, tuple)) else [value]
+    return tuple(_plain(item, kind) for item in items)
+
+
+def _plain(value: object, kind: type) -> object:
+    """A single value as typed: a number that serves as text (`-p run 7`), a text that is a number (`lr: 1e-3`)."""
+    if kind is str and type(value) in (int, float):
+        return str(value)
+    if kind is float and isinstance(value, str) and re.fullmatch(r"[-+\d.]+(e[-+]?\d+)?", value, re.IGNORECASE):
+        return float(value)
+    return value
+
+
+def _refuse_unknown(name: object, value: object) -> None:
+    if name in KNOBS:
+        return
+    if name in RENAMED:
+        raise ValueError(f"{name!r} is called {RENAMED[name]!r} now. Write {RENAMED[name]}: {value!r}.")
+    near = difflib.get_close_matches(str(name), KNOBS, n=1, cutoff=0.5)  # YAML reads `1:` and `on:` as no text
+    hint = f" Did you mean {near[0]!r}?" if near else f" Known are: {', '.join(sorted(KNOBS))}."
+    raise ValueError(f"{name!r} is no parameter of this workbook.{hint}")
+
+
+def _in_words(made: type, error: Mapping) -> str:
+    """What pydantic found wrong with a group: the value, what is allowed, what it means and what to do."""
+    if not error["loc"]:  # settings that contradict each other
+        return str(error["ctx"]["error"])
+    name, value, what = error["loc"][0], error["input"], error["type"]
+    name = name if isinstance(name, str) else [*made.__pydantic_fields__][name]  # given without its name
+    field = made.__pydantic_fields__.get(name)
+    if field is None:
+        return f"{made.__name__} has no setting {name!r}. There are: {', '.join(made.__pydantic_fields__)}."
+    kind, limits = field.annotation, field.metadata
+    if len(error["loc"]) > 1:  # an item of a list
+        kind = get_args(kind)[0]
+        limits = [limit for told in getattr(kind, "__metadata__", ()) for limit in told.metadata]
+    said, meaning = f"{name}={_as_list(value)!r}", f" ({field.description})" if field.description else ""
+    if what in ("greater_than_equal", "less_than_equal", "finite_number"):
+        low, high = (next(getattr(limit, end) for limit in limits if hasattr(limit, end)) for end in ("ge", "le"))
+        return f"{said} is out of range: {low:g} to {high:g} is allowed{meaning}."
+    if what == "literal_error":
+        return f"{said} is not one of {', '.join(get_args(kind))}{meaning}."
+    if what == "string_pattern_mismatch":
+        return f"{said} must be letters, digits, '.', '_' and '-'{meaning}."
+    if what in ("too_short", "too_long"):
+        low, high = (next(getattr(limit, f"{end}_length") for limit in limits if hasattr(limit, f"{end}_length"))
+                     for end in ("min", "max"))  # fmt: skip
+        return f"{said} must be a list of {low} to {high}{meaning}."
+    if what == "value_error":
+        return f"{said} {error['ctx']['error']}{meaning}."
+    return _wrong_type(said, name, value, _kind(kind), meaning)
+
+
+def _wrong_type(said: str, name: str, value: object, kind: type, meaning: str) -> str:
+    need = {bool: "True or False", int: "a whole number", float: "a number", str: "text", list: "a list"}[kind]
+    message = f"{said} is a {type(value).__name__}, but {need} is needed{meaning}."
+    if isinstance(value, str) and kind is int:
+        return message + " YAML reads 1e3 as text: write 1000, without quotes."
+    if isinstance(value, str) and kind is float:
+        return message + " Write it as 0.001 or 1.0e-3."
+    if isinstance(value, str) and kind is bool:
+        return message + f" papermill's -p knows -p {name} True and -p {name} False."
+    return message
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
