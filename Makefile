@@ -76,7 +76,7 @@ report: setup ## render the executed notebooks of RUN as pages to open from disk
 	@test -n '$(RUN)' || { echo "make report wants a run: make report RUN=demo"; exit 1; }
 	@$(BIN)/python -m lib.runs.pages outputs/$(RUN)
 
-findings: setup ## copy what runs have found to outputs/findings, and write the README's numbers anew
+findings: setup ## copy what runs have found to outputs/findings, and write the numbers of README and docs anew
 	@$(BIN)/python -m lib.runs.pages
 
 bench: setup ## speed, memory, minutes: one table, kept in benchmarks/results.csv; NB="bench_cache": these alone
@@ -89,7 +89,7 @@ kaggle: setup ## pack NB of RUN as a kernel and its weights as a data set: OWNER
 # The command goes on with a download that was cut off; unzip writes all of it again, since a kill cuts a file short.
 FSD = $(or $(DATA),data/fsd2019)
 ZIP = $(FSD)/freesound-audio-tagging-2019.zip
-data: setup ## download FSDKaggle2019 to DATA (data/fsd2019) by the kaggle command; README tells how to do it by hand
+data: setup ## download FSDKaggle2019 to DATA (data/fsd2019) by the kaggle command; docs/data.md tells how to do it by hand
 	@mkdir -p '$(FSD)' && if test -f '$(FSD)/sample_submission.csv' && ! test -f '$(ZIP)'; then \
 		echo "$(FSD) holds FSDKaggle2019 already: give it as DATA."; exit; fi; \
 	$(BIN)/kaggle competitions download freesound-audio-tagging-2019 -p '$(FSD)' && unzip -q -o '$(ZIP)' -d '$(FSD)' \
@@ -97,7 +97,7 @@ data: setup ## download FSDKaggle2019 to DATA (data/fsd2019) by the kaggle comma
 	was downloaded is kept: run the same again to go on. It needs 60 GB of disk, an API token \
 	(https://www.kaggle.com/settings), and the rules accepted once: \
 	https://www.kaggle.com/c/freesound-audio-tagging-2019/rules. Is the archive damaged? Delete it first. \
-	By hand, from Zenodo: README, Data."; exit 1; }
+	By hand, from Zenodo: docs/data.md."; exit 1; }
 
 clean: ## remove caches and runs, but not outputs/findings
 	find outputs -mindepth 1 -maxdepth 1 ! -name findings ! -name README.md -exec rm -rf {} +

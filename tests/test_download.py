@@ -78,7 +78,7 @@ def test_without_a_token_or_a_whole_archive_it_says_what_to_do(stub, folder, mon
     shutil.rmtree(folder)
     said, _ = (stopped := make_data(folder)).communicate()
     assert stopped.returncode != 0 and "run the same again to go on. It needs 60 GB of disk, an API token" in said
-    assert f"/{COMPETITION}/rules" in said and "By hand, from Zenodo: README" in said
-    readme = (ROOT / "README.md").read_text()
+    assert f"/{COMPETITION}/rules" in said and "By hand, from Zenodo: docs/data.md" in said
+    page = (ROOT / "docs" / "data.md").read_text()
     for text in ("zenodo.org/records/3612637", "FSDKaggle2019.audio_test.zip", "`.z01` to `.z06`", "7z x"):
-        assert text in readme
+        assert text in page

@@ -79,10 +79,12 @@ def test_blocks_are_written_anew_and_the_rest_is_left_alone(folder):
     expected = (
         "# Title {{ n('t', 'base') }}\n<!-- one -->\n.924\n<!-- /one -->\nwords\n<!-- two -->\nx\n<!-- /two -->\nend\n"
     )
-    assert findings.render(readme, front, folder) == expected
-    assert findings.render(expected, front, folder) == expected
-    with pytest.raises(ValueError, match=r"Blocks \['two'\]"):
-        findings.render("<!-- one -->\n<!-- /one -->\n", front, folder)
+    assert findings.render({"a": readme}, front, folder) == {"a": expected}
+    assert findings.render({"a": expected}, front, folder) == {"a": expected}
+    one, two = "<!-- one -->\n<!-- /one -->\n", "<!-- two -->\n<!-- /two -->\n"
+    for pages in ({"a": one}, {"a": one, "b": two, "c": two}):
+        with pytest.raises(ValueError, match=r"Blocks \['two'\] must stand once"):
+            findings.render(pages, front, folder)
 
 
 def leave(outputs, path, table="variant,lwlrap_diff,n_seeds\na,0.1,3\n", manifest=None, **params):
@@ -170,6 +172,7 @@ def test_what_is_not_finished_is_refused(outputs):
 def test_make_findings_fails_where_something_is_refused(outputs, monkeypatch, capsys):
     monkeypatch.setattr(findings, "ROOT", outputs.parent)
     outputs = outputs.rename(outputs.parent / "outputs")
+    monkeypatch.setattr(findings, "PAGES", ("README.md",))
     for path in (outputs.parent / "README.md", outputs / "findings" / "front.md"):
         path.write_text("<!-- x -->\n{{ n('a', 'a', 'lwlrap_diff') }} {{ n('b', 'a', 'lwlrap_diff') }}\n<!-- /x -->\n")
     leave(outputs, "other/07_ensemble/parts.csv", manifest={})
@@ -190,10 +193,10 @@ def test_a_struck_table_is_measured_again_later(outputs):
         findings.fill("{{ n('aa', 'folds_5') }}", here)
 
 
-def test_readme_and_findings_agree():
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+def test_the_pages_and_findings_agree():
+    pages = {name: (ROOT / name).read_text(encoding="utf-8") for name in findings.PAGES}
     front = (FOLDER / "front.md").read_text(encoding="utf-8")
-    assert findings.render(readme, front, FOLDER) == readme, "make findings writes the README's numbers anew"
+    assert findings.render(pages, front, FOLDER) == pages, "make findings writes their numbers anew"
 
 
 def test_every_finding_has_a_source_and_what_is_struck_is_named():

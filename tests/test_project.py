@@ -66,18 +66,36 @@ def test_tracked_files_are_small_and_hold_no_audio_or_weights() -> None:
     assert not large and not media
 
 
-def test_readme_names_every_notebook_module_and_profile() -> None:
-    readme = (ROOT / "README.md").read_text()
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "benchmarks" / "README.md", *(ROOT / "docs").glob("*.md")]
+
+
+def test_readme_is_short_and_begins_with_a_result_and_a_command() -> None:
+    lines = (ROOT / "README.md").read_text().splitlines()
+    assert len(lines) <= 120 and (ROOT / "README.md").stat().st_size <= 10_240
+    assert any(re.search(r"\.\d{3} \[", line) for line in lines[:20]), "a result before line 20"
+    assert any(line.startswith("make ") for line in lines[:50]), "a command before line 50"
+
+
+def test_readme_names_every_notebook_room_and_page_and_docs_every_profile() -> None:
+    readme, data = (ROOT / "README.md").read_text(), (ROOT / "docs" / "data.md").read_text()
     notebooks = [path.name for path in (ROOT / "notebooks").glob("*.ipynb")]
-    modules = [f"`{path.stem}`" for path in (ROOT / "lib").rglob("*.py") if path.stem != "__init__"]
-    profiles = [f"`{path.stem}`" for path in (ROOT / "params").glob("*.yaml")]
-    assert [name for name in [*notebooks, *modules, *profiles] if name not in readme] == []
+    rooms = [f"  {path.parent.name}/ " for path in (ROOT / "lib").glob("*/__init__.py")]
+    pages = [path.relative_to(ROOT).as_posix() for path in PAGES[1:]]
+    assert [name for name in [*notebooks, *rooms, *pages] if name not in readme] == []
+    assert [path.stem for path in (ROOT / "params").glob("*.yaml") if f"`{path.stem}`" not in data] == []
 
 
-def test_links_of_the_readme_lead_somewhere() -> None:
-    targets = re.findall(r"\]\(([^)#]+)\)", (ROOT / "README.md").read_text())
-    assert targets
-    assert [target for target in targets if not (ROOT / target).exists()] == []
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_links_of_the_pages_lead_somewhere(page: Path) -> None:
+    targets = [target for target in re.findall(r"\]\(([^)]+)\)", page.read_text()) if "://" not in target]
+    wrong = []
+    for target in targets:
+        name, _, heading = target.partition("#")
+        place = page.parent / name if name else page
+        headings = re.findall(r"^#+ (.+)$", place.read_text(), re.MULTILINE) if heading and place.is_file() else []
+        slugs = [re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-") for text in headings]
+        wrong += [target] if not place.exists() or (heading and heading not in slugs) else []
+    assert wrong == []
 
 
 def test_make_prints_a_line_for_every_public_target() -> None:

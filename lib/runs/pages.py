@@ -1,4 +1,4 @@
-"""What a run says to others: its executed notebooks as pages, and the README's numbers.
+"""What a run says to others: its executed notebooks as pages, and the numbers of README and docs.
 
 Conventions
 -----------
@@ -9,7 +9,7 @@ report   : a folder of pages, one for every executed.ipynb below outputs/<run>/,
 findings : outputs/findings/sources.yaml maps a file there to where a run leaves it, below outputs/; a list of
            result.json becomes a table of their metrics, a row a run. Results of other code than what lies here now are
            not copied, nor is a table of more seeds than its result has.
-front.md : in outputs/findings, a Jinja2 template of the README's blocks that hold numbers, each between
+front.md : in outputs/findings, a Jinja2 template of the blocks of PAGES that hold numbers, each between
            `<!-- name -->` and `<!-- /name -->`. `{{ n("table", "row", "column") }}` is a number of a CSV file there.
            The row is named by values of its text columns, joined by "/"; the column is `lwlrap_diff`, or
            `lwlrap_diff+-` with its interval (the default). LATER stands for the numbers of a table that is still to be
@@ -17,7 +17,7 @@ front.md : in outputs/findings, a Jinja2 template of the README's blocks that ho
 Numbers up to 1 have three digits and no zero before the point, larger ones one digit, counts none; differences and gaps
 have their sign.
 
-Used in: `make report`, `make findings`, and the test that compares README and findings.
+Used in: `make report`, `make findings`, and the test that compares the pages with findings.
 """
 
 import argparse
@@ -41,9 +41,10 @@ from lib import files
 from lib.runs import journal
 from lib.runs.plan import ROOT
 
-__all__ = ["Page", "build", "collect", "fill", "find", "main", "render"]
+__all__ = ["PAGES", "Page", "build", "collect", "fill", "find", "main", "render"]
 
 EXECUTED = "executed.ipynb"
+PAGES = ("README.md", "docs/findings.md", "docs/data.md", "benchmarks/README.md")  # those with blocks of numbers
 # The figure that the index shows of a part: the first of these that it holds.
 HEADLINES = ("against_base", "against_promise", "differences", "strategies", "comparison", "seconds", "per_class")
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -174,22 +175,34 @@ def fill(template: str, folder: Path) -> str:
     return environment.from_string(template).render(n=_number(folder))
 
 
-def render(readme: str, front: str, folder: Path) -> str:
-    """The README with its blocks written anew; ValueError if it and the front page don't hold the same blocks."""
+def render(pages: dict[str, str], front: str, folder: Path) -> dict[str, str]:
+    """Pages with their blocks written anew.
+
+    Parameters
+    ----------
+    pages : name -> text; every block of `front` stands in one of them
+    folder : of the tables
+
+    Raises
+    ------
+    ValueError
+        A block that stands in `front` or in the pages alone, or in two places; as `fill`.
+    """
     blocks = {block["name"]: block["text"] for block in BLOCK.finditer(front)}
-    if other := blocks.keys() ^ {block["name"] for block in BLOCK.finditer(readme)}:
-        raise ValueError(f"Blocks {sorted(other)} stand in one of README.md and front.md alone. Write them in both.")
+    there = [block["name"] for page in pages.values() for block in BLOCK.finditer(page)]
+    if wrong := sorted(blocks.keys() ^ set(there) | {name for name in there if there.count(name) > 1}):
+        raise ValueError(f"Blocks {wrong} must stand once in front.md and once in {', '.join(pages)}. Mend that.")
     texts = {name: f"<!-- {name} -->\n{fill(text, folder)}<!-- /{name} -->" for name, text in blocks.items()}
-    return BLOCK.sub(lambda block: texts[block["name"]], readme)
+    return {name: BLOCK.sub(lambda block: texts[block["name"]], page) for name, page in pages.items()}
 
 
 def main(words: list[str]) -> int:
     """The command line behind `make report` and `make findings`."""
-    parser = argparse.ArgumentParser(prog="python -m lib.runs.pages", description="Pages of a run; README's numbers.")
-    parser.add_argument("home", type=Path, nargs="?", help="outputs/<run>: its pages; without it the README's numbers")
+    parser = argparse.ArgumentParser(prog="python -m lib.runs.pages", description="Pages of a run, numbers of docs.")
+    parser.add_argument("home", type=Path, nargs="?", help="outputs/<run>: its pages; else the docs' numbers")
     home = parser.parse_args(words).home
     try:
-        said, refused = (f"{build(home)} is the report: open it in a browser.\n", []) if home else _write_readme()
+        said, refused = (f"{build(home)} is the report: open it in a browser.\n", []) if home else _write_numbers()
     except OSError as error:
         said, refused = "", [str(error)]
     sys.stdout.write(said)
@@ -197,13 +210,13 @@ def main(words: list[str]) -> int:
     return 1 if refused else 0
 
 
-def _write_readme() -> tuple[str, list[str]]:
-    outputs, readme = ROOT / "outputs", ROOT / "README.md"
-    missing, refused = collect(outputs)
-    front = outputs / "findings" / "front.md"
-    text = render(readme.read_text(encoding="utf-8"), front.read_text(encoding="utf-8"), front.parent)
-    with files.whole_file(readme) as partial:
-        partial.write_text(text, encoding="utf-8")
+def _write_numbers() -> tuple[str, list[str]]:
+    findings = ROOT / "outputs" / "findings"
+    missing, refused = collect(findings.parent)
+    pages = {name: (ROOT / name).read_text(encoding="utf-8") for name in PAGES}
+    for name, text in render(pages, (findings / "front.md").read_text(encoding="utf-8"), findings).items():
+        with files.whole_file(ROOT / name) as partial:
+            partial.write_text(text, encoding="utf-8")
     return "".join(f"{line}\n" for line in missing), refused
 
 
