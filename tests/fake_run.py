@@ -1,6 +1,8 @@
 """A run as 04_kfold leaves it, with networks that were never trained, for tests of what reads runs."""
 
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import nbformat
@@ -11,6 +13,8 @@ import torch
 from lib import code
 from lib.data import audit, datasets
 from lib.evaluation import folds
+from lib.files import digest, write_json
+from lib.runs import oof
 from lib.sound import features, windows
 from lib.sound.cache import Cache
 from lib.training import models
@@ -20,6 +24,23 @@ LOGMEL = features.LogMel(8000, n_fft=256, hop_length=80, n_mels=16, fmin=20.0)
 CUT = windows.Windows(1.0, 0.25)
 CLASSES = ["Rain", "Bark", "Tap_(a)"]
 LABELS = [("Rain",), ("Bark",), ("Rain", "Bark"), ("Rain",)]  # of the training clips, two in each fold; no Tap_(a)
+
+XY = ["x", "y"]  # classes of the run of `make_models_of_all`
+TABLE = pd.DataFrame({"fname": [f"{i:02}.wav" for i in range(12)], "group": [f"g{i:02}" for i in range(12)]})
+TABLE["fold"] = np.arange(12) // 4
+SINGLE, PAIRS = ["without_0", "without_1", "without_2"], ["without_0_1", "without_0_2", "without_1_2"]
+SIDECAR = {
+    "classes": XY,
+    "audio": features.LogMel(sample_rate=8000, n_fft=512, hop_length=80, n_mels=16, fmin=20).settings(),
+    "windows": {"window_s": 1.0, "hop_s": 0.5},
+    "network": {"arch": "a", "image_size": 0},
+    "recipe": {"loss": "bce", "epochs": 1, "batch_size": 4, "lr": 0.01, "lr_body": 0, "mixup": 0, "mask_share": 0},
+    "folds": folds.digest(TABLE),
+    "seed": 7,
+}
+SETTING = {"n_folds": 3, "folds": folds.digest(TABLE), "epochs": 1, "train_windows": "all"}
+SETTING |= {"labels": {"curated": "1" * 12}, "audio": {"curated": "0" * 12}}
+SELECTION = {"gate_db": 30.0, "folds": folds.digest(TABLE)}
 
 
 def make_task(
@@ -97,6 +118,66 @@ def make_variant(
         epochs = {"epoch": [0, 1], "train_loss": [1.0, 0.5], "valid_loss": [1.0, 0.6], "lwlrap": [None, right]}
         pd.DataFrame(epochs).to_csv(part / "epochs.csv", index=False)
     return variant
+
+
+def make_models_of_all(home: Path) -> Path:
+    """outputs/<run> of 12 clips in three folds, made up without any network, with all that other notebooks ask of 04.
+
+    `curated` and `wide` with their pair models, a second seed of both (without pairs), and `kept_curated`, trained on
+    what 05 has selected. Scores tell which model gave them.
+    """
+    folds.settle(home / "folds.csv", TABLE)
+    for variant in ("curated", "wide"):
+        make_models(home, variant, SINGLE + PAIRS)
+        make_models(home, f"{variant}.seed_8", SINGLE)
+    make_models(home, "kept_curated", SINGLE, train_windows="kept", curation=digest(SELECTION))
+    pooled = home / "04_kfold" / "curated" / "pooled"
+    write_json(pooled / "result.json", {"parameters": {"run": "mine"}, "metrics": {"lwlrap": 0.7, "complete": True}})
+    pd.DataFrame({"class": XY, "lwlrap": 0.5}).to_csv(pooled / "per_class.csv", index=False)
+    select = home / "05_curation" / "select"
+    write_json(select / "configuration.json", SELECTION)
+    write_json(select / "result.json", {})
+    return home
+
+
+def make_models(home: Path, variant: str, names: list[str], **setting: object) -> None:
+    """Finished models of a variant of that run; `setting` is what its configuration has besides."""
+    clips = TABLE.assign(labels=[("x",) if i % 2 else ("y",) for i in range(12)])
+    write_json(home / "04_kfold" / variant / "configuration.json", {**SETTING, **setting})
+    for name in names:
+        part = home / "04_kfold" / variant / name
+        scored = clips[clips["fold"].isin(folds.unseen(name))]
+        windows = scored.loc[scored.index.repeat(2)].assign(window_start_s=[0.0, 0.5] * len(scored))
+        logits = np.full((len(windows), 2), float(sum(10**f for f in folds.unseen(name))) / 100)
+        oof.write(part, windows, logits, scored, XY, "bce")
+        pd.DataFrame({"epoch": [0], "lwlrap": [0.5]}).to_csv(part / "epochs.csv", index=False)
+        write_json(part / "weights.json", {**SIDECAR, "unseen_folds": sorted(folds.unseen(name))})
+        (part / "weights.safetensors").write_bytes(name.encode())
+        write_json(part / "manifest.json", {"seconds": 60.0})
+        write_json(part / "result.json", {})
+
+
+def without(*names: str) -> Callable[[Path], None]:
+    """What deletes files or folders of a run."""
+
+    def plant(home):
+        for name in names:
+            path = home / name
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    return plant
+
+
+def change(name: str, **values: object) -> Callable[[Path], None]:
+    """What puts other values into a JSON file of a run, or into those that a pattern finds."""
+
+    def plant(home):
+        paths = sorted(home.glob(name))
+        assert paths
+        for path in paths:
+            write_json(path, {**json.loads(path.read_text()), **values})
+
+    return plant
 
 
 def write_part(

@@ -1,82 +1,33 @@
 """Every refusal to read models that don't belong together: what is refused, what is said, and the remedy.
 
-A run is made up of 12 clips in three folds: `curated` and `wide` with their pair models, a second seed of both, and
-`kept_curated`, trained on what 05 has selected. Each case plants one fault and names who must refuse it.
+Each case plants one fault in the run of `fake_run.make_models_of_all` and names who must refuse it.
 """
 
-import json
 import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
-from fake_run import make_task
+from fake_run import SIDECAR, SINGLE, TABLE, XY, change, make_models_of_all, make_task, without
 
 from lib.clips import candidates, nested
 from lib.evaluation import folds
 from lib.evaluation.folds import LeakError
 from lib.experiments import retraining, training_sets
-from lib.files import digest, write_json
-from lib.runs import oof, variants
+from lib.files import write_json
 from lib.runs import run as runs
+from lib.runs import variants
 from lib.runs.modelset import ModelSet
 from lib.runs.run import Run
-from lib.sound.features import LogMel
 from lib.submission import bundle
 
-CLASSES = ["x", "y"]
-TABLE = pd.DataFrame({"fname": [f"{i:02}.wav" for i in range(12)], "group": [f"g{i:02}" for i in range(12)]})
-TABLE["fold"] = np.arange(12) // 4
-SINGLE, PAIRS = ["without_0", "without_1", "without_2"], ["without_0_1", "without_0_2", "without_1_2"]
-SIDECAR = {
-    "classes": CLASSES,
-    "audio": LogMel(sample_rate=8000, n_fft=512, hop_length=80, n_mels=16, fmin=20).settings(),
-    "windows": {"window_s": 1.0, "hop_s": 0.5},
-    "network": {"arch": "a", "image_size": 0},
-    "recipe": {"loss": "bce", "epochs": 1, "batch_size": 4, "lr": 0.01, "lr_body": 0, "mixup": 0, "mask_share": 0},
-    "folds": folds.digest(TABLE),
-    "seed": 7,
-}
-SETTING = {"n_folds": 3, "folds": folds.digest(TABLE), "epochs": 1, "train_windows": "all"}
-SETTING |= {"labels": {"curated": "1" * 12}, "audio": {"curated": "0" * 12}}
-SELECTION = {"gate_db": 30.0, "folds": folds.digest(TABLE)}
 PARAMS = {"run": "mine", "profile": "demo", "data_dir": "demo", "retrain": [], "loss": "bce", "rule": "top_1"}
 PARAMS |= {"train_set": "curated", "train_windows": "kept", "ignore_missing": False, "window_s": 1.0}
 
 
-def make_models(home, variant, names, **setting):
-    """Finished models of a variant; a model's scores tell its name."""
-    clips = TABLE.assign(labels=[("x",) if i % 2 else ("y",) for i in range(12)])
-    write_json(home / "04_kfold" / variant / "configuration.json", {**SETTING, **setting})
-    for name in names:
-        part = home / "04_kfold" / variant / name
-        scored = clips[clips["fold"].isin(folds.unseen(name))]
-        windows = scored.loc[scored.index.repeat(2)].assign(window_start_s=[0.0, 0.5] * len(scored))
-        logits = np.full((len(windows), 2), float(sum(10**f for f in folds.unseen(name))) / 100)
-        oof.write(part, windows, logits, scored, CLASSES, "bce")
-        pd.DataFrame({"epoch": [0], "lwlrap": [0.5]}).to_csv(part / "epochs.csv", index=False)
-        write_json(part / "weights.json", {**SIDECAR, "unseen_folds": sorted(folds.unseen(name))})
-        (part / "weights.safetensors").write_bytes(name.encode())
-        write_json(part / "manifest.json", {"seconds": 60.0})
-        write_json(part / "result.json", {})
-
-
 @pytest.fixture(scope="module")
 def original(tmp_path_factory):
-    home = tmp_path_factory.mktemp("refusals") / "outputs" / "mine"
-    home.mkdir(parents=True)
-    folds.settle(home / "folds.csv", TABLE)
-    for variant in ("curated", "wide"):
-        make_models(home, variant, SINGLE + PAIRS)
-        make_models(home, f"{variant}.seed_8", SINGLE)
-    make_models(home, "kept_curated", SINGLE, train_windows="kept", curation=digest(SELECTION))
-    pooled = home / "04_kfold" / "curated" / "pooled"
-    write_json(pooled / "result.json", {"parameters": {"run": "mine"}, "metrics": {"lwlrap": 0.7, "complete": True}})
-    pd.DataFrame({"class": CLASSES, "lwlrap": 0.5}).to_csv(pooled / "per_class.csv", index=False)
-    select = home / "05_curation" / "select"
-    write_json(select / "configuration.json", SELECTION)
-    write_json(select / "result.json", {})
-    return home
+    return make_models_of_all(tmp_path_factory.mktemp("refusals") / "outputs" / "mine")
 
 
 @pytest.fixture
@@ -125,7 +76,7 @@ def train_04(home, model="without_0"):
     run = Run("04_kfold", PARAMS, home / "04_kfold" / "kept_curated" / model, home / "04_kfold" / "kept_curated")
     training_sets.sources(run)
     clips = TABLE[["fname", "group"]].assign(subset="curated", labels=[("x",)] * 12, duration_s=1.0)
-    training_sets.make(run, make_task(clips, TABLE, classes=CLASSES))
+    training_sets.make(run, make_task(clips, TABLE, classes=XY))
 
 
 READERS = [read_04, read_05, read_06, read_08, read_09, read_10, read_05_compare]
@@ -137,29 +88,6 @@ def test_what_belongs_together_is_read(home, read):
 
 
 # faults: each takes the run's home
-
-
-def without(*names):
-    """Delete files or folders."""
-
-    def plant(home):
-        for name in names:
-            path = home / name
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-    return plant
-
-
-def change(name, **values):
-    """Other values in a JSON file, or in those that a pattern finds."""
-
-    def plant(home):
-        paths = sorted(home.glob(name))
-        assert paths
-        for path in paths:
-            write_json(path, {**json.loads(path.read_text()), **values})
-
-    return plant
 
 
 def change_clips(name, **columns):

@@ -20,11 +20,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from lib import files
 from lib.evaluation import folds
 from lib.evaluation.folds import LeakError
 from lib.evaluation.window_scores import WindowScores
-from lib.files import read_json
+from lib.files import digest, read_json
 from lib.runs import oof, plan
 from lib.runs.plan import BASE
 
@@ -143,7 +142,7 @@ class ModelSet:
     @property
     def identity(self) -> str:
         """12 hex digits that name the weights of these models."""
-        return files.digest(*[(self.folder / name / "weights.safetensors").read_bytes() for name in self.names])
+        return digest(*[(self.folder / name / "weights.safetensors").read_bytes() for name in self.names])
 
     def clips(self, part: str = "pooled") -> oof.Clips:
         """Clip scores of one model or, for `pooled`, of all models without one fold that are done, each clip once.
@@ -195,17 +194,17 @@ class ModelSet:
             A model scored other clips than those of the folds that it did not see, or a file was damaged.
         """
         fold_of, loss = self.fold_table.set_index("fname")["fold"], self.sidecar["recipe"]["loss"]
-        parts = {name: oof.read_windows(self.folder / name, loss) for name in names}
-        for name, table in ((name, part.table) for name, part in parts.items()):
+        parts = []
+        for name in names:
+            place = self.folder / name
+            parts.append(oof.read_windows(place, loss))
+            table = parts[-1].table
             seen = ~table["fold"].isin(folds.unseen(name)) | (fold_of.reindex(table["fname"]).values != table["fold"])
             if seen.any():
-                raise LeakError(f"{self.folder / name} scored {table['fname'][seen].iloc[0]}, which it may have seen.")
+                raise LeakError(f"{place} scored {table['fname'][seen].iloc[0]}, which it may have seen.")
             if set(table["fname"]) != set(fold_of.index[fold_of.isin(folds.unseen(name))]):
-                raise ValueError(
-                    f"{self.folder / name} scored other clips than those of its folds in folds.csv. Train it again: "
-                    "-p overwrite True."
-                )
-        return WindowScores.join(parts.values())
+                raise ValueError(f"{place} scored other clips than folds.csv lists. Train it again: -p overwrite True.")
+        return WindowScores.join(parts)
 
     def _check_files(self, weights: bool, also: Collection[str]) -> None:
         """FileNotFoundError that names the first missing file of each model."""
@@ -266,7 +265,7 @@ class ModelSet:
 
 def settings_digest(sidecar: dict) -> str:
     """12 hex digits that name what all models of a run share: classes, audio, windows, network, recipe, folds, seed."""
-    return files.digest({name: sidecar[name] for name in (*SHARED, "seed")})
+    return digest({name: sidecar[name] for name in (*SHARED, "seed")})
 
 
 def _alike(key: str, one: object, other: object) -> bool:

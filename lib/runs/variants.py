@@ -117,14 +117,14 @@ def _compute(setting: Mapping, curves: pd.DataFrame) -> float:
 
 def _read(variant: Path) -> tuple[dict, oof.Clips]:
     """Configuration and out-of-fold scores; ValueError unless all folds are done."""
-    home, path = variant.parents[1].name, variant / "configuration.json"
+    home, path = variant.parents[1], variant / "configuration.json"
     if not path.is_file():
-        raise ValueError(f"It is not there yet. Train it: make run NB=04 RUN={home} PROFILE=... DATA=...")
+        raise ValueError(f"It is not there yet. Train it: make run NB=04 RUN={home.name} PROFILE=... DATA=...")
     setting = read_json(path)
-    done = [fold for fold in range(setting["n_folds"]) if (variant / f"without_{fold}" / "result.json").is_file()]
-    if missing := sorted(set(range(setting["n_folds"])) - set(done)):
-        raise ValueError(f"Folds {missing} are still to be trained.")
-    return setting, ModelSet(variant.parents[1], variant.name, setting["n_folds"]).clips()
+    models = ModelSet(home, variant.name, setting["n_folds"])
+    if models.missing:
+        raise ValueError(f"Folds {models.missing} are still to be trained.")
+    return setting, models.clips()
 
 
 def _comparable(variant: Path, base: Path, of_base: Mapping, clips: oof.Clips) -> tuple[dict, oof.Clips]:
