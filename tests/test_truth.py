@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from fake_run import make_task
 
 from lib.data import datasets
 from lib.experiments import curation, judging, truth
@@ -68,7 +69,8 @@ def test_no_window_in_planted_silence_is_kept_even_by_judges_who_confirm_all(dem
     data, store = demo_set
     known = truth.read(data.root, data.classes)
     clips = data.clips.query("subset != 'test'").sort_values("fname", ignore_index=True)
-    table = judging.roll(store, clips, windows.Windows(1.0, 0.25), 30.0)
+    task = make_task(clips, pd.DataFrame({"fname": [], "fold": []}), store, data.classes)
+    table = judging.roll(task, windows.Windows(1.0, 0.25), 30.0)
     yes = ("without_0_1", np.arange(len(table)), np.ones((len(table), len(data.classes)), np.float32))
     evidence = curation.gather(clips, table, data.classes, [yes])
     kept = curation.select(evidence, "threshold_0.5")
