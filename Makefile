@@ -24,7 +24,7 @@ PIPELINE = PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m lib.runs.pipeline
 OWNER ?= $(KAGGLE_USERNAME)
 VARIANT ?= curated
 
-.PHONY: help setup run demo test test-slurm test-kills test-mutants golden lab report findings bench kaggle data lint clean
+.PHONY: help setup run demo cells test test-slurm test-kills test-mutants golden lab report findings bench kaggle data lint clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -46,6 +46,9 @@ run: setup ## all notebooks of RUN with PROFILE on DATA=folder, or NB="04 05" an
 demo: setup ## all notebooks on a synthesised data set, in three minutes on two cores; then the report
 	@$(PIPELINE) --run demo --profile demo $(if $(AGAIN),--again)
 	@$(BIN)/python -m lib.runs.pages outputs/demo
+
+cells: setup ## write the parameters cells of all notebooks from lib/settings.py, where every knob stands once
+	@$(BIN)/python -m lib.settings
 
 test: setup lint ## lint, unit tests, every notebook on demo data, a real fold, a kill (minutes on two cores)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadgroup --no-loadscope-reorder $(ARGS)

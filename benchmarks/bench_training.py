@@ -93,7 +93,7 @@ def main() -> None:
     for arch in ("regnetx_002", "resnet18d"):
         compare(data, arch, SMALL)
     if models.best_device().type == "cuda":
-        real = settings.load_profile(runs.ROOT / "params" / "fsd2019.yaml")
+        real = settings.defaults() | settings.load_profile(runs.ROOT / "params" / "fsd2019.yaml")
         compare(data, real["arch"], real)
 
 

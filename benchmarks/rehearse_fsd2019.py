@@ -48,10 +48,10 @@ from pathlib import Path
 from lib import settings
 from lib.data import datasets
 from lib.sound import cache, features
-values = settings.load_profile(Path("params/fsd2019.yaml"))
-settings = features.LogMel(**{k: values[k] for k in ("sample_rate", "n_fft", "hop_length", "n_mels", "fmin")})
+values = settings.defaults() | settings.load_profile(Path("params/fsd2019.yaml"))
+logmel = features.LogMel(**{k: values[k] for k in ("sample_rate", "n_fft", "hop_length", "n_mels", "fmin")})
 clips = datasets.load(sys.argv[1]).clips
-cache.build(clips[clips["subset"] != "test"], settings, Path("outputs/cache"))
+cache.build(clips[clips["subset"] != "test"], logmel, Path("outputs/cache"))
 """
 
 
@@ -215,7 +215,7 @@ def expected(rehearsed: pd.DataFrame) -> pd.DataFrame:
     Hours of training and scoring are windows over windows a second; those of the cache, and disk, go with the seconds
     of audio. Memory grows with the windows whose scores a stage holds: see `memory_mb`.
     """
-    values = settings.load_profile(ROOT / "params" / "fsd2019.yaml")
+    values = settings.defaults() | settings.load_profile(ROOT / "params" / "fsd2019.yaml")
     rate, whole = windows_per_s(values), rehearsed[rehearsed["share"] == rehearsed["share"].max()].iloc[0]
     longer = 3600 * (HOURS["curated"] + HOURS["noisy"]) / (whole["curated_s"] + whole["noisy_s"])
     cached_s = rehearsed.loc[rehearsed["stage"].str.startswith("cache"), "seconds"].iloc[-1]

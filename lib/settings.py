@@ -24,6 +24,7 @@ import re
 import sys
 from collections.abc import Mapping
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple, dataclass_transform, get_args, get_origin
 
@@ -31,11 +32,10 @@ from pydantic import AfterValidator, ConfigDict, Field, ValidationError, field_v
 from pydantic.dataclasses import dataclass
 
 __all__ = [
-    *("Audio", "Data", "Folds", "Network", "Stage2", "Training", "TrainingSet", "Windows"),
+    *("Audio", "Network", "Stage2", "Training", "TrainingSet", "Windows"),
     *("AUGMENTATIONS", "BALANCES", "CHANNELS", "LOSSES", "MIXES", "NORMALISE", "SCHEDULES", "STAGE2_MODELS"),
-    *("TRAIN_SETS", "DATA", "KNOBS", "NOTEBOOKS", "RENAMED"),
-    *("cell", "check", "configuration", "declared", "defaults", "differences", "group", "load_profile", "main"),
-    "other_data",
+    *("TRAIN_SETS", "KNOBS", "NOTEBOOKS", "PLACE", "RECIPE", "RENAMED"),
+    *("cell", "check", "configuration", "declared", "defaults", "group", "load_profile", "main"),
 ]
 
 # choices; what computes them holds the same names
@@ -51,16 +51,15 @@ TRAIN_SETS = {
     "fewer_passes": "",
 }
 STAGE2_MODELS = ("cnn", "cnn_logits", "conv1d", "attention", "gru", "logistic")
-DATA = ("labels", "audio", "folds")  # of a configuration: digests of what a result is made of
 
-STRICT = ConfigDict(strict=True, allow_inf_nan=False, regex_engine="python-re")
+STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, regex_engine="python-re")
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"  # names become folders
 FREE = rf"(?!(cache|demo-data|findings|replaced)\Z){NAME}"  # below outputs/
 
 
 def _each_once(items: tuple) -> tuple:
     if len(set(items)) < len(items):
-        raise ValueError("names one more than once, which adds nothing. Name each once")
+        raise ValueError("name each once: another time adds nothing")
     return items
 
 
@@ -83,7 +82,10 @@ def knob(default: object, description: str, role: str = "recipe", **limits: obje
     return Field(default, description=description, json_schema_extra={"role": role}, **limits)
 
 
-@dataclass_transform(frozen_default=True, field_specifiers=(knob,))
+which, place, view = (partial(knob, role=role) for role in ("which", "place", "view"))
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(knob, partial))
 def group(cls: type) -> type:
     """A frozen dataclass that pydantic checks, with errors in the workbook's words: ValueError, see `check`."""
     made = dataclass(frozen=True, config=STRICT)(cls)
@@ -120,14 +122,11 @@ class Group:
 class Run(Group):
     """What is run; every notebook has these."""
 
-    run: str = knob(
-        "demo",
-        "folder under outputs/, but cache, demo-data, findings and replaced are taken",
-        "place",
-        pattern=rf"^{FREE}\Z",
+    run: str = place(
+        "demo", "folder under outputs/, but cache, demo-data, findings and replaced are taken", pattern=rf"^{FREE}\Z"
     )
-    profile: str = knob("demo", "name of the parameter file, params/<profile>.yaml", "place")
-    overwrite: bool = knob(False, "True moves what this variant holds to outputs/replaced and starts again", "place")
+    profile: str = place("demo", "name of the parameter file, params/<profile>.yaml")
+    overwrite: bool = place(False, "True moves what this variant holds to outputs/replaced and starts again")
     seed: int = knob(2019, "seed of weights and batches", ge=0, le=2**31 - 1)
 
 
@@ -135,9 +134,9 @@ class Run(Group):
 class Data(Group):
     """Which clips."""
 
-    data_dir: str = knob("demo", "folder of the data set; demo: synthesise one", "place")
+    data_dir: str = place("demo", "folder of the data set; demo: synthesise one")
     esc10_only: bool = knob(False, "ESC-50: only the clips of ESC-10")
-    strict: bool = knob(False, "True stops at an unusable clip; False lists it and leaves it out", "place")
+    strict: bool = place(False, "True stops at an unusable clip; False lists it and leaves it out")
 
 
 @group
@@ -145,7 +144,7 @@ class Folds(Group):
     """Which clips are held out together."""
 
     n_folds: int = knob(3, "folds, where the set has no published ones", ge=2, le=100)
-    folds_csv: str = knob("", "folds to use instead (fname,fold); empty: make them", "place")
+    folds_csv: str = place("", "folds to use instead (fname,fold); empty: make them")
 
 
 @group
@@ -219,18 +218,18 @@ class Exploring(Group):
 class Trials(Group):
     """02, 03, 05, 07: which trainings of an experiment."""
 
-    folds: Annotated[tuple[Fold, ...], Once] = knob((0, 1), "folds held out, one training each; empty: all", "which")
-    seeds: Annotated[tuple[Seed, ...], Once] = knob(
-        (2019,), "seeds of weights and batches, one training each; a verdict wants three", "which"
+    folds: Annotated[tuple[Fold, ...], Once] = which((0, 1), "folds held out, one training each; empty: all")
+    seeds: Annotated[tuple[Seed, ...], Once] = which(
+        (2019,), "seeds of weights and batches, one training each; a verdict wants three"
     )
-    tabulate: bool = knob(True, "False: a job of many, that only trains; tables are left to a last call", "which")
+    tabulate: bool = which(True, "False: a job of many, that only trains; tables are left to a last call")
 
 
 @group
 class Variants(Group):
     """02, 03: which variants."""
 
-    variants: tuple[Variant, ...] = knob((), "names in the table of the experiment, a+b: both; empty: all", "which")
+    variants: tuple[Variant, ...] = which((), "names in the table of the experiment, a+b: both; empty: all")
     trial_epochs: int = knob(
         4, "passes over the training clips in each training, at the base's size of pictures", ge=1, le=100_000
     )
@@ -240,11 +239,11 @@ class Variants(Group):
 class Model(Group):
     """04: which model."""
 
-    variant: Name = knob("curated", "name of training set x recipe; one configuration a name", "which")
-    fold: int = knob(0, "fold held out, from 0; -1 pools the folds that are done", "which", ge=-1, le=99)
-    holdout_fold: int = knob(-1, "second fold held out (pair model); -1: none", "which", ge=-1, le=99)
-    developed_on: Annotated[tuple[Fold, ...], Once] = knob(
-        (), "folds whose scores were seen while the recipe was made; the others are scored apart", "which"
+    variant: Name = which("curated", "name of training set x recipe; one configuration a name")
+    fold: int = which(0, "fold held out, from 0; -1 pools the folds that are done", ge=-1, le=99)
+    holdout_fold: int = which(-1, "second fold held out (pair model); -1: none", ge=-1, le=99)
+    developed_on: Annotated[tuple[Fold, ...], Once] = which(
+        (), "folds whose scores were seen while the recipe was made; the others are scored apart"
     )
 
 
@@ -268,9 +267,7 @@ class Curation(Group):
         "auto", "select windows; compare what was trained on them; auto: what comes next"
     )
     rules: tuple[Rule, ...] = knob((), "rules that select windows, name_number; empty: all with their own number")
-    retrain: tuple[Name, ...] = knob(
-        ("kept_curated",), "training sets of 04 to compare, as 05 lists them; empty: all", "which"
-    )
+    retrain: tuple[Name, ...] = which(("kept_curated",), "training sets of 04 to compare, as 05 lists them; empty: all")
     gate_db: float = knob(30.0, "dB below a clip's loudest frame; windows that stay below are silent", ge=1, le=120)
     keep_best: bool = knob(False, "True: a curated clip that would lose all its windows keeps its best")
 
@@ -300,8 +297,8 @@ class Ensembles(Group):
     """07: from models to one."""
 
     ensemble_epochs: int = knob(4, "passes over the training clips that each strategy may spend", ge=3, le=100_000)
-    ensemble_folds: tuple[Annotated[int, Field(ge=2, le=20)], ...] = knob(
-        (3,), "numbers of fold models to compare, at equal compute; empty: none", "which"
+    ensemble_folds: tuple[Annotated[int, Field(ge=2, le=20)], ...] = which(
+        (3,), "numbers of fold models to compare, at equal compute; empty: none"
     )
 
 
@@ -324,7 +321,7 @@ class Best(Group):
 class Scoring(Group):
     """08: test clips."""
 
-    weights: str = knob("", "folder of a packed run; empty: what this run trained; kaggle: a kernel's input", "which")
+    weights: str = which("", "folder of a packed run; empty: what this run trained; kaggle: a kernel's input")
     budget_s: float = knob(0.0, "s, from the start, that scoring may take; 0: as long as it takes", ge=0, le=1_000_000)
 
 
@@ -332,11 +329,11 @@ class Scoring(Group):
 class Journal(Group):
     """09: what is shown."""
 
-    only: tuple[str, ...] = knob(
-        (), "words of a notebook's name or question; rows without any are hidden; empty: all rows", "view"
+    only: tuple[str, ...] = view(
+        (), "words of a notebook's name or question; rows without any are hidden; empty: all rows"
     )
-    base_run: str = knob(
-        "", "run whose curated models are the base; empty: those of the same run", "view", pattern=rf"^({FREE})?\Z"
+    base_run: str = view(
+        "", "run whose curated models are the base; empty: those of the same run", pattern=rf"^({FREE})?\Z"
     )
 
 
@@ -395,18 +392,17 @@ KNOBS = {
 }
 
 
+RECIPE, PLACE = ({name for name, knob in KNOBS.items() if knob.role == role} for role in ("recipe", "place"))
+
+
 def defaults(notebook: str = "") -> dict[str, object]:
-    """The knobs of a notebook with their defaults; without a name, all whose default is the same in every notebook."""
-    if not notebook:
+    """The knobs of a notebook with their defaults; of no notebook, all whose default is the same in every one."""
+    if notebook not in NOTEBOOKS:
         differ = {name for own in OWN.values() for name, value in own.items() if value is not None}
         return {name: told.default for name, told in KNOBS.items() if name not in differ}
     own = OWN.get(notebook, {})
-    names = [
-        name
-        for part in NOTEBOOKS[notebook]
-        for name in (part.split() if isinstance(part, str) else part.__pydantic_fields__)
-    ]
-    found = {name: own.get(name, KNOBS[name].default) for name in names}
+    parts = (part.split() if isinstance(part, str) else part.__pydantic_fields__ for part in NOTEBOOKS[notebook])
+    found = {name: own.get(name, KNOBS[name].default) for part in parts for name in part}
     return {name: value for name, value in found.items() if value is not None}
 
 
@@ -482,36 +478,8 @@ def main(folder: Path = Path("notebooks")) -> int:
 
 def configuration(params: Mapping[str, object]) -> dict[str, object]:
     """The parameters that make a variant what it is; the others say where it lies and which part of it is made."""
-    which = {"seed"} if "seeds" in params else set()
-    return {name: value for name, value in params.items() if KNOBS[name].role == "recipe" and name not in which}
-
-
-def differences(theirs: Mapping[str, object], mine: Mapping[str, object], *, common: bool = False) -> str:
-    """What differs between two configurations, in words; "" where nothing does.
-
-    A value by subset (digests of labels, of audio) is compared subset by subset. With `common`, only what both know.
-    """
-    sides = [
-        {(name, subset): value for name, found in side.items() for subset, value in _by_subset(found).items()}
-        for side in (theirs, mine)
-    ]
-    keys = sides[0].keys() & sides[1].keys() if common else sides[0].keys() | sides[1].keys()
-    pairs = {key: (sides[0].get(key), sides[1].get(key)) for key in sorted(keys)}
-    return ", ".join(
-        f"{f'{name} of {subset} clips' if subset else name}: {there!r} there, {here!r} now"
-        for (name, subset), (there, here) in pairs.items()
-        if there != here
-    )
-
-
-def other_data(theirs: Mapping[str, object], mine: Mapping[str, object]) -> str:
-    """What differs in the data that two results were made of (`DATA`), in words, of what both of them know."""
-    sides = ({name: side[name] for name in DATA if name in side} for side in (theirs, mine))
-    return differences(*sides, common=True)
-
-
-def _by_subset(value: object) -> Mapping[str, object]:
-    return value if isinstance(value, Mapping) else {"": value}
+    recipe = RECIPE - {"seed"} if "seeds" in params else RECIPE
+    return {name: value for name, value in params.items() if name in recipe}
 
 
 def _cell_of(notebook: dict) -> dict:
@@ -550,45 +518,26 @@ def _refuse_unknown(name: object, value: object) -> None:
 
 
 def _in_words(made: type, error: Mapping) -> str:
-    """What pydantic found wrong with a group: the value, what is allowed, what it means and what to do."""
+    """What pydantic found wrong with a group: the value, what it should be, what the knob means, what to do."""
     if not error["loc"]:  # settings that contradict each other
         return str(error["ctx"]["error"])
-    name, value, what = error["loc"][0], error["input"], error["type"]
-    name = name if isinstance(name, str) else [*made.__pydantic_fields__][name]  # given without its name
-    field = made.__pydantic_fields__.get(name)
-    if field is None:
-        return f"{made.__name__} has no setting {name!r}. There are: {', '.join(made.__pydantic_fields__)}."
-    kind, limits = field.annotation, field.metadata
-    if len(error["loc"]) > 1:  # an item of a list
-        kind = get_args(kind)[0]
-        limits = [limit for told in getattr(kind, "__metadata__", ()) for limit in told.metadata]
-    said, meaning = f"{name}={_as_list(value)!r}", f" ({field.description})" if field.description else ""
-    if what in ("greater_than_equal", "less_than_equal", "finite_number"):
-        low, high = (next(getattr(limit, end) for limit in limits if hasattr(limit, end)) for end in ("ge", "le"))
-        return f"{said} is out of range: {low:g} to {high:g} is allowed{meaning}."
-    if what == "literal_error":
-        return f"{said} is not one of {', '.join(get_args(kind))}{meaning}."
-    if what == "string_pattern_mismatch":
-        return f"{said} must be letters, digits, '.', '_' and '-'{meaning}."
-    if what in ("too_short", "too_long"):
-        low, high = (next(getattr(limit, f"{end}_length") for limit in limits if hasattr(limit, f"{end}_length"))
-                     for end in ("min", "max"))  # fmt: skip
-        return f"{said} must be a list of {low} to {high}{meaning}."
-    if what == "value_error":
-        return f"{said} {error['ctx']['error']}{meaning}."
-    return _wrong_type(said, name, value, _kind(kind), meaning)
+    name, value, what, known = error["loc"][0], error["input"], error["type"], made.__pydantic_fields__
+    name = name if isinstance(name, str) else [*known][name]  # given without its name
+    if name not in known:
+        return f"{made.__name__} has no setting {name!r}. There are: {', '.join(known)}."
+    should = {"string_pattern_mismatch": "be letters, digits, '.', '_' and '-'"}.get(what) or (
+        str(error["ctx"]["error"]) if what == "value_error" else error["msg"].partition("should ")[2]
+    )
+    meaning = f" ({known[name].description})" if known[name].description else ""
+    remedy = REMEDIES.get(what, "").format(name=name) if isinstance(value, str) else ""
+    return f"{name}={_as_list(value)!r} should {should}{meaning}.{remedy}"
 
 
-def _wrong_type(said: str, name: str, value: object, kind: type, meaning: str) -> str:
-    need = {bool: "True or False", int: "a whole number", float: "a number", str: "text", list: "a list"}[kind]
-    message = f"{said} is a {type(value).__name__}, but {need} is needed{meaning}."
-    if isinstance(value, str) and kind is int:
-        return message + " YAML reads 1e3 as text: write 1000, without quotes."
-    if isinstance(value, str) and kind is float:
-        return message + " Write it as 0.001 or 1.0e-3."
-    if isinstance(value, str) and kind is bool:
-        return message + f" papermill's -p knows -p {name} True and -p {name} False."
-    return message
+REMEDIES = {  # where a text stands for a number or a truth value
+    "bool_type": " papermill's -p knows -p {name} True and -p {name} False.",
+    "int_type": " YAML reads 1e3 as text: write 1000, without quotes.",
+    "float_type": " Write it as 0.001 or 1.0e-3.",
+}
 
 
 if __name__ == "__main__":

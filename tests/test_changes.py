@@ -195,3 +195,32 @@ def test_tables_alone_were_another_set_than_tables_with_audio(data, tmp_path):
     (home / "01_eda" / "result.json").write_text("{}")
     (home / "01_eda" / "configuration.json").write_text(json.dumps({"labels": labels, "audio": {}}))
     assert "audio of curated clips: None there" in since(home, data)["01_eda"]
+
+
+# configurations
+
+
+FOLDS = "folds: 'f' there, 'g' now"
+
+
+@pytest.mark.parametrize(
+    ("other", "told"),
+    [
+        ({"audio": {"curated": "a"}, "folds": "f"}, ""),
+        ({"audio": {"curated": "a", "noisy": "b"}}, ""),  # trained on more, scored on the same
+        ({"audio": {"curated": "x", "noisy": "b"}}, "audio of curated clips: 'a' there, 'x' now"),
+        (
+            {"audio": {"curated": "x"}, "folds": "g"},
+            "audio of curated clips: 'a' there, 'x' now, " + FOLDS,
+        ),
+        ({"data": "made before it was noted", "lr": 7}, ""),
+    ],
+)
+def test_other_data_are_those_of_subsets_that_both_know(other, told):
+    assert changes.other_data({"audio": {"curated": "a"}, "folds": "f", "lr": 1}, other) == told
+
+
+def test_differences_of_whole_configurations_tell_what_one_side_lacks():
+    told = changes.differences({"lr": 1, "audio": {"curated": "a"}}, {"audio": {"curated": "a", "noisy": "b"}})
+    assert told == "audio of noisy clips: None there, 'b' now, lr: 1 there, None now"
+    assert changes.differences({"lr": 1}, {"lr": 1}) == ""

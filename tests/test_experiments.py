@@ -28,7 +28,7 @@ TABLES = {"features": sweep.features, "augmentation": sweep.augmentation}
 
 
 def base(profile="demo", **changes):
-    params = settings.load_profile(ROOT / "params" / f"{profile}.yaml")
+    params = settings.defaults() | settings.load_profile(ROOT / "params" / f"{profile}.yaml")
     return {**params, "variants": [], "overwrite": False, **changes}
 
 

@@ -120,13 +120,13 @@ def test_a_variant_of_04_is_judged_against_the_base_of_its_run(outputs):
 
 def test_what_differs_from_the_profile_and_the_command_name_no_place_of_this_machine(tmp_path):
     given = {"profile": "demo", "run": "mine", "data_dir": "/home/me/secret/ESC-10", "epochs": 3, "seed": 2019}
-    given |= {"folds": [0, 2], "variants": ["base", "delta"], "lr": 0.005, "fold": -1}
+    given |= {"folds": [0, 2], "variants": ["base", "phase"], "lr": 0.005, "fold": -1}
     write_part(tmp_path / "mine" / "02_features", parameters=given)
     found = row(journal.rebuild(tmp_path), "02_features")
-    assert found["changed"] == "epochs 3, folds 0,2, variants base,delta"  # seed and lr are the profile's
+    assert found["changed"] == "epochs 3, folds 0,2, variants base,phase"  # seed and lr are the profile's
     assert found["command"] == (
         "papermill notebooks/02_features.ipynb out.ipynb -f params/demo.yaml -p run mine -p data_dir path/to/ESC-10 "
-        "-p epochs 3 -p folds 0,2 -p fold -1 -p variants base,delta"
+        "-p epochs 3 -p folds 0,2 -p variants base,phase -p fold -1"
     )
     assert "secret" not in (tmp_path / "journal.csv").read_text()
 

@@ -492,11 +492,11 @@ def test_lists_become_tuples_and_lists_again_and_what_is_special_is_off_by_defau
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"loss": "mse"}, "loss='mse' is not one of bce, ce, lq"),
-        ({"schedule": "step"}, "schedule='step' is not one of one_cycle, flat, flat_cosine"),
-        ({"mix": "cutout"}, "mix='cutout' is not one of mixup, mixup_or, mixup_or_bounded, mixup_power, cutm"),
-        ({"balance": "even"}, "balance='even' is not one of clip, seconds, effective, augment"),
-        ({"augment": ["gain", "echo"]}, "augment='echo' is not one of gain, shift_wrap"),
+        ({"loss": "mse"}, "loss='mse' should be 'bce', 'ce' or 'lq'"),
+        ({"schedule": "step"}, "schedule='step' should be 'one_cycle', 'flat' or 'flat_cosine'"),
+        ({"mix": "cutout"}, "mix='cutout' should be 'mixup', 'mixup_or', 'mixup_or_bounded', 'mixup_power'"),
+        ({"balance": "even"}, "balance='even' should be 'clip', 'seconds', 'effective' or 'augment'"),
+        ({"augment": ["gain", "echo"]}, "augment='echo' should be 'gain', 'shift_wrap'"),
         ({"balance": "augment", "mask_share": 0.0}, "balance='augment' widens the masks, but mask_share=0.0 has none"),
     ],
 )

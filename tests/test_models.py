@@ -106,7 +106,7 @@ def test_normalised_by_window():
 
 
 def test_an_unknown_normalisation_is_refused():
-    with pytest.raises(ValueError, match=r"normalise='batch' is not one of set, band, window"):
+    with pytest.raises(ValueError, match=r"normalise='batch' should be 'set', 'band' or 'window'"):
         Network("test_resnet", 0, normalise="batch")
 
 

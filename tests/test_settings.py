@@ -1,7 +1,12 @@
-"""Tests of parameters: what papermill and YAML let through silently is refused, with the remedy."""
+"""Tests of settings: a knob stands once and reaches everything, and what papermill and YAML let through is refused."""
 
+import json
 import math
 import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -9,6 +14,8 @@ from hypothesis import strategies as st
 
 from lib import settings
 from lib.settings import check, load_profile
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def profile(folder, text):
@@ -41,22 +48,33 @@ def test_a_whole_number_serves_for_a_float_and_a_number_for_text():
     assert check({"run": 7, "variant": 1.5}) == {"run": "7", "variant": "1.5"}  # -p run 7 arrives as a number
 
 
+@pytest.mark.parametrize("text", ["1e-3", "1.0e-3", "0.001", "1E-03", "+.001"])
+def test_a_number_may_come_as_text(text):
+    assert check({"lr": text}) == {"lr": 0.001}  # YAML reads 1e-3 as text
+
+
+def test_a_knob_that_was_renamed_is_refused_with_its_new_name(monkeypatch):
+    monkeypatch.setitem(settings.RENAMED, "learning_rate", "lr")
+    with pytest.raises(ValueError, match=r"'learning_rate' is called 'lr' now\. Write lr: 0\.1\."):
+        check({"learning_rate": 0.1})
+
+
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("lr", "fast", r"lr='fast' is a str, but a number is needed .*Write it as 0\.001 or 1\.0e-3"),
-        ("epochs", "1e3", "epochs='1e3' is a str, but a whole number is needed .*YAML reads 1e3 as text: write 1000"),
-        ("lr", "nan", r"lr='nan' is a str, but a number is needed"),
-        ("seed", "12", "seed='12' is a str, but a whole number is needed"),
-        ("epochs", 2.0, "epochs=2.0 is a float, but a whole number is needed"),
-        ("epochs", True, "epochs=True is a bool, but a whole number is needed"),
-        ("lr", True, "lr=True is a bool, but a number is needed"),
-        ("overwrite", "true", "overwrite='true' is a str, but True or False is needed .*-p overwrite True"),
+        ("lr", "fast", r"lr='fast' should be a valid number .*Write it as 0\.001 or 1\.0e-3"),
+        ("epochs", "1e3", "epochs='1e3' should be a valid integer .*YAML reads 1e3 as text: write 1000"),
+        ("lr", "nan", r"lr='nan' should be a valid number"),
+        ("seed", "12", "seed='12' should be a valid integer"),
+        ("epochs", 2.0, "epochs=2.0 should be a valid integer"),
+        ("epochs", True, "epochs=True should be a valid integer"),
+        ("lr", True, "lr=True should be a valid number"),
+        ("overwrite", "true", "overwrite='true' should be a valid boolean .*-p overwrite True"),
         ("overwrite", "off", "overwrite='off' .*-p overwrite True and -p overwrite False"),
-        ("overwrite", 1, "overwrite=1 is a int, but True or False is needed"),
-        ("run", True, "run=True is a bool, but text is needed"),
-        ("run", None, "run=None is a NoneType, but text is needed"),
-        ("folds_csv", ["a"], "folds_csv=.* is a list, but text is needed"),
+        ("overwrite", 1, "overwrite=1 should be a valid boolean"),
+        ("run", True, "run=True should be a valid string"),
+        ("run", None, "run=None should be a valid string"),
+        ("folds_csv", ["a"], "folds_csv=.* should be a valid string"),
     ],
 )
 def test_a_wrong_type_is_refused_with_the_remedy(name, value, message):
@@ -67,15 +85,15 @@ def test_a_wrong_type_is_refused_with_the_remedy(name, value, message):
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("fold", -2, r"fold=-2 is out of range: -1 to 99 is allowed \(fold held out"),
-        ("seed", -1, "seed=-1 is out of range"),
-        ("batch_size", 1, "batch_size=1 is out of range: 2 to 4096"),
-        ("mask_share", 0.91, "mask_share=0.91 is out of range: 0 to 0.9"),
-        ("lr", 0.0, "lr=0.0 is out of range"),
-        ("lr", math.nan, "lr=nan is out of range"),
-        ("lr", math.inf, "lr=inf is out of range"),
-        ("fmin", -math.inf, "fmin=-inf is out of range"),
-        ("loss", "mse", "loss='mse' is not one of bce, ce, lq"),
+        ("fold", -2, r"fold=-2 should be greater than or equal to -1 \(fold held out"),
+        ("seed", -1, "seed=-1 should be greater than or equal to 0"),
+        ("batch_size", 1, "batch_size=1 should be greater than or equal to 2"),
+        ("mask_share", 0.91, "mask_share=0.91 should be less than or equal to 0.9"),
+        ("lr", 0.0, "lr=0.0 should be greater than"),
+        ("lr", math.nan, "lr=nan should be a finite number"),
+        ("lr", math.inf, "lr=inf should be a finite number"),
+        ("fmin", -math.inf, "fmin=-inf should be a finite number"),
+        ("loss", "mse", "loss='mse' should be 'bce', 'ce' or 'lq'"),
     ],
 )
 def test_what_is_out_of_range_is_refused_naming_the_range(name, value, message):
@@ -86,13 +104,13 @@ def test_what_is_out_of_range_is_refused_naming_the_range(name, value, message):
 @pytest.mark.parametrize("name", ["run", "variant"])
 @pytest.mark.parametrize("value", ["../x", "a/b", "..", ".", "", "/tmp", "~", ".hidden", "a\n", "a b", "a\\b", "-x"])
 def test_a_name_that_would_leave_its_folder_is_refused(name, value):
-    with pytest.raises(ValueError, match="must be letters, digits"):
+    with pytest.raises(ValueError, match="should be letters, digits"):
         check({name: value})
 
 
 @pytest.mark.parametrize("name", ["cache", "demo-data", "findings", "replaced"])
 def test_a_run_cannot_take_the_folder_of_something_else(name):
-    with pytest.raises(ValueError, match=f"run='{name}' must be .* demo-data, findings and replaced are taken"):
+    with pytest.raises(ValueError, match=f"run='{name}' should be .* demo-data, findings and replaced are taken"):
         check({"run": name})
     assert check({"run": f"{name}-2"}) == {"run": f"{name}-2"}
 
@@ -120,11 +138,11 @@ def test_a_list_may_come_as_text_with_commas_or_as_one_item():
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("folds", "0,two", "folds='two' is a str, but a whole number is needed"),
-        ("folds", [0, 1.5], "folds=1.5 is a float, but a whole number is needed"),
-        ("seeds", None, "seeds=None is a NoneType, but a whole number is needed"),
-        ("folds", [0, -1], "folds=-1 is out of range: 0 to 99"),
-        ("variants", "base, ../x", r"variants='\.\./x' must be letters, digits"),
+        ("folds", "0,two", "folds='two' should be a valid integer"),
+        ("folds", [0, 1.5], "folds=1.5 should be a valid integer"),
+        ("seeds", None, "seeds=None should be a valid integer"),
+        ("folds", [0, -1], "folds=-1 should be greater than or equal to 0"),
+        ("variants", "base, ../x", r"variants='\.\./x' should be letters, digits"),
     ],
 )
 def test_an_item_of_a_list_is_checked_like_a_value(name, value, message):
@@ -137,7 +155,7 @@ def test_an_item_of_a_list_is_checked_like_a_value(name, value, message):
 )
 def test_what_is_named_twice_is_refused(name, value):
     """Equal seeds would count as several, though they are one training."""
-    with pytest.raises(ValueError, match=rf"{name}=\[.*\] names one more than once.*Name each once"):
+    with pytest.raises(ValueError, match=rf"{name}=\[.*\] should name each once"):
         check({name: value})
     assert check({"seeds": "1,2,3", "progressive": [64, 64]}) == {"seeds": [1, 2, 3], "progressive": [64, 64]}
 
@@ -151,14 +169,14 @@ def test_a_profile_is_read_and_checked(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("lr: 1,5", r"lr='1,5' is a str, but a number is needed.*Write it as 0\.001 or 1\.0e-3"),
-        ("lr: .nan", "lr=nan is out of range"),
-        ("lr: .inf", "lr=inf is out of range"),
+        ("lr: 1,5", r"lr='1,5' should be a valid number.*Write it as 0\.001 or 1\.0e-3"),
+        ("lr: .nan", "lr=nan should be a finite number"),
+        ("lr: .inf", "lr=inf should be a finite number"),
         ("fodl: 2", "Did you mean 'fold'"),
         ("on: 2", "True is no parameter of this workbook"),
         ("1: 2", "1 is no parameter of this workbook"),
         ("train:\n  lr: 0.1", "'train' is no parameter"),
-        ("epochs: {a: 1}", "epochs={'a': 1} is a dict, but a whole number is needed"),
+        ("epochs: {a: 1}", "epochs={'a': 1} should be a valid integer"),
         ("- lr\n- 1", "must hold `key: value` lines, not a list"),
         ("[]", "must hold `key: value` lines, not a list"),
         ("no", "must hold `key: value` lines, not a bool"),
@@ -199,27 +217,73 @@ def test_every_number_has_a_range_which_is_told(name):
             check({name: value})
 
 
-FOLDS = "folds: 'f' there, 'g' now"
+def test_a_knob_of_another_role_than_recipe_makes_no_other_configuration():
+    params = settings.defaults("02_features")
+    mine = settings.configuration(params)
+    assert {"n_mels", "epochs", "loss", "n_folds", "esc10_only"} - mine.keys() == {"epochs"}  # 02 has trial_epochs
+    assert not mine.keys() & {"run", "profile", "data_dir", "strict", "overwrite", "folds", "seeds", "variants"}
+    assert "seed" not in mine and "seed" in settings.configuration(settings.defaults("04_kfold"))  # seeds stand for it
 
 
-@pytest.mark.parametrize(
-    ("other", "told"),
-    [
-        ({"audio": {"curated": "a"}, "folds": "f"}, ""),
-        ({"audio": {"curated": "a", "noisy": "b"}}, ""),  # trained on more, scored on the same
-        ({"audio": {"curated": "x", "noisy": "b"}}, "audio of curated clips: 'a' there, 'x' now"),
-        (
-            {"audio": {"curated": "x"}, "folds": "g"},
-            "audio of curated clips: 'a' there, 'x' now, " + FOLDS,
-        ),
-        ({"data": "made before it was noted", "lr": 7}, ""),
-    ],
-)
-def test_other_data_are_those_of_subsets_that_both_know(other, told):
-    assert settings.other_data({"audio": {"curated": "a"}, "folds": "f", "lr": 1}, other) == told
+def test_a_default_of_one_notebook_is_no_default_of_all():
+    assert settings.defaults("02_features")["variants"] == ["base", "delta"] and "variants" not in settings.defaults()
+    assert settings.defaults("11_of_a_person") == settings.defaults()
 
 
-def test_differences_of_whole_configurations_tell_what_one_side_lacks():
-    told = settings.differences({"lr": 1, "audio": {"curated": "a"}}, {"audio": {"curated": "a", "noisy": "b"}})
-    assert told == "audio of noisy clips: None there, 'b' now, lr: 1 there, None now"
-    assert settings.differences({"lr": 1}, {"lr": 1}) == ""
+def test_a_setting_that_a_group_lacks_is_refused_with_those_that_it_has():
+    with pytest.raises(ValueError, match="Network has no setting 'depth'. There are: arch, image_size, normalise"):
+        settings.Network(depth=3)
+    with pytest.raises(ValueError, match=r"image_size=-1 should be greater than or equal to 0 \(pixels a side"):
+        settings.Network("test_resnet", -1)
+
+
+# a knob stands once
+
+
+NEW = '    sharpness: float = knob(0.25, "of nothing; a test has added it", ge=0, le=1)\n'
+REACHED = """
+import json, sys
+from lib import settings
+from lib.runs import plan
+from lib.runs.run import start
+
+namespace = {}
+exec(json.loads(open("notebooks/04_kfold.ipynb").read())["cells"][1]["source"], namespace)
+run = start(namespace | {"sharpness": "5e-1"}, "04_kfold")
+run.settle(folds="f")
+run.finish({}, "measured", "It is so.")
+given = json.loads(plan.Plan.read("mine").given("04_kfold"))
+print(json.dumps([given["sharpness"], str(run.folder)]))
+try:
+    settings.load_profile("params/wrong.yaml")
+except ValueError as error:
+    print(error)
+"""
+
+
+def test_a_new_knob_is_one_field_and_nothing_else(tmp_path):
+    """Parameters cell, help, profile, configuration and result know it, with no other edit than the field itself."""
+    for name in ("lib", "notebooks", "params"):
+        shutil.copytree(
+            ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints")
+        )
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    source, after = tmp_path / "lib" / "settings.py", "    mask_share: float = knob(0.15"
+    assert source.read_text().count(after) == 1
+    source.write_text(source.read_text().replace(after, NEW + after))
+    (tmp_path / "params" / "mine.yaml").write_text("profile: mine\nrun: mine\ndata_dir: demo\nsharpness: 0.75\n")
+    (tmp_path / "params" / "wrong.yaml").write_text("sharpness: 2\n")
+
+    def python(*words):
+        return subprocess.run([sys.executable, *words], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+
+    assert python("-m", "lib.settings").count("parameters cell written") == 5  # 02, 03, 04, 05, 07
+    assert python("-m", "lib.settings") == ""
+    told = python("-m", "papermill", "--help-notebook", "notebooks/04_kfold.ipynb")
+    assert re.search(r"sharpness: float \(default 0\.25\)\s+of nothing; a test has\s+added it", told)
+    given, refused = python("-c", REACHED).splitlines()
+    number, folder = json.loads(given)
+    assert number == 0.75
+    assert refused == "sharpness=2 should be less than or equal to 1 (of nothing; a test has added it)."
+    assert json.loads((Path(folder) / "result.json").read_text())["parameters"]["sharpness"] == 0.5
+    assert json.loads((Path(folder).parent / "configuration.json").read_text())["sharpness"] == 0.5

@@ -9,9 +9,18 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-OLDEST = {"numpy": "2.0.2", "pandas": "2.2.2"}
-NEEDED = ["pytz"]  # by that pandas
-PATH = ("bundle", "features", "pooling", "prediction_images", "stage2", "submission", "windows")  # from clip to file
+OLDEST = {"numpy": "2.0.2", "pandas": "2.2.2", "pydantic": "2.12.0"}
+NEEDED = ["pytz", "pydantic_core==2.41.1"]  # by that pandas, by that pydantic
+PATH = (
+    "bundle",
+    "features",
+    "pooling",
+    "prediction_images",
+    "settings",
+    "stage2",
+    "submission",
+    "windows",
+)  # from clip to file
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +43,7 @@ def test_the_oldest_are_those_that_the_project_asks_for():
 
 def test_scoring_passes_its_tests_with_the_oldest_versions(oldest, tmp_path):
     environment = {**os.environ, "PYTHONPATH": f"{oldest}{os.pathsep}{ROOT}", "OMP_NUM_THREADS": "1"}
-    show = "import numpy, pandas; print(numpy.__version__, pandas.__version__)"
+    show = "import numpy, pandas, pydantic as p; print(numpy.__version__, pandas.__version__, p.__version__)"
     found = subprocess.run([sys.executable, "-c", show], env=environment, capture_output=True, text=True, check=True)
     assert found.stdout.split() == list(OLDEST.values())
     files = [str(ROOT / "tests" / f"test_{name}.py") for name in PATH]

@@ -159,7 +159,7 @@ def test_a_trim_that_is_no_distance_is_refused(value):
     store = scene([-80, -10])
     with pytest.raises(ValueError, match=r"trim_db=.* must be 0 \(off\) or above"):
         trim(store, store.index, value)
-    with pytest.raises(ValueError, match=r"trim_inference_db=.* is out of range: 0 to 120 .*0: off"):
+    with pytest.raises(ValueError, match=r"trim_inference_db=.* should be .*0: off"):
         Windows(1.0, 0.5, value)
 
 
@@ -226,8 +226,8 @@ def test_lengths_in_frames():
     ("window_s", "hop_s", "message"),
     [
         (1.0, 1.5, r"hop_s=1.5 is longer than window_s=1.0: windows would skip audio. Lower hop_s"),
-        (0.0, 0.0, "window_s=0.0 is out of range: 0.01 to 120"),
-        (1.0, -0.5, "hop_s=-0.5 is out of range: 0.01 to 120"),
+        (0.0, 0.0, "window_s=0.0 should be greater than or equal to 0.01"),
+        (1.0, -0.5, "hop_s=-0.5 should be greater than or equal to 0.01"),
     ],
 )
 def test_settings_that_lose_audio_are_refused(window_s, hop_s, message):

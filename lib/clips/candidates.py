@@ -18,7 +18,6 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from lib import settings
 from lib.clips import clipwise, nested, readouts
 from lib.clips.nested import Design
 from lib.clips.readouts import BASE, Reader
@@ -27,6 +26,7 @@ from lib.evaluation.comparisons import Comparison, format_score
 from lib.evaluation.window_scores import WindowScores
 from lib.files import read_json
 from lib.runs import plan
+from lib.runs.changes import other_data
 from lib.runs.modelset import ModelSet
 
 __all__ = ["CHOSEN", "TOGETHER", "Candidates", "Judged", "read"]
@@ -243,7 +243,7 @@ def read(home: Path, names: list[str], seed: int, repeats: int, profile: str) ->
         if design.classes != first.classes or not design.clips.equals(first.clips):
             raise ValueError(f"{recipe} was read on other clips, folds or classes than {next(iter(designs))}.")
         for models in sets[recipe]:
-            if differ := settings.other_data(own.configuration, models.configuration):
+            if differ := other_data(own.configuration, models.configuration):
                 raise ValueError(f"{own.variant} and {models.variant} differ ({differ}). Train one of them anew.")
     windows = {recipe: [models.windows(models.single) for models in some] for recipe, some in sets.items()}
     minutes = {recipe: float(np.mean([_minutes(models) for models in some])) for recipe, some in sets.items()}

@@ -8,12 +8,14 @@ Used in: 05_curation.
 """
 
 from collections.abc import Collection
+from dataclasses import fields
 
 import pandas as pd
 
 from lib import settings
 from lib.evaluation.comparisons import Comparison, format_score
 from lib.files import digest, read_json
+from lib.runs.changes import differences, other_data
 from lib.runs.modelset import ModelSet
 from lib.runs.plan import BASE, VARIANTS, compared, papermill
 from lib.runs.run import Run
@@ -21,7 +23,7 @@ from lib.runs.run import Run
 __all__ = ["commands", "compare", "conclusion"]
 
 RIVALS = {"curated_noisy": "fewer_passes"}
-MAY_DIFFER = {"train_set", "train_windows", "rule", "ignore_missing", "loss", "labels", "audio", "curation"}
+MAY_DIFFER = {field.name for field in fields(settings.TrainingSet)} | {"loss"}  # and what is trained on
 
 
 def commands(run: Run, n_folds: int, subsets: Collection[str]) -> list[str]:
@@ -83,8 +85,8 @@ def _asked(run: Run, subsets: Collection[str]) -> dict[str, dict]:
 def _check(run: Run, base: ModelSet, models: ModelSet) -> None:
     """Refuse a variant whose configuration differs in more than the training set."""
     name, theirs, mine = models.variant, base.configuration, models.configuration
-    recipes = ({k: v for k, v in side.items() if k not in MAY_DIFFER} for side in (theirs, mine))
-    if differ := settings.differences(*recipes) or settings.other_data(theirs, mine):
+    recipes = ({k: v for k, v in side.items() if k in settings.KNOBS.keys() - MAY_DIFFER} for side in (theirs, mine))
+    if differ := differences(*recipes) or other_data(theirs, mine):
         raise ValueError(f"{BASE} and {name} differ in more ({differ}): no fair comparison. Train it anew.")
     selection = run.home / "05_curation" / "select" / "configuration.json"
     if "curation" in mine and mine["curation"] != digest(read_json(selection)):

@@ -33,8 +33,6 @@ FILES = ("result.json", "manifest.json")  # of a finished part
 OWN = "09_journal"
 DIFF = "_lwlrap_diff"
 OTHER_CODE = "other code"
-PLACE = ("run", "profile", "data_dir", "folds_csv", "overwrite", "strict")  # where, not what was changed
-USUAL = {"variant": BASE, "fold": 0, "variants": [], "part": "auto"}  # of keys that no profile holds
 
 
 def rebuild(outputs: Path) -> pd.DataFrame:
@@ -201,22 +199,22 @@ def _asked(*notebooks: Path) -> tuple[str, str]:
 def _changed(notebook: str, params: Mapping[str, object]) -> tuple[str, str]:
     """What differs from the named profile, and the command that makes it again, with no path of this machine."""
     name, profile = params["profile"], _profile(str(params["profile"]))
-    differ = {k: v for k, v in params.items() if k in profile and k not in PLACE and v != profile[k]}
-    differ |= {k: params[k] for k, usual in USUAL.items() if params.get(k, usual) != usual}
-    given = {"run": params["run"]} if params["run"] != profile.get("run") else {}
+    usual = settings.defaults() | settings.defaults(notebook) | (profile or {})
+    differ = {k: v for k, v in params.items() if k in usual.keys() - settings.PLACE and v != usual[k]}
+    given = {"run": params["run"]} if params["run"] != usual["run"] else {}
     if params.get("data_dir", "demo") != "demo":
         given["data_dir"] = f"path/to/{Path(str(params['data_dir'])).name}"
     words = [f"-p {key} {_typed(value)}" for key, value in {**given, **differ}.items()]
     command = " ".join([f"papermill notebooks/{notebook}.ipynb out.ipynb -f params/{name}.yaml", *words])
     what = [f"{key} {_typed(value)}" for key, value in differ.items() if key not in ("fold", "part")]
-    return ", ".join(what) if profile else f"not known: there is no params/{name}.yaml", command
+    return ", ".join(what) if profile is not None else f"not known: there is no params/{name}.yaml", command
 
 
 @remember
-def _profile(name: str) -> dict[str, object]:
-    """params/<name>.yaml; nothing where it isn't there any more."""
+def _profile(name: str) -> dict[str, object] | None:
+    """What params/<name>.yaml says; None where it isn't there any more."""
     path = inputs.CODE / "params" / f"{name}.yaml"
-    return settings.load_profile(path) if path.is_file() else {}
+    return settings.load_profile(path) if path.is_file() else None
 
 
 def _typed(value: object) -> str:

@@ -29,7 +29,7 @@ from lib.evaluation import folds
 from lib.files import read_json, set_aside
 from lib.runs import changes
 
-__all__ = ["BASE", "NOTEBOOKS", "ROOT", "VARIANTS", "Plan", "check_base", "compared", "is_judged"]
+__all__ = ["BASE", "ROOT", "VARIANTS", "Plan", "check_base", "compared", "is_judged"]
 __all__ += ["papermill", "recipes", "seeded", "unseeded"]
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -47,10 +47,7 @@ VARIANTS = {
     "ignore_missing": {"ignore_missing": True},
 }
 PLAIN = {"train_set": "curated", "train_windows": "all", "ignore_missing": False}  # what the base trains on
-NOTEBOOKS = (
-    *("01_eda", "02_features", "03_augmentation", "04_kfold", "05_curation"),
-    *("06_stage2", "07_ensemble", "08_submission", "10_best", "09_journal"),  # which reads what all others found
-)
+NEEDED = ("profile", "run", "data_dir")  # what a profile says itself: by default they are those of the demo run
 SPREAD = 2  # trainings of an experiment that stay in one kernel; more are spread over jobs, by fold and seed
 
 
@@ -60,7 +57,7 @@ class Plan:
 
     Attributes
     ----------
-    params : of the run, all layers
+    params : of the run, all layers over the defaults, but for a knob whose default is not the same in all notebooks
     base : of its base variant: without the last layer, where that is an experiment
     variant : of 04 that is asked for
     """
@@ -89,25 +86,26 @@ class Plan:
         layers = [ROOT / "params" / f"{name}.yaml" for name in profile.split()]
         layers += [own] if run and own.is_file() and own not in layers else []
         read = [settings.load_profile(layer) for layer in layers]
+        is_demo = any(layer.stem == "demo" for layer in layers)  # whose file says nothing: it is the defaults
         its_run = ROOT / "params" / f"{read[-1].get('run', '')}.yaml" if read else own
         if its_run.is_file() and its_run not in layers:  # an experiment lies over the run that it belongs to
             layers.insert(-1, its_run)
             read.insert(-1, settings.load_profile(its_run))
         typed = {"data_dir": data_dir} if data_dir else {}
-        params = {name: value for layer in read for name, value in layer.items()} | typed
+        said = {name: value for layer in read for name, value in layer.items()} | typed
         if run and "run" not in (read[-1] if own in layers else {}):
-            params["run"] = run
-        settings.check(params)
+            said["run"] = run
+        params = settings.check(settings.defaults() | said)
         if re.fullmatch(r"(?i)[\d_.e+-]+|true|false|none|null", str(params.get("run", ""))):
             raise ValueError(f"run={params['run']!r} would be read as a number or a constant. Begin it with a word.")
-        if missing := [name for name in NEEDED if name not in params]:
+        if missing := [name for name in NEEDED if name not in said and not is_demo]:
             raise ValueError(
                 f"PROFILE={profile!r} is no whole profile: it lacks {', '.join(missing)}. Name first what it is for, "
-                f"such as PROFILE='esc10 {profile}', or copy a whole one (params/demo.yaml lists every key)."
+                f"such as PROFILE='esc10 {profile}', or let it say them (what else it lacks is as in the demo run)."
             )
-        variant = str(params.pop("variant", BASE))
+        variant = str(params.pop("variant"))
         below = {name: value for layer in read[:-1] for name, value in layer.items()}
-        base = params if variant == BASE else {**below, **typed, "run": params["run"]}
+        base = params if variant == BASE else {**settings.defaults(), **below, **typed, "run": params["run"]}
         check_base({**base, "variant": BASE})
         return cls(params, base, variant)
 
@@ -212,11 +210,10 @@ class Plan:
             found["09_journal"] = [self.target("09_journal")]
             found["10_best"] = [self.target("10_best")] if self.has_pairs and self.candidates else []
         numbers = [word.zfill(2) for word in only.split()]  # YAML reads 06 as 6
-        chosen = [name for name in NOTEBOOKS if not numbers or name[:2] in numbers]
+        chosen = [name for name in settings.NOTEBOOKS if not numbers or name[:2] in numbers]
         if not chosen:
-            raise ValueError(
-                f"NB={only!r} names no notebook. There are: {' '.join(sorted(name[:2] for name in NOTEBOOKS))}."
-            )
+            there = " ".join(sorted(name[:2] for name in settings.NOTEBOOKS))
+            raise ValueError(f"NB={only!r} names no notebook. There are: {there}.")
         targets = [target for name in chosen for target in found.get(name, [])]
         if not targets:
             why = "08 wants test clips, 05, 06 and 10 three folds, 10 `candidates`, an experiment only 04 and 09"
@@ -227,9 +224,9 @@ class Plan:
         return [target for target in self.wanted() if "/09_journal/" not in target]
 
     def given(self, notebook: str, variant: str = BASE, **changes: object) -> str:
-        """The parameters that a notebook is started with, as JSON (which is YAML): those that it declares."""
+        """The parameters that a notebook is started with, as JSON (which is YAML), but for `place`."""
         values = self.values(notebook, variant, **changes)
-        return json.dumps({name: value for name, value in values.items() if name not in UNTRACKED}, sort_keys=True)
+        return json.dumps({k: v for k, v in values.items() if k not in settings.PLACE}, sort_keys=True)
 
     def given_model(self, variant: str, model: str) -> str:
         """The parameters of a training of 04."""
@@ -242,9 +239,8 @@ class Plan:
         return self.given(notebook, folds=[fold], seeds=[seed], part=name, tabulate=False)
 
     def values(self, notebook: str, variant: str = BASE, **changes: object) -> dict[str, object]:
-        declared = settings.declared(json.loads((ROOT / "notebooks" / f"{notebook}.ipynb").read_text()))
         asked = {**self.recipe(variant), **changes}
-        return {name: value for name, value in asked.items() if name in declared}
+        return {name: asked.get(name, default) for name, default in settings.defaults(notebook).items()}
 
     def recipe(self, variant: str) -> dict[str, object]:
         """All parameters of a variant of 04, those of other notebooks among them."""
@@ -255,7 +251,7 @@ class Plan:
     @property
     def place(self) -> str:
         """The parameters that say where things lie: another place is no other run, so snakemake is not told."""
-        return json.dumps({name: self.params[name] for name in UNTRACKED if name in self.params})
+        return json.dumps({k: v for k, v in self.params.items() if k in settings.PLACE})
 
     def stale(self, changed: Mapping[str, str] | None = None) -> dict[str, str]:
         """Folders below outputs/<run> that were made with other parameters, or of such: why each.
@@ -270,7 +266,7 @@ class Plan:
             if not file.is_file():
                 continue
             theirs, mine = read_json(file), settings.configuration(values)
-            why = [settings.differences({k: theirs[k] for k in mine if k in theirs}, mine)]
+            why = [changes.differences({k: theirs[k] for k in mine if k in theirs}, mine)]
             why = [text for text in dict.fromkeys([*why, *_below(changed, name).values()]) if text]
             if why or found.keys() & set(needs):
                 found[name] = ", ".join(why) or "it was made of that"
@@ -395,14 +391,6 @@ def _experiment(name: str) -> dict[str, object]:
     values = settings.load_profile(path) if path.is_file() else {}
     changes = {key: value for key, value in values.items() if key not in ("run", "variant")}
     return changes if values.get("variant") == name else {}
-
-
-# What a profile must say: what this module reads, beside what the notebooks have by themselves.
-NEEDED = (
-    *("run", "profile", "data_dir", "n_folds", "seed", "seeds", "folds", "loss"),
-    *("train_set", "train_windows", "ignore_missing", "retrain", "candidates", "repeats"),
-)
-UNTRACKED = ("run", "profile", "data_dir", "folds_csv", "strict", "overwrite")  # where, not what
 
 
 def _subsets(data_dir: str) -> frozenset[str]:

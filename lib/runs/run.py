@@ -32,7 +32,7 @@ from lib import code, settings
 from lib.data import datasets, demo
 from lib.evaluation import folds
 from lib.files import read_json, set_aside, whole_file, write_json
-from lib.runs import inputs, plan
+from lib.runs import changes, inputs, plan
 from lib.runs.inputs import IN_KERNEL, ROOT
 from lib.sound import cache as caches
 from lib.sound.features import LogMel
@@ -198,7 +198,7 @@ class Run:
         self.read, outputs = read, ROOT / "outputs"
         for folder in made_of:
             theirs = read_json(folder / "configuration.json") if (folder / "configuration.json").is_file() else {}
-            if differ := settings.other_data(theirs, read):
+            if differ := changes.other_data(theirs, read):
                 raise ValueError(
                     f"{folder} was made from other data ({differ}). Make it again, and what is made of it: make run "
                     f"RUN={self.params['run']} PROFILE=... DATA=... AGAIN=1 (the old results are kept in "
@@ -208,9 +208,9 @@ class Run:
         path = self.variant / "configuration.json"
         is_bound = path.is_file() and any(self.variant.rglob("result.json"))
         theirs = read_json(path) if is_bound else mine
-        gone = settings.KNOBS.keys() - mine.keys()  # its role may have become another since
-        theirs = {name: value for name, value in theirs.items() if name not in gone}
-        differ = settings.differences(theirs, mine)
+        known = mine.keys() | settings.RECIPE  # a knob that is of no recipe may once have been
+        theirs = {name: value for name, value in theirs.items() if name in known or name not in settings.KNOBS}
+        differ = changes.differences(theirs, mine)
         if self.params["overwrite"]:
             experiment = self.folder == self.variant and {"seeds", "tabulate"} <= self.params.keys()
             part = [] if experiment else [self.folder]
@@ -277,7 +277,7 @@ class Run:
         """
         if again or not self.done:
             there = self.variant / "configuration.json"
-            if self.configuration and (differ := settings.differences(read_json(there), self.configuration)):
+            if self.configuration and (differ := changes.differences(read_json(there), self.configuration)):
                 raise ValueError(f"{there} was written anew meanwhile ({differ}). Start this part again.")
             manifest = {**_surroundings(), "code": code.digest(self.notebook), "other_code": self.other_code}
             manifest |= {"seconds": round(time.time() - self.started, 1), "read": self.read, **facts}

@@ -20,6 +20,7 @@ from lib.evaluation import comparisons
 from lib.evaluation.comparisons import Comparison
 from lib.files import read_json
 from lib.runs import oof
+from lib.runs.changes import other_data
 from lib.runs.modelset import ModelSet
 from lib.runs.plan import BASE, unseeded
 from lib.training.batches import image_pixels
@@ -27,7 +28,6 @@ from lib.training.batches import image_pixels
 __all__ = ["Variants", "against_base"]
 
 UNEQUAL = 0.02  # from there on two trainings are not said to have cost the same
-MADE = ("audio", "labels", "curation")  # follow from the other settings: not what a person changed
 
 
 class Variants(NamedTuple):
@@ -99,7 +99,7 @@ def against_base(home: Path, base_home: Path | None = None) -> Variants:
 
 def _changed(setting: Mapping, base: Mapping) -> str:
     """What a person changed of the base, in words."""
-    return ", ".join(f"{k} {value}" for k, value in setting.items() if k not in MADE and value != base.get(k))
+    return ", ".join(f"{k} {value}" for k, value in setting.items() if k in settings.KNOBS and value != base.get(k))
 
 
 def _compute(setting: Mapping, curves: pd.DataFrame) -> float:
@@ -135,7 +135,7 @@ def _comparable(variant: Path, base: Path, of_base: Mapping, clips: oof.Clips) -
             f"Their folds are {setting['folds']}, those of the base {of_base['folds']}: other models saw other clips. "
             f"Train with the same ones: -p folds_csv outputs/{base.parents[1].name}/folds.csv"
         )
-    if differ := settings.other_data(setting, of_base):
+    if differ := other_data(setting, of_base):
         raise ValueError(f"They were made of other clips ({differ}, in the base). Train both on the same data.")
     setting, mine = _read(variant)
     if mine.table["fname"].tolist() != clips.table["fname"].tolist():

@@ -22,6 +22,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from lib import settings
 from lib.files import digest, read_json, write_json
 from lib.runs import inputs
 from lib.runs.inputs import MANIFEST
@@ -198,7 +199,7 @@ def _promise(models: ModelSet) -> dict:
     with open(part / "pooled" / "per_class.csv", newline="", encoding="utf-8") as file:
         per_class = {row["class"]: float(row["lwlrap"]) for row in csv.DictReader(file) if row["lwlrap"]}
     return {
-        "parameters": {k: v for k, v in pooled["parameters"].items() if k not in ("data_dir", "folds_csv")},
+        "parameters": {k: v for k, v in pooled["parameters"].items() if k not in settings.PLACE},
         "classes": models.sidecar["classes"],
         "prior": [round(sum(name in held for held in labels) / len(labels), 6) for name in models.sidecar["classes"]],
         "n_train": len(labels),

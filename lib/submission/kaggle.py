@@ -159,7 +159,7 @@ def _read_at_home(notebook: str, values: dict[str, object]) -> str:
     """What a notebook with these parameters reads of a run folder; "" if nothing."""
     from lib.runs.plan import is_judged  # at home alone, as in `main`
 
-    if is_judged({"train_windows": "all", "train_set": "curated", "ignore_missing": False} | values):
+    if is_judged(settings.defaults() | values):
         return "what 05 selected"
     return "the scores of all folds" if values.get("fold") == -1 else READS.get(notebook, "")
 
