@@ -72,7 +72,7 @@ def test_start_names_the_folder_of_the_part_and_writes_nothing(root):
         ({"knobs": [1, 2]}, "'knobs' is no parameter"),
         ({"note": None}, "'note' is no parameter"),
         ({"lr": "0,001"}, "Write it as 0.001 or 1.0e-3"),
-        ({"run": "../x"}, "run='../x' must be letters"),
+        ({"run": "../x"}, "run='../x' should be letters"),
         ({"fold": 2, "holdout_fold": 2}, "name no model. Give one fold, or two that differ"),
         ({"fold": -1, "holdout_fold": 2}, "fold=-1, holdout_fold=2 name no model"),
     ],
@@ -121,7 +121,7 @@ def test_a_second_start_leaves_the_notebooks_own_variables_alone():
     namespace.update(run="other", fold=1)  # the parameters cell is run again, changed
     again = runs.start(namespace, "04_kfold")
     assert again.params == {**FOLD, "run": "other", "fold": 1}
-    with pytest.raises(ValueError, match="fold='1' is a str"):
+    with pytest.raises(ValueError, match="fold='1' should be a valid integer"):
         runs.start({**namespace, "fold": "1"}, "04_kfold")
 
 
@@ -144,7 +144,7 @@ def test_the_workbook_is_where_its_code_is():
 def test_keys_that_only_other_notebooks_declare_are_checked_and_passed_over():
     declared = {"__annotations__": {name: str for name in FLAT}}
     assert runs.start({**FLAT, **declared, "epochs": 3}, "01_eda").params == FLAT
-    with pytest.raises(ValueError, match="epochs='3' is a str"):
+    with pytest.raises(ValueError, match="epochs='3' should be a valid integer"):
         runs.start({**FLAT, **declared, "epochs": "3"}, "01_eda")
 
 
