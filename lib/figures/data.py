@@ -1,0 +1,371 @@
+"""Figures of what is in a data set, and a browser of its clips.
+
+Conventions
+-----------
+A figure takes the tables of `contents`; axes carry units and the title says what is seen. Classes
+are sorted by their curated seconds, shared evenly among the labels of a clip. Where there is nothing to draw (no audio,
+one subset), the figure says so. Colours: blue curated, orange noisy, green test.
+
+Used in: 01_eda.
+"""
+
+import base64
+import html
+import io
+
+import ipywidgets
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+
+from lib.data import audio
+from lib.figures import logmels
+from lib.figures.drawing import by_name, dots, name_rows, panels, wrapped
+from lib.sound import contents
+from lib.sound.cache import Cache
+from lib.sound.features import mel_filters
+
+__all__ = [
+    "browser", "caption", "clips_of", "company", "fresh", "gaps", "lengths", "page", "priors", "seconds", "silence",
+    "sound", "spectra", "trimming",
+]  # fmt: skip
+
+COLOURS = dict(zip(("curated", "noisy", "test"), sns.color_palette("colorblind"), strict=False))
+NO_AUDIO = "There is no audio"
+TICKS_S = (0.1, 0.2, 0.5, 1, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 60)  # of lengths of clips
+PARTS = {"active_s": "sound", "inner_s": "silence within", "lead_s": "silent head", "trail_s": "silent tail"}
+PER_PAGE = 5  # clips that the browser shows at once
+UNKNOWN = "(unknown)"  # stands for the labels of a test clip
+
+
+def seconds(table: pd.DataFrame) -> Figure:
+    """Clips and seconds per class, subsets side by side. `table` comes from `contents.by_class`."""
+    order, heard = _order(table), table["seconds_even"].notna().any()
+    subsets = table["subset"].unique()
+    figure, (left, *rest) = by_name(order, 1 + len(subsets) * int(heard))
+    left.set(xlabel="clips with the label", title="Clips")
+    for i, subset in enumerate(subsets):
+        part, places = table[table["subset"] == subset].set_index("class").loc[order], range(len(order))
+        left.plot(part["clips"], places, "o", color=COLOURS[subset], label=subset)
+        if heard:
+            rest[i].barh(places, part["seconds_even"], color=COLOURS[subset], alpha=0.6, label="even share")
+            for way, mark, name in (("every", "o", "every label"), ("single", "|", "single-label clips")):
+                rest[i].plot(part[f"seconds_{way}"], places, mark, color="black", ms=5, label=name)
+            rest[i].set(xlabel="audio (s)", title=f"Seconds, {subset}")
+    for axes in figure.axes:
+        axes.set_xlim(0, None)
+    handles = [handle for axes in figure.axes[:2] for handle in axes.get_legend_handles_labels()[0]]
+    figure.legend(handles=handles, loc="outside lower center", ncols=5)
+    curated = table[(table["subset"] == "curated") & (table["clips"] > 0)]
+    title = f"Curated clips per class differ by a factor of {curated['clips'].max() / curated['clips'].min():.1f}"
+    if heard:
+        even = curated["seconds_even"]
+        title += f", their seconds by {even.max() / even.min():.1f} (even share among the labels of a clip)"
+        title += f": {order[0]} has most, {order[-1]} least" if even.max() > 1.1 * even.min() else ": balanced"
+    figure.suptitle(wrapped(title if heard else f"{title}. {NO_AUDIO}: seconds can't be shown"))
+    return figure
+
+
+def lengths(clips: pd.DataFrame, table: pd.DataFrame) -> Figure:
+    """How long the clips of each class are, by subset: box from quartile to quartile, whiskers to the extremes."""
+    if clips["duration_s"].isna().all():
+        return _blank(f"{NO_AUDIO}: lengths can't be shown")
+    rows = clips.assign(labels=[labels or (UNKNOWN,) for labels in clips["labels"]]).explode("labels")
+    order = _order(table) + [UNKNOWN] * bool((rows["labels"] == UNKNOWN).any())
+    subsets = [name for name in COLOURS if name in set(rows["subset"])]
+    figure, (axes,) = panels(1, 1.4 + (0.1 + 0.15 * len(subsets)) * len(order))
+    sns.boxplot(
+        rows, x="duration_s", y="labels", hue="subset", order=order, hue_order=subsets, palette=COLOURS, ax=axes,
+        log_scale=True, whis=(0, 100), linewidth=0.8, gap=0.15,
+    )  # fmt: skip
+    low, high = clips["duration_s"].min(), clips["duration_s"].max()
+    ticks = [x for x in TICKS_S if low * 0.8 <= x <= high * 1.2]
+    axes.set_xticks(ticks, [f"{x:g}" for x in ticks])
+    axes.xaxis.set_minor_formatter("")
+    median = rows[rows["subset"] == "curated"].groupby("labels")["duration_s"].median()
+    title = (
+        f"The median clip of {median.idxmax()} lasts {median.max():.1f} s, of {median.idxmin()} {median.min():.1f} s"
+        if median.max() > 1.1 * median.min()
+        else f"The median clip of every class lasts about {median.mean():.1f} s"
+    )
+    axes.set(xlabel="length of a clip (s, logarithmic)", ylabel="", title=wrapped(title, 80))
+    axes.legend()
+    return figure
+
+
+def fresh(table: pd.DataFrame) -> Figure:
+    """Share of new audio among the windows that ten epochs show of each class."""
+    part = table[(table["subset"] == "curated") & table["fresh"].notna()].set_index("class")
+    if part.empty:
+        return _blank(f"{NO_AUDIO}: windows can't be counted")
+    part = part.sort_values("fresh", ascending=False)
+    figure, (axes,) = by_name(list(part.index))
+    bars = axes.barh(range(len(part)), 100 * part["fresh"], color=COLOURS["curated"], alpha=0.7)
+    places = [f"{row.places:.0f} places in {row.clips:.0f} clips" for row in part.itertuples()]
+    axes.bar_label(bars, places, padding=4, fontsize="small")
+    axes.set(xlim=(0, 125), xticks=range(0, 101, 20))
+    axes.set_xlabel("windows that hold new audio, of those shown in ten epochs (%)")
+    axes.set_title(f"Of {part.index[-1]}, {1 - part['fresh'].iloc[-1]:.0%} of the windows repeat what was shown before")
+    return figure
+
+
+def silence(table: pd.DataFrame, order_by: pd.DataFrame, silence_db: float) -> Figure:
+    """Where the seconds of each class go: sound, inner silence, silent ends.
+
+    Parameters
+    ----------
+    table : from `contents.silence`
+    order_by : from `contents.by_class`
+    silence_db : dB below the peak, for the label
+    """
+    if table.empty:
+        return _blank(f"{NO_AUDIO}: silence can't be shown")
+    parts = list(PARTS)
+    curated = table[table["subset"] == "curated"].explode("labels").groupby("labels")[parts].sum()
+    curated = curated.reindex(_order(order_by)).dropna()
+    rows = pd.concat([curated, table.groupby("subset")[parts].sum().rename("all {}".format)])
+    share = 100 * rows.div(rows.sum(axis=1), axis=0)
+    left = share.cumsum(axis=1) - share
+    figure, (axes,) = by_name(list(rows.index))
+    for i, (part, name) in enumerate(PARTS.items()):
+        axes.barh(range(len(rows)), share[part], left=left[part], color=f"C{i}", label=name)
+    axes.axhline(len(curated) - 0.5, color="black", lw=0.8)
+    figure.legend(loc="outside lower center", ncols=4)
+    quiet = share.loc[curated.index, "active_s"].idxmin()
+    title = f"{quiet} (curated) is silent for {100 - share.at[quiet, 'active_s']:.0f} % of its seconds, the most"
+    told = f"share of the seconds (%); silent: {silence_db:g} dB or more below the clip's peak"
+    axes.set(xlim=(0, 100), xlabel=told, title=title)
+    return figure
+
+
+def trimming(table: pd.DataFrame) -> Figure:
+    """Seconds lost by trimming, over the threshold. `table` comes from `contents.trimming`."""
+    if table.empty:
+        return _blank(f"{NO_AUDIO}: trimming can't be judged")
+    figure, (left, right) = panels(2, 3.6)
+    ways = {"ends": "both ends", "all": "all silence"}
+    lost = table.rename(columns=ways).melt(["subset", "threshold_db"], list(ways.values()), "trimmed", "lost")
+    looks = {"x": "threshold_db", "hue": "subset", "palette": COLOURS, "marker": "o", "clip_on": False}
+    sns.lineplot(lost.assign(lost=100 * lost["lost"]), y="lost", style="trimmed", ax=left, **looks)
+    sns.lineplot(table, y="emptied", ax=right, legend=False, **looks)
+    low, high = 100 * table["all"].min(), 100 * table["all"].max()
+    left.set_title(f"The threshold decides:\n{low:.0f} to {high:.0f} % of a subset is lost")
+    left.set_ylabel("seconds removed (%)")
+    right.set_title(f"Up to {table['emptied'].max()} clips of a subset\nwould be emptied")
+    right.set_ylabel(f"clips left with under {contents.LEFT_S:g} s")
+    right.yaxis.get_major_locator().set_params(integer=True)
+    for axes in (left, right):
+        axes.set(xlabel="threshold (dB below the clip's peak)", ylim=(0, None))
+    return figure
+
+
+def priors(shares: pd.DataFrame, table: pd.DataFrame) -> Figure:
+    """Share of each class in the labels of each subset. `shares` comes from `contents.priors`."""
+    order, subsets = _order(table), [name for name in COLOURS if name in shares]
+    figure, (axes,) = by_name(order)
+    for subset in subsets:
+        axes.plot(100 * shares.loc[order, subset], range(len(order)), "o", color=COLOURS[subset], label=subset)
+    spread = shares.max() / shares.replace(0, np.nan).min()
+    seen = ", ".join(f"{spread[name]:.1f} ({name})" for name in subsets)
+    axes.set(xlabel="share of the labels of its subset (%)", xlim=(0, None))
+    axes.set_title(wrapped(f"The most frequent class has so many times the labels of the rarest: {seen}", 80))
+    axes.legend()
+    return figure
+
+
+def company(shares: pd.DataFrame) -> Figure:
+    """Which labels come together. `shares` comes from `contents.co_occurrence`."""
+    if shares.empty:
+        return _blank("No clip has two labels: nothing comes together")
+    row, column = np.unravel_index(np.nanargmax(shares.to_numpy()), shares.shape)
+    figure, (axes,) = panels(1, 3.4 + 0.2 * len(shares))
+    bar = {"label": "clips of the row's class (%)"}
+    sns.heatmap(100 * shares, cmap="Blues", vmin=0, ax=axes, xticklabels=True, yticklabels=True, cbar_kws=bar)
+    axes.grid(visible=False)
+    axes.tick_params(labelsize="small", length=0)
+    axes.set(xlabel="... have this label too", ylabel="of the clips with this label ...")
+    most = f"{shares.iat[row, column]:.0%} of the clips with {shares.index[row]} have {shares.columns[column]} too"
+    axes.set_title(wrapped(most, 70))
+    return figure
+
+
+def spectra(store: Cache | None, clips: pd.DataFrame, table: pd.DataFrame) -> Figure:
+    """Average log-mel spectrum of each class (curated), and of each subset with its quartiles."""
+    if store is None:
+        return _blank(f"{NO_AUDIO}: spectra can't be shown")
+    values = contents.spectra(store, clips["fname"])
+    values -= values.max(axis=1, keepdims=True)  # shape, not level
+    hz = mel_filters(store.logmel).argmax(axis=1) * store.logmel.sample_rate / store.logmel.n_fft
+    subset = clips["subset"].to_numpy()
+    each = pd.DataFrame(values).assign(label=clips["labels"].to_numpy())[subset == "curated"].explode("label")
+    means = each.groupby("label").mean()
+    means = means.loc[[name for name in _order(table) if name in means.index]]
+    figure, (left, right) = panels(2, max(4, 1.6 + 0.25 * len(means)), width_ratios=(3, 2))
+    extent = (0, len(hz), len(means) - 0.5, -0.5)
+    mesh = left.imshow(means, aspect="auto", cmap="magma", extent=extent, interpolation="nearest")
+    name_rows(left, list(means.index))
+    left.grid(visible=False)
+    figure.colorbar(mesh, ax=left, label="dB below the strongest band", location="bottom")
+    ticks, middle = np.linspace(0, len(hz) - 1, 6).astype(int), len(hz) // 2
+    left.set_xticks(ticks + 0.5, [f"{hz[i] / 1000:.1f}" for i in ticks])
+    left.axvline(middle, color="white", ls="--", lw=1)
+    above = means.iloc[:, middle:].mean(axis=1)
+    title = f"Curated, above {hz[middle] / 1000:.1f} kHz (dashed): {above.idxmax()} has most, {above.idxmin()} least"
+    left.set(xlabel="frequency (kHz, mel scale)", title=wrapped(title, 46))
+    for name in (name for name in COLOURS if name in subset):
+        low, median, high = np.quantile(values[subset == name], (0.25, 0.5, 0.75), axis=0)
+        right.plot(hz / 1000, median, color=COLOURS[name], label=name)
+        right.fill_between(hz / 1000, low, high, color=COLOURS[name], alpha=0.15, lw=0)
+    right.set(xscale="log", xlabel="frequency (kHz, logarithmic)", ylabel="dB below the strongest band")
+    right.xaxis.set_major_formatter("{x:g}")
+    right.set_title(wrapped(_furthest(values, subset, hz), 30))
+    right.legend()
+    return figure
+
+
+def sound(clips: pd.DataFrame, measured: pd.DataFrame) -> Figure:
+    """Level and bandwidth by subset: what a microphone, a codec or a lower rate in the past leaves behind."""
+    if measured.empty:
+        return _blank(f"{NO_AUDIO}: level and bandwidth can't be shown")
+    rows = clips[["fname", "subset", "sample_rate"]].merge(measured, on="fname")
+    rows = rows.assign(rolloff=rows["rolloff_hz"] / 1000, limit=rows["band_limit_hz"] / 1000)
+    shown = {
+        "loudness_db": ("A-weighted level (dBFS)", "Level", "dB"),
+        "peak_db": ("peak (dBFS)", "Peak", "dB"),
+        "rolloff": ("95 % of power below (kHz)", "Rolloff", "kHz"),
+        "limit": ("power under -60 dB above (kHz)", "Band limit", "kHz"),
+    }
+    order = [name for name in COLOURS if name in set(rows["subset"])]
+    median = rows.groupby("subset")[list(shown)].median().loc[order]
+    figure, found = panels(4, 2.8, across=2)
+    for axes, (column, (label, name, unit)) in zip(found, shown.items(), strict=True):
+        sns.boxplot(rows, x=column, y="subset", hue="subset", order=order, palette=COLOURS, ax=axes, fliersize=2)
+        medians = " / ".join(f"{value:.1f}" for value in median[column])
+        axes.set(ylabel="", xlabel=label, title=f"{name}: medians {medians} {unit}")
+    full = rows["clipped"].gt(0).groupby(rows["subset"]).mean()
+    rates = ", ".join(f"{rate} Hz" for rate in sorted(rows["sample_rate"].unique()))
+    touch = ", ".join(f"{full[name]:.0%} ({name})" for name in order)
+    figure.suptitle(wrapped(f"Clips that touch full scale: {touch}. Files at {rates}"))
+    return figure
+
+
+def gaps(gaps: pd.DataFrame, tells: pd.DataFrame) -> Figure:
+    """How well subsets are told apart, and by what. Both tables come from `contents.domain_gap`."""
+    pairs = gaps[gaps["pair"] != "chance"]
+    if pairs.empty:
+        return _blank("Fewer than two subsets with audio: there is nothing to tell apart")
+    figure, (left, right) = panels(2, 3.8)
+    dots(left, gaps, "auc", range(len(gaps)), color="black")
+    left.axvline(0.5, color="grey", ls=":")
+    name_rows(left, [row.pair if row.pair == "chance" else f"{row.pair}: {row.by}" for row in gaps.itertuples()])
+    top = pairs.loc[pairs["auc"].idxmax()]
+    apart = f"Furthest apart:\n{top['pair']}, AUC {top['auc']:.2f}"
+    alike = f"No two subsets are told apart:\nAUC at most {top['auc']:.2f}"
+    left.set(xlim=(min(0.3, gaps["auc_low"].min() - 0.02), 1.04), title=apart if top["auc_low"] > 0.5 else alike)
+    left.set_xlabel("AUC out of fold\n(.5: alike, 1: always told)")
+    told = tells[(tells["pair"] == top["pair"]) & (tells["by"] == "sound")]
+    right.barh(range(len(told)), told["drop"], color="grey")
+    name_rows(right, [f"{row.feature} ({row.alone:.2f} alone)" for row in told.itertuples()])
+    right.set_xlabel("fall of the AUC\nwhen the feature is shuffled")
+    right.set_title(f"{top['pair']} without length:\n{told['feature'].iloc[0]} tells most")
+    return figure
+
+
+def clips_of(clips: pd.DataFrame, label: str) -> pd.DataFrame:
+    """The clips with a label (UNKNOWN: those without any), longest first."""
+    chosen = clips[np.array([label in (labels or (UNKNOWN,)) for labels in clips["labels"]], bool)]
+    return chosen.sort_values(["duration_s", "fname"], ascending=[False, True], ignore_index=True)
+
+
+def page(store: Cache | None, clips: pd.DataFrame, title: str) -> Figure:
+    """Wave and log-mel of a few clips, one below the other."""
+    if store is None or clips.empty:
+        return _blank(f"{NO_AUDIO}: clips can't be shown" if store is None else f"{title}: there are none")
+    figure, found = panels(2 * len(clips), 1.3 + 0.5 / len(clips), across=2)
+    rows = zip(found[::2], found[1::2], clips.itertuples(), store.rows(clips["fname"]).itertuples(), strict=True)
+    for left, right, clip, at in rows:
+        samples = audio.read(clip.path, store.logmel.sample_rate)
+        edges = np.arange(0, len(samples), max(1, len(samples) // 2000))
+        ends = np.minimum.reduceat(samples, edges), np.maximum.reduceat(samples, edges)
+        left.fill_between(edges / store.logmel.sample_rate, *ends, lw=0.3)
+        peak = 1.05 * float(np.abs(samples).max())
+        left.set(xlim=(0, clip.duration_s), ylim=(-peak, peak), ylabel="amplitude")
+        left.set_title(caption(clip), fontsize="small", loc="left")
+        logmels.draw(right, store, at)
+    for axes in found[-2:]:
+        axes.set_xlabel("time (s)")
+    figure.suptitle(title)
+    return figure
+
+
+def caption(clip: object) -> str:
+    """Name, subset, length and labels of a row of the table of clips."""
+    return f"{clip.fname} ({clip.subset}, {clip.duration_s:.1f} s): {', '.join(clip.labels) or 'labels unknown'}"
+
+
+def browser(store: Cache | None, clips: pd.DataFrame, label: str) -> ipywidgets.VBox:
+    """Pick a class, see and hear its clips, longest first: a widget, which only a kernel serves.
+
+    Parameters
+    ----------
+    label : shown first; the first one that there is, if no clip has it
+    """
+    names = {name for labels in clips["labels"] for name in labels or (UNKNOWN,)}
+    names = sorted(names, key=lambda name: (name == UNKNOWN, name))
+    pick = ipywidgets.Dropdown(options=names, value=label if label in names else names[0], description="class")
+    first = ipywidgets.IntSlider(0, 0, 0, PER_PAGE, description="from clip", continuous_update=False)
+    shown = ipywidgets.HTML()
+
+    def show(change: dict | None = None) -> None:
+        chosen = clips_of(clips, pick.value)
+        first.max = max(0, len(chosen) - 1)
+        if change and change["owner"] is pick and first.value:
+            first.value = 0  # shows it
+        else:
+            shown.value = _page_of(store, chosen, first.value, pick.value)
+
+    for control in (pick, first):
+        control.observe(show, "value")
+    show()
+    return ipywidgets.VBox([ipywidgets.HBox([pick, first]), shown])
+
+
+def _page_of(store: Cache | None, chosen: pd.DataFrame, first: int, label: str) -> str:
+    """HTML of a page of the browser: the clips from number `first` on, and their players."""
+    here, png = chosen.iloc[first : first + PER_PAGE], io.BytesIO()
+    title = f"{label}: clips {first + 1} to {first + len(here)} of {len(chosen)}, longest first"
+    figure = page(store, here, title)
+    figure.savefig(png, format="png", dpi=110)
+    plt.close(figure)
+    players = logmels.listen(here["path"].tolist(), [caption(clip) for clip in here.itertuples()]).data
+    image = base64.b64encode(png.getvalue()).decode()
+    return f'<img style="max-width:100%" alt="{html.escape(title)}" src="data:image/png;base64,{image}">{players}'
+
+
+def _furthest(values: np.ndarray, subset: np.ndarray, hz: np.ndarray) -> str:
+    """Where the median spectra of curated and another subset differ most, in words."""
+    names = [name for name in ("noisy", "test") if name in subset and "curated" in subset]
+    if not names:
+        return "Median clip, with quartiles: one subset"
+    middle = np.median(values[subset == "curated"], axis=0)
+    differ = np.array([np.median(values[subset == name], axis=0) - middle for name in names])
+    which, band = np.unravel_index(np.abs(differ).argmax(), differ.shape)
+    by = f"{differ[which, band]:+.0f} dB from curated at {hz[band] / 1000:.1f} kHz"
+    return f"Medians, quartiles: {names[which]} is {by}"
+
+
+def _order(table: pd.DataFrame) -> list[str]:
+    """Classes by curated seconds, or by clips without audio, most first."""
+    part = table[table["subset"] == "curated"]
+    by = ["seconds_even", "clips"] if part["seconds_even"].notna().any() else ["clips"]
+    return part.sort_values([*by, "class"], ascending=[False] * len(by) + [True])["class"].tolist()
+
+
+def _blank(reason: str) -> Figure:
+    """A figure that says why there is nothing to see."""
+    figure, (axes,) = panels(1, 1.2)
+    axes.set_axis_off()
+    axes.set_title(reason, y=0.3)
+    return figure

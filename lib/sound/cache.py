@@ -201,7 +201,9 @@ def _transformed(clips: pd.DataFrame, logmel: LogMel, n_threads: int, *, quiet: 
     try:
         with (
             ThreadPoolExecutor(n_threads, initializer=torch.set_num_threads, initargs=(1,)) as pool,
-            tqdm(desc=f"log-mels, {clips['subset'].iloc[0]}", total=len(clips), leave=False, disable=quiet) as bar,
+            tqdm(
+                desc=f"log-mels, {clips['subset'].iloc[0]}", total=len(clips), unit="clip", leave=False, disable=quiet
+            ) as bar,
         ):
             table = clips.itertuples()
             while rows := list(islice(table, IN_FLIGHT)):
