@@ -138,7 +138,7 @@ def main(words: list[str]) -> int:
 
     try:
         values = Plan.read(given.profile, given.home.name).recipe(given.variant)
-        values = {name: value for name, value in values.items() if name not in ("fold", "holdout_fold")}  # SET says them
+        values = {key: value for key, value in values.items() if key not in ("fold", "holdout_fold")}  # SET says them
         values = settings.check(values | dict(map(_typed, given.set)))
         options = {name: getattr(given, name) for name in ("owner", "variant", "gpu")}
         options["sources"] = tuple(filter(None, given.sources.split(",")))
