@@ -342,9 +342,9 @@ def what_is_made_of_pair_models(tmp, data):
     """One set of trainings for 05, 06 and 10: each says what is missing, and is made once that is there."""
     common = {"data_dir": data("tiny"), "n_folds": 3, "epochs": 20, "batch_size": 8}
     asks = {**common, "notebook": "05_curation", "rules": "top_1,relative_0.5", "folds": 0}
-    fails(ROOT, tmp, "pairs", **asks, saying=["3 of 3 pair models", "-p fold 0 -p holdout_fold 1"])
+    fails(ROOT, tmp, "pairs", **asks, saying=["lacks without_0_1/result.json, ", "-p fold 0 -p holdout_fold 1"])
     nested = "-p", "stage2_models", "conv1d,logistic", "-p", "stage2_epochs", "2", "-p", "max_clip_s", "2"
-    saying = ["Train them first", "04_kfold.ipynb", "-p fold 0"]
+    saying = ["Make them first", "04_kfold.ipynb", "-p fold 0"]
     fails(tmp, tmp, "pairs", *nested, data_dir=data("tiny"), notebook="06_stage2", saying=saying)
     a_pair_model_is_the_same_either_way_round(tmp, common)
     curation_takes_turns_with_training(tmp, common, asks)

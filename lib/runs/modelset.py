@@ -26,10 +26,15 @@ from lib.evaluation.window_scores import WindowScores
 from lib.files import digest, read_json
 from lib.runs import oof, plan
 from lib.runs.plan import BASE
+from lib.settings import Training
+from lib.sound.features import LogMel
+from lib.sound.windows import Windows
+from lib.training.models import Network
 
 __all__ = ["SHARED", "ModelSet", "WrongModel", "settings_digest"]
 
 SHARED = ("classes", "audio", "windows", "network", "recipe", "folds")  # the models of a variant agree in these
+KINDS = {"audio": LogMel, "windows": Windows, "network": Network, "recipe": Training}
 TRAINED_BY = {"folds": "04", "single": "04", "pairs": "05", "all": "06"}  # the notebook whose `make run` trains them
 
 
@@ -270,15 +275,9 @@ def settings_digest(sidecar: dict) -> str:
 
 def _alike(key: str, one: object, other: object) -> bool:
     """Whether two sidecars say the same, with the defaults of settings that an older version did not know."""
-    if one == other or key not in ("audio", "windows", "network", "recipe"):
+    if one == other or key not in KINDS:
         return one == other
-    from lib.sound.features import LogMel  # here, where few come by: the recipe brings fastai, which 08 does without
-    from lib.sound.windows import Windows
-    from lib.training.learners import Recipe
-    from lib.training.models import Network
-
-    kind = {"audio": LogMel, "windows": Windows, "network": Network, "recipe": Recipe}[key]
     try:
-        return kind(**one).settings() == kind(**other).settings()
+        return KINDS[key](**one) == KINDS[key](**other)
     except (TypeError, ValueError):  # settings that this version does not know
         return False
