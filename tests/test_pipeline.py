@@ -240,7 +240,7 @@ def test_a_kill_costs_at_most_what_was_running(workbook, victim):
 
 def test_two_runs_at_once_do_not_disturb_each_other(workbook):
     shutil.copy(workbook.root / "params" / "demo.yaml", workbook.root / "params" / "other.yaml")
-    workbook.profile("other", run="other", profile="other", n_mels=32)
+    workbook.profile("other", run="other", profile="other", data_dir="demo", n_mels=32)
     both = [workbook.start("--profile", name, "--run", run) for name, run in (("demo", "again"), ("other", ""))]
     said = [one.communicate(timeout=300)[0] for one in both]
     assert [one.returncode for one in both] == [0, 0], said

@@ -139,8 +139,8 @@ def what_papermill_lets_through_is_refused(tmp, data):
     """A misspelt name from the root, text for a number from elsewhere; neither leaves a trace."""
     saying = ["'fodl' is no parameter of this workbook. Did you mean 'fold'?"]
     fails(ROOT, tmp, "typo", kernel=True, fodl=2, saying=saying)
-    (tmp / "mine.yaml").write_text("lr: 1e-3\n")
-    fails(tmp, tmp, "text", "-f", "mine.yaml", kernel=True, saying=["lr='1e-3' is a str", "write 1.0e-3"])
+    (tmp / "mine.yaml").write_text("epochs: 1e3\n")
+    fails(tmp, tmp, "text", "-f", "mine.yaml", kernel=True, saying=["epochs='1e3' should be a valid integer"])
     assert not list(OUTPUTS.glob(f"{NAME}-t[ye]*"))
 
 
@@ -176,7 +176,7 @@ def a_submission_of_what_was_trained(tmp, data):
     """After all folds of the run "pool"; before that it is refused by what is missing."""
     common = {"data_dir": data("tiny"), "notebook": "08_submission"}
     fails(tmp, tmp, "pool", **common, window_s=2.0, saying=["window_s=2.0 (trained with 1.0)", "from the weights"])
-    fails(tmp, tmp, "nothing", **common, saying=["is not complete", "folds.csv", "make run NB=04 RUN="])
+    fails(tmp, tmp, "nothing", **common, saying=["is not there", "folds.csv", "make run NB=04 RUN="])
     assert not (OUTPUTS / f"{NAME}-nothing").exists()
     succeeds(ROOT / "notebooks", tmp, "pool", kernel=True, **common)
     folder = OUTPUTS / f"{NAME}-pool" / "08_submission" / "curated"
