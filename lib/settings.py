@@ -1,15 +1,15 @@
 """Every knob of the workbook, once: its type, default, range, meaning and role.
 
-A knob is a field of a group below, and nothing else: the parameters cells of the notebooks are written from here (`make
-cells`), and parameter files, `-p` and the settings of a computation are checked against it.
+A knob is a field of a group below, defined nowhere else. The parameters cells of the notebooks are written from here
+(`make cells`); parameter files, `-p` and the settings of a computation are checked against it.
 
 Conventions
 -----------
 role    : what a knob is for.
   recipe : what is computed; these make the configuration of a result
   which  : which part of it, or how much (fold, seeds, variant)
-  place  : where things lie, and how a run is started; another place is no other result
-  view   : what is shown of results that are there
+  place  : where things are, and how a run is started; these do not change a result
+  view   : which existing results are shown
 default : the demo run. A parameter file (params/<profile>.yaml) holds only what differs from it, in flat lines.
 A list may come as comma-separated text (`-p variants a,b`) or as one item, a number as text (YAML reads `1e-3` so).
 Light imports only: kernels are packed without an environment.
@@ -40,14 +40,14 @@ __all__ = [
 
 # choices; what computes them holds the same names
 CHANNELS = ("logmel", "delta", "acceleration", "phase", "pcen")  # and logmel_<n_fft>
-NORMALISE = {"set": "training clips", "band": "each mel band of them", "window": "itself"}
-LOSSES = {"bce": "any labels", "ce": "one label a clip", "lq": "bce's noise-robust rival"}
+NORMALISE = {"set": "training clips", "band": "their mel bands", "window": "itself"}
+LOSSES = {"bce": "any labels", "ce": "one label a clip", "lq": "as bce, but more robust to wrong labels"}
 SCHEDULES = ("one_cycle", "flat", "flat_cosine")
 MIXES = ("mixup", "mixup_or", "mixup_or_bounded", "mixup_power", "cutmix", "overlay")
 AUGMENTATIONS = ("gain", "shift_wrap", "shift_pad", "equaliser", "stretch")
-BALANCES = {"clip": "one each", "seconds": "", "effective": "", "augment": "wider masks for rare audio"}
+BALANCES = {"clip": "one each", "seconds": "", "effective": "", "augment": "wider masks for rare classes"}
 TRAIN_SETS = {
-    **{"curated": "", "curated_noisy": "", "warm_up": "noisy first", "pseudo": "judges label"},
+    **{"curated": "", "curated_noisy": "", "warm_up": "noisy first", "pseudo": "model labels"},
     "fewer_passes": "",
 }
 STAGE2_MODELS = ("cnn", "cnn_logits", "conv1d", "attention", "gru", "logistic")
@@ -103,7 +103,7 @@ def group(cls: type) -> type:
 
 @group
 class Group:
-    """What all groups know: to read values as they are typed, and to be written down."""
+    """Common to all groups: reading values as they are typed, and writing settings down."""
 
     @field_validator("*", mode="before")
     @classmethod
@@ -123,10 +123,10 @@ class Run(Group):
     """What is run; every notebook has these."""
 
     run: str = place(
-        "demo", "folder under outputs/, but cache, demo-data, findings and replaced are taken", pattern=rf"^{FREE}\Z"
+        "demo", "folder under outputs/; cache, demo-data, findings and replaced are taken", pattern=rf"^{FREE}\Z"
     )
     profile: str = place("demo", "name of the parameter file, params/<profile>.yaml")
-    overwrite: bool = place(False, "True moves what this variant holds to outputs/replaced and starts again")
+    overwrite: bool = place(False, "True: move the results of this variant to outputs/replaced and start again")
     seed: int = knob(2019, "seed of weights and batches", ge=0, le=2**31 - 1)
 
 
@@ -134,31 +134,31 @@ class Run(Group):
 class Data(Group):
     """Which clips."""
 
-    data_dir: str = place("demo", "folder of the data set; demo: synthesise one")
-    esc10_only: bool = knob(False, "ESC-50: only the clips of ESC-10")
-    strict: bool = place(False, "True stops at an unusable clip; False lists it and leaves it out")
+    data_dir: str = place("demo", "folder of the data set; demo: a synthesised one")
+    esc10_only: bool = knob(False, "ESC-50: use only the clips of ESC-10")
+    strict: bool = place(False, "True: stop at an unusable clip; False: list it and leave it out")
 
 
 @group
 class Folds(Group):
     """Which clips are held out together."""
 
-    n_folds: int = knob(3, "folds, where the set has no published ones", ge=2, le=100)
-    folds_csv: str = place("", "folds to use instead (fname,fold); empty: make them")
+    n_folds: int = knob(3, "number of folds, where the data set has no published ones", ge=2, le=100)
+    folds_csv: str = place("", "CSV file of folds to use instead (fname,fold); empty: make them")
 
 
 @group
 class Audio(Group):
-    """A clip as pictures of sound; librosa's terms."""
+    """From a clip to its log-mel and other channels; librosa's terms."""
 
-    sample_rate: int = knob(22050, "Hz, clips are resampled to it", ge=1000, le=192_000)
+    sample_rate: int = knob(22050, "Hz, rate to which clips are resampled", ge=1000, le=192_000)
     n_fft: int = knob(1024, "samples in the Hann window", ge=16, le=65_536)
     hop_length: int = knob(441, "samples between frames", ge=1, le=65_536)
     n_mels: int = knob(64, "mel bands", ge=8, le=1024)
     fmin: float = knob(20.0, "Hz, lowest band edge", ge=0, le=96_000)
     channels: tuple[str, ...] = knob(
         ("logmel",),
-        f"one to three pictures of the sound: {_named(CHANNELS).replace(',', ', logmel_2048,', 1)}",
+        f"one to three input channels: {_named(CHANNELS).replace(',', ', logmel_2048,', 1)}",
         min_length=1,
         max_length=3,
     )
@@ -171,7 +171,7 @@ class Windows(Group):
     window_s: float = knob(1.0, "s, length of a window", ge=0.01, le=120)
     hop_s: float = knob(0.5, "s, between starts of inference windows", ge=0.01, le=120)
     trim_inference_db: float = knob(
-        0.0, "dB below the loudest frame; clips are cut to what is louder, at inference; 0: off", ge=0, le=120
+        0.0, "dB below the loudest frame; inference skips quieter ends of a clip; 0: off", ge=0, le=120
     )
 
 
@@ -179,9 +179,9 @@ class Windows(Group):
 class Network(Group):
     """What is needed to build the network."""
 
-    arch: str = knob("test_byobnet", "timm model, from scratch")
-    image_size: int = knob(0, "pixels a side that windows are resized to; 0: as they are", ge=0, le=1024)
-    normalise: Literal[*NORMALISE] = knob("set", f"by mean and std of: {_named(NORMALISE)}")
+    arch: str = knob("test_byobnet", "timm model, trained from scratch")
+    image_size: int = knob(0, "pixels a side to which windows are resized; 0: not resized", ge=0, le=1024)
+    normalise: Literal[*NORMALISE] = knob("set", f"scaled by mean and std of: {_named(NORMALISE)}")
 
 
 @group
@@ -193,25 +193,25 @@ class Training(Group):
     batch_size: int = knob(16, "windows in a training batch", ge=2, le=4096)
     lr: float = knob(0.005, "peak learning rate of the last layer", ge=1e-8, le=10)
     lr_body: float = knob(0.0, "peak learning rate of the first layers; 0: as lr", ge=0, le=10)
-    schedule: Literal[*SCHEDULES] = knob("one_cycle", f"of the learning rate: {_named(SCHEDULES)}")
+    schedule: Literal[*SCHEDULES] = knob("one_cycle", f"learning-rate schedule: {_named(SCHEDULES)}")
     progressive: tuple[Annotated[int, Field(ge=32, le=1024)], ...] = knob(
-        (), "image sizes before image_size, equal compute each; empty: none"
+        (), "image sizes to train on before image_size, with equal compute each; empty: none"
     )
     mixup: float = knob(0.4, "alpha of mixup's Beta distribution; 0: no mixing", ge=0, le=10)
     mix: Literal[*MIXES] = knob("mixup", f"how two windows are mixed: {_named(MIXES)}")
-    mask_share: float = knob(0.15, "SpecAugment: widest mask, share of its axis; 0: off", ge=0, le=0.9)
+    mask_share: float = knob(0.15, "SpecAugment: widest mask as a share of its axis; 0: off", ge=0, le=0.9)
     augment: tuple[Literal[*AUGMENTATIONS], ...] = knob(
-        (), f"changes to training windows, in order: {_named(AUGMENTATIONS)}"
+        (), f"augmentations of training windows, in order: {_named(AUGMENTATIONS)}"
     )
-    balance: Literal[*BALANCES] = knob("clip", f"an epoch's windows: {_named(BALANCES)}")
-    trim_train_db: float = knob(0.0, "as trim_inference_db, in training", ge=0, le=120)
+    balance: Literal[*BALANCES] = knob("clip", f"clips of an epoch: {_named(BALANCES)}")
+    trim_train_db: float = knob(0.0, "as trim_inference_db, in training; 0: off", ge=0, le=120)
 
 
 @group
 class Exploring(Group):
-    """01: what is in a clip."""
+    """01: what counts as silence."""
 
-    silence_db: float = knob(40.0, "dB below a clip's peak; what stays below is silence", ge=1, le=120)
+    silence_db: float = knob(40.0, "dB below a clip's peak; anything quieter is silence", ge=1, le=120)
 
 
 @group
@@ -220,18 +220,20 @@ class Trials(Group):
 
     folds: Annotated[tuple[Fold, ...], Once] = which((0, 1), "folds held out, one training each; empty: all")
     seeds: Annotated[tuple[Seed, ...], Once] = which(
-        (2019,), "seeds of weights and batches, one training each; a verdict wants three"
+        (2019,), "seeds of weights and batches, one training each; a verdict needs three"
     )
-    tabulate: bool = which(True, "False: a job of many, that only trains; tables are left to a last call")
+    tabulate: bool = which(True, "False: train only (one fold, one seed); a later run makes the tables")
 
 
 @group
 class Variants(Group):
     """02, 03: which variants."""
 
-    variants: tuple[Variant, ...] = which((), "names in the table of the experiment, a+b: both; empty: all")
+    variants: tuple[Variant, ...] = which(
+        (), "variants of the experiment's table; a+b: the changes of both; empty: all"
+    )
     trial_epochs: int = knob(
-        4, "passes over the training clips in each training, at the base's size of pictures", ge=1, le=100_000
+        4, "passes over the training clips in each training, at the input size of the base", ge=1, le=100_000
     )
 
 
@@ -239,11 +241,11 @@ class Variants(Group):
 class Model(Group):
     """04: which model."""
 
-    variant: Name = which("curated", "name of training set x recipe; one configuration a name")
-    fold: int = which(0, "fold held out, from 0; -1 pools the folds that are done", ge=-1, le=99)
+    variant: Name = which("curated", "name of this training set and recipe; one configuration per name")
+    fold: int = which(0, "fold held out, counted from 0; -1: pool the trained folds", ge=-1, le=99)
     holdout_fold: int = which(-1, "second fold held out (pair model); -1: none", ge=-1, le=99)
     developed_on: Annotated[tuple[Fold, ...], Once] = which(
-        (), "folds whose scores were seen while the recipe was made; the others are scored apart"
+        (), "folds used to develop the recipe; the others are also scored alone"
     )
 
 
@@ -253,10 +255,12 @@ class TrainingSet(Group):
 
     train_set: Literal[*TRAIN_SETS] = knob("curated", f"clips: {_named(TRAIN_SETS)}")
     train_windows: Literal["all", "kept", "kept_noisy"] = knob(
-        "all", "windows: all, kept (by 05), kept_noisy (of noisy clips; all of curated ones)"
+        "all", "windows: all, kept (by 05), kept_noisy (all of curated clips, kept ones of noisy clips)"
     )
-    rule: Rule = knob("top_1", "rule of 05 by which windows are kept")
-    ignore_missing: bool = knob(False, "True: classes that judges hear though a clip lists them not count for nothing")
+    rule: Rule = knob("top_1", "rule of 05 that selects the kept windows")
+    ignore_missing: bool = knob(
+        False, "True: a class that models detect but the clip does not list is left out of the loss"
+    )
 
 
 @group
@@ -264,21 +268,25 @@ class Curation(Group):
     """05: which windows are kept."""
 
     part: Literal["auto", "select", "compare"] = knob(
-        "auto", "select windows; compare what was trained on them; auto: what comes next"
+        "auto", "select: select windows; compare: compare models trained on them; auto: what comes next"
     )
-    rules: tuple[Rule, ...] = knob((), "rules that select windows, name_number; empty: all with their own number")
+    rules: tuple[Rule, ...] = knob(
+        (), "rules that select windows, as name_number; empty: all, with their default numbers"
+    )
     retrain: tuple[Name, ...] = which(("kept_curated",), "training sets of 04 to compare, as 05 lists them; empty: all")
-    gate_db: float = knob(30.0, "dB below a clip's loudest frame; windows that stay below are silent", ge=1, le=120)
-    keep_best: bool = knob(False, "True: a curated clip that would lose all its windows keeps its best")
+    gate_db: float = knob(
+        30.0, "dB below a clip's loudest frame; a window with no louder frame is silent", ge=1, le=120
+    )
+    keep_best: bool = knob(False, "True: a curated clip that would lose all its windows keeps its best one")
 
 
 @group
 class Stage2(Group):
-    """06, 10: from windows to clips."""
+    """06, 10: from window scores to clip scores."""
 
-    max_clip_s: float = knob(6.0, "s, longest stretch that stage 2 reads: the middle of longer clips", ge=0.1, le=600)
+    max_clip_s: float = knob(6.0, "s, longest stretch that stage 2 reads; of a longer clip, its middle", ge=0.1, le=600)
     class_order: Literal["alphabetical", "confusion"] = knob(
-        "alphabetical", "rows of prediction images: alphabetical, confusion (by likeness)"
+        "alphabetical", "order of rows in prediction images: alphabetical, confusion (similar together)"
     )
     stage2_epochs: int = knob(24, "passes over the training images", ge=1, le=100_000)
 
@@ -294,7 +302,7 @@ class Stage2Models(Group):
 
 @group
 class Ensembles(Group):
-    """07: from models to one."""
+    """07: ensembles at equal compute."""
 
     ensemble_epochs: int = knob(4, "passes over the training clips that each strategy may spend", ge=3, le=100_000)
     ensemble_folds: tuple[Annotated[int, Field(ge=2, le=20)], ...] = which(
@@ -304,25 +312,23 @@ class Ensembles(Group):
 
 @group
 class Best(Group):
-    """10: as good as it gets."""
+    """10: selection among candidates."""
 
     candidates: Annotated[tuple[Variant, ...], Once] = knob(
-        ("curated",), "variants of 04 to choose among, a+b: the average of both; empty: none"
+        ("curated",), "variants of 04 to select from; a+b: the average of both; empty: none"
     )
     readouts: tuple[Name, ...] = knob(
-        ("mean", "max", "logistic"), "poolings and stage-2 models to choose among; empty: all but energy's"
+        ("mean", "max", "logistic"), "poolings and stage-2 models to select from; empty: all but energy's"
     )
-    repeats: int = knob(
-        1, "trainings of each 04 model of a candidate, with seeds that count on from `seed`", ge=1, le=100
-    )
+    repeats: int = knob(1, "number of seeds for each model of a candidate: `seed`, `seed` + 1 and so on", ge=1, le=100)
 
 
 @group
 class Scoring(Group):
     """08: test clips."""
 
-    weights: str = which("", "folder of a packed run; empty: what this run trained; kaggle: a kernel's input")
-    budget_s: float = knob(0.0, "s, from the start, that scoring may take; 0: as long as it takes", ge=0, le=1_000_000)
+    weights: str = which("", "folder of a packed run; empty: the models of this run; kaggle: an input of the kernel")
+    budget_s: float = knob(0.0, "s from the start, time limit of scoring; 0: no limit", ge=0, le=1_000_000)
 
 
 @group
@@ -330,11 +336,9 @@ class Journal(Group):
     """09: what is shown."""
 
     only: tuple[str, ...] = view(
-        (), "words of a notebook's name or question; rows without any are hidden; empty: all rows"
+        (), "shows only rows whose notebook or question contains one of these words; empty: all"
     )
-    base_run: str = view(
-        "", "run whose curated models are the base; empty: those of the same run", pattern=rf"^({FREE})?\Z"
-    )
+    base_run: str = view("", "run whose curated models are the base; empty: this run", pattern=rf"^({FREE})?\Z")
 
 
 MODEL = (Audio, Windows, Network, Training)
@@ -463,7 +467,7 @@ def cell(notebook: str) -> str:
 
 
 def main(folder: Path = Path("notebooks")) -> int:
-    """Write the parameters cells of all notebooks in a folder anew; what a cell says otherwise is lost."""
+    """Rewrite the parameters cells of all notebooks in a folder; edits made in a cell are lost."""
     for name in NOTEBOOKS:
         path = folder / f"{name}.ipynb"
         text = path.read_text(encoding="utf-8")
@@ -477,7 +481,7 @@ def main(folder: Path = Path("notebooks")) -> int:
 
 
 def configuration(params: Mapping[str, object]) -> dict[str, object]:
-    """The parameters that make a variant what it is; the others say where it lies and which part of it is made."""
+    """The parameters that define a variant; the others say where its results are and which part is made."""
     recipe = RECIPE - {"seed"} if "seeds" in params else RECIPE
     return {name: value for name, value in params.items() if name in recipe}
 

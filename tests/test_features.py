@@ -254,7 +254,7 @@ def test_settings_make_the_same_one_again():
         ({"fmin": 500.0, "fmax": 400.0}, r"fmin=500.0 and fmax=400.0 Hz must satisfy"),
         ({"fmax": 4001.0}, r"fmax=4001.0 Hz must satisfy .*fmax 0 means that limit"),
         ({"fmin": float("nan")}, r"fmin=nan"),
-        ({"channels": []}, r"channels=\[\] should have at least 1 item.* \(one to three pictures of the sound: logmel"),
+        ({"channels": []}, r"channels=\[\] should have at least 1 item.* \(one to three input channels: logmel"),
         ({"channels": ["logmel"] * 4}, r"should have at most 3 items"),
         ({"channels": ["mfcc"]}, r"unknown name 'mfcc'. There are: logmel, delta, .*pcen, logmel_<n_fft>"),
         ({"channels": ["logmel_0512"]}, r"unknown name 'logmel_0512'"),
