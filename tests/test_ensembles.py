@@ -255,7 +255,7 @@ def test_a_clip_whose_group_stands_in_the_outer_fold_trains_no_member(split):
     assert set(found.clips.index) == set(dealt.loc[dealt["fold"] == 1, "fname"])
     said = ensembles.conclusion(found, ensembles.parts(found))
     assert said.endswith(
-        "Groups that stand in several folds: 1 (g1). A clip does not train a model that holds out another "
+        "Groups that are in several folds: 1 (g1). A clip does not train a model that holds out another "
         "fold of its group. Withheld: 1 clip from without_1."
     )
 

@@ -267,9 +267,9 @@ def test_notes_name_what_can_t_be_told():
     targets = np.array([[1, 1, 0, 0], [1, 0, 0, 0], [1, 1, 0, 0], [1, 0, 1, 0], [0, 0, 1, 0]])
     bark, sigh, tick = folds.notes(FOLDS, targets, ["rain", "bark", "sigh", "tick"])
     assert bark.startswith("bark: 2 clips, none in folds [2]")
-    assert "without_0_1 never hears it" in bark
+    assert "without_0_1 never trains on it" in bark
     assert sigh.startswith("sigh: 2 clips, none in folds [0, 1]")
-    assert "without_2 never hears it. Lower n_folds" in sigh
+    assert "without_2 never trains on it. Lower n_folds" in sigh
     assert tick.startswith("tick: no clip")
     with pytest.raises(ValueError, match="targets have 4 rows, folds 5"):
         folds.notes(FOLDS, targets[1:], ["rain", "bark", "sigh", "tick"])
@@ -437,7 +437,7 @@ def test_folds_of_a_user_are_read(tmp_path):
         ("fname,part\na,0\n", r"lacks the columns \['fold'\]"),
         ("fname,fold\na,0\nb,0\nd,1\n", r"no row. Add theirs. \(2: c, e\)"),
         ("fname,fold\na,0\na,0\nb,0\nc,1\nd,2\ne,2\n", r"listed twice.*\(1: a\)"),
-        ("fname,fold\na,0\nb,1\nc,0\nd,0\ne,1\n", r"mine.csv: every group stands in the held-out .*\(1: without_0\)"),
+        ("fname,fold\na,0\nb,1\nc,0\nd,0\ne,1\n", r"mine.csv: every group is also in the held-out .*\(1: without_0\)"),
         ("fname,fold\na,1\nb,1\nc,2\nd,3\ne,3\n", r"folds are \[1, 2, 3\].*from 0"),
         ("fname,fold\na,0\nb,0\nc,1\nd,3\ne,3\n", r"without a gap"),
         ("fname,fold\na,0\nb,0\nc,one\nd,-1\ne,2\n", r"not whole numbers.*\(2: -1, one\)"),

@@ -1,4 +1,4 @@
-"""Tests of the shape of notebooks and parameter files: a notebook calls and looks, and runs as it lies."""
+"""Tests of the shape of notebooks and parameter files: a notebook calls and looks, and runs without arguments."""
 
 import ast
 import json

@@ -331,7 +331,7 @@ def test_a_run_over_a_profile_that_says_less_than_it(workbook):
 def test_a_layer_alone_is_no_profile(workbook):
     (workbook.root / "params" / "small.yaml").write_text("n_mels: 32\n")
     code, said = workbook.run("--profile", "small")
-    assert code == 1 and "'small' is no whole profile: it lacks profile, run, data_dir. Name first" in said
+    assert code == 1 and "'small' is no complete profile: it lacks profile, run, data_dir. Put the profile" in said
 
 
 def test_an_experiment_lies_over_the_file_of_its_run(workbook):
@@ -427,7 +427,7 @@ def test_a_profile_that_lacks_keys_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr(plan, "ROOT", tmp_path)
     (tmp_path / "params").mkdir()
     (tmp_path / "params" / "mine.yaml").write_text("run: mine\nn_folds: 5\n")
-    with pytest.raises(ValueError, match="it lacks profile, data_dir. .*PROFILE='esc10 mine', or let it say them"):
+    with pytest.raises(ValueError, match="it lacks profile, data_dir. .*PROFILE='esc10 mine', or add these keys"):
         plan.Plan.read("mine")
     with pytest.raises(ValueError, match="it lacks profile. "):  # else the demo set's name would be the run's
         plan.Plan.read("mine", data_dir="here")

@@ -143,7 +143,7 @@ def read(path: str | Path, sample_rate: int) -> np.ndarray:
 
 
 def contents(clips: pd.DataFrame, folder: Path) -> dict[str, str]:
-    """subset -> digest of the names and bytes of its files: what a result was made of, wherever the files lie.
+    """subset -> digest of the names and bytes of its files; it does not depend on where they are.
 
     Parameters
     ----------
@@ -207,7 +207,7 @@ def _size(head: bytes, at: int) -> int:
 
 
 def _check_ogg(raw: bytes) -> None:
-    """Refuse an Ogg file without a whole last page: libsndfile decodes one that is cut short without a word."""
+    """Refuse an Ogg file without a whole last page: libsndfile decodes a truncated one without an error."""
     if raw[:4] != b"OggS":
         return
     page = raw[raw.rfind(b"OggS") :]

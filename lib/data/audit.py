@@ -4,7 +4,7 @@ Conventions
 -----------
 problems : DataFrame, a row a clip and finding: fname, subset, reason, usable (False: the clip is left out; True: it is
            used, but look at it), sorted by subset and fname.
-Faults of the signal (NaN, silence, a compressed file cut short) show only when a clip is decoded. `lib.cache` decodes
+Faults of the signal (NaN, silence, a truncated compressed file) show only when a clip is decoded. `lib.cache` decodes
 everything once and lists them in the same form; pass its list to `Dataset.without`.
 
 Used in: `datasets`; its tables are shown in 01_eda.
@@ -87,7 +87,7 @@ def inspect(clips: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def _look(path: str) -> tuple[audio.Header | audio.AudioError, tuple[int, str]]:
-    """Header of a clip, or why there is none, and what tells it cheaply from others: its size and its first bytes."""
+    """Header of a clip, or why there is none, and a cheap fingerprint: its size and its first bytes."""
     try:
         n_bytes, head = audio.peek(path)
         return audio.header(path), (n_bytes, digest(head))

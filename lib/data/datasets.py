@@ -159,7 +159,7 @@ def load(root: str | Path, *, with_audio: bool = True, strict: bool = False, esc
 
 
 def load_test(root: str | Path) -> Dataset:
-    """The clips that a submission must score: a row for each row of its table, in that order, whatever lies there.
+    """The clips that a submission must score: one row for each row of its table, in that order.
 
     Nothing is left out and no header is read: a clip that can't be found has the path "". `problems` lists labels that
     can't be used: those clips count as not labelled.
@@ -231,7 +231,7 @@ def with_audio(root: str | Path) -> frozenset[str]:
 
 
 class Labelled:
-    """What holds `clips` (labels, group) and `classes`: their targets and groups."""
+    """Targets and groups, for a class that has `clips` (labels, group) and `classes`."""
 
     clips: pd.DataFrame
     classes: Iterable[str]
@@ -418,7 +418,7 @@ def _whole(text: str) -> int:
 
 
 def _nearest(label: str, classes: Iterable[str]) -> str:
-    """That a label is none of the classes, in words."""
+    """The message that a label is not among the classes, with the nearest one."""
     nearest = difflib.get_close_matches(label, classes, n=1, cutoff=0)[0]
     return f"label {label!r} is outside the vocabulary (nearest: {nearest!r})"
 
@@ -440,7 +440,7 @@ def _check_published(clips: dict[str, dict], path: Path, malformed: list[tuple[s
 
 
 def _group(row: dict[str, str]) -> str:
-    """What a clip shares with clips that resemble it: its recording, Freesound sound or Flickr user; else ""."""
+    """The group of a clip: its recording, Freesound sound or Flickr user; else ""."""
     if user := re.search(r"/videos/([^/]+)/", row.get("flickr_video_URL", "")):
         return f"flickr:{user[1]}"
     sources = (("freesound_id", "freesound"), ("src_file", "esc"))

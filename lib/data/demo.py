@@ -1,4 +1,4 @@
-"""A small synthesised data set in the layout of Kaggle's FSDKaggle2019, of which every answer is known.
+"""A small synthesised data set in the layout of Kaggle's FSDKaggle2019, with known truth.
 
 Conventions
     16-bit mono wav, 22,050 Hz, clips of 0.3 to 12 s. Times are seconds from the start of the clip.
@@ -9,7 +9,7 @@ Conventions
 Eight event classes have 15 single-label curated clips each, but seconds that differ by 10x. Two scene classes (40 clips
 each) are made of the same two parts in opposite order. Before, between and after the parts lies at least 1.0, 1.3 and
 1.0 s of background, so no 1 s window holds two parts, or a part and an edge of its clip: only order tells them apart.
-Their parts and background hardly vary, so that few clips suffice: chance differences can't be learned in place of it.
+Their parts and background hardly vary, so few clips suffice and a model can't learn chance differences instead.
 
 `truth/` holds what a real set can't:
     spans.csv   fname, class, start_s, end_s, labelled: a row a sound (two a scene) of every clip that holds sound;
@@ -106,7 +106,7 @@ def make(folder: str | Path, *, seed: int = 2019) -> Path:
 
 
 def _marker(folder: Path) -> dict | None:
-    """What demo.json in `folder` says; None where nothing lies. Refuses a folder of anything else."""
+    """The content of demo.json in `folder`; None if `folder` is missing or empty. Refuses a folder of other files."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return None
     with suppress(OSError, ValueError, TypeError, KeyError):

@@ -1,4 +1,4 @@
-"""A comparison: named ways to score the same clips, each against one of them, and what may be said of it.
+"""A comparison: named ways to score the same clips, each compared with a base, with intervals and verdicts.
 
 Conventions
 -----------
@@ -34,7 +34,7 @@ __all__ = [
 
 AGAINST = " against "  # in the name of a row that compares two others than the base
 DIFFERENCE = ["lwlrap_diff", "lwlrap_diff_low", "lwlrap_diff_high"]
-MIN_SEEDS = 3  # of trainings of the window models; fewer tell of models, not of recipes
+MIN_SEEDS = 3  # of trainings of the window models; with fewer, a verdict is about models, not recipes
 
 
 @dataclass(frozen=True)

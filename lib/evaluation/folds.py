@@ -1,6 +1,6 @@
-"""Folds: which clips are held out together, and the check that no model is read on what it was made from.
+"""Folds: which clips are held out together, and the check that no model is evaluated on clips it was made from.
 
-Groups, never clips, are dealt to folds, balanced over all labels; windows inherit the fold of their clip. A model is
+Groups, never clips, are assigned to folds, balanced over all labels; windows inherit the fold of their clip. A model is
 named by what it did not see: `without_2` saw every fold but 2, `without_2_4` neither 2 nor 4.
 
 Published folds, and those that a user brings, stay as they are, even where they split a group. A clip whose group also
@@ -53,11 +53,11 @@ CLAIM_S = 10.0  # how long another process may take to rename a file
 
 
 class LeakError(AssertionError):
-    """A model was about to be read on clips that it, or a judge of its training windows, has seen."""
+    """A model would be evaluated on clips that it, or a judge of its training windows, has seen."""
 
 
 def make(clips: pd.DataFrame, targets: np.ndarray, n_folds: int, seed: int) -> pd.DataFrame:
-    """Deal clips to folds: the published folds where every clip has one, else stratified over groups and labels.
+    """Assign clips to folds: the published folds where every clip has one, else stratified over groups and labels.
 
     The order of the clips makes no difference; `seed` breaks ties, and means nothing for published folds.
 
@@ -134,7 +134,7 @@ def check_fold(fold: int, holdout_fold: int, n_folds: int) -> None:
 
 
 def training(folds: pd.DataFrame, held_out: Collection[int], groups: pd.Series | None = None) -> np.ndarray:
-    """Which clips may train a model that is read on the folds `held_out`: those whose group stands in none of them.
+    """Which clips may train a model that is evaluated on the folds `held_out`: those whose group is in none of them.
 
     Every choice of training clips goes through here.
 
@@ -164,15 +164,15 @@ def withheld(folds: pd.DataFrame, models: Iterable[str]) -> str:
     split = sorted(n_folds.index[n_folds > 1])
     names = ", ".join(split[:5]) + (f" and {len(split) - 5} more" if len(split) > 5 else "")
     return (
-        f"Groups that stand in several folds: {len(split)} ({names}). A clip does not train a model that holds out "
+        f"Groups that are in several folds: {len(split)} ({names}). A clip does not train a model that holds out "
         f"another fold of its group. Withheld: {', '.join(counts)}."
     )
 
 
 def notes(folds: pd.DataFrame, targets: np.ndarray, classes: Iterable[str]) -> list[str]:
-    """What these folds can't tell: a sentence for each class that a fold, or the training clips of a model, lack.
+    """What these folds can't measure: a sentence for each class that a fold, or a model's training clips, lack.
 
-    And one that counts the clips that are `withheld` from models.
+    Another sentence counts the clips that are `withheld` from models.
 
     `targets` (n_clips, n_classes) are in the order of `folds`, sorted by `fname`; ValueError for another length.
     """
@@ -185,7 +185,7 @@ def notes(folds: pd.DataFrame, targets: np.ndarray, classes: Iterable[str]) -> l
         if not present:
             sentences.append(f"{name}: no clip, so nothing learns or measures it. Add clips or drop the class.")
         elif absent:
-            unheard = f"; {model_name(*present)} never hears it" if len(present) <= 2 else ""
+            unheard = f"; {model_name(*present)} never trains on it" if len(present) <= 2 else ""
             sentences.append(
                 f"{name}: {counts.sum()} clips, none in folds {absent}, so nothing measures it there{unheard}. "
                 "Lower n_folds or add clips of other groups."
@@ -201,12 +201,12 @@ def assert_no_leak(
     groups: Mapping[str, str] | None = None,
     judges: pd.DataFrame | None = None,
 ) -> None:
-    """Refuse training clips that share a group, or a judge, with the folds that the model will be read on.
+    """Refuse training clips whose group, or whose judge's training, overlaps the folds that evaluate the model.
 
     Parameters
     ----------
     train_fnames : clips that train the model, with or without a fold, repeated or not
-    held_out : folds that the model will be read on (none for a model of all data, which no fold may read)
+    held_out : folds that the model will be evaluated on (none for a model of all data)
     groups : dict or Series, fname -> group, for the training clips that have no fold (noisy ones)
     judges : kept windows, one row each: `fname`, and `judged_by`, the names of the models that judged it with blanks
         between. Each must have held out every held-out fold, and a fold of the clip's own group, if that has any.
@@ -226,7 +226,7 @@ def assert_no_leak(
     group_of = dict(groups if groups is not None else {}) | dict(zip(folds["fname"], folds["group"], strict=True))
     held_groups = set(folds["group"][folds["fold"].isin(held_out)])
     train = {fname: group_of.get(fname) for fname in train_fnames}
-    model = f"a model that is read on folds {sorted(held_out)}"
+    model = f"a model that is evaluated on folds {sorted(held_out)}"
     strangers = [fname for fname, group in train.items() if not isinstance(group, str)]
     _refuse(strangers, f"Clips of unknown group train {model}. Pass their groups.", LeakError)
     leaked = [f"{fname} (group {group})" for fname, group in train.items() if group in held_groups]
@@ -278,8 +278,8 @@ def settle(path: str | Path, folds: pd.DataFrame) -> pd.DataFrame:
 def read(path: str | Path, clips: pd.DataFrame) -> pd.DataFrame:
     """Folds that a user brings (`folds_csv`: columns `fname` and `fold`, from 0) for these clips, as a folds table.
 
-    Rows of other clips are passed over: the data in use may be a part. Groups are those of `clips`; a column `group` in
-    the file is passed over too (`groups.csv` beside the data is its place).
+    Rows of other clips are ignored: the data in use may be a part of the set. Groups are those of `clips`. A column
+    `group` in the file is ignored too: put it into `groups.csv` beside the data.
 
     Raises
     ------
@@ -295,7 +295,7 @@ def read(path: str | Path, clips: pd.DataFrame) -> pd.DataFrame:
 
 
 def _stratify(groups: np.ndarray, truth: np.ndarray, n_folds: int, seed: int) -> np.ndarray:
-    """Fold of each clip. Groups are dealt by the labels they hold, then moved one by one while that evens the folds."""
+    """Fold of each clip. Groups are assigned by their labels, then moved one by one while that evens the folds."""
     from iterstrat.ml_stratifiers import MultilabelStratifiedKFold  # only here: Kaggle hasn't got it
 
     names, group = np.unique(groups, return_inverse=True)
@@ -316,9 +316,9 @@ def _stratify(groups: np.ndarray, truth: np.ndarray, n_folds: int, seed: int) ->
 
 
 def _even_out(counts: np.ndarray, fold: np.ndarray, n_folds: int) -> np.ndarray:
-    """Make the most useful move of one group until none lowers the folds' squared relative deviations from even.
+    """Move one group at a time, best move first, until none lowers the folds' squared relative deviations from even.
 
-    The library takes all groups for equally large; one Flickr user with 290 clips is not. Rare classes weigh as much as
+    The library treats all groups as equally large; a Flickr user with 290 clips is not. Rare classes weigh as much as
     common ones, the size of a fold as much as all classes. An empty fold always deserves a move.
     """
     from scipy.sparse import csr_array
@@ -353,7 +353,7 @@ def _table(clips: pd.DataFrame, fold: np.ndarray, source: object) -> pd.DataFram
         )
     idle = [model_name(fold) for fold in found if len(found) > 1 and not training(table, [fold]).any()]
     remedy = "Give folds that split fewer groups (folds_csv), or smaller groups (groups.csv beside the data)."
-    _refuse(idle, f"{source}: every group stands in the held-out fold too, so nothing trains these models. {remedy}")
+    _refuse(idle, f"{source}: every group is also in the held-out fold: these models have no training clips. {remedy}")
     return table
 
 

@@ -1,4 +1,4 @@
-"""Scores of rankings of tags: lwlrap, top-1 hit rate, and what may be said about differences.
+"""Scores of rankings of tags: lwlrap, top-1 hit rate, and their intervals, differences and verdicts.
 
 lwlrap (label-weighted label-ranking average precision) ranks all classes of a clip by score, reads the precision at the
 rank of each true class, and averages over all true (clip, class) pairs. The mean of lwlrap over batches or folds is
@@ -12,7 +12,7 @@ Conventions
 * Rows without a label are dropped; `n` counts the rows with one. All rates lie in [0, 1].
 * `groups` (n,) names what is never split: a group is resampled whole, because its clips resemble each other.
 * `bootstrap` and `compare_each` also take scores of seeds, (n_seeds, n, n_classes): the value is the mean over them;
-  or (n_seeds, n_members, n, n_classes), where a seed's value is the mean over its members: they are no further seeds.
+  or (n_seeds, n_members, n, n_classes): members are averaged within a seed, and only seeds count as repeats.
 
 Used in: every notebook that states a score.
 """
@@ -139,7 +139,7 @@ def confusions(targets: np.ndarray, scores: np.ndarray) -> np.ndarray:
 
 
 def clip_losses(targets: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """How surprising a clip's labels are: the mean of -log(score) over them, nats, float64 (n,); nan without a label.
+    """Loss of a clip's labels: the mean of -log(score) over them, nats, float64 (n,); nan without a label.
 
     `scores` in [0, 1]. Only labels count, since what is not labelled may be there all the same.
     """
@@ -155,8 +155,8 @@ def bootstrap(
 
     Percentile bootstrap: as many groups are drawn, with replacement, as there are. Several seeds are drawn as well, the
     same for all groups of a resample, and one fewer than there are: n draws of n would understate the spread between
-    few seeds. Chance that belongs to one seed and one group together counts more than once, so that intervals over
-    seeds rather err on the wide side (simulated, 2 to 5 seeds: they held the truth in 90 to 99 % of cases).
+    few seeds. The interaction of seeds and groups is counted more than once, so intervals over seeds tend to be too
+    wide (simulated, 2 to 5 seeds: they contained the truth in 90 to 99 % of cases).
     Under about 20 groups they are too narrow. One group alone (a fold may be one) has none: its limits are NaN. Raises
     ValueError as `validate`.
 
@@ -171,7 +171,7 @@ def fresh(
 ) -> dict[str, float | int]:
     """`bootstrap` on the folds that a recipe was not developed on, fresh_lwlrap ... fresh_n; raises as that.
 
-    Nothing where all clips are of such folds; fresh_n alone, which is 0, where none is.
+    Empty if all clips are in such folds; only fresh_n, which is 0, if none is.
 
     Parameters
     ----------
@@ -194,7 +194,7 @@ def says(found: dict[str, float], name: str) -> str:
 
 
 def says_fresh(found: dict[str, float]) -> str:
-    """What `fresh` found, as a sentence; nothing where it found nothing."""
+    """The result of `fresh` as a sentence; empty if that is empty."""
     if "fresh_n" not in found:
         return ""
     if not found["fresh_n"]:
@@ -230,8 +230,8 @@ def compare_each(
         n, n_groups, n_seeds: clips with a label, their groups, seeds a side
         smallest_diff: the smallest difference in lwlrap that this table could have shown, with 80 % power at 5 %
             two-sided: (z(1 - .025 / m) + .84) bootstrap standard errors, 2.80 for m = 1, 3.65 for m = 10
-        n_to_settle: clips of this kind, as well grouped and with as many seeds, of which the difference that was seen
-            is the smallest one; infinite where none was seen, NaN where nothing differs or there is no interval
+        n_to_settle: clips of this kind, with the same grouping and number of seeds, for which the observed difference
+            would be the smallest one; infinite where none was seen, NaN where nothing differs or there is no interval
         p_better: share of the resamples in which the other is ahead, ties by halves; NaN where there is no interval
         p, p_holm: two-sided, of the difference in lwlrap, never below 2 / (n_resamples + 1), and as Holm corrects it;
             1 where there is no interval
@@ -266,7 +266,7 @@ def compare_classes(
     n_resamples: int = 2000,
     seed: int = 0,
 ) -> tuple[dict[str, np.ndarray], dict[str, float]]:
-    """Whom does `other` help? Differences in per-class lwlrap, and their slope over a property `x` of the classes.
+    """Which classes does `other` help? Differences in per-class lwlrap, and their slope over a property `x` of classes.
 
     Parameters
     ----------
@@ -356,8 +356,8 @@ def expected_best(n_tries: int) -> float:
 def spread(targets: np.ndarray, scores: np.ndarray, groups: np.ndarray) -> dict[str, float]:
     """lwlrap and hit_rate: the standard error of one model on these clips, without what all models have in common.
 
-    Times `expected_best`, it is what picking the best of equally good models on the clips that report it pretends. It
-    shrinks with the root of the number of clips. NaN for one model or one group.
+    Times `expected_best`, it is the false gain of picking the best of equally good models on the clips that report it.
+    It shrinks with the root of the number of clips. NaN for one model or one group.
 
     Parameters
     ----------
@@ -388,12 +388,12 @@ def holm(p_values: np.ndarray) -> np.ndarray:
 
 
 def prior_scores(train_targets: np.ndarray, n: int) -> np.ndarray:
-    """The dumb baseline: each of n clips gets the class frequencies of the training clips, float64 (n, n_classes)."""
+    """The baseline: each of n clips gets the class frequencies of the training clips, float64 (n, n_classes)."""
     return np.tile(np.asarray(train_targets, float).mean(0), (n, 1))
 
 
 def prior_by_fold(targets: np.ndarray, dealt: pd.DataFrame) -> np.ndarray:
-    """The dumb baseline out of fold: each clip gets the class frequencies of the clips that train without its fold.
+    """The baseline out of fold: each clip gets the class frequencies of the clips that train without its fold.
 
     Parameters
     ----------
@@ -411,7 +411,7 @@ def prior_by_fold(targets: np.ndarray, dealt: pd.DataFrame) -> np.ndarray:
 
 
 def baseline(targets: np.ndarray, dealt: pd.DataFrame, scored: np.ndarray | None = None) -> float:
-    """lwlrap of the dumb baseline out of fold: what any model must beat. NaN where no clip is scored.
+    """lwlrap of the baseline out of fold, which any model must beat. NaN where no clip is scored.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Scores of windows: who scored them, and the plain mean that makes clip scores of them.
+"""Scores of windows, with the model that made them, and their mean over each clip.
 
 Conventions
 -----------
@@ -24,7 +24,7 @@ class WindowScores:
 
     Attributes
     ----------
-    table : fname, window_start_s (s), fold, model (who scored it, such as without_2), and energy where it was measured
+    table : fname, window_start_s (s), fold, model (that scored it, such as without_2), and energy where it was measured
     scores : float64 (n_windows, n_classes), in [0, 1]
     """
 

@@ -1,7 +1,7 @@
 """What has changed since a run was made: labels, audio and folds of its data set.
 
-A notebook refuses by itself what does not fit (`Run.settle`); the pipeline asks here before it starts one, since it
-starts none where all results are there.
+A notebook refuses changed data itself (`Run.settle`). The pipeline checks here before it starts any notebook, since it
+starts none if all results exist.
 
 Conventions
 -----------
@@ -53,7 +53,7 @@ def other_data(theirs: Mapping[str, object], mine: Mapping[str, object]) -> str:
 def since(
     home: Path, params: Mapping[str, object], data_dir: Path, folds_csv: Path | None
 ) -> tuple[dict[str, str], dict[str, str]]:
-    """Which parts of a run were made from other data than lie there now, each with what differs, in words.
+    """Which parts of a run were made from other data than there are now, each with what differs, in words.
 
     Parameters
     ----------

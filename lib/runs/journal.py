@@ -6,7 +6,7 @@ A row is a part that answers something: a folder with result.json that is no sin
 (`without_2`, `without_2_4/seed_1` ...) is counted and its seconds are added; pair models count with their variant.
 outputs/journal.csv is rebuilt from what lies there, never appended to; what can't be read, or was made by other code
 than what lies here now, has that in `note`.
-The difference of a row is to the base of the same run, never to the best so far, which is the luckiest.
+The difference of a row is to the base of the same run, never to the best so far, whose score is partly luck.
 
 Used in: 09_journal, `pages`.
 """
@@ -92,7 +92,7 @@ def draft(row: Mapping[str, object]) -> str:
     lines = {
         "Question": row["question"],
         "Expected": row["expected"],
-        "Changed": row["changed"] or "No parameter: the profile as it lies.",
+        "Changed": row["changed"] or "No parameter: the profile as it is.",
         "Measured": _measured(row),
         "Verdict": row["verdict"] or "none: a screening, or not all is done",
         "Because": "...",
@@ -106,7 +106,7 @@ def draft(row: Mapping[str, object]) -> str:
 
 
 def says(table: pd.DataFrame, run: str) -> str:
-    """What the run holds and what was decided, beside what all runs hold."""
+    """A sentence: parts and verdicts of the run, and how many parts all runs have."""
     mine, n_runs = table[table["run"] == run], table["run"].nunique()
     if mine.empty:
         return f"Run {run} holds no finished part yet; {n_runs} other runs hold {len(table)}."

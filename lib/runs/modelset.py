@@ -1,6 +1,6 @@
-"""The models of a variant of 04: there, called what they are, made alike, and on the folds of their run.
+"""The models of a variant of 04, checked: complete, named right, with equal settings, on the folds of their run.
 
-Whoever reads models opens them here: 05 takes them for judges, 06 and 10 read their scores, 08 their weights. Models
+Every reader of models opens them here: 05 uses them as judges, 06 and 10 read their scores, 08 their weights. Models
 that don't belong together are refused; missing ones are named with the commands that train them.
 
 Conventions
@@ -39,7 +39,7 @@ TRAINED_BY = {"folds": "04", "single": "04", "pairs": "05", "all": "06"}  # the 
 
 
 class WrongModel(LeakError, ValueError):
-    """A model that saw other folds or other clips than its folder says: to read it could be a leak."""
+    """A model that saw other folds or other clips than its folder says: using it could leak."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ class ModelSet:
 
     @property
     def sidecar(self) -> dict:
-        """The first model's, which speaks for all in SHARED."""
+        """The first model's; all models agree in SHARED."""
         return self.sidecars[self.names[0]]
 
     @property
@@ -235,9 +235,9 @@ class ModelSet:
                 )
             if (trained_on := sidecar.get("trained_on", BASE)) != BASE and self.variant == BASE:
                 raise WrongModel(
-                    f"{place} was trained on {trained_on}, so it may have seen the very clips that it would judge. "
-                    f"{BASE} is the name of models trained on the curated clips as they are: train them again so (-p "
-                    f"overwrite True), and these under a name of their own (-p variant {trained_on})."
+                    f"{place} was trained on {trained_on}, so it may have seen the clips that it would judge. "
+                    f"{BASE} is the name of models trained on the unchanged curated clips: train those again (-p "
+                    f"overwrite True), and give these another name (-p variant {trained_on})."
                 )
 
     def _check_settings(self) -> None:

@@ -1,4 +1,4 @@
-"""Out-of-fold scores on disk: what models say of the clips that they did not see.
+"""Out-of-fold scores on disk: the scores of models for clips that they did not see.
 
 Conventions
 -----------
@@ -65,14 +65,14 @@ class Clips:
         return self.table["group"].to_numpy(str)
 
     def hardest(self, n: int) -> pd.DataFrame:
-        """The n clips whose labels surprise the model most: fname, labels, first (best-scored class), loss (nats)."""
+        """The n clips with the highest loss on their labels: fname, labels, first (best-scored class), loss (nats)."""
         first = np.array(self.classes)[self.scores.argmax(axis=1)]
         losses = metrics.clip_losses(self.targets, self.scores).round(3)
         table = self.table[["fname", "labels"]].assign(first=first, loss=losses)
         return table.sort_values(["loss", "fname"], ascending=[False, True]).head(n).reset_index(drop=True)
 
     def prior(self, dealt: pd.DataFrame, targets: np.ndarray) -> np.ndarray:
-        """The dumb baseline: for every clip the class frequencies of its model's training clips.
+        """The baseline: for every clip the class frequencies of its model's training clips.
 
         Parameters
         ----------

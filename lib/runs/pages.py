@@ -1,4 +1,4 @@
-"""What a run says to others: its executed notebooks as pages, and the numbers of README and docs.
+"""What a run publishes: its executed notebooks as pages, and the numbers of README and docs.
 
 Conventions
 -----------

@@ -1,4 +1,4 @@
-"""One run of the pipeline: set aside what is made otherwise now, start snakemake, tell how far it is.
+"""One run of the pipeline: move outdated results away, start snakemake, report progress.
 
 Everything that snakemake prints goes to outputs/<run>/pipeline.log; what a person wants to know is passed on.
 
@@ -25,8 +25,8 @@ __all__ = ["follow", "main"]
 
 
 def follow(lines: Iterable[str], clock: Callable[[], float] = time.monotonic) -> Iterator[str]:
-    """What a person wants to know of snakemake's lines: how much there is to make, what begins, what was made in which
-    time, what failed, how much is left. What begins is told until something is made.
+    """Progress from snakemake's lines, for a person: how much there is to make, what begins, what was made in which
+    time, what failed, how much is left. Beginnings are reported only until a first part is made.
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ def _span(seconds: float) -> str:
 
 
 def main(words: list[str]) -> int:
-    """The command line behind `make run`: set aside what is made otherwise now, run snakemake, tell how far it is."""
+    """The command line behind `make run`: move outdated results away, run snakemake, report progress."""
     parser = argparse.ArgumentParser(prog="python -m lib.runs.pipeline", description="Run the notebooks of a run.")
     parser.add_argument("--profile", default="demo", help="names of parameter files, one over the other")
     parser.add_argument("--run", default="", help="folder under outputs/")

@@ -53,7 +53,7 @@ SPREAD = 2  # trainings of an experiment that stay in one kernel; more are sprea
 
 @dataclass(frozen=True)
 class Plan:
-    """What `layers` of parameter files ask for.
+    """What the `layers` of parameter files define.
 
     Attributes
     ----------
@@ -80,7 +80,7 @@ class Plan:
         ------
         FileNotFoundError, ValueError
             As `settings.load_profile` and `settings.check`; a run whose name snakemake would take for a number;
-            layers that are no whole profile; as `check_base`.
+            layers that are no complete profile; as `check_base`.
         """
         own = ROOT / "params" / f"{run}.yaml"
         layers = [ROOT / "params" / f"{name}.yaml" for name in profile.split()]
@@ -100,8 +100,9 @@ class Plan:
             raise ValueError(f"run={params['run']!r} would be read as a number or a constant. Begin it with a word.")
         if missing := [name for name in NEEDED if name not in said and not is_demo]:
             raise ValueError(
-                f"PROFILE={profile!r} is no whole profile: it lacks {', '.join(missing)}. Name first what it is for, "
-                f"such as PROFILE='esc10 {profile}', or let it say them (what else it lacks is as in the demo run)."
+                f"PROFILE={profile!r} is no complete profile: it lacks {', '.join(missing)}. Put the profile that it "
+                f"changes first, such as PROFILE='esc10 {profile}', or add these keys to it (what else it lacks is as in "
+                "the demo run)."
             )
         variant = str(params.pop("variant"))
         below = {name: value for layer in read[:-1] for name, value in layer.items()}
@@ -250,7 +251,7 @@ class Plan:
 
     @property
     def place(self) -> str:
-        """The parameters that say where things lie: another place is no other run, so snakemake is not told."""
+        """The parameters that say where things are. Results do not depend on them, so snakemake ignores them."""
         return json.dumps({k: v for k, v in self.params.items() if k in settings.PLACE})
 
     def stale(self, changed: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -274,7 +275,7 @@ class Plan:
         return found | {path: why for path, why in changed.items() if path not in known}
 
     def check_profile(self) -> None:
-        """Refuse a run that was made with another profile: a PROFILE that was forgotten would have all of it made anew.
+        """Refuse a run that was made with another profile; else a forgotten PROFILE would rebuild the whole run.
 
         Raises
         ------
@@ -332,7 +333,7 @@ class Plan:
 def compared(retrain: list[str], loss: str, subsets: Collection[str]) -> list[str]:
     """The training sets that 05 compares with the base: those that `retrain` names, or all that can be.
 
-    Those of noisy clips need some. Under loss ce a clip's one label is all there is in it, so no class can be unknown.
+    Those of noisy clips need some. Under loss ce a clip has exactly one label, so no class can be unknown.
 
     Raises
     ------
@@ -348,7 +349,7 @@ def compared(retrain: list[str], loss: str, subsets: Collection[str]) -> list[st
 def check_base(params: Mapping[str, object]) -> None:
     """Refuse the base's name, with whatever seed, for another training set: ValueError that says what to do.
 
-    05 takes the base's models for judges, and what is compared is compared with it.
+    05 uses the base's models as judges, and everything is compared with the base.
     """
     changed = [f"{name}={params[name]!r}" for name, value in PLAIN.items() if params.get(name, value) != value]
     if changed and unseeded(str(params.get("variant", "")))[0] == BASE:

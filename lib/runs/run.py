@@ -5,7 +5,7 @@ Conventions
 outputs/<run>/<notebook>/<part>/ holds one result. `result.json` is written last and whole: it alone means done.
 `manifest.json`, written just before, holds what may differ between two equal runs (commit, digest of the code,
 versions, seconds) and what was read. `configuration.json` beside the parts of a variant is what they share: parameters,
-and digests of labels, audio and folds. It binds from the first result on; a part of another one is refused.
+and digests of labels, audio and folds. The first result fixes it; a part of another one is refused.
 
 Used in: every notebook.
 """
@@ -263,7 +263,7 @@ class Run:
         metrics : flat, plain numbers
         verdict : kept, dropped, unclear, or measured where nothing is compared; None where nothing can be said yet
         says : the conclusion, built from the measured values
-        again : write even so; for a table of other results, which may have become more
+        again : write again; for a table of other results, of which there may be more now
         facts : further entries of the manifest, such as the clips of the fit
 
         Returns
@@ -293,9 +293,9 @@ class Run:
 def start(namespace: dict[str, object], notebook: str) -> Run:
     """Check the parameters in a notebook's namespace, seed everything, name the run folder. Writes nothing.
 
-    Every public plain value that stands in the namespace at the first call must be a parameter of the workbook, so that
-    `-p fodl 2` is refused. On a second call in one kernel the notebook's own variables are known and left alone. What
-    counts is what the parameters cell declares (`name: type = literal`).
+    On the first call, every public plain value in the namespace must be a parameter of the workbook, so a typo such as
+    `-p fodl 2` is refused. Later calls in the same kernel ignore the notebook's other variables. The run has the
+    parameters that the parameters cell declares (`name: type = literal`).
 
     Parameters
     ----------
@@ -340,7 +340,7 @@ def start(namespace: dict[str, object], notebook: str) -> Run:
 
 
 def already(parts: Sequence[Run]) -> str:
-    """Of trainings that were done before, in a sentence: when and on what, and where they are read from."""
+    """A sentence about trainings done before: when, on which machine, and where they are read from."""
     made = [read_json(part.folder / "manifest.json") for part in parts]
     minutes = [m["finished"][:16].replace("T", " ") for m in made]
     first, last = min(minutes), max(minutes)

@@ -1,6 +1,6 @@
 """Variants of 04 against their base: the curated models of the same run, or of another one with the same folds.
 
-Never against the best so far, which is the luckiest. Variants that were read on other folds, labels or audio are
+Never against the best so far, whose score is partly luck. Variants that were scored on other folds, labels or audio are
 refused, with the reason in words: their difference to the base could be that of the clips. The same recipe with another
 seed, as 10 trains it, is no variant.
 

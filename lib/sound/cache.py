@@ -1,4 +1,4 @@
-"""Log-mels (and their other channels) of all clips in one memory-mapped array.
+"""Log-mels (and other channels) of all clips in one memory-mapped array.
 
 A clip is decoded and transformed once per audio configuration. Training and scoring then gather windows from a mapped
 array that the operating system pages in and out, so memory does not grow with the set.
@@ -53,7 +53,7 @@ class Cache:
     index : DataFrame fname, part, first_frame, n_frames, floor_db
     problems : DataFrame fname, subset, reason, usable: what could not be decoded
     name : digest over settings, code and content
-    audio : subset -> digest of the names and contents of its files, whatever was made of them
+    audio : subset -> digest of the names and contents of its files, whatever the settings
     """
 
     logmel: LogMel
@@ -150,7 +150,7 @@ def build(clips: pd.DataFrame, logmel: LogMel, folder: Path, n_threads: int = 0)
 
 
 def hold(clips: pd.DataFrame, logmel: LogMel) -> Cache:
-    """The log-mels of a few clips in memory: the same numbers as `build`, and nothing is written. None need be usable.
+    """The log-mels of a few clips in memory: the same numbers as `build`. Writes nothing; unreadable clips are allowed.
 
     Parameters
     ----------

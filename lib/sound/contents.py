@@ -54,11 +54,11 @@ N_FFT = 2048
 FULL_SCALE = 0.9999  # |sample| from here up is at full scale: 16 bit end at 0.99997
 BAND_LIMIT_DB = 60.0  # a band this far below the strongest holds no sound: lowpass, or a lower rate in the past
 LEFT_S = 0.1  # a clip of which trimming leaves less is emptied
-LENGTH = ["duration_s"]  # the giveaway that a loader, not a microphone, made
+LENGTH = ["duration_s"]  # tells subsets apart by how clips were cut, not by their sound
 SOUND = ["peak_db", "rms_db", "loudness_db", "clipped", "zeros", "centroid_hz", "rolloff_hz", "band_limit_hz"]
 N_FOLDS, N_TREES, N_RESAMPLES, N_SHUFFLES, N_HALVES = 5, 100, 500, 2, 5
 FEWEST = 20  # groups of a subset; fewer show nothing
-NOTICED = 0.005  # least fall of the AUC that is worth a name
+NOTICED = 0.005  # smallest fall of the AUC for which a feature is named
 
 
 def by_class(clips: pd.DataFrame, classes: tuple[str, ...], windows: Windows, logmel: LogMel) -> pd.DataFrame:
@@ -110,7 +110,7 @@ def effective(amounts: np.ndarray) -> float:
 def imbalance(table: pd.DataFrame) -> dict[str, object]:
     """The balance of clips beside that of seconds, of curated clips.
 
-    The pair that is compared are the classes of the longest and of the shortest mean clip, over single-label clips.
+    Compares the classes with the longest and the shortest mean clip, over single-label clips.
 
     Parameters
     ----------
@@ -118,7 +118,7 @@ def imbalance(table: pd.DataFrame) -> dict[str, object]:
 
     Returns
     -------
-    Flat numbers, and what they say in a sentence
+    Flat numbers, and a sentence that states them
     """
     table = table[(table["subset"] == "curated") & (table["clips"] > 0)].set_index("class")
     most, fewest = table["clips"].max(), table["clips"].min()
@@ -149,7 +149,7 @@ def imbalance(table: pd.DataFrame) -> dict[str, object]:
 
 
 def describe_repeats(table: pd.DataFrame, windows: Windows) -> str:
-    """How soon the classes of the least and the most new audio show the same windows again, of curated clips."""
+    """A sentence: how soon the curated classes with the least and the most new audio repeat their windows."""
     table = table[(table["subset"] == "curated") & (table["clips"] > 0)].set_index("class")
     if table["fresh"].isna().all():
         return "Windows can't be counted: there is no audio."
@@ -201,7 +201,7 @@ def co_occurrence(targets: np.ndarray, classes: tuple[str, ...], n_shown: int = 
     Parameters
     ----------
     targets : (n_clips, n_classes) of 0 and 1
-    n_shown : classes in the table, those with the most company
+    n_shown : classes in the table, those that occur with others most often
 
     Returns
     -------
@@ -398,7 +398,7 @@ def traits(clips: pd.DataFrame, measured: pd.DataFrame, silence_db: float) -> pd
 def tell_apart(
     x: pd.DataFrame, y: np.ndarray, groups: np.ndarray, seed: int, n_shuffles: int = N_SHUFFLES
 ) -> tuple[dict, pd.DataFrame]:
-    """Out-of-fold AUC of a random forest, and which features tell.
+    """Out-of-fold AUC of a random forest, and the features that it relies on.
 
     Parameters
     ----------
@@ -485,7 +485,7 @@ def domain_gap(x: pd.DataFrame, clips: pd.DataFrame, seed: int) -> tuple[pd.Data
     Returns
     -------
     gaps : pair ("curated | noisy"), by ("all" | "sound": without length), auc, auc_low, auc_high, n. The last row, pair
-        "chance", is the dumb baseline: mean, least and greatest AUC of N_HALVES random halves of the curated clips
+        "chance", is the baseline: mean, least and greatest AUC of N_HALVES random halves of the curated clips
     tells : pair, by, feature, alone, drop
     """
     clips = clips[clips["fname"].isin(x.index)]

@@ -8,7 +8,7 @@ Conventions
 -----------
 fingerprint : average log-mel spectrum of a clip (`contents.spectra`), dB, less its mean: louder copies have the same.
 similarity  : correlation, at the best lag, of how two log-mels change from frame to frame; at most 1.
-Found are copies at another level, trimmed, padded, re-encoded, or with a little noise; not at another speed or pitch.
+Finds copies at another level, trimmed, padded, re-encoded, or with a little noise; not at another speed or pitch.
 
 Used in: 01_eda.
 """
@@ -28,12 +28,12 @@ from lib.sound.contents import spectra
 __all__ = ["SAME", "aligned", "as_problems", "find", "proposed_groups", "side_by_side"]
 
 SAME = 0.5  # least similarity of a near-duplicate; unrelated clips of the demo set and of ESC-10 stay under .45
-SAME_SHORT = 0.9  # where less than LONG_S lie over each other: two clicks are soon alike
+SAME_SHORT = 0.9  # where less than LONG_S lie over each other: two clicks are easily similar
 LONG_S = 2.0
 ALIKE_DB = 6.0  # greatest RMS difference of two fingerprints that are worth a closer look
 NEIGHBOURS = 5  # candidates a clip, the nearest
 OVERLAP = 0.5  # of the shorter clip, must lie over the longer one
-SHORTEST = 10  # frames; less says nothing
+SHORTEST = 10  # frames; shorter clips are not compared
 RANGE_DB = 40.0  # below the loudest value; what is quieter may be another noise in a copy
 BLOCK = 1024  # clips compared at once: bounds the memory
 COLUMNS = ["fname", "other", "subset", "other_subset", "group", "other_group", "lag_s", "overlap_s", "similarity"]

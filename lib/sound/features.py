@@ -1,7 +1,7 @@
 """Log-mel spectrograms and their companions (deltas, phase, PCEN), as channels of one tensor.
 
-The same numbers as librosa's `melspectrogram` followed by `power_to_db`, and as its `delta` and `pcen` (librosa is the
-oracle in the tests), computed without librosa and numba, so that scoring needs neither.
+The same numbers as librosa's `melspectrogram` followed by `power_to_db`, and as its `delta` and `pcen` (the tests
+compare with librosa), computed without librosa and numba, so that scoring needs neither.
 
 Conventions
 -----------
@@ -84,7 +84,7 @@ class LogMel(Audio):
 
     @property
     def in_db(self) -> tuple[bool, ...]:
-        """Which channels are in dB: only these know a gain or a floor."""
+        """Which channels are in dB: only these have a gain and a floor."""
         return tuple(name.startswith("logmel") for name in self.channels)
 
     @property
@@ -172,7 +172,7 @@ def pcen(settings: LogMel, spectrum: torch.Tensor) -> torch.Tensor:
     frames = PCEN_TIME_S * settings.frames_per_s
     b = (math.sqrt(1 + 4 * frames**2) - 1) / (2 * frames**2)
     start = np.full((len(magnitude), 1), 1 - b)  # librosa's: as if the past had been 1
-    from scipy.signal import lfilter  # here, for it takes most of a second, and few features are PCEN
+    from scipy.signal import lfilter  # here, since it takes most of a second and few runs use PCEN
 
     past = torch.from_numpy(lfilter([b], [1, b - 1], magnitude.double().numpy(), zi=start)[0])
     gain = torch.exp(-PCEN_GAIN * (math.log(PCEN_EPS) + torch.log1p(past / PCEN_EPS))).float()

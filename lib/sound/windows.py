@@ -1,4 +1,4 @@
-"""Where windows start, silence that is cut off before, and batches of windows from the cache.
+"""Where windows start, trimming of silence, and batches of windows from the cache.
 
 Conventions
 -----------
@@ -30,7 +30,7 @@ __all__ = ["Windows", "batch", "batches", "energy", "random_starts", "rolling", 
 class Windows(settings.Windows):
     """Length and hop of windows, and whether inference skips silence at the ends of clips: `settings.Windows`.
 
-    With trim_inference_db, `rolling` leaves out what is quieter before the first and after the last louder frame.
+    With trim_inference_db, `rolling` skips the quieter stretches at both ends of a clip.
 
     Raises
     ------
@@ -86,7 +86,7 @@ def trim(cache: Cache, rows: pd.DataFrame, trim_db: float) -> pd.DataFrame:
 
 
 def rolling(cache: Cache, clips: pd.DataFrame, windows: Windows) -> pd.DataFrame:
-    """Inference windows that cover every clip (as trimmed by trim_inference_db): one a hop, and one that ends with it.
+    """Inference windows that cover every clip (as trimmed by trim_inference_db): one per hop, and one at the end.
 
     A clip shorter than a window gets one window, the clip in its middle.
 
@@ -164,7 +164,7 @@ def batches(cache: Cache, table: pd.DataFrame, width: int, size: int) -> Iterato
 
 
 def energy(cache: Cache, table: pd.DataFrame, window_s: float) -> pd.Series:
-    """Mean power of windows over frames and mel bands of channel 0; what lies outside the clip counts nothing.
+    """Mean power of windows over frames and mel bands of channel 0; padding outside the clip does not count.
 
     Parameters
     ----------

@@ -4,7 +4,7 @@ Conventions
 -----------
 x       : float32 (n, n_channels, n_mels, n_frames), as `windows.batch` gives it. Every function returns a new tensor
           and leaves its input alone.
-in_db   : a bool a channel (`LogMel.in_db`): what is said of levels is done to channels in dB only.
+in_db   : a bool a channel (`LogMel.in_db`): changes of level apply to channels in dB only.
 Randomness is a `torch.Generator`, and each window of a batch has its own draw. Training batches only: what is validated
 or scored is never changed.
 
@@ -46,7 +46,7 @@ def gain(x: torch.Tensor, in_db: Sequence[bool], generator: torch.Generator) -> 
 
 
 def shift_wrap(x: torch.Tensor, in_db: Sequence[bool], generator: torch.Generator) -> torch.Tensor:
-    """Each window turned in time by up to half of it; what leaves at one end enters at the other. Shape stays."""
+    """Each window rotated in time by up to half of it; what leaves at one end enters at the other. Shape stays."""
     return wrapped(x, _shifts(x, WRAP_SHARE, generator))
 
 
@@ -59,7 +59,7 @@ def shift_pad(x: torch.Tensor, in_db: Sequence[bool], generator: torch.Generator
 
 
 def equaliser(x: torch.Tensor, in_db: Sequence[bool], generator: torch.Generator) -> torch.Tensor:
-    """Each window heard by another microphone: a curve over the mel bands is added, the same in every frame.
+    """Each window as if recorded by another microphone: a curve over the mel bands is added, the same in every frame.
 
     The curve is linear between EQUALISER_POINTS levels, each uniform within +-EQUALISER_DB. Shape stays.
     """
@@ -72,7 +72,7 @@ def stretch(x: torch.Tensor, in_db: Sequence[bool], generator: torch.Generator) 
     """Each window slower or faster, and wider and higher in pitch or the reverse, about its middle; shape stays.
 
     Time is stretched by exp(uniform +-STRETCH_LOG), the mel axis by 1 + uniform +-MEL_SHARE, and shifted by up to
-    MEL_SHARE of itself. Bilinear; beyond an edge the edge goes on.
+    MEL_SHARE of itself. Bilinear; beyond an edge, its value is repeated.
     """
     tempo = _spread(len(x), 1, STRETCH_LOG, generator, x)[:, 0].exp()
     zoom, shift = _spread(len(x), 2, MEL_SHARE, generator, x).T
@@ -89,7 +89,7 @@ assert tuple(AUGMENTATIONS) == settings.AUGMENTATIONS
 def spec_augment(
     x: torch.Tensor, n_masks: int, mask_share: float | torch.Tensor, generator: torch.Generator
 ) -> torch.Tensor:
-    """Hide bands of mels and stretches of time, each window its own, behind the window's mean.
+    """Replace random bands of mels and stretches of time by the window's mean, separately for each window.
 
     Parameters
     ----------
@@ -140,7 +140,7 @@ def from_power(x: torch.Tensor, in_db: Sequence[bool]) -> torch.Tensor:
 def add_powers(one: torch.Tensor, other: torch.Tensor, in_db: Sequence[bool]) -> torch.Tensor:
     """Both sounds at once: powers are added in channels in dB; in the others, which have none, the mean. Shape stays.
 
-    What the sum of two waveforms gives but for the cross term of their phases, which is 0 on average.
+    Equals the sum of two waveforms except for the cross term of their phases, which is 0 on average.
     """
     both = torch.logaddexp(one * PER_DB, other * PER_DB) / PER_DB
     return torch.where(_channels(in_db, one), both, (one + other) / 2)

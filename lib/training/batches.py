@@ -1,9 +1,9 @@
-"""What a network is fed: random windows to train on, inference windows to be scored.
+"""Batches for a network: random windows to train on, inference windows to score.
 
 Conventions
 -----------
 A batch is (x, targets): float32 (n, n_channels, n_mels, n_frames) in dB, and float32 (n, n_classes).
-targets : 0/1, NaN where it is not known whether the class is heard.
+targets : 0/1, NaN where it is not known whether the class is present.
 An epoch shows as many windows as there are training clips: one of each, unless clips are drawn by weight. Batches
 differ in size by at most one; none is dropped.
 Everything random in an epoch is drawn from (seed, epoch) alone. Scoring windows are never augmented.
@@ -29,7 +29,7 @@ __all__ = ["Images", "Phases", "Scoring", "Training", "TrainingSet", "draw_weigh
 N_MASKS = 2  # SpecAugment masks along each axis
 WIDEST_MASK = 0.9  # share of an axis, however little audio a class has
 DRAWN = ("seconds", "effective")  # clips are drawn with replacement
-BETA = 0.99  # of the effective number: a class has at most 1 / (1 - BETA) = 100 windows' worth of news
+BETA = 0.99  # of the effective number: a class counts for at most 1 / (1 - BETA) = 100 windows
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class TrainingSet:
     targets : float32 (n_clips, n_classes), a row a clip in the order in which they first appear in rows
     groups : fname -> group
     judges : fname, judged_by; empty where nothing was judged
-    warm_up : what is trained on before, or None
+    warm_up : training set of an earlier phase, or None
     share : of the windows that equal compute would show
     """
 
@@ -225,7 +225,7 @@ def draw_weights(seconds: np.ndarray, targets: np.ndarray, balance: str, window_
     seconds : in proportion to the clip's length, so that every second of audio is equally likely.
     effective : a class is drawn in proportion to the inverse of its effective number of windows, (1 - BETA) /
         (1 - BETA ** n), and its clips alike; a clip of several classes has the mean. n counts the windows that fit
-        side by side into the class's clips, at least one a clip: overlapping windows are no news.
+        side by side into the class's clips, at least one a clip: overlapping windows add nothing.
 
     Parameters
     ----------
@@ -272,7 +272,7 @@ def mask_strengths(seconds: np.ndarray, targets: np.ndarray, balance: str, mask_
 
 
 def image_pixels(params: Mapping[str, object]) -> float:
-    """Pixels of a training picture under these parameters; with progressive resizing, of its mean epoch.
+    """Pixels of a training input under these parameters; with progressive resizing, of its mean epoch.
 
     Compute is counted in them: epochs times pixels.
     """

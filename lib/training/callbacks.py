@@ -1,4 +1,4 @@
-"""What fastai calls while `learners` trains: mixing, seeds, picture sizes, the curve and the checkpoint.
+"""What fastai calls while `learners` trains: mixing, seeds, input sizes, the curve and the checkpoint.
 
 Conventions
 -----------
@@ -33,18 +33,18 @@ __all__ = ["MIXES", "Checkpoint", "Curve", "Diverged", "ImageSize", "Reseed", "i
 
 VALIDATIONS = 20  # points of the learning curve
 CHECKPOINT_S = 30.0  # s between checkpoints: a killed training loses that and an epoch at most
-OR_SHARE = 0.25  # of the picture: the least that the second window has under mixup_or_bounded
+OR_SHARE = 0.25  # of the input: the least that the second window has under mixup_or_bounded
 OVERLAY_SHARE, OVERLAY_DB = 0.5, 6.0  # how many windows get a second sound, and how its level is changed, +- dB
 
 
 class Diverged(ValueError):
-    """The loss is no number any more."""
+    """The loss is NaN or infinite."""
 
 
 class MixUpOr(MixUp):
     """MixUp whose labels are those of both windows; `whole`: each at 1, else sharing 1.
 
-    least : share of the picture that each window has at least: weights are drawn from [least, 1 - least]
+    least : share of the input that each window has at least: weights are drawn from [least, 1 - least]
     """
 
     def __init__(self, alpha: float, whole: bool, least: float = 0.0) -> None:
@@ -104,9 +104,9 @@ def mixing(mix: str, alpha: float, loss: str, in_db: Sequence[bool]) -> list[Cal
     """The callback that makes one window of two; none where alpha is 0.
 
     mixup : the weighted mean of both log-mels and of their labels (Zhang et al. 2018)
-    mixup_or : the same picture, labelled with all classes of both
-    mixup_or_bounded : as mixup_or, but no window has less than OR_SHARE of the picture, so none is labelled that is
-        hardly there; the weight is that of the Beta distribution, drawn in to [OR_SHARE, 1 - OR_SHARE]
+    mixup_or : the same mixture, labelled with all classes of both
+    mixup_or_bounded : as mixup_or, but no window has less than OR_SHARE of the mixture, so no class is labelled that
+        is hardly present; the weight is that of the Beta distribution, drawn in to [OR_SHARE, 1 - OR_SHARE]
     mixup_power : the weighted mean of both powers, and of their labels
     cutmix : a rectangle of one in the other; labels by area (Yun et al. 2019)
     overlay : both sounds whole, labelled with all classes of both; half of the windows
@@ -138,7 +138,7 @@ class Reseed(Callback):
 
 
 def image_sizes(epochs: int, progressive: Sequence[int], image_size: int) -> list[int]:
-    """The picture size of every epoch: `progressive` in turn, then image_size, each with the same compute.
+    """The input size of every epoch: `progressive` in turn, then image_size, each with the same compute.
 
     An epoch costs the square of its size, so a size has epochs in proportion to 1 / size ** 2, and at least one.
 
@@ -151,7 +151,7 @@ def image_sizes(epochs: int, progressive: Sequence[int], image_size: int) -> lis
     if len(sizes) > 1 and not image_size:
         raise ValueError(f"progressive={tuple(progressive)} leads up to image_size, but that is 0. Set it above 0.")
     if epochs < len(sizes):
-        raise ValueError(f"epochs={epochs} is fewer than the {len(sizes)} picture sizes of progressive. Raise epochs.")
+        raise ValueError(f"epochs={epochs} is fewer than the {len(sizes)} input sizes of progressive. Raise epochs.")
     if len(sizes) == 1:
         return [image_size] * epochs
     share, k = 1 / sizes**2, np.arange(len(sizes))

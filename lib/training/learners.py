@@ -132,13 +132,13 @@ def fit(
     label: str = "",
     start: Path | None = None,
 ) -> tuple[WindowModel, pd.DataFrame]:
-    """Train from scratch, or go on from `checkpoint` where the same configuration and the same code have written it.
+    """Train from scratch, or continue from `checkpoint` if the same configuration and code wrote it.
 
     Parameters
     ----------
     checkpoint : file that is written while training; the caller removes it when the result is safe
     label : shown at the progress bar
-    start : weights file of the same network to go on from, instead of weights that are drawn
+    start : weights file of the same network to start from, instead of random weights
 
     Returns
     -------
@@ -154,9 +154,9 @@ def fit(
     Raises
     ------
     ValueError
-        Fewer than two training clips, targets that do not fit the loss, or picture sizes that cannot be.
+        Fewer than two training clips, targets that do not fit the loss, or impossible input sizes.
     Diverged
-        A loss that is no number any more.
+        A loss that is NaN or infinite.
     """
     _check(training, recipe.loss)
     if crowded := crowding(best_device()):
@@ -184,7 +184,7 @@ def fit(
 
 
 def crowding(device: torch.device) -> str:
-    """What to say where a training on `device` would share the processor's cores with other processes; else nothing.
+    """A warning if a training on `device` would share the processor's cores with other processes; else empty.
 
     Threads of one training wait for each other many times a batch: with more threads than free cores it takes several
     times as long. A training of one thread only gets its share of a core.
@@ -216,7 +216,7 @@ def fit_images(
     Raises
     ------
     ValueError
-        Fewer than two images, or as many images as targets are not there.
+        Fewer than two images, or another number of targets.
     """
     if len(images) != len(targets) or len(images) < 2:
         raise ValueError(f"{len(images)} images and {len(targets)} targets: two or more are needed, one target each.")
@@ -299,7 +299,7 @@ def training_batches(
 def feed(
     cache: Cache, chosen: TrainingSet, n_base: int, cut: windows.Windows, recipe: Recipe, seed: int
 ) -> tuple[Training | Phases, Recipe]:
-    """Batches of a training set, and the recipe with as many epochs as make equal compute.
+    """Batches of a training set, and the recipe with its epochs adjusted to equal compute.
 
     All training sets show recipe.epochs * n_base windows (or their `share` of these), up to rounding; a warm-up takes
     half of them.
@@ -317,7 +317,7 @@ def feed(
 
 
 def find_lr(network: Network, recipe: Recipe, training: Training) -> pd.DataFrame:
-    """How the loss goes while the learning rate grows, a batch a step, from 1e-7 until it diverges or reaches 10.
+    """The loss while the learning rate grows, one batch per step, from 1e-7 until it diverges or reaches 10.
 
     Mixing and augmentation are those of the recipe; its learning rates and schedule play no part, and all layers have
     the same one. The model is thrown away.

@@ -128,7 +128,7 @@ class WindowModel(nn.Module):
 
 
 def activate(logits: np.ndarray, loss: str) -> np.ndarray:
-    """Scores in [0, 1], float64: classes share 1 for `ce`, else each is on its own. Shape (..., n_classes) stays."""
+    """Scores in [0, 1], float64: a softmax for `ce`, else a sigmoid per class. Shape (..., n_classes) stays."""
     logits = np.asarray(logits, dtype=np.float64)
     if loss != "ce":
         return np.exp(-np.logaddexp(0, -logits))  # 1 / (1 + exp(-logits)), without overflow
@@ -139,7 +139,7 @@ def activate(logits: np.ndarray, loss: str) -> np.ndarray:
 def score(
     nets: Sequence[WindowModel], cache: Cache, table: pd.DataFrame, width: int, batch_size: int = SCORING_BATCH
 ) -> list[np.ndarray]:
-    """What each network says of the same windows. Nets are on one device.
+    """Logits of each network for the same windows. All networks are on one device.
 
     Parameters
     ----------
@@ -198,7 +198,7 @@ def load(path: Path) -> tuple[WindowModel, dict]:
 
 
 def sidecar(path: Path) -> dict:
-    """What stands beside a weights file; raises as `load`."""
+    """The sidecar of a weights file; raises as `load`."""
     path = Path(path)
     for file in (path, path.with_suffix(".json")):
         if not file.is_file():

@@ -1,4 +1,4 @@
-"""What is trained on, and what a training gives.
+"""The input and the result of a training.
 
 Conventions
 -----------
@@ -77,17 +77,17 @@ class Task:
 
     @property
     def notes(self) -> list[str]:
-        """What these folds can't tell, see `folds.notes`."""
+        """What these folds can't measure, see `folds.notes`."""
         return folds.notes(self.folds, self.targets, self.classes)
 
     def asked(self, some: Collection[int]) -> list[int]:
-        """The folds that a run asks for, all where it names none; ValueError for one that there is not."""
+        """The folds that a run asks for, all if it names none; ValueError for one that does not exist."""
         for fold in some:
             folds.check_fold(fold, -1, self.n_folds)
         return list(some) or list(range(self.n_folds))
 
     def split(self, *held_out: int) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """The clips that may train a model that is read on the folds `held_out`, and the clips of these folds.
+        """The clips that may train a model that is evaluated on the folds `held_out`, and the clips of these folds.
 
         A clip of another fold whose group also stands in a held-out one is in neither.
 
@@ -110,7 +110,7 @@ class Fit:
     Attributes
     ----------
     name : what the model did not see
-    sidecar : what stands beside its weights: classes, recipe and all else that is needed to score as it does
+    sidecar : for the file beside its weights: classes, recipe and everything else that scoring needs
     epochs : the learning curve, see `learners.fit`
     clips : fname, group, fold, labels (tuples) of the scored clips
     table : a row a window of these: fname, window_start_s (s), fold
