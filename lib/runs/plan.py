@@ -101,8 +101,8 @@ class Plan:
         if missing := [name for name in NEEDED if name not in said and not is_demo]:
             raise ValueError(
                 f"PROFILE={profile!r} is no complete profile: it lacks {', '.join(missing)}. Put the profile that it "
-                f"changes first, such as PROFILE='esc10 {profile}', or add these keys to it (what else it lacks is as in "
-                "the demo run)."
+                f"changes first, such as PROFILE='esc10 {profile}', or add these keys to it (what else it lacks is as "
+                "in the demo run)."
             )
         variant = str(params.pop("variant"))
         below = {name: value for layer in read[:-1] for name, value in layer.items()}
