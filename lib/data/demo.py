@@ -82,7 +82,7 @@ def make(folder: str | Path, *, seed: int = 2019) -> Path:
     """Write the demo set (23 minutes of audio, 60 MB, about 4 s) into `folder`, once, and return its absolute path.
 
     It is made in a temporary folder beside `folder` and renamed: whole or not at all. A set of this version and seed is
-    returned as it lies, also when another process finished it first; one of another version or seed is replaced.
+    returned unchanged, also when another process finished it first; one of another version or seed is replaced.
 
     Raises
     ------

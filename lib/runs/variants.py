@@ -36,7 +36,7 @@ class Variants(NamedTuple):
     Attributes
     ----------
     table : of the comparison; with `changed`, the settings that differ from the base, and `compute`, pixels of all
-        training pictures over the base's; the base on top; no row where the base is not whole
+        training inputs over the base's; the base on top; no row where the base is not whole
     curves : learning curves of the same variants: variant, model, epoch, train_loss, valid_loss, lwlrap
     refused : a sentence for each reason why variants are not compared
     comparison : what the table is made of; all are screened, as a variant has one seed. None without a base
@@ -103,7 +103,7 @@ def _changed(setting: Mapping, base: Mapping) -> str:
 
 
 def _compute(setting: Mapping, curves: pd.DataFrame) -> float:
-    """Epochs times pixels of a training picture; NaN where a setting does not tell them.
+    """Epochs times pixels of a training input; NaN where a setting does not tell them.
 
     All training sets show as many windows as `epochs` say, but fewer_passes: its curves tell how many epochs it had.
     """
