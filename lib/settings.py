@@ -229,9 +229,7 @@ class Trials(Group):
 class Variants(Group):
     """02, 03: which variants."""
 
-    variants: tuple[Variant, ...] = which(
-        (), "variants of the experiment's table; a+b: the changes of both; empty: all"
-    )
+    variants: tuple[Variant, ...] = which((), "variants of the experiment's table; a+b: both changes; empty: all")
     trial_epochs: int = knob(
         4, "passes over the training clips in each training, at the input size of the base", ge=1, le=100_000
     )
@@ -270,12 +268,10 @@ class Curation(Group):
     part: Literal["auto", "select", "compare"] = knob(
         "auto", "select: select windows; compare: compare models trained on them; auto: what comes next"
     )
-    rules: tuple[Rule, ...] = knob(
-        (), "rules that select windows, as name_number; empty: all, with their default numbers"
-    )
+    rules: tuple[Rule, ...] = knob((), "rules that select windows, name_number; empty: all, default numbers")
     retrain: tuple[Name, ...] = which(("kept_curated",), "training sets of 04 to compare, as 05 lists them; empty: all")
     gate_db: float = knob(
-        30.0, "dB below a clip's loudest frame; a window with no louder frame is silent", ge=1, le=120
+        30.0, "dB below a clip's loudest frame; windows with no louder frame are silent", ge=1, le=120
     )
     keep_best: bool = knob(False, "True: a curated clip that would lose all its windows keeps its best one")
 
