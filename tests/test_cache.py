@@ -192,7 +192,7 @@ def test_the_name_follows_the_content_not_the_place(clips, home, tmp_path, n_fil
     touched = cache.build(clips.iloc[::-1], SMALL, home)  # in another order, too
     again = cache.build(clips.assign(path=[str(moved / fname) for fname in clips["fname"]]), SMALL, home)
     assert first.name == touched.name == again.name and n_fills() == 1
-    assert made.items() - tree(home).items() <= {("hashes.csv", made["hashes.csv"])}
+    assert made.items() - tree(home).items() <= {("sha256.csv", made["sha256.csv"])}
 
 
 def test_files_are_not_read_again(clips, home, monkeypatch):
@@ -273,7 +273,7 @@ def test_a_cache_that_was_damaged_is_refused(clips, home, name):
     file.write_bytes(content[: content.rstrip(b"\n").rfind(b"\n") + 1] if name == "index.csv" else content[:-2])
     with pytest.raises(ValueError, match="is damaged: .* Delete that folder: it is made again"):
         cache.build(clips, SMALL, home)
-    next(home.glob("hashes.csv")).write_bytes(b"\xff\x00")  # of the memo only time is lost
+    next(home.glob("sha256.csv")).write_bytes(b"\xff\x00")  # of the memo only time is lost
     with pytest.raises(ValueError, match="is damaged: .* Delete that folder"):
         cache.build(clips, SMALL, home)
 
@@ -350,13 +350,13 @@ def test_an_error_in_the_middle_leaves_nothing(clips, home, monkeypatch):
     monkeypatch.setattr(audio, "read", read)
     with pytest.raises(MemoryError, match="too long"):
         cache.build(clips, SMALL, home)
-    assert list(tree(home)) == ["hashes.csv"]
+    assert list(tree(home)) == ["sha256.csv"]
     monkeypatch.setattr(audio, "read", right)
     assert len(cache.build(clips, SMALL, home).index) == 4
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
-@pytest.mark.parametrize("victim", ["frames.f16", "hashes.csv"])
+@pytest.mark.parametrize("victim", ["frames.f16", "sha256.csv"])
 def test_a_full_disk(clips, home, monkeypatch, victim):
     def full(path, *args, **kwargs):
         return builtins.open("/dev/full" if victim in str(path) else path, *args, **kwargs)
@@ -411,6 +411,6 @@ def test_two_builders_at_once_and_one_that_is_killed(clips, home, tmp_path):
     finally:
         os.killpg(builders.pid, signal.SIGKILL)
         builders.communicate()
-    assert {path for path in tree(alone) if ".partial" not in path} == {"hashes.csv"}
+    assert {path for path in tree(alone) if ".partial" not in path} == {"sha256.csv"}
     assert cache.build(clips, SMALL, alone).name == name
     assert {path: content for path, content in tree(alone).items() if ".partial" not in path} == reference

@@ -14,6 +14,7 @@ Used in: `datasets` and `audit` (headers), `cache` (samples), 01_eda and `logmel
 
 import contextlib
 import csv
+import hashlib
 import io
 import os
 import zipfile
@@ -121,19 +122,20 @@ def read(path: str | Path, sample_rate: int) -> np.ndarray:
         file = soundfile.SoundFile(io.BytesIO(raw))
     with file, _explained("truncated: decoding stopped"):
         promised, rate = file.frames, file.samplerate
-        channels = file.read(dtype="float32", always_2d=True)
+        channels = _decoded(file)
     if not promised:
         raise AudioError("empty")
     if rate not in RATES:
         raise AudioError(f"unreadable: {rate} Hz")
     if len(channels) < promised:
         raise AudioError(f"truncated: {len(channels)} of {promised} samples")
-    if not np.isfinite(channels).all():
+    peak = _peak(channels)
+    if not np.isfinite(peak):
         raise AudioError("contains NaN or infinite samples")
-    if (peak := np.abs(channels).max()) > LOUDEST:
+    if peak > LOUDEST:
         raise AudioError(f"damaged: samples up to {peak:.0e}, where 1 is full scale")
     samples = _mono(channels)
-    if np.abs(samples).max() <= SILENT:
+    if (peak if samples.base is channels else _peak(samples)) <= SILENT:
         raise AudioError("all silent")
     if rate != sample_rate:
         samples = soxr.resample(samples, rate, sample_rate, quality="HQ")
@@ -150,7 +152,7 @@ def contents(clips: pd.DataFrame, folder: Path) -> dict[str, str]:
     clips : fname, path, subset
     folder : of caches (outputs/cache), which keeps a memo of hashes
     """
-    found = clips.sort_values("fname").assign(content=lambda t: content_hashes(t["path"], folder / "hashes.csv"))
+    found = clips.sort_values("fname").assign(content=lambda t: content_hashes(t["path"], folder / "sha256.csv"))
     return {
         subset: digest(list(zip(rows["fname"], rows["content"], strict=True)))
         for subset, rows in found.groupby("subset", sort=True)
@@ -174,6 +176,18 @@ def content_hashes(paths: pd.Series, memo: Path) -> list[str]:
         with whole_file(memo) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([*key, value] for key, value in sorted(known.items()) if value.isalnum())
     return [known[key] for key in keys]
+
+
+def _decoded(file: soundfile.SoundFile) -> np.ndarray:
+    """All samples as float32 (n_samples, n_channels), full scale 1."""
+    if file.subtype != "PCM_16":
+        return file.read(dtype="float32", always_2d=True)
+    return file.read(dtype="int16", always_2d=True).astype(np.float32) / 2**15  # the same numbers, four times as fast
+
+
+def _peak(samples: np.ndarray) -> np.float32:
+    """The largest |sample|; NaN if there is one."""
+    return max(samples.max(), -samples.min(), key=lambda value: np.inf if np.isnan(value) else value)
 
 
 def _mono(channels: np.ndarray) -> np.ndarray:
@@ -251,7 +265,7 @@ def _archive(path: str, _changed: int, _process: int) -> zipfile.ZipFile:
 
 def _content_hash(path: str) -> str:
     try:
-        return digest(read_bytes(path))
+        return hashlib.sha256(read_bytes(path)).hexdigest()[:12]  # which processors have an instruction for
     except AudioError as error:  # listed when it is decoded
         return str(error)
 

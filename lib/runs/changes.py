@@ -133,7 +133,7 @@ def of_test(data_dir: Path, cache: Path) -> tuple[dict[str, dict[str, str]], pd.
     except FileNotFoundError:
         return {}, pd.Series(dtype=str)
     clips = data.clips.drop_duplicates("fname")
-    contents = pd.Series(audio.content_hashes(clips["path"], cache / "hashes.csv"), index=clips["fname"])
+    contents = pd.Series(audio.content_hashes(clips["path"], cache / "sha256.csv"), index=clips["fname"])
     found = {"labels": datasets.label_digests(clips, data.classes), "audio": audio.contents(clips, cache)}
     return found, contents
 

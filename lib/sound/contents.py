@@ -286,7 +286,7 @@ def measure(clips: pd.DataFrame, folder: Path, silence_db: float) -> pd.DataFram
     fname, then the columns of `statistics`; a row a clip that can be decoded, in the order of clips
     """
     thresholds = sorted({*THRESHOLDS_DB, float(silence_db)})
-    contents = [str(content) for content in audio.content_hashes(clips["path"], Path(folder) / "hashes.csv")]
+    contents = [str(content) for content in audio.content_hashes(clips["path"], Path(folder) / "sha256.csv")]
     named = digest(code.digest("signals"), thresholds, clips["fname"].tolist(), contents)
     path = Path(folder) / f"signals-{named}.csv"
 
