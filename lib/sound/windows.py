@@ -14,6 +14,8 @@ Used in: 02 to 08.
 """
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -23,7 +25,7 @@ from lib import settings
 from lib.sound.cache import Cache
 from lib.sound.features import LogMel
 
-__all__ = ["Windows", "batch", "batches", "energy", "random_starts", "rolling", "trim"]
+__all__ = ["Places", "Windows", "ahead", "batch", "batches", "energy", "gather", "random_starts", "rolling", "trim"]
 
 
 @settings.group
@@ -126,41 +128,87 @@ def random_starts(n_frames: np.ndarray, width: int, rng: np.random.Generator) ->
     return np.minimum(slack, 0) + rng.integers(0, np.abs(slack) + 1)
 
 
+@dataclass(frozen=True)
+class Places:
+    """Where windows lie in a cache: a tensor (n,) a column, on the device of its frames.
+
+    Attributes
+    ----------
+    part, first_frame, n_frames, floor_db : of the row that a window is cut from, as in `Cache.index`
+    start_frame : first frame of the window, counted from first_frame
+    """
+
+    part: torch.Tensor
+    first_frame: torch.Tensor
+    n_frames: torch.Tensor
+    floor_db: torch.Tensor
+    start_frame: torch.Tensor
+
+    @classmethod
+    def of(cls, cache: Cache, rows: pd.DataFrame, start_frame: np.ndarray) -> "Places":
+        """`rows` of `Cache.index`, and the start of a window for each, int (n,)."""
+        table = cache.placed(rows)
+        columns = [table[name].to_numpy(np.int64, copy=True) for name in ("part", "first_frame", "n_frames")]
+        columns += [table["floor_db"].to_numpy(np.float32, copy=True), np.array(start_frame, dtype=np.int64)]
+        return cls(*(torch.from_numpy(column).to(cache.device) for column in columns))
+
+    def __getitem__(self, chosen: slice) -> "Places":
+        return Places(*(getattr(self, name)[chosen] for name in self.__dataclass_fields__))
+
+    def __len__(self) -> int:
+        return len(self.part)
+
+
 def batch(cache: Cache, rows: pd.DataFrame, start_frame: np.ndarray, width: int) -> torch.Tensor:
+    """The windows at `start_frame`, int (n,), of index rows; of `width` frames."""
+    return gather(cache, Places.of(cache, rows, start_frame), width)
+
+
+def gather(cache: Cache, places: Places, width: int) -> torch.Tensor:
     """Gather windows where the frames lie (`Cache.on`): one indexing of the array of each subset, no loop over clips.
 
     Parameters
     ----------
-    rows : index rows (part, first_frame, n_frames, floor_db), one a window
-    start_frame : int (n,)
     width : frames of a window
 
     Returns
     -------
     float32 (n, n_channels, n_mels, width)
     """
-    first_frame, n_frames = torch.from_numpy(rows[["first_frame", "n_frames"]].to_numpy(np.int64, copy=True)).T[
-        ..., None
-    ]
-    at = torch.as_tensor(start_frame)[:, None] + torch.arange(width)  # frame within the clip
+    n_frames = places.n_frames[:, None]
+    at = places.start_frame[:, None] + torch.arange(width, device=cache.device)  # frame within the row
+    source = places.first_frame[:, None] + at.clamp_min(0).minimum(n_frames - 1)
+    if len(cache.parts) == 1:
+        frames = _frames(cache.parts[0], source)
+    else:
+        frames = torch.empty(len(places), width, cache.n_channels, cache.logmel.n_mels, device=cache.device)
+        for k, part in enumerate(cache.parts):
+            chosen = (places.part == k).nonzero()[:, 0]
+            frames[chosen] = _frames(part, source[chosen])
     inside = (at >= 0) & (at < n_frames)
-    source = first_frame + at.clamp_min(0).minimum(n_frames - 1)
-    part = rows["part"].to_numpy()
-    device = cache.parts[0].device
-    frames = torch.empty(len(rows), width, cache.n_channels, cache.logmel.n_mels, device=device)
-    for k in np.unique(part):
-        chosen = torch.from_numpy(np.flatnonzero(part == k))
-        frames[chosen.to(device)] = cache.parts[k][source[chosen].to(device)].float()
-    floor = torch.from_numpy(rows["floor_db"].to_numpy(np.float32, copy=True))[:, None, None, None]
-    padding = torch.where(torch.tensor(cache.logmel.in_db)[:, None], floor, 0.0).to(device)  # (n, 1, n_channels, 1)
-    return torch.where(inside[:, :, None, None].to(device), frames, padding).permute(0, 2, 3, 1)
+    padding = places.floor_db[:, None, None, None] * cache.in_db[:, None]  # (n, 1, n_channels, 1)
+    return torch.where(inside[:, :, None, None], frames, padding).permute(0, 2, 3, 1)
 
 
 def batches(cache: Cache, table: pd.DataFrame, width: int, size: int) -> Iterator[torch.Tensor]:
     """The windows of `table` (from `rolling`) in its order, `size` at a time, as `batch` gives them."""
+    places = Places.of(cache, table, table["start_frame"].to_numpy())
     for first in range(0, len(table), size):
-        rows = table.iloc[first : first + size]
-        yield batch(cache, rows, rows["start_frame"].to_numpy(copy=True), width)
+        yield gather(cache, places[first : first + size], width)
+
+
+def ahead(made: Iterator[torch.Tensor], device: torch.device) -> Iterator[torch.Tensor]:
+    """The same tensors on `device`; while one is in use, a thread makes the next one, in pinned memory for a GPU."""
+
+    def following() -> torch.Tensor | None:
+        x = next(made, None)
+        return x.pin_memory() if x is not None and device.type == "cuda" else x
+
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(following)
+        while (x := coming.result()) is not None:
+            coming = pool.submit(following)
+            yield x.to(device, non_blocking=True)
 
 
 def energy(cache: Cache, table: pd.DataFrame, window_s: float) -> pd.Series:
@@ -184,6 +232,11 @@ def energy(cache: Cache, table: pd.DataFrame, window_s: float) -> pd.Series:
         ends = np.clip([first, first + width], 0, len(frames))
         power[starts.index] = (total[ends[1]] - total[ends[0]]) / width
     return power
+
+
+def _frames(part: torch.Tensor, source: torch.Tensor) -> torch.Tensor:
+    """Frames of one array by number: int (n, width) -> float32 (n, width, n_channels, n_mels)."""
+    return part.index_select(0, source.flatten()).view(*source.shape, *part.shape[1:]).float()
 
 
 def _starts(n_frames: int, width: int, hop: int) -> np.ndarray:

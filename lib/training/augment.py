@@ -5,14 +5,19 @@ Conventions
 x       : float32 (n, n_channels, n_mels, n_frames), as `windows.batch` gives it. Every function returns a new tensor
           and leaves its input alone.
 in_db   : a bool a channel (`LogMel.in_db`): changes of level apply to channels in dB only.
-Randomness is a `torch.Generator`, and each window of a batch has its own draw. Training batches only: what is validated
-or scored is never changed.
+y       : targets, float32 (n, n_classes); NaN where it is not known whether the class is heard.
+change  : f(x, in_db, generator) -> x of the same shape
+mix     : f(x, y, in_db, generator, alpha) -> x, y: every window and its labels with those of another one of the batch
+Randomness is a `torch.Generator` on the device of x, and each window of a batch has its own draw. In training it is a
+`Draws`, which draws for all windows of an epoch at once what is asked of it by `uniform` and `weights`. Training
+batches only: what is validated or scored is never changed.
 
 Used in: `batches` and `callbacks`; explained in 03.
 """
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -20,6 +25,8 @@ from lib import settings
 
 __all__ = [
     "AUGMENTATIONS",
+    "MIXES",
+    "Draws",
     "add_powers",
     "equaliser",
     "from_power",
@@ -30,6 +37,8 @@ __all__ = [
     "spec_augment",
     "stretch",
     "to_power",
+    "uniform",
+    "weights",
     "wrapped",
 ]
 
@@ -37,22 +46,72 @@ GAIN_DB = 6.0  # +- dB
 EQUALISER_DB, EQUALISER_POINTS = 8.0, 5  # +- dB at points spread evenly over the mel bands
 WRAP_SHARE, PAD_SHARE = 0.5, 0.25  # largest shift as a share of the window
 STRETCH_LOG, MEL_SHARE = 0.2, 0.08  # time by exp(+-0.2); mel axis zoomed and shifted by +- 8 % of it
+OR_SHARE = 0.25  # of the input: the least that the second window has under mixup_or_bounded
+OVERLAY_SHARE, OVERLAY_DB = 0.5, 6.0  # how many windows get a second sound, and how its level is changed, +- dB
 PER_DB = math.log(10) / 10  # power = exp(PER_DB * dB)
+
+
+class Draws(torch.Generator):
+    """A generator that draws for all windows of an epoch at once, and hands it out batch by batch.
+
+    Parameters
+    ----------
+    device : of the windows
+    seed : of the epoch
+    n : windows of the epoch
+    """
+
+    def __new__(cls, device: torch.device, seed: int, n: int) -> "Draws":
+        return super().__new__(cls, device)
+
+    def __init__(self, device: torch.device, seed: int, n: int) -> None:
+        self.manual_seed(seed)
+        self.n, self.drawn, self.asked, self.chosen = n, [], 0, slice(0)
+
+    def batch(self, chosen: slice) -> None:
+        """From now on it is asked for the windows `chosen` of the epoch."""
+        self.chosen, self.asked = chosen, 0
+
+    def once(self, draw: Callable[[int], torch.Tensor]) -> torch.Tensor:
+        """What `draw` gives for n windows, those of the batch; it is called for the first batch alone."""
+        if self.asked == len(self.drawn):
+            self.drawn.append(draw(self.n))
+        self.asked += 1
+        return self.drawn[self.asked - 1][self.chosen]
+
+
+def uniform(generator: torch.Generator, x: torch.Tensor, k: int) -> torch.Tensor:
+    """Uniform in [0, 1), float32 (n, k), for the n windows of x."""
+    return _once(generator, len(x), lambda n: torch.rand(n, k, generator=generator, device=x.device))
+
+
+def weights(generator: torch.Generator, x: torch.Tensor, alpha: float) -> torch.Tensor:
+    """Drawn from Beta(alpha, alpha), float32 (n,), for the n windows of x."""
+
+    def draw(n: int) -> torch.Tensor:
+        alphas = torch.full((n, 2), alpha, dtype=torch.float64, device=x.device)
+        return torch._sample_dirichlet(alphas, generator)[:, 0].float()  # torch's Beta takes no generator
+
+    return _once(generator, len(x), draw)
+
+
+def _once(generator: torch.Generator, n: int, draw: Callable[[int], torch.Tensor]) -> torch.Tensor:
+    return generator.once(draw) if isinstance(generator, Draws) else draw(n)
 
 
 def gain(x: torch.Tensor, in_db: Sequence[bool], generator: torch.Generator) -> torch.Tensor:
     """Each window louder or quieter by one level, uniform within +-GAIN_DB; shape stays."""
-    return louder(x, _spread(len(x), 1, GAIN_DB, generator, x)[..., None, None], in_db)
+    return louder(x, _spread(generator, x, 1, GAIN_DB)[..., None, None], in_db)
 
 
 def shift_wrap(x: torch.Tensor, in_db: Sequence[bool], generator: torch.Generator) -> torch.Tensor:
     """Each window rotated in time by up to half of it; what leaves at one end enters at the other. Shape stays."""
-    return wrapped(x, _shifts(x, WRAP_SHARE, generator))
+    return wrapped(x, _shifts(generator, x, WRAP_SHARE))
 
 
 def shift_pad(x: torch.Tensor, in_db: Sequence[bool], generator: torch.Generator) -> torch.Tensor:
     """Each window moved in time by up to a quarter of it; its own minimum of the channel enters. Shape stays."""
-    shift = _shifts(x, PAD_SHARE, generator)
+    shift = _shifts(generator, x, PAD_SHARE)
     source = torch.arange(x.shape[3], device=x.device) - shift[:, None]
     inside = (source >= 0) & (source < x.shape[3])
     return torch.where(inside[:, None, None, :], wrapped(x, shift), x.amin(dim=(2, 3), keepdim=True))
@@ -63,7 +122,7 @@ def equaliser(x: torch.Tensor, in_db: Sequence[bool], generator: torch.Generator
 
     The curve is linear between EQUALISER_POINTS levels, each uniform within +-EQUALISER_DB. Shape stays.
     """
-    points = _spread(len(x), EQUALISER_POINTS, EQUALISER_DB, generator, x)
+    points = _spread(generator, x, EQUALISER_POINTS, EQUALISER_DB)
     curve = torch.nn.functional.interpolate(points[:, None], size=x.shape[2], mode="linear", align_corners=True)
     return louder(x, curve[..., None], in_db)
 
@@ -74,8 +133,8 @@ def stretch(x: torch.Tensor, in_db: Sequence[bool], generator: torch.Generator) 
     Time is stretched by exp(uniform +-STRETCH_LOG), the mel axis by 1 + uniform +-MEL_SHARE, and shifted by up to
     MEL_SHARE of itself. Bilinear; beyond an edge, its value is repeated.
     """
-    tempo = _spread(len(x), 1, STRETCH_LOG, generator, x)[:, 0].exp()
-    zoom, shift = _spread(len(x), 2, MEL_SHARE, generator, x).T
+    tempo = _spread(generator, x, 1, STRETCH_LOG)[:, 0].exp()
+    zoom, shift = _spread(generator, x, 2, MEL_SHARE).T
     zero = torch.zeros_like(tempo)
     rows = torch.stack([1 / tempo, zero, zero]), torch.stack([zero, 1 / (1 + zoom), 2 * shift])  # the axis is 2 long
     places = torch.nn.functional.affine_grid(torch.stack(rows).permute(2, 0, 1), list(x.shape), align_corners=False)
@@ -105,14 +164,84 @@ def spec_augment(
     ------
     Park et al. 2019, SpecAugment, without time warping.
     """
-    hidden = torch.zeros(x.shape[0], 1, x.shape[2], x.shape[3], dtype=torch.bool)
-    share = torch.as_tensor(mask_share, dtype=torch.float64).view(-1, 1)
-    for axis in (2, 3):
-        for _ in range(n_masks):
-            hidden |= _stretch(x.shape[0], x.shape[axis], share, generator).view(
-                x.shape[0], 1, *((-1, 1) if axis == 2 else (1, -1))
-            )
-    return torch.where(hidden.to(x.device), x.mean(dim=(2, 3), keepdim=True), x)
+    share = torch.as_tensor(mask_share, dtype=torch.float32, device=x.device).view(-1, 1)
+    drawn = (
+        uniform(generator, x, 4 * n_masks).unflatten(1, (2, n_masks, 2)) if n_masks else x.new_zeros(len(x), 2, 0, 2)
+    )
+    mels, frames = (_masked(drawn[:, i], x.shape[2 + i], share) for i in range(2))
+    hidden = mels[:, None, :, None] | frames[:, None, None, :]
+    return torch.where(hidden, x.mean(dim=(2, 3), keepdim=True), x)
+
+
+def mixup(
+    x: torch.Tensor, y: torch.Tensor, in_db: Sequence[bool], generator: torch.Generator, alpha: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The weighted mean of both log-mels and of their labels; the larger weight is the window's own.
+
+    Source
+    ------
+    Zhang et al. 2018, mixup.
+    """
+    other, weight = _partners(generator, x), _larger(weights(generator, x, alpha))
+    return _mean(x, x[other], weight), _mean(y, y[other], weight)
+
+
+def mixup_or(
+    x: torch.Tensor, y: torch.Tensor, in_db: Sequence[bool], generator: torch.Generator, alpha: float, least: float = 0
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The mixture of `mixup`, labelled with all classes of both; weights are drawn in to [least, 1 - least]."""
+    other, weight = _partners(generator, x), _larger(least + (1 - 2 * least) * weights(generator, x, alpha))
+    return _mean(x, x[other], weight), torch.maximum(y, y[other])  # NaN if either is
+
+
+def mixup_or_bounded(
+    x: torch.Tensor, y: torch.Tensor, in_db: Sequence[bool], generator: torch.Generator, alpha: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`mixup_or` in which no window has less than OR_SHARE of the mixture, so no class is labelled that is hardly present."""
+    return mixup_or(x, y, in_db, generator, alpha, OR_SHARE)
+
+
+def mixup_power(
+    x: torch.Tensor, y: torch.Tensor, in_db: Sequence[bool], generator: torch.Generator, alpha: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The weighted mean of both powers, and of their labels: what two sounds at these shares of their power give."""
+    power, y = mixup(to_power(x, in_db), y, in_db, generator, alpha)
+    return from_power(power, in_db), y
+
+
+def cutmix(
+    x: torch.Tensor, y: torch.Tensor, in_db: Sequence[bool], generator: torch.Generator, alpha: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """A rectangle of one in the other, about 1 - weight of its area; labels by area.
+
+    Source
+    ------
+    Yun et al. 2019, CutMix.
+    """
+    other, side = _partners(generator, x), (1 - weights(generator, x, alpha)).sqrt()
+    middle = uniform(generator, x, 2)
+    rows, columns = (_around(middle[:, i], side, x.shape[2 + i]) for i in range(2))
+    inside = rows[:, None, :, None] & columns[:, None, None, :]
+    share = 1 - inside.float().mean(dim=(1, 2, 3))
+    return torch.where(inside, x[other], x), torch.where(share[:, None] < 1, _mean(y, y[other], share), y)
+
+
+def overlay(
+    x: torch.Tensor, y: torch.Tensor, in_db: Sequence[bool], generator: torch.Generator, alpha: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Both sounds whole, labelled with all classes of both, in half of the windows (alpha plays no part).
+
+    The second sound is louder or quieter by up to OVERLAY_DB, from any point of time, wrapped.
+    """
+    other, (chosen, level, start) = _partners(generator, x), uniform(generator, x, 3).T
+    second = wrapped(x[other], (start * x.shape[3]).long())
+    both = add_powers(x, louder(second, ((2 * level - 1) * OVERLAY_DB).view(-1, 1, 1, 1), in_db), in_db)
+    chosen = chosen < OVERLAY_SHARE
+    return torch.where(chosen.view(-1, 1, 1, 1), both, x), torch.where(chosen[:, None], torch.maximum(y, y[other]), y)
+
+
+MIXES = {f.__name__: f for f in (mixup, mixup_or, mixup_or_bounded, mixup_power, cutmix, overlay)}
+assert tuple(MIXES) == settings.MIXES
 
 
 def louder(x: torch.Tensor, decibels: torch.Tensor, in_db: Sequence[bool]) -> torch.Tensor:
@@ -146,26 +275,52 @@ def add_powers(one: torch.Tensor, other: torch.Tensor, in_db: Sequence[bool]) ->
     return torch.where(_channels(in_db, one), both, (one + other) / 2)
 
 
-def _stretch(n: int, length: int, share: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """A random stretch of each of n rows, bool (n, length), at most floor(share * length) wide; share (n or 1, 1)."""
-    widest = (share * length).floor().float()
-    width = torch.floor(torch.rand(n, 1, generator=generator) * (widest + 1))
-    start = torch.floor(torch.rand(n, 1, generator=generator) * (length - width + 1))
-    at = torch.arange(length)
-    return (at >= start) & (at < start + width)
+def _masked(drawn: torch.Tensor, length: int, share: torch.Tensor) -> torch.Tensor:
+    """Random stretches of an axis, each at most floor(share * length) wide: (n, n_masks, 2) -> bool (n, length)."""
+    widest = (share * length + 1e-4).floor()  # 0.3 of 10 is 3 in float32 too
+    width = (drawn[..., 0] * (widest + 1)).floor()
+    start = (drawn[..., 1] * (length - width + 1)).floor()
+    at = torch.arange(length, device=drawn.device)
+    return ((at >= start[..., None]) & (at < (start + width)[..., None])).any(dim=1)
 
 
-def _shifts(x: torch.Tensor, share: float, generator: torch.Generator) -> torch.Tensor:
+def _around(middle: torch.Tensor, side: torch.Tensor, length: int) -> torch.Tensor:
+    """The part of an axis about each middle, both as shares of it, cut off at its ends: (n,) -> bool (n, length)."""
+    at = torch.arange(length, device=middle.device)
+    half = (side * length).round()[:, None] / 2
+    return ((at + 0.5) - (middle * length).floor()[:, None]).abs() <= half
+
+
+def _partners(generator: torch.Generator, x: torch.Tensor) -> torch.Tensor:
+    """Another window for each of a batch, int (n,), every window once; now and then its own."""
+    return uniform(generator, x, 1)[:, 0].argsort()
+
+
+def _larger(weight: torch.Tensor) -> torch.Tensor:
+    return weight.maximum(1 - weight)
+
+
+def _mean(one: torch.Tensor, other: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """weight of one and 1 - weight of the other, (n,); NaN where either is."""
+    return torch.lerp(other, one, weight.view(-1, *(1,) * (one.ndim - 1)))
+
+
+def _shifts(generator: torch.Generator, x: torch.Tensor, share: float) -> torch.Tensor:
     """Frames to shift each window by, int (n,), uniform from -share to share of its length."""
     most = int(share * x.shape[3])
-    return torch.randint(-most, most + 1, (len(x),), generator=generator).to(x.device)
+    return (uniform(generator, x, 1)[:, 0] * (2 * most + 1)).long() - most
 
 
-def _spread(n: int, k: int, most: float, generator: torch.Generator, like: torch.Tensor) -> torch.Tensor:
-    """Uniform from -most to most, float32 (n, k), on the device of `like`."""
-    return ((2 * torch.rand(n, k, generator=generator) - 1) * most).to(like.device)
+def _spread(generator: torch.Generator, x: torch.Tensor, k: int, most: float) -> torch.Tensor:
+    """Uniform from -most to most, float32 (n, k)."""
+    return (2 * uniform(generator, x, k) - 1) * most
 
 
 def _channels(in_db: Sequence[bool], x: torch.Tensor) -> torch.Tensor:
     """A bool a channel in the shape that fits x."""
-    return torch.tensor(in_db, device=x.device).view(-1, 1, 1)
+    return _bools(tuple(in_db), x.device)
+
+
+@functools.lru_cache(maxsize=64)
+def _bools(in_db: tuple[bool, ...], device: torch.device) -> torch.Tensor:
+    return torch.tensor(in_db, device=device).view(-1, 1, 1)  # moved to the device once

@@ -6,7 +6,8 @@ A batch is (x, targets): float32 (n, n_channels, n_mels, n_frames) in dB, and fl
 targets : 0/1, NaN where it is not known whether the class is present.
 An epoch shows as many windows as there are training clips: one of each, unless clips are drawn by weight. Batches
 differ in size by at most one; none is dropped.
-Everything random in an epoch is drawn from (seed, epoch) alone. Scoring windows are never augmented.
+Everything random in an epoch is drawn from (seed, epoch) alone, before its first batch and on the device that holds
+the frames: a batch is a gather and its changes. Scoring windows are never augmented.
 
 Used in: `learners`; balancing is compared in 03.
 """
@@ -21,7 +22,7 @@ import torch
 
 from lib.sound import windows
 from lib.sound.cache import Cache
-from lib.training.augment import AUGMENTATIONS, spec_augment
+from lib.training.augment import AUGMENTATIONS, Draws, spec_augment
 from lib.training.models import SCORING_BATCH
 
 __all__ = ["Images", "Phases", "Scoring", "Training", "TrainingSet", "draw_weights", "image_pixels", "mask_strengths"]
@@ -116,6 +117,7 @@ class Training:
             )
         self.cache, self.targets, self.width = cache, torch.from_numpy(targets), width
         self.rows = rows.iloc[np.argsort(clip, kind="stable")]  # the spans of a clip one after the other
+        self.device: torch.device | None = None  # of the batches; None: where the frames lie
         self.n_frames = np.bincount(clip, rows["n_frames"]).astype(int)  # of each clip
         self.batch_size, self.seed, self.epoch = batch_size, seed, 0
         self.augment, self.balance = [AUGMENTATIONS[name] for name in augment], balance
@@ -126,18 +128,32 @@ class Training:
     def __len__(self) -> int:
         return max(1, math.ceil(len(self.fnames) / self.batch_size - 0.5))  # halves down: no batch of one
 
+    @property
+    def n_windows(self) -> int:
+        """Of an epoch."""
+        return len(self.fnames)
+
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         rng = np.random.default_rng([self.seed, self.epoch])
-        generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+        cache, device = self.cache, self.device or self.cache.device
         clips, rows = self._drawn(rng)
-        starts = windows.random_starts(rows["n_frames"].to_numpy(), self.width, rng)
-        for chosen in np.array_split(rng.permutation(len(clips)), len(self)):
-            x = windows.batch(self.cache, rows.iloc[chosen], starts[chosen], self.width)
+        order = rng.permutation(len(clips))
+        clips, rows = clips[order], rows.iloc[order]
+        places = windows.Places.of(cache, rows, windows.random_starts(rows["n_frames"].to_numpy(), self.width, rng))
+        targets, masks = self.targets[clips].to(device), torch.from_numpy(self.masks[clips]).float().to(device)
+        draws = Draws(device, int(rng.integers(2**62)), len(clips))
+        ends = np.cumsum([len(part) for part in np.array_split(order, len(self))]).tolist()
+        batches = [slice(first, end) for first, end in zip([0, *ends], ends, strict=False)]
+        gathered = (windows.gather(cache, places[chosen], self.width) for chosen in batches)
+        for chosen, x in zip(
+            batches, gathered if device == cache.device else windows.ahead(gathered, device), strict=True
+        ):
+            draws.batch(chosen)
             for change in self.augment:
-                x = change(x, self.cache.logmel.in_db, generator)
+                x = change(x, cache.logmel.in_db, draws)
             if self.masks.any():
-                x = spec_augment(x, N_MASKS, torch.from_numpy(self.masks[clips[chosen]]), generator)
-            yield x, self.targets[clips[chosen]]
+                x = spec_augment(x, N_MASKS, masks[chosen], draws)
+            yield x, targets[chosen]
 
     def _drawn(self, rng: np.random.Generator) -> tuple[np.ndarray, pd.DataFrame]:
         """The clips of an epoch's windows, int (n,), and a row for each."""
@@ -174,6 +190,10 @@ class Phases:
         """The one that feeds the current epoch."""
         return self.parts[self.epoch >= self.n_first]
 
+    @property
+    def n_windows(self) -> int:
+        return self.now.n_windows
+
     def __len__(self) -> int:
         return len(self.now)
 
@@ -193,7 +213,7 @@ class Scoring:
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         inputs = windows.batches(self.cache, self.table, self.width, SCORING_BATCH)
-        return zip(inputs, self.targets.split(SCORING_BATCH), strict=True)
+        return zip(inputs, self.targets.to(self.cache.device).split(SCORING_BATCH), strict=True)
 
 
 class Images:

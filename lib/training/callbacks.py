@@ -2,9 +2,8 @@
 
 Conventions
 -----------
-Mixing pairs every window of a batch with another of it, in training only. What a callback draws comes from torch's
-generator, which `Reseed` sets from (seed, epoch) before each epoch. Targets may be NaN, not known: a mixture of a known
-and an unknown label is not known.
+What is drawn in an epoch comes from (seed, epoch). Nothing is read back from the device but once an epoch: the loss,
+and what the validation of the epoch says. Targets may be NaN, not known.
 
 Used in: `learners`. These two are the only modules that import fastai.
 """
@@ -17,108 +16,52 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from fastai.callback.core import Callback, CancelValidException
-from fastai.callback.mixup import CutMix, MixHandler, MixUp
+from fastai.callback.core import Callback, CancelStepException, CancelValidException
 from fastai.learner import Learner
 from safetensors import safe_open
 from safetensors import torch as safetensors
-from torch.distributions import AffineTransform, TransformedDistribution
 from tqdm import tqdm
 
-from lib import settings
+from lib.evaluation import metrics
 from lib.files import whole_file
-from lib.training.augment import add_powers, from_power, louder, to_power, wrapped
+from lib.training.augment import MIXES, Draws
 
-__all__ = ["MIXES", "Checkpoint", "Curve", "Diverged", "ImageSize", "Reseed", "image_sizes", "mixing"]
+__all__ = ["Checkpoint", "Curve", "Diverged", "ImageSize", "Mixing", "Reseed", "Scaler", "image_sizes"]
 
 VALIDATIONS = 20  # points of the learning curve
 CHECKPOINT_S = 30.0  # s between checkpoints: a killed training loses that and an epoch at most
-OR_SHARE = 0.25  # of the input: the least that the second window has under mixup_or_bounded
-OVERLAY_SHARE, OVERLAY_DB = 0.5, 6.0  # how many windows get a second sound, and how its level is changed, +- dB
 
 
 class Diverged(ValueError):
     """The loss is NaN or infinite."""
 
 
-class MixUpOr(MixUp):
-    """MixUp whose labels are those of both windows; `whole`: each at 1, else sharing 1.
-
-    least : share of the input that each window has at least: weights are drawn from [least, 1 - least]
-    """
-
-    def __init__(self, alpha: float, whole: bool, least: float = 0.0) -> None:
-        super().__init__(alpha)
-        self.whole = whole
-        self.distrib = TransformedDistribution(self.distrib, AffineTransform(least, 1 - 2 * least))
-
-    def before_batch(self) -> None:
-        y = self.y
-        super().before_batch()
-        self.learn.yb = (_either(y, self.yb1[0], self.whole),)
-
-
-class MixUpPower(MixUp):
-    """MixUp of linear powers: what two sounds at the weights' shares of their power give."""
-
-    def __init__(self, alpha: float, in_db: Sequence[bool]) -> None:
-        super().__init__(alpha)
-        self.in_db = in_db
-
-    def before_batch(self) -> None:
-        self.learn.xb = (to_power(self.x, self.in_db),)
-        super().before_batch()
-        self.learn.xb = (from_power(self.x, self.in_db),)
-
-
-class Overlay(MixHandler):
-    """A second sound over half of the windows, louder or quieter by up to 6 dB, from any point of time, wrapped."""
-
-    def __init__(self, whole: bool, in_db: Sequence[bool]) -> None:
-        super().__init__()
-        self.whole, self.in_db = whole, in_db
-
-    def before_batch(self) -> None:
-        n, device = len(self.x), self.x.device
-        partner, shift = torch.randperm(n).to(device), torch.randint(self.x.shape[3], (n,)).to(device)
-        level = ((2 * torch.rand(n, 1, 1, 1) - 1) * OVERLAY_DB).to(device)
-        chosen = (torch.rand(n) < OVERLAY_SHARE).to(device)
-        second = louder(wrapped(self.x[partner], shift), level, self.in_db)
-        both = add_powers(self.x, second, self.in_db)
-        self.learn.xb = (torch.where(chosen.view(-1, 1, 1, 1), both, self.x),)
-        self.learn.yb = (torch.where(chosen[:, None], _either(self.y, self.y[partner], self.whole), self.y),)
-
-
-MIXES = {
-    "mixup": lambda alpha, whole, in_db: MixUp(alpha),
-    "mixup_or": lambda alpha, whole, in_db: MixUpOr(alpha, whole),
-    "mixup_or_bounded": lambda alpha, whole, in_db: MixUpOr(alpha, whole, OR_SHARE),
-    "mixup_power": lambda alpha, whole, in_db: MixUpPower(alpha, in_db),
-    "cutmix": lambda alpha, whole, in_db: CutMix(alpha),
-    "overlay": lambda alpha, whole, in_db: Overlay(whole, in_db),
-}
-assert tuple(MIXES) == settings.MIXES
-
-
-def mixing(mix: str, alpha: float, loss: str, in_db: Sequence[bool]) -> list[Callback]:
-    """The callback that makes one window of two; none where alpha is 0.
-
-    mixup : the weighted mean of both log-mels and of their labels (Zhang et al. 2018)
-    mixup_or : the same mixture, labelled with all classes of both
-    mixup_or_bounded : as mixup_or, but no window has less than OR_SHARE of the mixture, so no class is labelled that
-        is hardly present; the weight is that of the Beta distribution, drawn in to [OR_SHARE, 1 - OR_SHARE]
-    mixup_power : the weighted mean of both powers, and of their labels
-    cutmix : a rectangle of one in the other; labels by area (Yun et al. 2019)
-    overlay : both sounds whole, labelled with all classes of both; half of the windows
+class Mixing(Callback):
+    """Make one window of two, in training only.
 
     Parameters
     ----------
-    mix : one of MIXES
-    alpha : of the Beta distribution of the weight (cutmix: area); for overlay only whether it is 0
+    mix : one of `augment.MIXES`
+    alpha : of the Beta distribution of the weight (cutmix: area); above 0
     loss : under ce a window that is labelled with k classes has 1 / k of each
     in_db : a bool a channel (`LogMel.in_db`), whether it knows powers
+    seed : of all epochs
     """
-    return [MIXES[mix](alpha, loss != "ce", in_db)] if alpha else []
+
+    run_valid = False
+
+    def __init__(self, mix: str, alpha: float, loss: str, in_db: Sequence[bool], seed: int) -> None:
+        self.mix, self.alpha, self.shared, self.in_db, self.seed = MIXES[mix], alpha, loss == "ce", in_db, seed
+
+    def before_train(self) -> None:
+        seed = int(np.random.default_rng([self.seed, self.epoch, 2]).integers(2**62))
+        self.draws, self.n = Draws(next(self.model.parameters()).device, seed, self.dls.train.n_windows), 0
+
+    def before_batch(self) -> None:
+        self.draws.batch(slice(self.n, self.n + len(self.x)))
+        self.n += len(self.x)
+        x, y = self.mix(self.x, self.y, self.in_db, self.draws, self.alpha)
+        self.learn.xb, self.learn.yb = (x,), (y / y.sum(dim=1, keepdim=True) if self.shared else y,)
 
 
 class Reseed(Callback):
@@ -174,7 +117,7 @@ class ImageSize(Callback):
 class Curve(Callback):
     """A row an epoch and a progress bar; validates at about VALIDATIONS epochs, the last one among them."""
 
-    order = 55  # after the Recorder
+    order = 55
     COLUMNS = ("epoch", "lr", "train_loss", "valid_loss", "lwlrap")
 
     def __init__(self, epochs: int, label: str) -> None:
@@ -185,13 +128,13 @@ class Curve(Callback):
         self.bar = tqdm(total=self.n_epoch, initial=len(self.rows), desc=self.label or "training", unit="epoch")
 
     def before_train(self) -> None:
-        self.total, self.seen, self.validated, self.started = 0.0, 0, False, time.perf_counter()
+        self.total, self.seen, self.scored, self.started = 0.0, 0, [], time.perf_counter()
 
     def after_batch(self) -> None:
         if self.training:
-            self.total, self.seen = self.total + self.loss_grad.detach() * len(self.x), self.seen + len(self.x)
+            self.total, self.seen = self.total + self.loss.detach() * len(self.x), self.seen + len(self.x)
         else:
-            self._stop_if_diverged(float(self.loss))  # the last step of an epoch may be the one that goes astray
+            self.scored.append((self.pred, self.y, self.loss * len(self.x)))
 
     def after_train(self) -> None:
         self.loss_now = float(self.total) / self.seen  # waits for the device, so that the clock is right
@@ -201,15 +144,22 @@ class Curve(Callback):
     def before_validate(self) -> None:
         if (self.n_epoch - 1 - self.epoch) % self.every:
             raise CancelValidException
-        self.validated = True
 
     def after_epoch(self) -> None:
         if len(self.rows) > self.epoch:
             return  # an epoch that the checkpoint already had
-        scores = [float(v) for v in self.recorder.log[2:4]] if self.validated else [np.nan, np.nan]
-        self.rows.append([self.epoch, float(self.opt.hypers[-1]["lr"]), self.loss_now, *scores])
+        self.rows.append([self.epoch, float(self.opt.hypers[-1]["lr"]), self.loss_now, *self._validated()])
         self.bar.set_postfix(loss=f"{self.loss_now:.3f}")
         self.bar.update()
+
+    def _validated(self) -> list[float]:
+        """Loss and lwlrap over all windows at once; NaN in an epoch that is not validated."""
+        if not self.scored:
+            return [np.nan, np.nan]
+        logits, targets, losses = zip(*self.scored, strict=True)
+        loss = float(torch.stack(losses).sum()) / sum(map(len, targets))
+        self._stop_if_diverged(loss)  # the last step of an epoch may be the one that goes astray
+        return [loss, metrics.lwlrap(torch.cat(targets).cpu().numpy(), torch.cat(logits).cpu().numpy())]
 
     @property
     def images_per_s(self) -> float:
@@ -224,6 +174,21 @@ class Curve(Callback):
     def _stop_if_diverged(self, loss: float) -> None:
         if not np.isfinite(loss):
             raise Diverged(f"The loss is {loss} in epoch {self.epoch}: training diverged. Lower lr.")
+
+
+class Scaler(Callback):
+    """Scale the loss up and the gradients down again, so that small ones are not lost in float16."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.scaler = torch.amp.GradScaler(device.type)
+
+    def before_backward(self) -> None:
+        self.learn.loss_grad = self.scaler.scale(self.loss_grad)
+
+    def before_step(self) -> None:
+        self.scaler.step(self.opt.opt)  # the fused optimiser skips a step of infinite gradients itself
+        self.scaler.update()
+        raise CancelStepException  # it is done
 
 
 class Checkpoint(Callback):
@@ -245,6 +210,8 @@ class Checkpoint(Callback):
         state = self.opt.opt.state_dict()["state"]
         tensors |= {f"opt/{i}/{name}": t.contiguous() for i, values in state.items() for name, t in values.items()}
         about = {"configuration": self.configuration, "rows": json.dumps(self.curve.rows)}
+        if hasattr(self.learn, "scaler"):
+            about["scaler"] = json.dumps(self.learn.scaler.scaler.state_dict())
         with whole_file(self.path) as partial:
             partial.write_bytes(safetensors.save(tensors, metadata=about))
         self.saved = time.monotonic()
@@ -260,6 +227,8 @@ class Checkpoint(Callback):
                 return 0
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
             self.curve.rows = json.loads(file.metadata()["rows"])
+            if hasattr(learn, "scaler"):
+                learn.scaler.scaler.load_state_dict(json.loads(file.metadata()["scaler"]))
         learn.model.load_state_dict({k.removeprefix("model/"): v for k, v in tensors.items() if k.startswith("model/")})
         optimiser = learn.opt.opt
         places = [place for group in optimiser.param_groups for place in group["params"]]
@@ -272,9 +241,3 @@ class Checkpoint(Callback):
         optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
         self.first = len(self.curve.rows)
         return self.first
-
-
-def _either(one: torch.Tensor, other: torch.Tensor, whole: bool) -> torch.Tensor:
-    """The labels of both, (n, n_classes): each at its larger value, or (not whole) the classes sharing 1."""
-    both = torch.maximum(one, other)  # NaN if either is
-    return both if whole else both / both.sum(dim=1, keepdim=True)

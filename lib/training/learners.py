@@ -25,19 +25,18 @@ import torch
 from fastai.callback.core import Callback
 from fastai.callback.schedule import ParamScheduler  # noqa: F401  (adds fit_one_cycle and others to Learner)
 from fastai.data.core import DataLoaders
-from fastai.learner import Learner, SkipToEpoch
-from fastai.metrics import AccumMetric
+from fastai.learner import CastToTensor, Learner, Recorder, SkipToEpoch
 from fastai.optimizer import OptimWrapper
 from torch import nn
 
 from lib import code, settings
 from lib.data import datasets
-from lib.evaluation import folds, metrics
+from lib.evaluation import folds
 from lib.files import digest
 from lib.sound import windows
 from lib.sound.cache import Cache
 from lib.training.batches import Images, Phases, Scoring, Training, TrainingSet
-from lib.training.callbacks import Checkpoint, Curve, Diverged, ImageSize, Reseed, image_sizes, mixing
+from lib.training.callbacks import Checkpoint, Curve, Diverged, ImageSize, Mixing, Reseed, Scaler, image_sizes
 from lib.training.models import Network, WindowModel, best_device, load, score
 from lib.training.task import Fit, Task
 
@@ -65,8 +64,6 @@ class KnownBCE(nn.Module):
     """Binary cross entropy of logits, (n, n_classes), the mean over the targets that are known (not NaN)."""
 
     def forward(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        if not targets.isnan().any():
-            return nn.functional.binary_cross_entropy_with_logits(logits, targets)
         return _mean_of_known(
             nn.functional.binary_cross_entropy_with_logits(logits, targets.nan_to_num(), reduction="none"), targets
         )
@@ -93,6 +90,18 @@ def _mean_of_known(losses: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     return (losses * known).sum() / known.sum().clamp_min(1)
 
 
+class QuickLearner(Learner):
+    """fastai's Learner, which calls a callback only where it has a method for the event.
+
+    Without such a method fastai looks for one in the learner and the model, dozens of times a step.
+    """
+
+    def _call_one(self, event_name: str) -> None:
+        for callback in self.cbs.sorted("order"):
+            if hasattr(type(callback), event_name) or event_name == "after_fit":  # then all of them are reset
+                callback(event_name)
+
+
 LOSSES = {"bce": KnownBCE, "ce": nn.CrossEntropyLoss, "lq": GeneralisedCE}
 SCHEDULES = {"one_cycle": Learner.fit_one_cycle, "flat": Learner.fit, "flat_cosine": Learner.fit_flat_cos}
 assert (tuple(LOSSES), tuple(SCHEDULES)) == (tuple(settings.LOSSES), settings.SCHEDULES)
@@ -104,7 +113,7 @@ class Recipe(settings.Training):
 
     loss bce takes multi-hot targets, ce targets that sum to 1, lq those of bce, but it forgives wrong labels. The
     learning rate is geometric between lr_body and lr; flat_cosine is flat for 3/4 of the training, then goes down.
-    See `callbacks.mixing` (mix), `augment.AUGMENTATIONS` (augment; the masks come last), `batches.Training` (balance),
+    See `augment.MIXES` (mix), `augment.AUGMENTATIONS` (augment; the masks come last), `batches.Training` (balance),
     `callbacks.image_sizes` (progressive).
 
     Raises
@@ -172,9 +181,12 @@ def fit(
     asked = network.settings(), recipe.settings(), training.seed, training.cache.name, training.width
     mine = digest(*asked, *clips, begun, code.digest("04_kfold"))
     saver = Checkpoint(checkpoint, mine, curve)
+    device = next(model.parameters()).device
     cbs = [*_drawing(recipe, training), curve, saver, ImageSize(sizes)]
-    _move((training, validation), next(model.parameters()).device)
+    cbs += [Scaler(device)] if model.precision == torch.float16 else []
+    _move((training, validation), device)
     learn = _learner(model, recipe, (training, validation), cbs)
+    learn.remove_cbs([Recorder, CastToTensor])  # the first one reads every loss back
     with learn.no_bar(), learn.no_logging(), contextlib.closing(curve):
         first = SkipToEpoch(saver.restore(learn))  # fit_flat_cos takes a start_epoch, but forgets it
         SCHEDULES[recipe.schedule](learn, recipe.epochs, recipe.peak, cbs=first)
@@ -220,7 +232,7 @@ def fit_images(
     """
     if len(images) != len(targets) or len(images) < 2:
         raise ValueError(f"{len(images)} images and {len(targets)} targets: two or more are needed, one target each.")
-    learn = Learner(
+    learn = QuickLearner(
         DataLoaders(Images(images, targets.astype(np.float32), STAGE2_BATCH, seed), []),
         model,
         loss_func=LOSSES[loss](),
@@ -388,22 +400,23 @@ def _model(network: Network, training: Training) -> WindowModel:
 
 
 def _drawing(recipe: Recipe, training: Training) -> list[Callback]:
-    """The callbacks that draw, and the one that seeds them."""
-    return [Reseed(training.seed), *mixing(recipe.mix, recipe.mixup, recipe.loss, training.cache.logmel.in_db)]
+    """The callbacks that draw."""
+    in_db, seed = training.cache.logmel.in_db, training.seed
+    mixing = [Mixing(recipe.mix, recipe.mixup, recipe.loss, in_db, seed)] if recipe.mixup else []
+    return [Reseed(seed), *mixing]
 
 
 def _learner(
     model: WindowModel, recipe: Recipe, feeds: Sequence = (), cbs: Sequence[Callback] = (), folder: str = "."
 ) -> Learner:
     """A learner with the recipe's loss; `feeds` are training and validation batches, `folder` is for fastai's files."""
-    return Learner(
+    return QuickLearner(
         DataLoaders(*feeds, device=next(model.parameters()).device),
         model,
         loss_func=LOSSES[recipe.loss](),
         opt_func=functools.partial(OptimWrapper, opt=functools.partial(torch.optim.AdamW, fused=True)),
         splitter=WindowModel.param_groups,
         wd=WEIGHT_DECAY,
-        metrics=AccumMetric(metrics.lwlrap, flatten=False, to_np=True, invert_arg=True, name="lwlrap"),
         cbs=list(cbs),
         path=folder,
     )
@@ -416,7 +429,7 @@ def _move(feeds: Sequence, device: torch.device) -> None:
         for part in getattr(feed, "parts", (feed,)):
             if part.cache.name not in moved:
                 moved[part.cache.name] = part.cache.on(device)
-            part.cache = moved[part.cache.name]
+            part.cache, part.device = moved[part.cache.name], device
 
 
 def _check(training: Training, loss: str) -> None:

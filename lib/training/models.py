@@ -27,7 +27,18 @@ from lib.files import read_json, whole_file, write_json
 from lib.sound import windows
 from lib.sound.cache import Cache
 
-__all__ = ["Network", "WindowModel", "activate", "best_device", "load", "save", "save_weights", "score", "sidecar"]
+__all__ = [
+    "Network",
+    "WindowModel",
+    "activate",
+    "best_device",
+    "best_precision",
+    "load",
+    "save",
+    "save_weights",
+    "score",
+    "sidecar",
+]
 
 SCORING_BATCH = 128
 STD_FLOOR = 1.0e-3  # of a window that is all the same, such as silence; that of `Cache.statistics` too
@@ -56,7 +67,7 @@ class Network(settings.Network):
 class WindowModel(nn.Module):
     """Normalise, resize, a timm network as `body`, dropout and a linear `head` in float32.
 
-    The head stays in float32 under bf16, since rounded logits tie and lwlrap counts ties as errors.
+    The head stays in float32 under bfloat16 and float16, since rounded logits tie and lwlrap counts ties as errors.
 
     Parameters
     ----------
@@ -99,7 +110,7 @@ class WindowModel(nn.Module):
         if self.image_size:
             x = nn.functional.interpolate(x, size=(self.image_size,) * 2, mode="bilinear", align_corners=False)
         x = x.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision == torch.bfloat16):
+        with torch.autocast(x.device.type, self.precision, enabled=self.precision != torch.float32):
             features = self.body(x)
         with torch.autocast(x.device.type, enabled=False):
             return self.head(features.float())
@@ -112,10 +123,9 @@ class WindowModel(nn.Module):
         return (x - self.mean.view(shape)) / self.std.view(shape)
 
     def prepare(self, device: str = "auto", precision: str = "auto") -> "WindowModel":
-        """Move to the device, and choose bf16 where the machine computes in it."""
+        """Move to the device, and choose the precision: a torch dtype by name, or auto, which is `best_precision`."""
         device = best_device() if device == "auto" else torch.device(device)
-        fast = _has_bfloat16(device) if precision == "auto" else precision == "bfloat16"
-        self.precision = torch.bfloat16 if fast else torch.float32
+        self.precision = best_precision(device) if precision == "auto" else getattr(torch, precision)
         return self.to(device)
 
     def param_groups(self) -> list[list[nn.Parameter]]:
@@ -211,10 +221,13 @@ def best_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def _has_bfloat16(device: torch.device) -> bool:
-    """Whether the device multiplies in bf16 itself (elsewhere bf16 is slower than float32)."""
+def best_precision(device: torch.device) -> torch.dtype:
+    """bfloat16 where the device multiplies in it, else float16 on a GPU with tensor cores, else float32."""
     if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)
+        capability = torch.cuda.get_device_capability(device)
+        if capability >= (8, 0):
+            return torch.bfloat16
+        return torch.float16 if capability >= (7, 0) else torch.float32
     cpuinfo = Path("/proc/cpuinfo")
     flags = cpuinfo.read_text().split() if platform.system() == "Linux" and cpuinfo.is_file() else []
-    return "amx_bf16" in flags or "avx512_bf16" in flags
+    return torch.bfloat16 if "amx_bf16" in flags or "avx512_bf16" in flags else torch.float32
