@@ -197,7 +197,7 @@ def mixup_or(
 def mixup_or_bounded(
     x: torch.Tensor, y: torch.Tensor, in_db: Sequence[bool], generator: torch.Generator, alpha: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """`mixup_or` in which no window has less than OR_SHARE of the mixture, so no class is labelled that is hardly present."""
+    """`mixup_or` in which no window has less than OR_SHARE of the mixture: no class labelled is hardly present."""
     return mixup_or(x, y, in_db, generator, alpha, OR_SHARE)
 
 
