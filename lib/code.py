@@ -45,7 +45,11 @@ ENTRIES = {
     "08_submission": (*FRAMES, "submission.load", "submission.predict", "submission.conclude"),
     "10_best": (*CLIPS, "candidates.read"),
 }
-COMPUTES_NOTHING = ("files", "settings")  # modules that are not followed: where bytes lie is no number, and a knob's
+COMPUTES_NOTHING = (
+    "files",
+    "ideas",
+    "settings",
+)  # modules that are not followed: where bytes lie is no number, and a knob's
 # value stands in the configuration
 PASSED_OVER = ("annotation", "returns", "ctx", "kind", "type_comment", "type_params")
 

@@ -11,6 +11,7 @@ role    : what a knob is for.
   place  : where things are, and how a run is started; these do not change a result
   view   : which existing results are shown
 default : the demo run. A parameter file (params/<profile>.yaml) holds only what differs from it, in flat lines.
+Where a choice is a function, one of your own may stand, ideas/FILE.py:FUNCTION: see `ideas`.
 A list may come as comma-separated text (`-p variants a,b`) or as one item, a number as text (YAML reads `1e-3` so).
 Light imports only: kernels are packed without an environment.
 
@@ -30,6 +31,8 @@ from typing import Annotated, Literal, NamedTuple, dataclass_transform, get_args
 
 from pydantic import AfterValidator, ConfigDict, Field, ValidationError, field_validator
 from pydantic.dataclasses import dataclass
+
+from lib.ideas import one_of
 
 __all__ = [
     *("Audio", "Network", "Stage2", "Training", "TrainingSet", "Windows"),
@@ -156,7 +159,7 @@ class Audio(Group):
     hop_length: int = knob(441, "samples between frames", ge=1, le=65_536)
     n_mels: int = knob(64, "mel bands", ge=8, le=1024)
     fmin: float = knob(20.0, "Hz, lowest band edge", ge=0, le=96_000)
-    channels: tuple[str, ...] = knob(
+    channels: tuple[Annotated[str, one_of(None)], ...] = knob(
         ("logmel",),
         f"one to three input channels: {_named(CHANNELS).replace(',', ', logmel_2048,', 1)}",
         min_length=1,
@@ -179,7 +182,7 @@ class Windows(Group):
 class Network(Group):
     """What is needed to build the network."""
 
-    arch: str = knob("test_byobnet", "timm model, trained from scratch")
+    arch: Annotated[str, one_of(None)] = knob("test_byobnet", "timm model, trained from scratch")
     image_size: int = knob(0, "pixels a side to which windows are resized; 0: not resized", ge=0, le=1024)
     normalise: Literal[*NORMALISE] = knob("set", f"scaled by mean and std of: {_named(NORMALISE)}")
 
@@ -188,7 +191,7 @@ class Network(Group):
 class Training(Group):
     """How it is trained, by AdamW."""
 
-    loss: Literal[*LOSSES] = knob("bce", _named(LOSSES, "{}: {}", "; "))
+    loss: Annotated[str, one_of(LOSSES)] = knob("bce", _named(LOSSES, "{}: {}", "; "))
     epochs: int = knob(8, "passes over the training clips, one window each", ge=1, le=100_000)
     batch_size: int = knob(16, "windows in a training batch", ge=2, le=4096)
     lr: float = knob(0.005, "peak learning rate of the last layer", ge=1e-8, le=10)
@@ -198,9 +201,9 @@ class Training(Group):
         (), "image sizes to train on before image_size, with equal compute each; empty: none"
     )
     mixup: float = knob(0.4, "alpha of mixup's Beta distribution; 0: no mixing", ge=0, le=10)
-    mix: Literal[*MIXES] = knob("mixup", f"how two windows are mixed: {_named(MIXES)}")
+    mix: Annotated[str, one_of(MIXES)] = knob("mixup", f"how two windows are mixed: {_named(MIXES)}")
     mask_share: float = knob(0.15, "SpecAugment: widest mask as a share of its axis; 0: off", ge=0, le=0.9)
-    augment: tuple[Literal[*AUGMENTATIONS], ...] = knob(
+    augment: tuple[Annotated[str, one_of(AUGMENTATIONS)], ...] = knob(
         (), f"augmentations of training windows, in order: {_named(AUGMENTATIONS)}"
     )
     balance: Literal[*BALANCES] = knob("clip", f"clips of an epoch: {_named(BALANCES)}")

@@ -93,7 +93,7 @@ def test_a_wrong_type_is_refused_with_the_remedy(name, value, message):
         ("lr", math.nan, "lr=nan should be a finite number"),
         ("lr", math.inf, "lr=inf should be a finite number"),
         ("fmin", -math.inf, "fmin=-inf should be a finite number"),
-        ("loss", "mse", "loss='mse' should be 'bce', 'ce' or 'lq'"),
+        ("loss", "mse", "loss='mse' should be one of bce, ce, lq"),
     ],
 )
 def test_what_is_out_of_range_is_refused_naming_the_range(name, value, message):

@@ -207,7 +207,7 @@ class Trials(datasets.Labelled):
         head = f"Difference in lwlrap to the base on {len(self.clips)} clips, {self.done['seed'].nunique()} seed(s), "
         head += f"{self.done['fold'].nunique()} of {self.n_folds} folds. "
         if lost := (self.done["problem"] != "").sum():
-            head += f"{lost} of {len(self.done)} trainings diverged. "
+            head += f"{lost} of {len(self.done)} trainings diverged or failed. "
         found = self.comparison.conclusion() or "Nothing to compare: this takes the base and another variant."
         return f"{head}{found} {self.withheld}".rstrip()
 
@@ -286,7 +286,10 @@ def _train(trial: Run, task: Task, fold: int) -> WindowScores | None:
 
 
 def _told(trial: Run) -> list[object]:
-    """Of a trial that is done: epochs, seconds, images_per_s, problem."""
+    """Of a trial that is done, or that failed: epochs, seconds, images_per_s, problem."""
+    if not trial.done:
+        failed = (trial.folder / "failed.txt").read_text(encoding="utf-8").strip().splitlines()
+        return [trial.params["epochs"], np.nan, np.nan, failed[-1]]
     result, manifest = (files.read_json(trial.folder / f"{name}.json") for name in ("result", "manifest"))
     problem = result["says"] if result["verdict"] == "failed" else ""
     return [result["parameters"]["epochs"], manifest["seconds"], manifest.get("images_per_s", np.nan), problem]

@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from tqdm import tqdm
 
+from lib import ideas
 from lib.evaluation import metrics
 from lib.evaluation.window_scores import WindowScores
 from lib.files import read_json
@@ -36,7 +37,8 @@ def do(
     ----------
     run : of the experiment, settled; its trials are made of the same labels, audio and folds
     start : key -> the trial
-    train : trial, key -> its window scores, None where it diverged; finishes the trial
+    train : trial, key -> its window scores, None where it diverged; finishes the trial. Where an idea raises,
+        the trial has failed: it has no scores, and the next call tries it again
     is_whole : trial that is done, key -> whether all that others need of it is there
 
     Yields
@@ -53,7 +55,12 @@ def do(
         trial = start(*key)
         trial.settle(**run.read)
         if not trial.done or not is_whole(trial, *key):
-            yield key, trial, train(trial, *key)
+            try:
+                scores = train(trial, *key)
+            except ideas.Failed as error:
+                tqdm.write(f"{trial.folder.name} of {trial.variant.name} failed, the others go on. {error}")
+                scores = None
+            yield key, trial, scores
             continue
         done.append(trial)
         failed = read_json(trial.folder / "result.json")["verdict"] == "failed"

@@ -28,7 +28,7 @@ import pandas as pd
 import torch
 from IPython.display import Image, display
 
-from lib import code, settings
+from lib import code, ideas, settings
 from lib.data import datasets, demo
 from lib.evaluation import folds
 from lib.files import read_json, set_aside, whole_file, write_json
@@ -256,7 +256,7 @@ class Run:
     def finish(
         self, metrics: dict[str, float], verdict: str | None, says: str, *, again: bool = False, **facts: object
     ) -> str:
-        """Write manifest.json and, last, result.json; a part that was done before keeps its own.
+        """Write manifest.json, copies of ideas, and, last, result.json; a part that was done before keeps its own.
 
         Parameters
         ----------
@@ -282,6 +282,9 @@ class Run:
             manifest = {**_surroundings(), "code": code.digest(self.notebook), "other_code": self.other_code}
             manifest |= {"seconds": round(time.time() - self.started, 1), "read": self.read, **facts}
             write_json(self.folder / "manifest.json", manifest)
+            for file, content in ideas.sources(self.params).items():
+                (self.folder / file).parent.mkdir(exist_ok=True)
+                (self.folder / file).write_bytes(content)
             result = {"notebook": self.notebook, "parameters": self.params, **self.read}
             numbers = {name: _plain(value) for name, value in metrics.items()}
             write_json(self.folder / "result.json", {**result, "metrics": numbers, "verdict": verdict, "says": says})

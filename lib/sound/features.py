@@ -29,6 +29,7 @@ from functools import lru_cache, partial
 import numpy as np
 import torch
 
+from lib import ideas
 from lib.settings import CHANNELS as NAMES
 from lib.settings import Audio, group
 
@@ -225,11 +226,23 @@ def _mel_to_hz(mel: np.ndarray) -> np.ndarray:
     return np.where(mel < BREAK_MEL, mel * HZ_PER_MEL, BREAK_HZ * np.exp(LOG_STEP * (mel - BREAK_MEL)))
 
 
+def _own(function: Callable, name: str, settings: LogMel, spectrum: torch.Tensor) -> torch.Tensor:
+    """A channel that is an idea, checked."""
+    channel = function(settings, spectrum)
+    expected = settings.n_mels, spectrum.shape[1]
+    if not isinstance(channel, torch.Tensor) or channel.shape != expected or not channel.isfinite().all():
+        got = tuple(channel.shape) if isinstance(channel, torch.Tensor) else type(channel).__name__
+        raise ValueError(f"{name} makes {got} of a spectrum: expected {expected} (n_mels, n_frames), finite numbers.")
+    return channel.float()
+
+
 @lru_cache(maxsize=32)
 def _channel(settings: LogMel, name: str) -> tuple[Callable, LogMel]:
     """The function behind a channel's name, and the settings for it: logmel_<n> has its own n_fft."""
     if name in CHANNELS:
         return CHANNELS[name], settings
+    if ideas.is_idea(name):
+        return partial(_own, ideas.find({}, name), name), settings
     if not (match := re.fullmatch(r"logmel_([1-9]\d*)", str(name))):
         raise ValueError(f"channels has an unknown name {name!r}. There are: {', '.join(CHANNELS)}, logmel_<n_fft>.")
     n_fft = int(match[1])

@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from lib import ideas
 from lib.sound import windows
 from lib.sound.cache import Cache
 from lib.training.augment import AUGMENTATIONS, Draws, spec_augment
@@ -86,7 +87,7 @@ class Training:
     width : frames of a window
     batch_size : windows; what is over is shared out among the batches
     mask_share : SpecAugment, widest mask as a share of its axis; 0: off
-    augment : names in `augment.AUGMENTATIONS`, done in this order; the masks come last
+    augment : names in `augment.AUGMENTATIONS`, or of ideas, done in this order; the masks come last
     balance : clip (every clip once an epoch), seconds, effective (see `draw_weights`: clips drawn with replacement) or
         augment (every clip once, masked the more the less audio its class has: `mask_strengths`)
     seed : of all epochs; the caller sets `epoch` before each
@@ -120,7 +121,8 @@ class Training:
         self.device: torch.device | None = None  # of the batches; None: where the frames lie
         self.n_frames = np.bincount(clip, rows["n_frames"]).astype(int)  # of each clip
         self.batch_size, self.seed, self.epoch = batch_size, seed, 0
-        self.augment, self.balance = [AUGMENTATIONS[name] for name in augment], balance
+        self.names, self.balance = list(augment), balance
+        self.augment = [ideas.find(AUGMENTATIONS, name) for name in augment]
         seconds, window_s = self.n_frames / cache.logmel.frames_per_s, width / cache.logmel.frames_per_s
         self.weights = draw_weights(seconds, targets, balance, window_s)
         self.masks = mask_strengths(seconds, targets, balance, mask_share)

@@ -22,6 +22,7 @@ from safetensors import safe_open
 from safetensors import torch as safetensors
 from tqdm import tqdm
 
+from lib import ideas
 from lib.evaluation import metrics
 from lib.files import whole_file
 from lib.training.augment import MIXES, Draws
@@ -41,7 +42,7 @@ class Mixing(Callback):
 
     Parameters
     ----------
-    mix : one of `augment.MIXES`
+    mix : one of `augment.MIXES`, or an idea
     alpha : of the Beta distribution of the weight (cutmix: area); above 0
     loss : under ce a window that is labelled with k classes has 1 / k of each
     in_db : a bool a channel (`LogMel.in_db`), whether it knows powers
@@ -51,7 +52,8 @@ class Mixing(Callback):
     run_valid = False
 
     def __init__(self, mix: str, alpha: float, loss: str, in_db: Sequence[bool], seed: int) -> None:
-        self.mix, self.alpha, self.shared, self.in_db, self.seed = MIXES[mix], alpha, loss == "ce", in_db, seed
+        self.mix, self.alpha, self.shared = ideas.find(MIXES, mix), alpha, loss == "ce"
+        self.in_db, self.seed = in_db, seed
 
     def before_train(self) -> None:
         seed = int(np.random.default_rng([self.seed, self.epoch, 2]).integers(2**62))

@@ -13,8 +13,9 @@ import contextlib
 import functools
 import os
 import tempfile
+import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,12 +30,13 @@ from fastai.learner import CastToTensor, Learner, Recorder, SkipToEpoch
 from fastai.optimizer import OptimWrapper
 from torch import nn
 
-from lib import code, settings
+from lib import code, ideas, settings
 from lib.data import datasets
 from lib.evaluation import folds
 from lib.files import digest
 from lib.sound import windows
 from lib.sound.cache import Cache
+from lib.training import tryout
 from lib.training.batches import Images, Phases, Scoring, Training, TrainingSet
 from lib.training.callbacks import Checkpoint, Curve, Diverged, ImageSize, Mixing, Reseed, Scaler, image_sizes
 from lib.training.models import Network, WindowModel, best_device, load, score
@@ -185,6 +187,9 @@ def fit(
     cbs = [*_drawing(recipe, training), curve, saver, ImageSize(sizes)]
     cbs += [Scaler(device)] if model.precision == torch.float16 else []
     _move((training, validation), device)
+    if ideas.named(asked):
+        for part in getattr(training, "parts", (training,)):
+            tryout.check(part, _loss(recipe.loss), recipe.mix, recipe.mixup, model)
     learn = _learner(model, recipe, (training, validation), cbs)
     learn.remove_cbs([Recorder, CastToTensor])  # the first one reads every loss back
     with learn.no_bar(), learn.no_logging(), contextlib.closing(curve):
@@ -272,6 +277,8 @@ def train_fold(
         If a training clip shares a group with a held-out fold, or was judged by a model that saw it or such a fold.
     ValueError, Diverged
         As `fit`.
+    ideas.Failed
+        An idea of your own raised: failed.txt beside the checkpoint holds the traceback.
     """
     held_out, cache = folds.unseen(name), task.cache
     train, scored = task.split(*held_out)
@@ -283,7 +290,8 @@ def train_fold(
     else:
         training, recipe = feed(cache, training_set, len(train), cut, recipe, seed)
     validation = Scoring(cache, table, datasets.targets(table, task.classes), width)
-    model, epochs = fit(network, recipe, training, validation, checkpoint, name, start)
+    with _told(checkpoint.with_name("failed.txt"), (network.settings(), recipe.settings(), cache.logmel.settings())):
+        model, epochs = fit(network, recipe, training, validation, checkpoint, name, start)
     sidecar = {
         "classes": task.classes,
         "audio": cache.logmel.settings(),
@@ -298,6 +306,21 @@ def train_fold(
     (logits,) = score([model], cache, table, width)
     speed = epochs.attrs["images_per_s"]
     return Fit(name, model, sidecar, epochs, scored, table, logits, sorted(set(fnames)), speed)
+
+
+@contextlib.contextmanager
+def _told(place: Path, settings: tuple) -> Iterator[None]:
+    """What an idea raises goes into the file `place` too; of a training without ideas nothing is written."""
+    place.unlink(missing_ok=True)
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, Diverged) or not (used := ideas.named(settings)):
+            raise
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(traceback.format_exc(), encoding="utf-8")
+        words = f"{type(error).__name__}: {error}"
+        raise ideas.Failed(f"{words}\nThis training uses {', '.join(used)}; {place} holds the traceback.") from error
 
 
 def training_batches(
@@ -413,13 +436,17 @@ def _learner(
     return QuickLearner(
         DataLoaders(*feeds, device=next(model.parameters()).device),
         model,
-        loss_func=LOSSES[recipe.loss](),
+        loss_func=_loss(recipe.loss),
         opt_func=functools.partial(OptimWrapper, opt=functools.partial(torch.optim.AdamW, fused=True)),
         splitter=WindowModel.param_groups,
         wd=WEIGHT_DECAY,
         cbs=list(cbs),
         path=folder,
     )
+
+
+def _loss(name: str) -> Callable:
+    return ideas.find({}, name) if ideas.is_idea(name) else LOSSES[name]()
 
 
 def _move(feeds: Sequence, device: torch.device) -> None:

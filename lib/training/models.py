@@ -22,7 +22,7 @@ from safetensors import torch as safetensors
 from torch import nn
 from tqdm import tqdm
 
-from lib import settings
+from lib import ideas, settings
 from lib.files import read_json, whole_file, write_json
 from lib.sound import windows
 from lib.sound.cache import Cache
@@ -86,14 +86,9 @@ class WindowModel(nn.Module):
 
     def __init__(self, network: Network, n_classes: int, mean: list, std: list) -> None:
         super().__init__()
-        import timm  # here, for it takes two seconds (it imports torchvision), and many notebooks build no network
-
-        if network.arch not in timm.list_models():
-            near = difflib.get_close_matches(network.arch, timm.list_models(), n=5, cutoff=0)
-            raise ValueError(f"timm has no model {network.arch!r}; near it: {near}. See timm.list_models().")
         self.network, self.image_size = network, network.image_size
-        self.body = timm.create_model(network.arch, pretrained=False, in_chans=len(mean), num_classes=0)
-        self.head = nn.Sequential(nn.Dropout(network.dropout), nn.Linear(self.body.head_hidden_size, n_classes))
+        self.body, n_features = _body(network.arch, len(mean))
+        self.head = nn.Sequential(nn.Dropout(network.dropout), nn.Linear(n_features, n_classes))
         self.register_buffer("mean", torch.tensor(mean), persistent=False)
         self.register_buffer("std", torch.tensor(std), persistent=False)
         per_band = network.normalise == "band"
@@ -135,6 +130,26 @@ class WindowModel(nn.Module):
         half = (len(layers) + 1) // 2
         groups = (nn.ModuleList(layers[:half]), nn.ModuleList(layers[half:]), self.head)
         return [list(group.parameters()) for group in groups]
+
+
+def _body(arch: str, n_channels: int) -> tuple[nn.Module, int]:
+    """A network without its last layer, and how many features it gives."""
+    if ideas.is_idea(arch):
+        body = ideas.find({}, arch)(n_channels)
+        with torch.no_grad():
+            features = body.eval()(torch.zeros(2, n_channels, 64, 96))
+        if features.ndim != 2 or len(features) != 2:
+            raise ValueError(
+                f"{arch} makes {tuple(features.shape)} of (2, {n_channels}, 64, 96): expected (2, n_features)."
+            )
+        return body.train(), features.shape[1]
+    import timm  # here, for it takes two seconds (it imports torchvision), and many notebooks build no network
+
+    if arch not in timm.list_models():
+        near = difflib.get_close_matches(arch, timm.list_models(), n=5, cutoff=0)
+        raise ValueError(f"timm has no model {arch!r}; near it: {near}. See timm.list_models().")
+    body = timm.create_model(arch, pretrained=False, in_chans=n_channels, num_classes=0)
+    return body, body.head_hidden_size
 
 
 def activate(logits: np.ndarray, loss: str) -> np.ndarray:

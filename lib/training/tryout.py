@@ -1,0 +1,143 @@
+"""Ideas of your own tried on three clips before anything is trained: shapes, numbers, repeatability, and time.
+
+Used in: `learners`.
+"""
+
+import copy
+import time
+import warnings
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from lib import ideas
+from lib.sound import windows
+from lib.training.augment import AUGMENTATIONS, MIXES
+from lib.training.batches import Training
+from lib.training.models import WindowModel
+
+__all__ = ["check"]
+
+SLOW = 2.0  # times the base's step: then a person is told
+ANOTHER = 20  # of the seeds that must make no difference where an idea draws by its generator alone
+
+
+def check(training: Training, loss: Callable, mix: str, alpha: float, model: WindowModel) -> None:
+    """Try the ideas of a training; what is built in is passed over.
+
+    Parameters
+    ----------
+    training : where its batches will be made; its `augment` names the augmentations
+    loss : (logits, targets) -> a number
+    mix, alpha : of the recipe; no mixing where alpha is 0
+    model : as it will be trained, on its device; it is left as it is
+
+    Warns
+    -----
+    UserWarning
+        With its ideas a step takes over SLOW times as long; the message tells minutes an epoch.
+
+    Raises
+    ------
+    ValueError
+        What an idea gives has another shape or is not finite, it differs under the same seed, or what the idea is given
+        has changed. The message names the idea and says what is expected.
+    """
+    x, y = _windows(training, 3)
+    in_db = training.cache.logmel.in_db
+    changes = {
+        name: lambda x, y, g, name=name: (ideas.find(AUGMENTATIONS, name)(x, in_db, g),)
+        for name in filter(ideas.is_idea, training.names)
+    }
+    if alpha and ideas.is_idea(mix):
+        changes[mix] = lambda x, y, g: ideas.find(MIXES, mix)(x, y, in_db, g, alpha)
+    for name, change in changes.items():
+        _check_change(name, change, x, y)
+    step = _step(model, loss)
+    logits, value = step(x, y)
+    if logits.shape != y.shape or not logits.isfinite().all():
+        raise ValueError(
+            f"{model.network.arch} makes {_of(logits)} of {_of(x)}: expected {tuple(y.shape)}, all finite."
+        )
+    if value.ndim or not value.isfinite():
+        raise ValueError(f"The loss makes {_of(value)} of {_of(logits)}: expected one finite number.")
+    if changes:
+        _warn_if_slow(training, changes, step)
+
+
+def _check_change(name: str, change: Callable, x: torch.Tensor, y: torch.Tensor) -> None:
+    """Three times: under one seed twice, and torch's own numbers are others each time."""
+    given = (x.clone(), y.clone())
+    found = []
+    for k in range(2):
+        torch.manual_seed(ANOTHER + k)  # which an idea has no business with
+        found.append(change(x, y, torch.Generator(x.device).manual_seed(0)))
+    for made, of in zip(found[0], (x, y), strict=False):
+        if not isinstance(made, torch.Tensor) or made.shape != of.shape or made.dtype != of.dtype:
+            raise ValueError(f"{name} makes {_of(made)} of {_of(of)}: expected the same shape and type.")
+    if not found[0][0].isfinite().all():
+        raise ValueError(f"{name} makes NaN or infinite numbers of three windows. Guard logarithms and divisions.")
+    if not (torch.equal(x, given[0]) and torch.equal(y.nan_to_num(-1), given[1].nan_to_num(-1))):
+        raise ValueError(
+            f"{name} changes its input in place: other augmentations see that. Work on a copy (x.clone())."
+        )
+    if not all(torch.equal(*pair) for pair in zip(*([part.nan_to_num(-1) for part in f] for f in found), strict=True)):
+        raise ValueError(
+            f"{name} differs under the same seed. Draw by the generator: torch.rand(..., generator=generator)."
+        )
+
+
+def _step(model: WindowModel, loss: Callable) -> Callable:
+    """(x, y) -> logits and loss of a training step on a copy of the model; the state of torch's generator stays."""
+    tried = copy.deepcopy(model).train()
+
+    def step(x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        with torch.random.fork_rng(devices=[x.device] if x.device.type == "cuda" else []):
+            logits = tried(x)
+            value = loss(logits, y)
+            if not value.requires_grad:
+                raise ValueError("The loss can't be trained: it is no differentiable function of the logits.")
+            value.sum().backward()
+        return logits.detach(), value.detach()
+
+    return step
+
+
+def _warn_if_slow(training: Training, changes: dict[str, Callable], step: Callable) -> None:
+    x, y = _windows(training, training.batch_size)
+    generator = torch.Generator(x.device).manual_seed(0)
+    plain = _seconds(lambda: step(x, y))
+    own = sum(_seconds(lambda change=change: change(x, y, generator)) for change in changes.values())
+    if own + plain > SLOW * plain:
+        minutes = (len(training) * seconds / 60 for seconds in (plain + own, plain))
+        warnings.warn(
+            "With {} an epoch takes about {:.2g} minutes instead of {:.2g}.".format(", ".join(changes), *minutes),
+            stacklevel=4,
+        )
+
+
+def _windows(training: Training, n: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The first windows of up to n clips, and their targets."""
+    rows = training.rows.drop_duplicates("fname").head(n)
+    device = training.device or training.cache.device
+    x = windows.batch(training.cache, rows, np.zeros(len(rows), int), training.width)
+    return x.to(device).contiguous(), training.targets[: len(rows)].to(device)
+
+
+def _seconds(work: Callable) -> float:
+    """Of the faster one of two calls."""
+    found = []
+    for _ in range(2):
+        started = time.perf_counter()
+        work()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        found.append(time.perf_counter() - started)
+    return min(found)
+
+
+def _of(value: object) -> str:
+    if not isinstance(value, torch.Tensor):
+        return f"a {type(value).__name__}"
+    return f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"

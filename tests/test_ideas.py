@@ -1,0 +1,261 @@
+"""Tests of ideas of one's own: names and digests, what is refused before training, what is told, and that it trains."""
+
+import dataclasses
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import test_learners
+import torch
+from test_learners import NETWORK, RECIPE, fit
+
+from lib import ideas, settings
+from lib.files import digest
+from lib.sound.features import LogMel
+from lib.submission import kaggle
+from lib.training import learners, tryout
+from lib.training.models import Network
+
+tones = test_learners.tones
+ROOT = Path(__file__).resolve().parents[1]
+HEAD = "import time\nimport torch\n\n"
+SMALL = dataclasses.replace(RECIPE, epochs=2)
+
+
+@pytest.fixture
+def write(tmp_path, monkeypatch):
+    """Writes a file into the ideas/ of a checkout of its own."""
+    monkeypatch.setattr(ideas, "CHECKOUT", tmp_path)
+    (tmp_path / "ideas").mkdir()
+
+    def write(text, name="mine.py"):
+        (tmp_path / "ideas" / name).write_text(HEAD + text)
+        ideas._function.cache_clear()
+        return f"ideas/{name}"
+
+    return write
+
+
+def recipe(**changes):
+    return dataclasses.replace(SMALL, **changes)
+
+
+# names
+
+
+def test_a_name_gets_the_digest_of_its_file_and_is_found(write):
+    file = write("def louder(x, in_db, generator):\n    return x + 1\n")
+    (name,) = settings.check({"augment": f"{file}:louder"})["augment"]
+    assert name == f"{file}:louder@{digest(ideas._source(file))}"
+    assert ideas.find({}, name)(torch.zeros(2), [True], None).tolist() == [1, 1]
+    assert settings.check({"augment": [name, "gain"]})["augment"] == [name, "gain"]
+    assert ideas.named({"a": [name], "b": {"c": name}}) == [name]
+    assert ideas.sources([name]).keys() == {file}
+
+
+def test_a_file_that_changed_is_another_idea(write):
+    file = write("def f(x, in_db, generator):\n    return x + 1\n")
+    before = settings.check({"augment": [f"{file}:f"]})["augment"][0]
+    write("def f(x, in_db, generator):\n    return x + 2\n")
+    after = settings.check({"augment": [f"{file}:f"]})["augment"][0]
+    assert before != after
+    with pytest.raises(ValueError, match=r"ideas/mine.py has changed since: .*-p overwrite True"):
+        ideas.find({}, before)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("ideas/none.py:f", r"augment=.*should name a file in .*ideas: ideas/none.py is not there. There are: mine.py"),
+        ("ideas/mine.py", r"should be written ideas/FILE.py:FUNCTION"),
+        ("ideas/../x.py:f", r"should be written ideas/FILE.py:FUNCTION"),
+        ("ideas/mine.py:gain", r"should have another name: gain is built in"),
+        ("loud", r"should be one of gain, .*; or ideas/FILE.py:FUNCTION, a function of your own"),
+    ],
+)
+def test_names_that_can_not_be_are_refused(write, value, message):
+    write("def gain(x, in_db, generator):\n    return x\n")
+    with pytest.raises(ValueError, match=message):
+        settings.check({"augment": [value]})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("def g(x):\n    return x\n", r"ideas/mine.py has no function 'f'. There are: g"),
+        ("import no_such_package\n", r"ideas/mine.py can't be read: ModuleNotFoundError: No module named 'no_such_pac"),
+        ("def f(x\n", r"ideas/mine.py can't be read: SyntaxError"),
+    ],
+)
+def test_files_that_can_not_be_read_are_refused(write, text, message):
+    write(text)
+    with pytest.raises(ValueError, match=message):
+        ideas.find({}, "ideas/mine.py:f")
+
+
+# refused before training
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (
+            "return x[:, :, :, 1:]",
+            r"f@\w+ makes float32 \(3, 1, 16, 31\) of float32 \(3, 1, 16, 32\): expected",
+        ),
+        ("return x.double()", "makes float64"),
+        ("return None", "makes a NoneType"),
+        ("return x / 0", "makes NaN or infinite numbers"),
+        ("x += 1\n    return x.clone()", r"changes its input in place.*Work on a copy"),
+        ("return x + torch.rand(1)", "differs under the same seed. Draw by the generator"),
+        ("return y", "name 'y' is not defined"),
+    ],
+)
+def test_a_wrong_augmentation_is_refused_before_training(write, tones, tmp_path, body, message):
+    name = write(f"def f(x, in_db, generator):\n    {body}\n") + ":f"
+    with pytest.raises((ValueError, NameError), match=message):
+        fit(tones, tmp_path / "checkpoint", recipe=recipe(augment=(name,)))
+    assert not (tmp_path / "checkpoint").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "changes", "message"),
+    [
+        ("def f(x, y, in_db, generator, alpha):\n    return x, y[:1]\n", {"mix": "{}"}, "makes float32 \\(1, 3\\)"),
+        ("def f(logits, targets):\n    return logits\n", {"loss": "{}"}, "The loss makes float32 \\(3, 3\\)"),
+        ("def f(logits, targets):\n    return torch.zeros(())\n", {"loss": "{}"}, "can't be trained"),
+    ],
+)
+def test_a_wrong_mix_or_loss_is_refused_before_training(write, tones, tmp_path, text, changes, message):
+    name = write(text) + ":f"
+    with pytest.raises(ValueError, match=message):
+        fit(tones, tmp_path / "checkpoint", recipe=recipe(**{key: name for key in changes}))
+
+
+def test_a_network_must_give_features(write):
+    name = write("def f(n):\n    return torch.nn.Conv2d(n, 4, 3)\n") + ":f"
+    with pytest.raises(ValueError, match=r"makes \(2, 4, 62, 94\) of \(2, 1, 64, 96\): expected \(2, n_features\)"):
+        learners.WindowModel(Network(name, image_size=0), 3, [0.0], [1.0])
+
+
+def test_a_channel_must_fit(write):
+    name = write("def f(settings, spectrum):\n    return spectrum.abs()\n") + ":f"
+    settings_of = LogMel(sample_rate=8000, n_fft=512, hop_length=80, n_mels=16, fmin=20, channels=("logmel", name))
+    with pytest.raises(
+        ValueError, match=r"makes \(257, 101\) of a spectrum: expected \(16, 101\) \(n_mels, n_frames\)"
+    ):
+        settings_of(torch.randn(8000))
+
+
+def test_a_slow_idea_is_told_with_minutes_an_epoch(write, tones, tmp_path):
+    name = write("def f(x, in_db, generator):\n    time.sleep(0.5)\n    return x + 0\n") + ":f"
+    cache, clips, _ = tones
+    rows, y = cache.rows(clips["fname"]), torch.eye(3)[torch.arange(20) % 3].numpy()
+    training = test_learners.feed(cache, rows, y, 32, recipe(augment=(name,)), 0)
+    model = learners.WindowModel(NETWORK, 3, [-50.0], [10.0])
+    weights = {key: value.clone() for key, value in model.state_dict().items()}
+    with pytest.warns(UserWarning, match=r"With ideas/mine.py:f@\w+ an epoch takes about .* minutes instead of "):
+        tryout.check(training, learners.LOSSES["bce"](), "mixup", 0.4, model)
+    assert all(torch.equal(value, weights[key]) for key, value in model.state_dict().items())
+
+
+# trained with
+
+
+OWN = """
+class Body(torch.nn.Sequential):
+    pass
+
+
+def net(n_channels):
+    return Body(torch.nn.Conv2d(n_channels, 8, 3), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+
+
+def brighter(x, in_db, generator):
+    return x + torch.rand(len(x), 1, 1, 1, generator=generator, device=x.device)
+
+
+def half(x, y, in_db, generator, alpha):
+    return (x + x.flip(0)) / 2, (y + y.flip(0)) / 2
+
+
+def square(logits, targets):
+    return (logits.sigmoid() - targets).square().nanmean()
+"""
+
+
+def test_an_idea_of_every_kind_trains_to_the_same_weights_again(write, tones, tmp_path):
+    file = write(OWN)
+    own = recipe(augment=(f"{file}:brighter", "gain"), mix=f"{file}:half", loss=f"{file}:square")
+    network = Network(f"{file}:net", image_size=0)
+    weights, curve, model, _ = fit(tones, tmp_path / "a", recipe=own, network=network)
+    assert test_learners.same(weights, fit(tones, tmp_path / "b", recipe=own, network=network)[0])
+    assert type(model.body).__name__ == "Body" and curve["train_loss"].notna().all()
+    assert not test_learners.same(weights, fit(tones, tmp_path / "c", recipe=recipe(), network=network)[0])
+
+
+@pytest.mark.parametrize("idea", ["lowpass.py:lowpass", "between_class.py:between_class"])
+def test_the_worked_ideas_train_and_are_short(tones, tmp_path, idea):
+    file = ROOT / "ideas" / idea.partition(":")[0]
+    assert len(file.read_text().splitlines()) < 40
+    changes = {"mix": f"ideas/{idea}"} if "between" in idea else {"augment": (f"ideas/{idea}",)}
+    _, curve, _, _ = fit(tones, tmp_path / "a", recipe=recipe(**changes))
+    assert curve["train_loss"].notna().all()
+
+
+def test_lowpass_takes_from_the_high_bands_of_half_of_the_windows():
+    x = torch.zeros(400, 2, 64, 5)
+    y = ideas.find({}, "ideas/lowpass.py:lowpass")(x, [True, False], torch.Generator().manual_seed(0))
+    lost = -y[:, 0, :, 0]
+    assert (y[:, 1] == 0).all() and (lost[:, :25] == 0).all() and (lost.diff(dim=1) >= 0).all()
+    assert 0.4 < (lost.sum(dim=1) > 0).float().mean() < 0.6
+
+
+def test_between_class_mixes_other_classes_by_their_loudness():
+    """Two sounds, 20 dB apart: at a ratio of a half the louder one is turned down to a tenth of the amplitude."""
+    x, y = torch.tensor([0.0, 20.0]).view(2, 1, 1, 1).expand(2, 1, 4, 4).clone(), torch.eye(2)
+    for seed in range(5):
+        mixed, labels = ideas.find({}, "ideas/between_class.py:between_class")(
+            x, y, [True], torch.Generator().manual_seed(seed), 0.4
+        )
+        ratio = labels[0, 0]
+        share = 1 / (1 + 10 ** (-20 / 20) * (1 - ratio) / ratio)
+        power = (share**2 * 1 + (1 - share) ** 2 * 100) / (share**2 + (1 - share) ** 2)
+        assert mixed[0, 0, 0, 0] == pytest.approx(float(10 * power.log10()), abs=1e-3)
+        torch.testing.assert_close(labels.sum(dim=1), torch.ones(2))
+
+
+# in the middle of a training
+
+
+def test_an_idea_that_raises_leaves_failed_txt_and_no_result(write, tones, tmp_path, monkeypatch):
+    late = "seen = []\n\n\ndef f(x, in_db, generator):\n    seen.append(1)\n    if len(seen) > 9:\n"
+    name = write(late + "        raise KeyError('late')\n    return x + 0\n") + ":f"
+    cache, clips, dealt = tones
+    with pytest.raises(ideas.Failed, match=r"KeyError: 'late'\nThis training uses ideas/mine.py:f@\w+; .*failed.txt"):
+        test_learners.train_fold(tmp_path / "without_0", tones, recipe=recipe(augment=(name,), epochs=6))
+    told = (tmp_path / "without_0" / "failed.txt").read_text()
+    assert "in f\n" in told and "KeyError: 'late'" in told
+    assert not (tmp_path / "without_0" / "result.json").exists()
+    write("def f(x, in_db, generator):\n    return x + 0\n")
+    test_learners.train_fold(tmp_path / "without_0", tones, recipe=recipe(augment=("ideas/mine.py:f",)))
+    assert not (tmp_path / "without_0" / "failed.txt").exists()
+
+
+# packed
+
+
+def test_a_packed_kernel_finds_its_ideas_and_refuses_others(tmp_path):
+    packed = tmp_path / "lib.zip"
+    packed.write_bytes(kaggle._zipped(ROOT / "lib", ideas.sources(["ideas/lowpass.py:lowpass"])))
+    code = (
+        "from lib import ideas\nprint(ideas.__file__, ideas.find({}, 'ideas/lowpass.py:lowpass').__name__)\n"
+        "ideas.find({}, 'ideas/between_class.py:between_class')"
+    )
+    words = [sys.executable, "-c", code]
+    env = {**os.environ, "PYTHONPATH": str(packed)}
+    answer = subprocess.run(words, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+    assert "lib.zip" in answer.stdout and answer.stdout.endswith("lowpass\n")
+    assert "ideas/between_class.py is not there" in answer.stderr
