@@ -549,11 +549,11 @@ def test_lists_become_tuples_and_lists_again_and_what_is_special_is_off_by_defau
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"loss": "mse"}, "loss='mse' should be 'bce', 'ce' or 'lq'"),
+        ({"loss": "mse"}, "loss='mse' should be one of bce, ce, lq"),
         ({"schedule": "step"}, "schedule='step' should be 'one_cycle', 'flat' or 'flat_cosine'"),
-        ({"mix": "cutout"}, "mix='cutout' should be 'mixup', 'mixup_or', 'mixup_or_bounded', 'mixup_power'"),
+        ({"mix": "cutout"}, "mix='cutout' should be one of mixup, mixup_or, mixup_or_bounded, mixup_power"),
         ({"balance": "even"}, "balance='even' should be 'clip', 'seconds', 'effective' or 'augment'"),
-        ({"augment": ["gain", "echo"]}, "augment='echo' should be 'gain', 'shift_wrap'"),
+        ({"augment": ["gain", "echo"]}, "augment='echo' should be one of gain, shift_wrap"),
         ({"balance": "augment", "mask_share": 0.0}, "balance='augment' widens the masks, but mask_share=0.0 has none"),
     ],
 )
