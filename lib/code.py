@@ -31,7 +31,14 @@ TRAINED = ("learners.Recipe", "learners.train_fold", "task.Task", "training_sets
 TRAINING = (*FRAMES, *SCORING, *TRAINED)
 TRIALS = (*TRAINING, "sweep.train", "comparisons.Comparison")
 JUDGED = ("judging.all_evidence", "judging.roll", "judging.write")
-CLIPS = ("nested.read", "readouts.Reader", "readouts.read_stage2", "clipwise.compare", "clipwise.choose")
+CLIPS = (
+    "nested.read",
+    "nested.Reader",
+    "nested.fit_readouts",
+    "nested.read_outer",
+    "choice.compare",
+    "choice.take_best",
+)
 ENTRIES = {
     "frames": FRAMES,
     "signals": ("audio.read", "contents.statistics"),
@@ -40,10 +47,10 @@ ENTRIES = {
     "03_augmentation": TRIALS,
     "04_kfold": (*TRAINING, "modelset.ModelSet"),
     "05_curation": (*FRAMES, *JUDGED, "leaks.Demonstrator", "retraining.compare", "task.Task"),
-    "06_stage2": (*FRAMES, *CLIPS, "readouts.pool_all", "probes.rescored", "clipwise.write_choice"),
+    "06_stage2": (*FRAMES, *CLIPS, "nested.with_energy", "probes.rescored", "choice.write_choice"),
     "07_ensemble": (*TRAINING, "ensembles.train", "ensembles.orders", "ensembles.parts"),
     "08_submission": (*FRAMES, "submission.load", "submission.predict", "submission.conclude"),
-    "10_best": (*CLIPS, "candidates.read"),
+    "10_best": (*CLIPS, "choice.read_candidates"),
 }
 COMPUTES_NOTHING = (
     "files",

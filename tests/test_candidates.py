@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib.clips import candidates, readouts
+from lib.clips import choice
+from lib.clips.nested import Reader
 from lib.evaluation import folds
 from lib.evaluation.folds import LeakError
 from lib.runs import oof
@@ -59,29 +60,29 @@ def home(tmp_path):
     return home
 
 
-READER = readouts.Reader(max_clip_s=1.0, class_order="alphabetical", stage2_epochs=2)
+READER = Reader(max_clip_s=1.0, class_order="alphabetical", stage2_epochs=2)
 
 
-def judge(field, readouts=("mean",)):
-    return field.judge(READER, list(readouts), seed=1)
+def judge(models, readouts=("mean",)):
+    return models.judge(READER, list(readouts), seed=1)
 
 
 def read(home, names=("early", "late", "early+late"), repeats=2):
-    return candidates.read(home, list(names), seed=7, repeats=repeats, profile="demo")
+    return choice.read_candidates(home, list(names), seed=7, repeats=repeats, profile="demo")
 
 
 def test_the_best_of_the_other_folds_is_taken_even_where_the_outer_fold_says_otherwise(home):
-    field = read(home, ["early", "late"])
-    judged = judge(field)
+    models = read(home, ["early", "late"])
+    judged = judge(models)
     best = judged.candidates.loc[judged.candidates.groupby("outer")["lwlrap"].idxmax()].set_index("outer")["method"]
     # outer 2: early is perfect on 0 and 1; outer 0: late has .75 and 1, early 1 and 0
     assert best.to_dict() == {0: "late", 1: "late", 2: "early"}
-    comparison = field.compare(judged)
-    told = field.by_fold(judged, comparison.scores[candidates.CHOSEN]).set_index("outer")
+    comparison = models.compare(judged)
+    told = models.by_fold(judged, comparison.scores[choice.CHOSEN_PER_FOLD]).set_index("outer")
     assert told["seed_7"].to_dict() == {0: 0.75, 1: 0.75, 2: 0.0}
     assert told["seed_8"].to_dict() == {0: 0.75, 1: 0.75, 2: 0.5}
     assert told["minutes"].to_dict() == {0: 2.0, 1: 2.0, 2: 2.0}  # early: one and three minutes
-    row = comparison.table().set_index("variant").loc[candidates.CHOSEN]
+    row = comparison.table().set_index("variant").loc[choice.CHOSEN_PER_FOLD]
     assert row["hit_rate"] == pytest.approx((0.75 + 0.75 + 0 + 0.75 + 0.75 + 0.5) / 6)
     assert comparison.table()["hit_rate"].max() > row["hit_rate"]  # the best from behind
 
@@ -96,22 +97,22 @@ def test_what_is_judged_by_hand(home):
 
 
 def test_an_average_is_that_of_the_clip_scores_seed_by_seed(home):
-    field = read(home)
-    scores = field.compare(judge(field)).scores
+    models = read(home)
+    scores = models.compare(judge(models)).scores
     early, late = scores["early"], scores["late"]
     assert early.shape == (2, 24, 2)
     np.testing.assert_allclose(scores["early+late"], (early + late) / 2)
-    own = field.windows["late"][1]  # one window a clip: its mean is its score
-    here = pd.Index(field.design.clips.index).get_indexer(own.table["fname"])
+    own = models.windows["late"][1]  # one window a clip: its mean is its score
+    here = pd.Index(models.design.clips.index).get_indexer(own.table["fname"])
     np.testing.assert_allclose(late[1][here], own.scores)
-    np.testing.assert_allclose(scores[field.base], early)
-    np.testing.assert_allclose(scores[candidates.TOGETHER][0], scores[candidates.CHOSEN].mean(0))
+    np.testing.assert_allclose(scores[models.base], early)
+    np.testing.assert_allclose(scores[choice.SEEDS_AVERAGED][0], scores[choice.CHOSEN_PER_FOLD].mean(0))
 
 
 def test_every_choice_lists_its_clips_and_none_is_of_the_outer_fold(home):
-    field = read(home)
-    field.compare(judge(field, ["mean", "power", "logistic"]))
-    made = field.manifest()
+    models = read(home)
+    models.compare(judge(models, ["mean", "power", "logistic"]))
+    made = models.manifest()
     assert {use["what"].split(" without ")[0] for use in made["uses"]} == {
         *("choose a readout of early", "choose a readout of late", "choose the parameter of power", "fit logistic"),
         "choose a method",
@@ -123,44 +124,45 @@ def test_every_choice_lists_its_clips_and_none_is_of_the_outer_fold(home):
 
 
 def test_a_planted_leak_is_caught(home):
-    field = read(home)
-    table = field.designs["late"].pairs.table
+    models = read(home)
+    late = models.designs["late"]
+    table = late.pairs.table
     planted = (table["fold"] == 0) & (table["model"] == "without_0_1")
-    field.designs["late"].pairs.table["model"] = table["model"].where(~planted, "without_0")  # it saw fold 1
-    field.designs["late"].training = lambda outer: field.designs["late"].pairs.where(table["fold"].to_numpy() != outer)
+    table["model"] = table["model"].where(~planted, "without_0")  # it saw fold 1
+    late.training = lambda outer: late.pairs.where(table["fold"].to_numpy() != outer)
     with pytest.raises(LeakError):
-        judge(field)
+        judge(models)
 
 
 def test_the_conclusion_tells_choice_and_scores(home):
-    field = read(home, ["early", "late"])
-    judged = judge(field)
-    comparison = field.compare(judged)
+    models = read(home, ["early", "late"])
+    judged = judge(models)
+    comparison = models.compare(judged)
     table = comparison.table().set_index("variant")
-    by_fold = field.by_fold(judged, comparison.scores[candidates.CHOSEN])
-    says = field.conclusion(comparison, by_fold)
+    by_fold = models.by_fold(judged, comparison.scores[choice.CHOSEN_PER_FOLD])
+    says = models.conclusion(comparison, by_fold)
     assert "late (2 of 3), early (1 of 3)" in says
     assert "n = 24, mean of 2 seed(s): top-1 hit rate 0.583 (" in says
     assert "Hit rates of folds 0.250 to 0.750 (sd 0.289), of seeds 0.500 to 0.667" in says
     assert "The scores of all seeds averaged: hit rate 0.5" in says
     best = table.loc[["early", "late"], "hit_rate"]
     assert f"the best of 2 tries, {best.idxmax()}, hit rate {best.max():.3f}" in says and "same 24 clips" in says
-    found = field.result_metrics(comparison, by_fold)
+    found = models.result_metrics(comparison, by_fold)
     assert (found["folds_low"], found["folds_high"]) == (0.25, 0.75)
     assert (found["seeds_low"], found["seeds_high"]) == (0.5, pytest.approx(2 / 3))
     assert found["hit_rate"] == pytest.approx(0.5833, abs=1e-4) and found["n"] == 24
-    assert found["together_hit_rate"] == table.loc[candidates.TOGETHER, "hit_rate"]
+    assert found["together_hit_rate"] == table.loc[choice.SEEDS_AVERAGED, "hit_rate"]
 
 
 def test_one_candidate_is_its_own_choice(home):
-    field = read(home, ["late"], repeats=1)
-    judged = judge(field)
-    comparison = field.compare(judged)
-    np.testing.assert_array_equal(comparison.scores[candidates.CHOSEN], comparison.scores["late"])
+    models = read(home, ["late"], repeats=1)
+    judged = judge(models)
+    comparison = models.compare(judged)
+    np.testing.assert_array_equal(comparison.scores[choice.CHOSEN_PER_FOLD], comparison.scores["late"])
     assert judged.candidates["method"].eq("late").all()
     table = comparison.table().set_index("variant")
-    assert field.base == "late, mean" and table.loc[candidates.CHOSEN, "lwlrap_diff"] == 0
-    assert table.loc[candidates.CHOSEN, "verdict"] == "screened"
+    assert models.base == "late, mean" and table.loc[choice.CHOSEN_PER_FOLD, "lwlrap_diff"] == 0
+    assert table.loc[choice.CHOSEN_PER_FOLD, "verdict"] == "screened"
 
 
 def test_models_that_are_missing_are_named_with_the_command_that_makes_them(home):
@@ -214,11 +216,11 @@ def test_the_best_readout_is_that_of_the_training_folds(home):
         arrays |= {"window_start_s": np.tile([0.0, 0.5, 1.0], len(is_x))}
         quiet = np.where((arrays["fold"][::3] == 2)[:, None], -2, 2) * right
         np.savez(part / "oof_windows.npz", **arrays | {"logits": np.stack([loud, quiet, quiet], 1).reshape(-1, 2)})
-    field = read(home, ["early"], repeats=1)
-    judged = judge(field, ["mean", "max"])
+    models = read(home, ["early"], repeats=1)
+    judged = judge(models, ["mean", "max"])
     best = judged.readouts[judged.readouts["chosen"]].set_index("outer")["readout"]
     assert best[2] == "mean"
-    told = field.by_fold(judged, field.compare(judged).scores[candidates.CHOSEN]).set_index("outer")
+    told = models.by_fold(judged, models.compare(judged).scores[choice.CHOSEN_PER_FOLD]).set_index("outer")
     assert told.loc[2, "readouts"] == "mean" and told.loc[2, "seed_7"] == 0.0  # the maximum would have been right
     assert len(judged.readouts) == 2 * N_FOLDS and judged.readouts["chosen"].sum() == N_FOLDS
 

@@ -139,7 +139,7 @@ def test_what_a_silent_window_costs():
 
 def test_images_mark_the_rows_of_the_labels_and_leave_out_where_there_is_no_window(assert_legible):
     shown = np.zeros((6, 3, 4), np.float32)
-    shown[:, 1, :3] = 255
+    shown[:, 1, :3] = 1
     rows = ["Bark", "Rain", "Tap_(a_very_long_name_of_a_class)"]
     figure = scores.images(shown, ["a caption, of_a_clip"] * 6, [("Rain",)] * 6, rows, 0.5, "What is heard")
     image = figure.axes[0].images[0]

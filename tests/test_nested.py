@@ -64,19 +64,21 @@ def test_an_outer_fold_is_known_by_scores_of_models_that_saw_neither_it_nor_the_
 
 def test_a_planted_leak_is_caught_whichever_way_it_comes(home):
     design = nested.read(home, "curated", "demo")
-    design.admit("an honest fit", design.training(1), 1)
+    design.check_and_record("an honest fit", design.training(1), 1)
     with pytest.raises(LeakError, match="judged by models that saw held-out folds or their own group"):
-        design.admit("scores of without_f, which saw fold 1", design.single.where(design.single.table["fold"] != 1), 1)
+        design.check_and_record(
+            "scores of without_f, which saw fold 1", design.single.where(design.single.table["fold"] != 1), 1
+        )
     with pytest.raises(LeakError, match="whose groups are held out"):
-        design.admit("the reported fold itself", design.reported(1), 1)
+        design.check_and_record("the reported fold itself", design.reported(1), 1)
     both = design.training(1)
     stray = both.where(np.arange(len(both.table)) == 0)
     stray.table["fname"] = design.clips.index[design.clips["fold"] == 1][0]
     with pytest.raises(LeakError):
-        design.admit("one clip of it among the others", join(both, stray), 1)
+        design.check_and_record("one clip of it among the others", join(both, stray), 1)
     seen = both.table.assign(model="without_1_2")  # did not see fold 1, but was trained on fold 0
     with pytest.raises(LeakError, match="judged by"):
-        design.admit("scores by a model that was trained on the clip", WindowScores(seen, both.scores), 1)
+        design.check_and_record("scores by a model that was trained on the clip", WindowScores(seen, both.scores), 1)
     assert [use["what"] for use in design.uses] == ["an honest fit"]  # what was refused is no use
 
 
@@ -88,11 +90,11 @@ def test_a_group_that_stands_in_the_outer_fold_is_no_training_clip_of_it(home):
     assert set(design.training(1).table["fname"]) == whole[1] - {"00.wav"}
     assert set(design.training(2).table["fname"]) == whole[2]
     for g in range(N_FOLDS):
-        design.admit("an honest fit", design.training(g), g)
+        design.check_and_record("an honest fit", design.training(g), g)
         assert set(design.reported(g).table["fname"]) == set(design.clips.index[design.clips["fold"] == g])
     every = design.pairs.where(design.pairs.table["model"] == "without_0_1")
     with pytest.raises(LeakError, match=r"held out train.*04.wav \(group of folds 0 and 1\)"):
-        design.admit("the clip of the group among them", every.where(every.table["fold"] == 1), 0)
+        design.check_and_record("the clip of the group among them", every.where(every.table["fold"] == 1), 0)
 
 
 def join(*sides):
@@ -112,8 +114,8 @@ def test_scores_of_clips_that_a_model_may_have_seen_are_refused(home, told):
 
 def test_the_manifest_names_the_clips_of_every_use(home):
     design = nested.read(home, "curated", "demo")
-    design.admit("fit", design.training(0), 0)
-    design.admit("fit for use", design.single, None)
+    design.check_and_record("fit", design.training(0), 0)
+    design.check_and_record("fit for use", design.single, None)
     told = design.manifest()
     assert told["sets"][told["uses"][0]["clips"]] == design.clips.index[design.clips["fold"] != 0].tolist()
     assert told["sets"][told["uses"][1]["clips"]] == design.clips.index.tolist()
@@ -145,9 +147,9 @@ def test_geometric_means_before_and_after_differ_where_windows_do():
 def test_every_clip_is_shown_once():
     clips = pd.Index(["a", "b", "c"])
     one, two = (np.array(["c", "a"]), np.array([[3.0], [1.0]])), (np.array(["b"]), np.array([[2.0]]))
-    assert nested.shown_once([one, two], clips).tolist() == [[1], [2], [3]]
+    assert nested.join_outer_folds([one, two], clips).tolist() == [[1], [2], [3]]
     with pytest.raises(ValueError, match="3 scores of 2 clips for 3: each is reported once"):
-        nested.shown_once([one, (np.array(["a"]), np.zeros((1, 1)))], clips)
+        nested.join_outer_folds([one, (np.array(["a"]), np.zeros((1, 1)))], clips)
 
 
 def test_what_is_missing_is_said_with_the_commands_that_train_it(home):

@@ -1,9 +1,9 @@
-"""Tests of prediction_images: columns worked by hand, padding around, the middle of long clips, rows."""
+"""Tests of prediction images: columns worked by hand, padding around, the middle of long clips, rows."""
 
 import numpy as np
 import pytest
 
-from lib.clips import prediction_images as pictures
+from lib.clips import stage2
 
 
 def windows(n, name="a", first=0.0):
@@ -13,7 +13,7 @@ def windows(n, name="a", first=0.0):
 
 
 def test_a_clip_of_just_the_width_is_its_scores_times_255():
-    fnames, images = pictures.make(*windows(3), columns=3)
+    fnames, images = stage2.make_images(*windows(3), columns=3)
     assert list(fnames) == ["a"] and images.shape == (1, 2, 3) and images.dtype == np.float32
     np.testing.assert_allclose(images[0], [[25.5, 51, 76.5], [12.75] * 3])
 
@@ -30,7 +30,7 @@ def test_a_clip_of_just_the_width_is_its_scores_times_255():
     ],
 )
 def test_short_clips_stand_in_the_middle_and_of_long_ones_the_middle_stays(n, row):
-    _, images = pictures.make(*windows(n), columns=5)
+    _, images = stage2.make_images(*windows(n), columns=5)
     np.testing.assert_allclose(images[0, 0], 25.5 * np.array(row), rtol=1e-6)
 
 
@@ -38,33 +38,33 @@ def test_windows_are_sorted_by_clip_and_time():
     one, other = windows(3, "b"), windows(2, "a")
     fnames, start_s, scores = (np.concatenate(side) for side in zip(one, other, strict=True))
     order = np.random.default_rng(0).permutation(5)
-    clips, images = pictures.make(fnames[order], start_s[order], scores[order], columns=4)
+    clips, images = stage2.make_images(fnames[order], start_s[order], scores[order], columns=4)
     assert list(clips) == ["a", "b"]
     np.testing.assert_allclose(images[:, 0], 25.5 * np.array([[0, 1, 2, 0], [1, 2, 3, 0]]), rtol=1e-6)
 
 
 def test_rows_stand_in_the_order_that_is_given():
-    _, straight = pictures.make(*windows(3), columns=3)
-    _, turned = pictures.make(*windows(3), columns=3, rows=np.array([1, 0]))
+    _, straight = stage2.make_images(*windows(3), columns=3)
+    _, turned = stage2.make_images(*windows(3), columns=3, rows=np.array([1, 0]))
     np.testing.assert_array_equal(turned, straight[:, ::-1])
 
 
 def test_columns_of_a_clip_of_max_clip_s():
-    assert pictures.n_columns(window_s=2.0, hop_s=0.5, max_clip_s=20.0) == 37  # 0, 0.5 ... 18
-    assert pictures.n_columns(window_s=1.0, hop_s=0.5, max_clip_s=1.0) == 1
+    assert stage2.n_columns(window_s=2.0, hop_s=0.5, max_clip_s=20.0) == 37  # 0, 0.5 ... 18
+    assert stage2.n_columns(window_s=1.0, hop_s=0.5, max_clip_s=1.0) == 1
 
 
 def test_classes_that_are_taken_for_each_other_stand_side_by_side():
     """a is taken for d, d for b; c for nothing but a little for b."""
     targets = np.eye(4)
     scores = np.array([[1, 0.1, 0, 0.9], [0, 1, 0.2, 0.5], [0, 0.2, 1, 0], [0.9, 0.5, 0, 1]])
-    assert pictures.confusion_order(targets, scores).tolist() in ([0, 3, 1, 2], [2, 1, 3, 0])
+    assert stage2.confusion_order(targets, scores).tolist() in ([0, 3, 1, 2], [2, 1, 3, 0])
 
 
 def test_refusals():
     with pytest.raises(ValueError, match=r"outside \[0, 1\]: images are made of scores, not logits"):
-        pictures.make(np.array(["a"]), np.zeros(1), np.array([[2.0, 0.1]]), columns=3)
+        stage2.make_images(np.array(["a"]), np.zeros(1), np.array([[2.0, 0.1]]), columns=3)
     with pytest.raises(ValueError, match="must name each of 2 classes once"):
-        pictures.make(*windows(2), columns=3, rows=np.array([0, 0]))
+        stage2.make_images(*windows(2), columns=3, rows=np.array([0, 0]))
     with pytest.raises(ValueError, match="max_clip_s=0.5 is shorter than window_s=1.0"):
-        pictures.n_columns(1.0, 0.5, 0.5)
+        stage2.n_columns(1.0, 0.5, 0.5)

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib.clips import readouts
-from lib.clips.readouts import Reader
+from lib.clips import nested
+from lib.clips.nested import Reader
 from lib.evaluation import metrics
 from lib.evaluation.window_scores import WindowScores
 from lib.experiments import probes
@@ -16,14 +16,14 @@ READER = Reader(max_clip_s=4.5, class_order="alphabetical", stage2_epochs=8)
 
 
 @pytest.fixture(scope="module")
-def second(make_design):
+def fitted(make_design):
     design = make_design()
-    return design, readouts.read_stage2(design, READER, ["conv1d", "logistic"], [1, 2])
+    return design, nested.fit_readouts(design, READER, ["conv1d", "logistic"], [1, 2])
 
 
-def test_shift_feeds_what_it_says(second):
-    design, read = second
-    table = probes.shift(design, read)
+def test_shift_feeds_what_it_says(fitted):
+    design, stage2 = fitted
+    table = probes.shift(design, stage2)
     assert len(table) == 8 and table["p_holm"].between(0, 1).all()
     assert (table["verdict"] == "screened").all()
     rows = table.set_index(["model", "fed"])
@@ -37,18 +37,21 @@ def test_shift_feeds_what_it_says(second):
         WindowScores(s.table, design.pairs.scores[r]) for s, r in zip((design.pairs, design.single), rows, strict=True)
     ]
     same = dataclasses.replace(design, pairs=sides[0], single=sides[1])
-    alike = probes.shift(same, read).set_index(["model", "fed"])["stage2"]
+    alike = probes.shift(same, stage2).set_index(["model", "fed"])["stage2"]
     assert alike["conv1d"].nunique() == 1
 
 
-def test_picking_on_the_reported_fold_pretends_at_least_what_is_honest(second):
-    design, read = second
-    table = probes.selection(design, read, read.scores["logistic"], readouts.pool_all(design)[0]["mean"])
+def test_picking_on_the_reported_fold_pretends_at_least_what_is_honest(fitted):
+    design, stage2 = fitted
+    mean = nested.fit_readouts(design, READER, ["mean"])
+    scores = {name: nested.read_outer(design, by_fold) for name, by_fold in (stage2 | mean).items()}
+    base = scores.pop("mean")
+    table = probes.selection(design, scores, scores["logistic"], base)
     assert len(table) == 6 and table["n"].sum() == 2 * 48
     assert (table["picked there"] >= table["chosen elsewhere"] - 1e-12).all()
     assert (table["picked there"] > table["chosen elsewhere"]).any()  # conv1d was there to be picked
     assert (table["tries"] == 4).all()  # two models of two seeds
-    every = np.concatenate(list(read.scores.values()))
+    every = np.concatenate(list(scores.values()))
     here = (design.clips["fold"] == 1).to_numpy()
     spread = metrics.spread(design.targets.to_numpy()[here], every[:, here], design.groups[here])
     row = table.set_index(["outer", "metric"]).loc[(1, "lwlrap")]
@@ -69,9 +72,10 @@ def test_what_was_picked_is_told_with_tries_clips_and_chance():
     assert probes.picked(table.assign(tries=1)) == "One model of one seed: nothing was picked."
 
 
-def test_less_data_is_less_data(second):
-    design, read = dataclasses.replace(second[0], uses=[], sets={}), second[1]
-    scores = probes.learning_curve(design, READER, "conv1d", read.scores["conv1d"], [1, 2])
+def test_less_data_is_less_data(fitted):
+    design, full = dataclasses.replace(fitted[0], uses=[], sets={}), np.zeros((2, 48, 3))
+    scores = probes.learning_curve(design, READER, "conv1d", full, [1, 2])
+    assert scores["1"] is full
     assert list(scores) == ["0.25", "0.5", "1"] and scores["0.25"].shape == (2, 48, 3)
     sizes = {use["what"]: len(design.sets[use["clips"]]) for use in design.uses if " on " in use["what"]}
     assert sizes == {"fit conv1d on 0.25": 8, "fit conv1d on 0.5": 16}  # of 32 clips, each a group

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from fake_run import SIDECAR, SINGLE, TABLE, XY, change, make_models_of_all, make_task, without
 
-from lib.clips import candidates, nested
+from lib.clips import choice, nested
 from lib.evaluation import folds
 from lib.evaluation.folds import LeakError
 from lib.experiments import retraining, training_sets
@@ -52,7 +52,7 @@ def read_08(home, variant="curated"):
 
 
 def read_10(home, names=("curated", "wide")):
-    return candidates.read(home, list(names), seed=7, repeats=2, profile="demo")
+    return choice.read_candidates(home, list(names), seed=7, repeats=2, profile="demo")
 
 
 def read_04(home, variant="curated"):

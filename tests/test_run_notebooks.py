@@ -24,6 +24,7 @@ from lib import settings
 from lib.clips import stage2
 from lib.evaluation import folds
 from lib.runs import oof, pages
+from lib.training import models
 
 pytestmark = pytest.mark.notebooks
 
@@ -419,7 +420,7 @@ def clips_are_read_nested_once_all_models_are_there(tmp, common, words):
         assert not (clips["fold"] == use["outer"]).any(), use["what"]
         assert not set(clips["group"]) & set(dealt.loc[dealt["fold"] == use["outer"], "group"])
     assert json.loads((home / "result.json").read_text())["metrics"]["n"] == 24
-    stage2.load(home / "weights.safetensors")
+    models.load(home / "weights.safetensors", stage2.Stage2Model)
     fails(tmp, tmp, "pairs", "-p", "repeats", "2", notebook="10_best", saying=["curated.seed_2020", "make run NB=10"])
     succeeds(tmp, tmp, "pairs", notebook="10_best", stage2_epochs=2)
     home = OUTPUTS / f"{NAME}-pairs" / "10_best"

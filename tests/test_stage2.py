@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from lib.clips import prediction_images, stage2
+from lib.clips import stage2
 from lib.clips.stage2 import MODELS, Stage2, Stage2Model
-from lib.training import learners
+from lib.training import learners, models
 from lib.training.models import activate
 
 COLUMNS = 9
@@ -28,7 +28,7 @@ def scenes(n, seed=0):
 
 def images(n=40, seed=0, rows=(0, 1, 2)):
     fnames, start_s, scores, targets = scenes(n, seed)
-    return prediction_images.make(fnames, start_s, scores, COLUMNS, np.array(rows))[1], targets
+    return stage2.make_images(fnames, start_s, scores, COLUMNS, np.array(rows))[1], targets
 
 
 def fitted(kind, rows=(0, 1, 2), epochs=30, seed=0):
@@ -95,8 +95,8 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others():
 @pytest.mark.parametrize("kind", MODELS)
 def test_what_is_saved_says_the_same_when_it_is_loaded(tmp_path, kind):
     model = fitted(kind, rows=(1, 2, 0), epochs=2)
-    stage2.save(tmp_path / "weights.safetensors", model, {"classes": ["a", "b", "c"]})
-    loaded, sidecar = stage2.load(tmp_path / "weights.safetensors")
+    models.save(tmp_path / "weights.safetensors", model, {"classes": ["a", "b", "c"]})
+    loaded, sidecar = models.load(tmp_path / "weights.safetensors", Stage2Model)
     assert sidecar["classes"] == ["a", "b", "c"] and loaded.stage2 == model.stage2
     shown = torch.from_numpy(images(rows=(1, 2, 0))[0])
     assert torch.equal(loaded(shown), model(shown))
@@ -119,4 +119,4 @@ def test_refusals(tmp_path):
     with pytest.raises(ValueError, match="1 images and 1 targets: two or more"):
         learners.fit_images(model, np.ones((1, 2, 3)), np.ones((1, 2)), loss="bce", epochs=1, seed=0)
     with pytest.raises(FileNotFoundError, match="06_stage2 writes it"):
-        stage2.load(tmp_path / "weights.safetensors")
+        models.load(tmp_path / "weights.safetensors", Stage2Model)

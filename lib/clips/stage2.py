@@ -1,31 +1,32 @@
-"""Stage 2: small models that read a clip's prediction image and score the whole clip.
+"""Stage 2: prediction images, and the small models that read one and score the whole clip.
 
 Conventions
 -----------
-images : float32 (n, n_classes, n_columns), 0 to 255, from `prediction_images.make`; rows stand in the order `rows`.
+image : float32 (n_classes, n_columns), 0 to 255, from `make_images`: a row a class, a column a window in the order of
+    time; scores times 255. A clip with fewer windows stands in the middle, with columns of zeros around it; of a longer
+    one the middle `max_clip_s` is taken. A score is never exactly 0, so a column of zeros is one without a window.
 logits : float32 (n, n_classes), classes in submission order again.
 Normalisation and the order of rows belong to the model and lie in its weights and sidecar: scoring cannot differ from
-training. Columns of zeros are no windows: only the 2-D network, which reads the picture as it is drawn, sees them.
+training. Only the 2-D network, which reads the image as it is drawn, sees the columns of zeros.
 
 Used in: 06, 08, 10. Imports neither fastai nor librosa; `learners.fit_images` trains.
+
+Source: the write-up's second stage, "80 x N prediction images".
 """
 
 from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import torch as safetensors
 from torch import nn
 
-from lib.clips import prediction_images
-from lib.files import read_json
 from lib.settings import STAGE2_MODELS
-from lib.training.models import activate, save_weights
+from lib.training.models import activate
 
-__all__ = ["MODELS", "Stage2", "Stage2Model", "clip_scores", "load", "save"]
+__all__ = ["MODELS", "WHITE", "Stage2", "Stage2Model", "clip_scores", "confusion_order", "make_images", "n_columns"]
 
+WHITE = 255.0  # a score of 1
 SMALLEST = 1.0e-5  # of a score, before its logarithm is taken: float32 holds no more below 1
 
 
@@ -44,12 +45,9 @@ class Stage2:
     columns: int
     rows: tuple[int, ...]
 
-    def settings(self) -> dict:
-        return asdict(self)
 
-
-class _Picture(nn.Module):
-    """The write-up's: a 2-D network on the picture. It keeps the rows, as a class is told by its row alone."""
+class _Image(nn.Module):
+    """The write-up's: a 2-D network on the image. It keeps the rows, as only its row tells which class it is."""
 
     def __init__(self, n_classes: int, reads_logits: bool = False) -> None:
         super().__init__()
@@ -63,7 +61,7 @@ class _Picture(nn.Module):
         self.head = nn.Sequential(nn.Dropout(0.25), nn.Linear(2 * channels * -(-n_classes // 8), n_classes))
 
     def forward(self, images: torch.Tensor, evidence: torch.Tensor, there: torch.Tensor) -> torch.Tensor:
-        x = evidence if self.reads_logits else images / prediction_images.WHITE
+        x = evidence if self.reads_logits else images / WHITE
         x = self.body(x[:, None])
         return self.head(torch.cat([x.mean(-1).flatten(1), x.amax(-1).flatten(1)], 1))
 
@@ -109,7 +107,7 @@ class _Recurrent(nn.Module):
 
 
 class _Logistic(nn.Module):
-    """The dumb rival: logistic regression on mean, maximum and standard deviation over time. Blind to order."""
+    """The baseline: logistic regression on mean, maximum and standard deviation over time. Blind to order."""
 
     def __init__(self, n_classes: int) -> None:
         super().__init__()
@@ -123,8 +121,8 @@ class _Logistic(nn.Module):
 
 
 MODELS = {
-    "cnn": _Picture,
-    "cnn_logits": partial(_Picture, reads_logits=True),
+    "cnn": _Image,
+    "cnn_logits": partial(_Image, reads_logits=True),
     "conv1d": _Convolution,
     "attention": _Attention,
     "gru": _Recurrent,
@@ -146,6 +144,8 @@ class Stage2Model(nn.Module):
         If there is no model of that kind, or images are not of the declared shape.
     """
 
+    written_by = "06_stage2 writes it."
+
     def __init__(self, stage2: Stage2, images: torch.Tensor | None = None) -> None:
         super().__init__()
         if stage2.kind not in MODELS:
@@ -160,6 +160,17 @@ class Stage2Model(nn.Module):
             logits = _logits(images).transpose(0, 1)[:, there]  # (n_classes, windows of all clips)
             self.mean, self.std = logits.mean(1, keepdim=True), logits.std(1, keepdim=True) + 1e-3
 
+    @classmethod
+    def rebuild(cls, sidecar: dict) -> "Stage2Model":
+        """The model that a sidecar describes, before its weights are loaded."""
+        made = sidecar["stage2"]
+        return cls(Stage2(made["kind"], made["columns"], tuple(made["rows"])))
+
+    @property
+    def settings(self) -> dict:
+        """What `rebuild` needs, for the sidecar."""
+        return {"stage2": asdict(self.stage2)}
+
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         there = self._checked(images)
         evidence = (_logits(images) - self.mean) / self.std * there[:, None]
@@ -173,6 +184,85 @@ class Stage2Model(nn.Module):
         return images.amax(1) > 0
 
 
+def n_columns(window_s: float, hop_s: float, max_clip_s: float) -> int:
+    """Columns of an image: windows of a clip of `max_clip_s`.
+
+    Raises
+    ------
+    ValueError
+        If no window fits into max_clip_s.
+    """
+    if max_clip_s < window_s:
+        raise ValueError(f"max_clip_s={max_clip_s} is shorter than window_s={window_s}: no window fits. Raise it.")
+    return 1 + round((max_clip_s - window_s) / hop_s)
+
+
+def make_images(
+    fnames: np.ndarray, start_s: np.ndarray, scores: np.ndarray, columns: int, rows: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Images of all clips at once.
+
+    Parameters
+    ----------
+    fnames, start_s : (n_windows,) clip and start (s) of each window, in any order
+    scores : (n_windows, n_classes), in [0, 1]
+    columns : width, from `n_columns`
+    rows : (n_classes,) class that stands in each row, from the top; None: as the classes come
+
+    Returns
+    -------
+    fnames (n_clips,) sorted, images float32 (n_clips, n_classes, columns)
+
+    Raises
+    ------
+    ValueError
+        Scores outside [0, 1]; rows that are not each class once.
+    """
+    scores = np.asarray(scores)
+    if not ((scores >= 0) & (scores <= 1)).all():
+        raise ValueError("scores lie outside [0, 1]: images are made of scores, not logits. Pass them by `activate`.")
+    rows = np.arange(scores.shape[1]) if rows is None else np.asarray(rows)
+    if sorted(rows.tolist()) != list(range(scores.shape[1])):
+        raise ValueError(f"rows={rows.tolist()} must name each of {scores.shape[1]} classes once.")
+    order = np.lexsort((start_s, np.asarray(fnames, str)))
+    clips, first, n = np.unique(np.asarray(fnames, str)[order], return_index=True, return_counts=True)
+    clip = np.repeat(np.arange(len(clips)), n)
+    column = np.arange(len(order)) - first[clip] + ((columns - n) // 2)[clip]
+    shown = (column >= 0) & (column < columns)
+    images = np.zeros((len(clips), scores.shape[1], columns), np.float32)
+    images[clip[shown], :, column[shown]] = WHITE * scores[order[shown]][:, rows]
+    return clips, images
+
+
+def confusion_order(targets: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Classes in a row in which those that are taken for each other stand side by side.
+
+    The pair that is confused most comes first; then the class that is closest to either end joins there, until all
+    stand. Compute it on training folds: it reads labels.
+
+    Parameters
+    ----------
+    targets, scores : (n_clips, n_classes); how much class j is scored where i is the label is their confusion
+
+    Returns
+    -------
+    int (n_classes,)
+    """
+    targets, scores = np.asarray(targets, float), np.asarray(scores, float)
+    taken = targets.T @ scores / np.maximum(targets.sum(0), 1)[:, None]
+    close = taken + taken.T
+    np.fill_diagonal(close, -np.inf)
+    chain = [int(i) for i in np.unravel_index(close.argmax(), close.shape)]
+    while len(chain) < len(close):
+        free = np.setdiff1d(np.arange(len(close)), chain)
+        left, right = close[chain[0], free], close[chain[-1], free]
+        if left.max() > right.max():
+            chain.insert(0, int(free[left.argmax()]))
+        else:
+            chain.append(int(free[right.argmax()]))
+    return np.array(chain)
+
+
 def clip_scores(
     model: Stage2Model, fnames: np.ndarray, start_s: np.ndarray, scores: np.ndarray, loss: str
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -183,7 +273,7 @@ def clip_scores(
 
     Parameters
     ----------
-    fnames, start_s, scores : as `prediction_images.make` takes them
+    fnames, start_s, scores : as `make_images` takes them
     loss : that of the training, tells how logits become scores
 
     Returns
@@ -191,40 +281,16 @@ def clip_scores(
     fnames (n_clips,) sorted, scores float64 (n_clips, n_classes)
     """
     rows = np.array(model.stage2.rows)
-    clips, images = prediction_images.make(fnames, start_s, scores, model.stage2.columns, rows)
+    clips, images = make_images(fnames, start_s, scores, model.stage2.columns, rows)
     model.eval()
     with torch.inference_mode():
         logits = model(torch.from_numpy(images)).numpy()
     return clips, activate(logits, loss)
 
 
-def save(path: Path, model: Stage2Model, sidecar: dict) -> None:
-    """Write `path` (.safetensors) and, last, the .json beside it: `sidecar` and the settings of the model."""
-    save_weights(path, model, {**sidecar, "stage2": model.stage2.settings()})
-
-
-def load(path: Path) -> tuple[Stage2Model, dict]:
-    """The model of a weights file, and its sidecar.
-
-    Raises
-    ------
-    FileNotFoundError
-        If weights or sidecar are not there.
-    """
-    path = Path(path)
-    for file in (path, path.with_suffix(".json")):
-        if not file.is_file():
-            raise FileNotFoundError(f"{file} is not there: 06_stage2 writes it.")
-    sidecar = read_json(path.with_suffix(".json"))
-    told = sidecar["stage2"]
-    model = Stage2Model(Stage2(told["kind"], told["columns"], tuple(told["rows"])))
-    model.load_state_dict(safetensors.load_file(path))
-    return model.eval(), sidecar
-
-
 def _logits(images: torch.Tensor) -> torch.Tensor:
     """What the window model gave before the logistic function, from scores times 255."""
-    scores = (images / prediction_images.WHITE).clamp(SMALLEST, 1 - SMALLEST)
+    scores = (images / WHITE).clamp(SMALLEST, 1 - SMALLEST)
     return scores.log() - (-scores).log1p()
 
 

@@ -41,6 +41,7 @@ __all__ = [
     "holm",
     "lwlrap",
     "per_class_lwlrap",
+    "point_scores",
     "prior_by_fold",
     "prior_scores",
     "ratio",
@@ -120,6 +121,11 @@ def hit_rate(targets: np.ndarray, scores: np.ndarray) -> float:
     """
     truth, scores, _ = validate(targets, scores)
     return float(_hits(truth, scores).mean())
+
+
+def point_scores(targets: np.ndarray, scores: np.ndarray) -> dict[str, float]:
+    """lwlrap and hit_rate, without intervals; parameters and errors as `validate`."""
+    return {"lwlrap": lwlrap(targets, scores), "hit_rate": hit_rate(targets, scores)}
 
 
 def confusions(targets: np.ndarray, scores: np.ndarray) -> np.ndarray:

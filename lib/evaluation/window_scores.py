@@ -36,6 +36,10 @@ class WindowScores:
         chosen = np.asarray(chosen)
         return WindowScores(self.table.iloc[chosen].reset_index(drop=True), self.scores[chosen])
 
+    def in_fold(self, fold: int) -> "WindowScores":
+        """The windows of the clips of a fold."""
+        return self.where(self.table["fold"] == fold)
+
     def by_model(self) -> Iterator[tuple[str, "WindowScores"]]:
         """Each model's name and windows, sorted by name."""
         for name in sorted(self.table["model"].unique()):

@@ -2,7 +2,7 @@
 
 Conventions
 -----------
-As in `readouts`. What reads the reported fold to show a sin is named so, and nothing is chosen by it.
+As in `nested`. What reads the reported fold to show a leak says so, and nothing is chosen by it.
 
 Used in: 06.
 """
@@ -13,8 +13,7 @@ import numpy as np
 import pandas as pd
 
 from lib.clips import nested, pooling
-from lib.clips.nested import Design
-from lib.clips.readouts import BASE, Reader, Stage2Scores, on_outer
+from lib.clips.nested import BASE_POOLING, Design, Reader, Readout
 from lib.evaluation import comparisons, metrics
 from lib.evaluation.window_scores import WindowScores
 from lib.sound import windows
@@ -22,6 +21,8 @@ from lib.sound.cache import Cache
 from lib.training import models
 
 __all__ = [
+    "by_length",
+    "changed",
     "learning_curve",
     "picked",
     "random_windows",
@@ -30,51 +31,55 @@ __all__ = [
     "shift",
     "silenced",
     "silent_example",
+    "typical",
 ]
 
 SHARES = (0.25, 0.5)  # of the training groups
 WRITEUP = {"tries": 3, "n": 990, "gain": 0.04}  # mean, geometric mean and stage 2 on its fold; .67 to .71, then gone
 
 
-def shift(design: Design, second: Stage2Scores) -> pd.DataFrame:
+def shift(design: Design, stage2: dict[str, dict[int, Readout]]) -> pd.DataFrame:
     """Does stage 2 lose its gain when it is fed other scores than it was trained on? Rows: kind x what it is fed.
 
     Fed with: `one model`, the scores of a pair model, each a seed, as in training; `averaged after`, the same, and what
     stage 2 says is averaged over the models; `averaged before`, stage 2 reads the average of the models' windows;
     `larger model`, windows of without_g, which saw a fold more. The arithmetic mean is fed the same. Levels are by Holm
     over the models that are fed alike; verdicts are "screened", as the window models have one seed.
+
+    Parameters
+    ----------
+    stage2 : kind -> outer fold -> readout, from `nested.fit_readouts`
     """
-    n_seeds = len(next(iter(second.scores.values())))
-    judges = [lambda g, i=i: _nth_model(design.reported(g), i) for i in range(len(design.outer_folds) - 1)]
-    averaged = [lambda g: nested.averaged(design.reported(g))]
-    larger = [lambda g: design.single.where(design.single.table["fold"] == g)]
     fed = {
-        "one model": judges,
+        "one model": [lambda g, i=i: _nth_model(design.reported(g), i) for i in range(len(design.outer_folds) - 1)],
         "averaged after": [design.reported],
-        "averaged before": averaged,
-        "larger model": larger,
+        "averaged before": [lambda g: nested.averaged(design.reported(g))],
+        "larger model": [design.single.in_fold],
     }
-    rows, targets = [], design.targets.to_numpy()
-    for name, sources in fed.items():
-        parts = [[nested.pooled(source(g), BASE) for g in design.outer_folds] for source in sources]
-        base = np.stack([nested.shown_once(part, design.clips.index) for part in parts])
-        alike = np.repeat(base[None], n_seeds, axis=0)  # the sources are members of every seed of stage 2
+    rows, targets, mean = [], design.targets.to_numpy(), dict.fromkeys(design.outer_folds, Readout(BASE_POOLING))
+    for name, sources in fed.items():  # the sources are members of every seed of stage 2
+        base = np.stack([nested.read_outer(design, mean, source) for source in sources], axis=1)
         read = {
-            kind: np.stack([on_outer(design, second.models, kind, n_seeds, source) for source in sources], axis=1)
-            for kind in second.scores
+            kind: np.stack([nested.read_outer(design, by_fold, source) for source in sources], axis=1)
+            for kind, by_fold in stage2.items()
         }
-        mean = np.mean([metrics.lwlrap(targets, s) for s in base])
-        for row in metrics.compare_each(targets, {kind: (alike, s) for kind, s in read.items()}, design.groups):
+        pairs = {kind: (np.repeat(base, len(scores), axis=0), scores) for kind, scores in read.items()}
+        of_mean = np.mean([metrics.lwlrap(targets, s) for s in base[0]])
+        for row in metrics.compare_each(targets, pairs, design.groups):
             reached = np.mean([metrics.lwlrap(targets, s) for some in read[row["variant"]] for s in some])
-            rows.append({"model": row.pop("variant"), "fed": name, "mean": mean, "stage2": reached, **row})
+            rows.append({"model": row.pop("variant"), "fed": name, "mean": of_mean, "stage2": reached, **row})
     return comparisons.screened(pd.DataFrame(rows))
 
 
-def selection(design: Design, second: Stage2Scores, honest: np.ndarray, base: np.ndarray) -> pd.DataFrame:
+def selection(design: Design, stage2: dict[str, np.ndarray], honest: np.ndarray, base: np.ndarray) -> pd.DataFrame:
     """What picking the model on the fold that is reported pretends: its gain over `base` by fold.
 
-    `picked there`: the best of all models and seeds on the outer fold itself (a sin, shown for its size and used for
+    `picked there`: the best of all models and seeds on the outer fold itself (a leak, shown for its size and used for
     nothing); `chosen elsewhere`: `honest`, the model that was best on the training folds, the mean over its seeds.
+
+    Parameters
+    ----------
+    stage2 : kind -> scores (n_seeds, n_clips, n_classes)
 
     Returns
     -------
@@ -82,7 +87,7 @@ def selection(design: Design, second: Stage2Scores, honest: np.ndarray, base: np
     gain if all were as good as `base`), tries (models and seeds), n (clips), spread (`metrics.spread` of the models)
     """
     rows, targets = [], design.targets.to_numpy()
-    every = np.concatenate(list(second.scores.values()))
+    every = np.concatenate(list(stage2.values()))
     for outer in design.outer_folds:
         here = (design.clips["fold"] == outer).to_numpy()
         errors = metrics.spread(targets[here], every[:, here], design.groups[here])
@@ -125,12 +130,12 @@ def learning_curve(
     """
     scores = {}
     for share in SHARES:
-        fitted = {}
+        by_fold = {}
         for outer in design.outer_folds:
-            for i, seed in enumerate(seeds):
-                some = _some_groups(design, design.training(outer), share, seed)
-                fitted[kind, outer, i] = reader.fit(design, kind, some, outer, seed, f"fit {kind} on {share:g}")
-        scores[f"{share:g}"] = on_outer(design, fitted, kind, len(seeds), design.reported)
+            some = {seed: _some_groups(design, design.training(outer), share, seed) for seed in seeds}
+            fits = [reader.fit(design, kind, w, outer, seed, f"fit {kind} on {share:g}") for seed, w in some.items()]
+            by_fold[outer] = Readout(kind, models=tuple(fits), loss=design.loss)
+        scores[f"{share:g}"] = nested.read_outer(design, by_fold)
     return {**scores, "1": full}
 
 
@@ -184,8 +189,7 @@ def silenced(
         scores = np.concatenate([design.single.scores, *[silent.scores] * n])
         for method in methods:
             _, found = pooling.pool(method, fnames, scores)
-            reached = {"lwlrap": metrics.lwlrap(targets, found), "hit_rate": metrics.hit_rate(targets, found)}
-            rows.append({"method": method, "silent": n, **reached})
+            rows.append({"method": method, "silent": n, **metrics.point_scores(targets, found)})
     return pd.DataFrame(rows)
 
 
@@ -208,6 +212,57 @@ def silent_example(design: Design, silent: WindowScores) -> tuple[pd.DataFrame, 
     window = np.arange(len(scores) + 1) + 1
     shown = {"window": window, "score": np.concatenate([scores, quiet]), "silent": window > len(scores)}
     return pd.DataFrame(shown), design.classes[label]
+
+
+def by_length(design: Design, scores: dict[str, np.ndarray]) -> pd.DataFrame:
+    """lwlrap of each method by the number of a clip's windows: one, and the shorter and longer half of the others."""
+    n = design.single.table.groupby("fname").size().reindex(design.clips.index).to_numpy()
+    middle = int(np.median(n[n > 1])) if (n > 1).any() else 1
+    bins = {"1": n == 1, f"2 to {middle}": (n > 1) & (n <= middle), f"more than {middle}": n > middle}
+    rows = []
+    for name, here in bins.items():
+        if here.any():
+            targets = design.targets.to_numpy()[here]
+            reached = {method: np.mean([metrics.lwlrap(targets, s[here]) for s in v]) for method, v in scores.items()}
+            rows.append({"windows": name, "n": int(here.sum()), **reached})
+    return pd.DataFrame(rows)
+
+
+def changed(design: Design, base: np.ndarray, other: np.ndarray) -> pd.DataFrame:
+    """Clips that the second rescues (its best class is a label, the first's is not) or breaks.
+
+    Parameters
+    ----------
+    base, other : (n_clips, n_classes)
+
+    Returns
+    -------
+    fname, fold, labels, base, other (best classes), margin (how far the label's score moved against its best rival; the
+    largest first), wrong (the best class that is no label), change (rescued or broken)
+    """
+    truth, names = design.targets.to_numpy() == 1, np.array(design.classes)
+    margins = [np.where(truth, s, -1).max(1) - np.where(truth, -1, s).max(1) for s in (base, other)]
+    table = design.clips.reset_index()[["fname", "fold", "labels"]].assign(
+        base=names[base.argmax(1)], other=names[other.argmax(1)], margin=np.abs(margins[1] - margins[0])
+    )
+    hit = [margin > 0 for margin in margins]
+    table["wrong"] = np.where(hit[1], table["base"], table["other"])
+    table["change"] = np.select([hit[1] & ~hit[0], hit[0] & ~hit[1]], ["rescued", "broken"], "")
+    return table[table["change"] != ""].sort_values(["margin", "fname"], ascending=[False, True], ignore_index=True)
+
+
+def typical(design: Design) -> list[str]:
+    """Clips to show: for each class in turn the longest that has the label and is taken for one of its labels."""
+    clips, scores = nested.pooled(design.single, BASE_POOLING)
+    targets = design.targets.loc[clips]
+    right = targets.to_numpy()[np.arange(len(clips)), scores.argmax(1)] == 1
+    length = design.single.table.groupby("fname").size().loc[clips].to_numpy()
+    order = np.lexsort((-length, ~right))  # right ones first, the longest of them before the others
+    shown = []
+    for name in design.classes:
+        mine = [clips[i] for i in order if targets[name].iloc[i] and clips[i] not in shown]
+        shown += mine[:1]
+    return shown
 
 
 def _nth_model(scored: WindowScores, i: int) -> WindowScores:

@@ -14,7 +14,6 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lib.clips import prediction_images
 from lib.evaluation.comparisons import AGAINST
 from lib.figures.drawing import BLUE, ORANGE, by_name, dots, name_rows, panels, wrapped
 
@@ -321,7 +320,7 @@ def images(
 
     Parameters
     ----------
-    shown : (n, n_classes, n_columns), 0 to 255
+    shown : (n, n_classes, n_columns), scores in [0, 1]; 0 where there is no window
     captions, labels : of each image
     rows : class in each row, from the top
     hop_s : s between columns
@@ -329,7 +328,7 @@ def images(
     figure, found = panels(len(shown), 1.1 + 0.17 * len(rows), across=IMAGES_ACROSS, sharey=True)
     extent = (0, shown.shape[2] * hop_s, len(rows) - 0.5, -0.5)
     for axes, image, caption, names in zip(found, shown, captions, labels, strict=True):
-        scores = np.ma.masked_where(np.broadcast_to(image.max(0) == 0, image.shape), image / prediction_images.WHITE)
+        scores = np.ma.masked_where(np.broadcast_to(image.max(0) == 0, image.shape), image)
         mesh = axes.imshow(scores, cmap="magma", vmin=0, vmax=1, aspect="auto", extent=extent, interpolation="nearest")
         axes.set_facecolor("0.93")
         axes.grid(visible=False)

@@ -8,7 +8,7 @@ Conventions
 digests : "labels" and "audio" by subset, "folds"; as the notebooks write them into configuration.json. A part is
           compared in the subsets that it was made of; 01 reads all that there are, 05 all but the test clips.
 
-Used in: `run`, `pipeline`, `submission`; what compares results: `variants`, `retraining`, `candidates`.
+Used in: `run`, `pipeline`, `submission`; what compares results: `variants`, `retraining`, `choice`.
 """
 
 from collections.abc import Mapping

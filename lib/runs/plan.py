@@ -11,7 +11,7 @@ recipe : a variant of 04 that 10 compares: the base, one of VARIANTS, or an expe
          seed of its own it is the variant `<recipe>.seed_<n>`.
 Light imports only: every job of a cluster reads the Snakefile again.
 
-Used in: Snakefile, `pipeline`, `kaggle`; `training_sets`, `retraining`, `variants`, `candidates`; 05 (BASE).
+Used in: Snakefile, `pipeline`, `kaggle`; `training_sets`, `retraining`, `variants`, `choice`; 05 (BASE).
 """
 
 import json

@@ -137,7 +137,7 @@ def predict(
     if choice["method"] not in known:
         raise ValueError(f"The run chose the {choice['kind']} {choice['method']!r}; known are {', '.join(known)}.")
     logmel, cut, loss = LogMel(**sidecar["audio"]), windows.Windows(**sidecar["windows"]), sidecar["recipe"]["loss"]
-    second = stage2.load(packed.stage2)[0] if packed.stage2 else None
+    second = models.load(packed.stage2, stage2.Stage2Model)[0] if packed.stage2 else None
     clips = data.clips.drop_duplicates("fname", ignore_index=True)
     steps = ladder(len(networks), cut, widen=second is None)
     pace = _Pace(steps, cut, logmel, budget_s, clock() if started is None else started, clock, step=steps[0])

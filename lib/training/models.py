@@ -27,18 +27,7 @@ from lib.files import read_json, whole_file, write_json
 from lib.sound import windows
 from lib.sound.cache import Cache
 
-__all__ = [
-    "Network",
-    "WindowModel",
-    "activate",
-    "best_device",
-    "best_precision",
-    "load",
-    "save",
-    "save_weights",
-    "score",
-    "sidecar",
-]
+__all__ = ["Network", "WindowModel", "activate", "best_device", "best_precision", "load", "save", "score", "sidecar"]
 
 SCORING_BATCH = 128
 STD_FLOOR = 1.0e-3  # of a window that is all the same, such as silence; that of `Cache.statistics` too
@@ -84,6 +73,8 @@ class WindowModel(nn.Module):
         If timm has no network of that name (the message names the nearest ones), or mean and std do not fit normalise.
     """
 
+    written_by = "04_kfold writes it when a fold is trained."
+
     def __init__(self, network: Network, n_classes: int, mean: list, std: list) -> None:
         super().__init__()
         self.network, self.image_size = network, network.image_size
@@ -99,6 +90,19 @@ class WindowModel(nn.Module):
             )
         self.precision = torch.float32
         self.to(memory_format=torch.channels_last)
+
+    @classmethod
+    def rebuild(cls, sidecar: dict) -> "WindowModel":
+        """The model that a sidecar describes, before its weights are loaded."""
+        normalisation = sidecar["normalisation"]
+        network, n_classes = Network(**sidecar["network"]), len(sidecar["classes"])
+        return cls(network, n_classes, normalisation["mean"], normalisation["std"])
+
+    @property
+    def settings(self) -> dict:
+        """What `rebuild` needs, for the sidecar."""
+        normalisation = {"mean": self.mean.tolist(), "std": self.std.tolist()}
+        return {"network": {**self.network.settings(), "image_size": self.image_size}, "normalisation": normalisation}
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self._normalised(x)
@@ -187,47 +191,46 @@ def score(
     return [np.concatenate(own) for own in logits]
 
 
-def save(path: Path, model: WindowModel, sidecar: dict) -> None:
-    """Write `path` (.safetensors) and, last, the .json beside it.
+def save(path: Path, model: nn.Module, sidecar: dict) -> None:
+    """Write the weights to `path` (.safetensors) and, last, the .json beside it.
 
-    `sidecar` holds classes, audio, windows, loss, unseen folds and hashes; the network and its normalisation are added.
+    Parameters
+    ----------
+    model : a `WindowModel` or a `stage2.Stage2Model`; its `settings` are added to the sidecar
+    sidecar : classes, audio, windows, loss, unseen folds and hashes
     """
-    normalisation = {"mean": model.mean.tolist(), "std": model.std.tolist()}
-    network = {**model.network.settings(), "image_size": model.image_size}
-    save_weights(path, model, {**sidecar, "network": network, "normalisation": normalisation})
-
-
-def save_weights(path: Path, model: nn.Module, sidecar: dict) -> None:
-    """Write the weights of any model to `path` (.safetensors) and, last, its sidecar to the .json beside it."""
     path = Path(path)
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     path.with_suffix(".json").unlink(missing_ok=True)  # new weights never stand beside an old sidecar
     with whole_file(path) as partial:
         partial.write_bytes(safetensors.save(weights))
-    write_json(path.with_suffix(".json"), sidecar)
+    write_json(path.with_suffix(".json"), {**sidecar, **model.settings})
 
 
-def load(path: Path) -> tuple[WindowModel, dict]:
-    """The model of a weights file, on the CPU in float32 (`prepare` moves it), and its sidecar.
+def load(path: Path, kind: type[nn.Module] = WindowModel) -> tuple[nn.Module, dict]:
+    """The model of a weights file, on the CPU in float32 (`prepare` moves a window model), and its sidecar.
+
+    Parameters
+    ----------
+    kind : `WindowModel` or `stage2.Stage2Model`
 
     Raises
     ------
     FileNotFoundError
         If weights or sidecar are not there; the message says which notebook writes them.
     """
-    about = sidecar(path)
-    mean, std = about["normalisation"]["mean"], about["normalisation"]["std"]
-    model = WindowModel(Network(**about["network"]), len(about["classes"]), mean, std)
+    about = sidecar(path, kind)
+    model = kind.rebuild(about)
     model.load_state_dict(safetensors.load_file(path))
     return model.eval(), about
 
 
-def sidecar(path: Path) -> dict:
+def sidecar(path: Path, kind: type[nn.Module] = WindowModel) -> dict:
     """The sidecar of a weights file; raises as `load`."""
     path = Path(path)
     for file in (path, path.with_suffix(".json")):
         if not file.is_file():
-            raise FileNotFoundError(f"{file} is not there: 04_kfold writes it when a fold is trained.")
+            raise FileNotFoundError(f"{file} is not there: {kind.written_by}")
     return read_json(path.with_suffix(".json"))
 
 

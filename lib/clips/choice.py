@@ -1,0 +1,375 @@
+"""Choosing among readouts (06) and among candidates (10) without the fold that reports the choice.
+
+Conventions
+-----------
+recipe : a variant of 04, with its pair models; trainings with another seed are `<recipe>.seed_<n>`, without pairs
+candidate : recipes joined by "+"; its clip scores are the mean of theirs, each by the readout that is best for it
+scores : float64 (n_seeds, n_clips, n_classes), clips in the order of `Design.clips`: each is in one outer fold
+Nested selection: for each outer fold, the readout or candidate that is best on the other folds (`Design.training`) is
+scored on it, once. `Design.check_and_record` watches.
+
+Used in: 06, 10.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from lib.clips import nested, pooling
+from lib.clips.nested import BASE_POOLING, Design, Reader
+from lib.clips.stage2 import MODELS
+from lib.evaluation import comparisons, metrics
+from lib.evaluation.comparisons import Comparison, format_score
+from lib.evaluation.window_scores import WindowScores
+from lib.files import read_json, write_json
+from lib.runs import plan
+from lib.runs.changes import other_data
+from lib.runs.modelset import ModelSet, settings_digest
+from lib.training import models
+
+__all__ = ["CHOSEN_PER_FOLD", "SEEDS_AVERAGED", "Candidates", "Judged", "best", "compare", "conclusion"]
+__all__ += ["read_candidates", "result_metrics", "take_best", "write_choice"]
+
+BEST = "best_of_all"
+CHOSEN_PER_FOLD = "chosen for each fold"
+SEEDS_AVERAGED = "the same, seeds averaged"
+ENDS = (("low", "min"), ("high", "max"))
+
+
+# --- among methods: the readouts of 06, the candidates of 10 ---------------------------------------------------------
+
+
+def best(table: pd.DataFrame, among: list[str] | None = None) -> dict[int, str]:
+    """Outer fold -> the method with the highest lwlrap on the training folds, of equal ones the first.
+
+    Parameters
+    ----------
+    table : outer, method, lwlrap, as from `nested.inner_scores`
+    among : methods; None: all
+    """
+    table = table if among is None else table[table["method"].isin(list(among))]
+    return {outer: table.loc[row, "method"] for outer, row in table.groupby("outer")["lwlrap"].idxmax().items()}
+
+
+def take_best(
+    design: Design, scores: Mapping[str, np.ndarray], table: pd.DataFrame, among: list[str] | None = None
+) -> np.ndarray:
+    """Scores of the method that is `best` on the training folds, for each outer fold: an honest "take the best".
+
+    Returns
+    -------
+    (n_seeds, n_clips, n_classes)
+    """
+    result = np.empty((max(map(len, scores.values())), *next(iter(scores.values())).shape[1:]))
+    for outer, method in best(table, among).items():
+        design.check_and_record("choose a method", design.training(outer), outer)
+        here = (design.clips["fold"] == outer).to_numpy()
+        result[:, here] = scores[method][:, here]
+    return result
+
+
+def compare(
+    design: Design,
+    scores: dict[str, np.ndarray],
+    base: str = BASE_POOLING,
+    only: np.ndarray | None = None,
+    n_trainings: int = 1,
+) -> Comparison:
+    """All methods against `base`, best first.
+
+    Parameters
+    ----------
+    scores : method -> (n_seeds, n_clips, n_classes); what has one seed stands for all of another's
+    only : bool (n_clips,), clips to count; None: all
+    n_trainings : seeds of the window models; those of stage 2 read the same windows and are no further ones: with fewer
+        than three of either, a method is screened
+    """
+    keep = np.ones(len(design.clips), bool) if only is None else np.asarray(only)
+    some = {name: s[:, keep] for name, s in scores.items()}
+    enough = comparisons.enough(n_trainings)
+    return Comparison(design.clips[keep], design.classes, some, base, enough, order="lwlrap")
+
+
+def write_choice(folder: Path, design: Design, reader: Reader, comparison: pd.DataFrame, seed: int) -> dict:
+    """Write what is best for use: choice.json, and the best stage-2 model with its sidecar, trained on all clips.
+
+    The choice goes by the scores of all outer folds, so none of them can report it. For use, each model `without_f`
+    scores the windows, is pooled or read by stage 2 on its own, and the models are averaged: as it was measured.
+
+    Parameters
+    ----------
+    comparison : the table of `compare`, the best first, its names in `method`
+
+    Returns
+    -------
+    choice.json: kind (pooling or stage2), method, parameter (None: it has none), settings (of the models, as
+    `modelset.settings_digest` names them), and lwlrap, lwlrap_low, lwlrap_high, n: what "take the best" reached nested
+    """
+    known = comparison[comparison["method"].isin([*pooling.POOLINGS, *MODELS])]
+    method = known["method"].iloc[0]
+    kind = known.loc[known["method"].isin(list(MODELS)), "method"].iloc[0]
+    model = reader.fit(design, kind, design.single, None, seed, f"fit {kind} for use")
+    about = {key: design.sidecar[key] for key in ("classes", "audio", "windows", "folds")}
+    about |= {"loss": design.loss, "max_clip_s": reader.max_clip_s, "seed": seed, "unseen_folds": []}
+    models.save(folder / "weights.safetensors", model, about)
+    parameter = None if method in MODELS else nested.choose_parameter(design, method, design.single, None)
+    chosen = {"kind": "stage2" if method in MODELS else "pooling", "method": method, "parameter": parameter}
+    chosen["settings"] = settings_digest(design.sidecar)
+    reached = comparison.set_index("method").loc[BEST]
+    chosen |= {key: float(reached[key]) for key in ("lwlrap", "lwlrap_low", "lwlrap_high")} | {"n": int(reached["n"])}
+    write_json(folder / "choice.json", chosen)
+    return chosen
+
+
+def result_metrics(comparison: Comparison, selection: pd.DataFrame) -> dict[str, float]:
+    """For `result.json`: what "take the best of the other folds" reached, the mean, and all differences to the mean.
+
+    And the mean over outer folds of what stage 2 gains in hit rate, picked there, by chance and chosen elsewhere, with
+    the numbers of tries and of clips (`probes.selection`).
+    """
+    gains = selection[selection["metric"] == "hit_rate"].mean(numeric_only=True)
+    ways = ("picked there", "by chance", "chosen elsewhere")
+    picked = {f"{way.replace(' ', '_')}_hit_rate_diff": gains[way] for way in ways}
+    picked |= {"picked_tries": gains["tries"], "picked_n": gains["n"]}
+    return comparison.metrics(of=BEST) | {"mean_lwlrap": comparison.metrics()["lwlrap"]} | picked
+
+
+def conclusion(comparison: Comparison, choice: dict) -> str:
+    """The conclusion in sentences, from the measured values."""
+    rows = comparison.rows.set_index("variant")
+    base, best = rows.loc[BASE_POOLING], rows.loc[BEST]
+    told = [
+        f"On {base['n']} clips, arithmetic mean: lwlrap {format_score(base)}, hit rate "
+        f"{base['hit_rate']:.3f}; the best of the other folds: {best['lwlrap']:.3f}, hit rate {best['hit_rate']:.3f}."
+    ]
+    above, below = rows["lwlrap_diff_low"] > 0, rows["lwlrap_diff_high"] < 0
+    holds = rows["lwlrap_diff"].notna() & ~above & ~below
+    for some, words in ((above, "Clear of zero, above the mean"), (below, "Below it"), (holds, "Not clear of zero")):
+        diffs = [f"{r.Index} {r.lwlrap_diff:+.3f}" for r in rows[some].itertuples()]
+        told += [f"{words}: {', '.join(diffs)}."] if diffs else []
+    return " ".join([*told, comparison.limits(), f"For use: {choice['method']}."])
+
+
+# --- among candidates: 10 -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What a choice goes by, and what it would reach.
+
+    Attributes
+    ----------
+    readouts : outer, recipe, readout, lwlrap and hit_rate (on the training folds), chosen (the recipe's best)
+    candidates : outer, method (candidate), lwlrap and hit_rate (on the training folds)
+    scores : candidate -> float64 (n_seeds, n_clips, n_classes) on the outer folds, clips in the order of the design
+    """
+
+    readouts: pd.DataFrame
+    candidates: pd.DataFrame
+    scores: dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The models of all recipes.
+
+    Attributes
+    ----------
+    names : of the candidates
+    designs : recipe -> its pair models, all of the same clips and folds
+    seeds : of the models that are reported
+    windows : recipe -> for each seed, the windows of every fold f by `without_f`
+    minutes : recipe -> of one training on all folds but one, mean
+    """
+
+    names: list[str]
+    designs: dict[str, Design]
+    seeds: list[int]
+    windows: dict[str, list[WindowScores]]
+    minutes: dict[str, float]
+
+    @property
+    def design(self) -> Design:
+        """Of the first recipe: the clips, classes and folds of all."""
+        return next(iter(self.designs.values()))
+
+    def judge(self, reader: Reader, names: list[str], seed: int) -> Judged:
+        """Every readout and every candidate on the training folds of every outer fold; the best readouts on that one.
+
+        Parameters
+        ----------
+        names : of poolings and stage-2 models; none: all but those that weigh by energy
+        seed : of the stage-2 models
+
+        Raises
+        ------
+        LeakError, ValueError
+            As `nested.fit_readouts`.
+        """
+        inner, outside, tables = {}, {}, []
+        for recipe, design in self.designs.items():
+            fitted = nested.fit_readouts(design, reader, names, [seed])
+            table = nested.inner_scores(design, fitted)
+            chosen = best(table)
+            tables.append(table.assign(recipe=recipe, chosen=table["method"] == table["outer"].map(chosen)))
+            for outer in chosen:
+                design.check_and_record(f"choose a readout of {recipe}", design.training(outer), outer)
+            by_fold = {outer: fitted[name][outer] for outer, name in chosen.items()}
+            inner[recipe] = {outer: readout.inner for outer, readout in by_fold.items()}
+            seeds = [nested.read_outer(design, by_fold, windows.in_fold) for windows in self.windows[recipe]]
+            outside[recipe] = np.concatenate(seeds)
+        judged, targets = [], self.design.targets
+        for outer in self.design.outer_folds:
+            for name in self.names:
+                found = _mean({recipe: by_fold[outer] for recipe, by_fold in inner.items()}, name)
+                reached = metrics.point_scores(targets.loc[found.index].to_numpy(), found.to_numpy())
+                judged.append({"outer": outer, "method": name, **reached})
+        tried = pd.concat(tables).sort_values("outer", kind="stable", ignore_index=True)
+        tried = tried.rename(columns={"method": "readout"})
+        columns = ["outer", "recipe", "readout", "lwlrap", "hit_rate", "chosen"]
+        return Judged(tried[columns], pd.DataFrame(judged), {name: _mean(outside, name) for name in self.names})
+
+    @property
+    def base(self) -> str:
+        """What all is compared with: the first candidate, by the arithmetic mean over windows."""
+        return f"{self.names[0]}, mean"
+
+    def compare(self, judged: Judged) -> Comparison:
+        """All candidates, the best for each outer fold and its seeds averaged, against the base."""
+        index = self.design.clips.index
+        pooled = {
+            recipe: np.stack([nested.join_outer_folds([nested.pooled(w, BASE_POOLING)], index) for w in some])
+            for recipe, some in self.windows.items()
+        }
+        chosen = take_best(self.design, judged.scores, judged.candidates)
+        ends = {CHOSEN_PER_FOLD: chosen, SEEDS_AVERAGED: chosen.mean(0, keepdims=True)}
+        scores = {self.base: _mean(pooled, self.names[0]), **judged.scores, **ends}
+        return compare(self.design, scores, self.base, n_trainings=len(self.seeds))
+
+    def by_fold(self, judged: Judged, scores: np.ndarray) -> pd.DataFrame:
+        """What was chosen for each outer fold and what it reached there.
+
+        Returns
+        -------
+        outer, candidate, readouts (of its recipes), minutes (of training, one seed, one core), then a column of hit
+        rates for each seed, in [0, 1]
+        """
+        rows, readout = [], judged.readouts[judged.readouts["chosen"]].set_index(["outer", "recipe"])["readout"]
+        for outer, name in best(judged.candidates).items():
+            here = (self.design.clips["fold"] == outer).to_numpy()
+            targets, recipes = self.design.targets.to_numpy()[here], name.split("+")
+            told = {"outer": outer, "candidate": name}
+            told["readouts"] = " + ".join(readout[outer, recipe] for recipe in recipes)
+            told["minutes"] = sum(self.minutes[recipe] for recipe in recipes)
+            hits = {f"seed_{n}": metrics.hit_rate(targets, s[here]) for n, s in zip(self.seeds, scores, strict=True)}
+            rows.append(told | hits)
+        return pd.DataFrame(rows)
+
+    def result_metrics(self, comparison: Comparison, by_fold: pd.DataFrame) -> dict[str, float]:
+        """For `result.json`: scores of what was chosen, those of its seeds averaged (together_...), and the lowest and
+        highest hit rate of a fold (mean over seeds) and of a seed (over folds): folds_low, folds_high, seeds_low ..."""
+        rows = comparison.rows.set_index("variant")
+        together = {f"together_{key}": rows.loc[SEEDS_AVERAGED, key] for key in metrics.SCORES}
+        spread = {f"{of}_{end}": rates.agg(least) for of, rates in _hit_rates(by_fold).items() for end, least in ENDS}
+        return {**rows.loc[CHOSEN_PER_FOLD, [*metrics.SCORES, "n"]], **together, **spread}
+
+    def manifest(self) -> dict[str, object]:
+        """Every fit and choice of all recipes with its clips, as `Design.manifest`."""
+        found = self.design.manifest()
+        for design in list(self.designs.values())[1:]:
+            found["uses"], found["sets"] = found["uses"] + design.uses, found["sets"] | design.sets
+        return found
+
+    def conclusion(self, comparison: Comparison, by_fold: pd.DataFrame) -> str:
+        """The conclusion in sentences, from the measured values."""
+        rows = comparison.rows.set_index("variant")
+        chosen, together = rows.loc[CHOSEN_PER_FOLD], rows.loc[SEEDS_AVERAGED]
+        rates = _hit_rates(by_fold)
+        counts = by_fold["candidate"].value_counts()
+        told = [
+            f"Of {len(self.names)} candidate(s), chosen for each outer fold on the others by lwlrap: "
+            + ", ".join(f"{name} ({n} of {len(by_fold)})" for name, n in counts.items()),
+            f"On the outer folds, n = {int(chosen['n'])}, mean of {len(self.seeds)} seed(s): top-1 hit rate "
+            f"{format_score(chosen, 'hit_rate')}, lwlrap {format_score(chosen)}",
+            f"Hit rates of folds {_spread(rates['folds'])}, of seeds {_spread(rates['seeds'])}",
+        ]
+        if len(self.names) > 1:
+            best = rows.loc[self.names, "hit_rate"].idxmax()
+            told.append(
+                f"No result, as it is picked on the same {int(rows.loc[best, 'n'])} clips: the best of "
+                f"{len(self.names)} tries, {best}, hit rate {rows.loc[best, 'hit_rate']:.3f}"
+            )
+        if len(self.seeds) > 1:
+            told.append(
+                f"The scores of all seeds averaged: hit rate {format_score(together, 'hit_rate')}, "
+                f"lwlrap {format_score(together)}"
+            )
+        return ". ".join(told) + "."
+
+
+def read_candidates(home: Path, names: list[str], seed: int, repeats: int, profile: str) -> Candidates:
+    """The candidates of a run, from outputs/<run>/04_kfold.
+
+    Parameters
+    ----------
+    home : outputs/<run>
+    names : candidates
+    seed : of the recipes' own models
+    repeats : number of seeds, counted on from `seed`
+    profile : named in the command that trains what is missing
+
+    Raises
+    ------
+    FileNotFoundError
+        Models are missing; the message holds the command that makes them.
+    ValueError, LeakError
+        No candidates, recipes that were read on other clips, audio, folds or classes; and as `ModelSet.open` and
+        `ModelSet.windows`.
+    """
+    if not names:
+        raise ValueError("There are no candidates. Name some: -p candidates curated,wide,curated+wide")
+    seeds, designs, sets = list(range(seed, seed + repeats)), {}, {}
+    try:
+        for recipe in plan.recipes(names):
+            designs[recipe] = nested.read(home, recipe, profile)
+            variants = [plan.seeded(recipe, s, seed) for s in seeds]
+            sets[recipe] = [ModelSet.open(home, variant, "single", profile=profile) for variant in variants]
+    except FileNotFoundError as error:
+        command = f"make run NB=10 RUN={home.name} PROFILE={profile}"
+        raise FileNotFoundError(f"{error}\nAll candidates at once: {command}") from None
+    first, own = next(iter(designs.values())), next(iter(sets.values()))[0]
+    for recipe, design in designs.items():
+        if design.classes != first.classes or not design.clips.equals(first.clips):
+            raise ValueError(f"{recipe} was read on other clips, folds or classes than {next(iter(designs))}.")
+        for other in sets[recipe]:
+            if differ := other_data(own.configuration, other.configuration):
+                raise ValueError(f"{own.variant} and {other.variant} differ ({differ}). Train one of them anew.")
+    windows = {recipe: [one.windows(one.single) for one in some] for recipe, some in sets.items()}
+    minutes = {recipe: float(np.mean([_minutes(one) for one in some])) for recipe, some in sets.items()}
+    return Candidates(names, designs, seeds, windows, minutes)
+
+
+def _mean(scores: Mapping[str, np.ndarray | pd.DataFrame], name: str) -> np.ndarray | pd.DataFrame:
+    """The scores of a candidate from those of its recipes."""
+    parts = [scores[recipe] for recipe in name.split("+")]
+    return sum(parts) / len(parts)
+
+
+def _minutes(one: ModelSet) -> float:
+    """Mean minutes of the trainings `without_f`."""
+    parts = [one.folder / name / "manifest.json" for name in one.single]
+    return float(np.mean([read_json(part)["seconds"] for part in parts])) / 60
+
+
+def _hit_rates(by_fold: pd.DataFrame) -> dict[str, pd.Series]:
+    """Of the folds, means over seeds; and of the seeds, means over folds."""
+    hits = by_fold.filter(regex="^seed_")
+    return {"folds": hits.mean(axis=1), "seeds": hits.mean()}
+
+
+def _spread(values: pd.Series) -> str:
+    sd = values.std() if len(values) > 1 else 0.0
+    return f"{values.min():.3f} to {values.max():.3f} (sd {sd:.3f})"
