@@ -100,7 +100,7 @@ def test_a_clip_may_be_shown_for_two_of_its_windows(store, kept):
 def test_leaks_show_what_is_reported_and_what_is_reached():
     table = pd.DataFrame(
         [("a", "by window", False, 0.9, 0.5), ("a", "by group", True, 0.6, 0.55), ("c", "itself", False, np.nan, 0.4)],
-        columns=["sin", "way", "honest", "reported", "reached"],
+        columns=["leak", "setup", "control", "reported", "reached"],
     )
     for name in ("reported", "reached"):
         table[f"{name}_low"], table[f"{name}_high"] = table[name] - 0.1, table[name] + 0.05
@@ -108,7 +108,7 @@ def test_leaks_show_what_is_reported_and_what_is_reached():
     (axes,) = figure.axes
     assert axes.get_title() == "Split by window reports 0.90 and reaches 0.50"
     labels = [label.get_text() for label in axes.get_yticklabels()]
-    assert labels == ["a: by window", "a: by group (honest)", "c: itself"]  # from the top
+    assert labels == ["a: by window", "a: by group (control)", "c: itself"]  # from the top
     reported, reached = (line.get_xdata().tolist() for line in axes.lines)
     assert reported[:2] == [0.9, 0.6] and np.isnan(reported[2]) and reached == [0.5, 0.55, 0.4]
     ends = axes.collections[1].get_segments()[0][:, 0]

@@ -387,7 +387,7 @@ def curation_takes_turns_with_training(tmp, common, asks):
     compared = json.loads((home / "compare" / "result.json").read_text())
     assert compared["verdict"] is None and compared["metrics"]["complete"] is False
     effects = pd.read_csv(home / "compare" / "leaks.csv")
-    assert effects["way"].tolist()[-2:] == [
+    assert effects["setup"].tolist()[-2:] == [
         "trained on what others kept",
         "validated on kept windows, a window at a time",
     ]

@@ -1,12 +1,12 @@
-"""Tests of truth: precision and recall by hand, and the gate against the planted silence of the demo set."""
+"""Tests of the known truth: precision and recall by hand, and the gate against the planted silence of the demo set."""
 
 import numpy as np
 import pandas as pd
 import pytest
 from fake_run import make_task
 
-from lib.data import datasets
-from lib.experiments import curation, judging, truth
+from lib.data import datasets, demo
+from lib.experiments import curation, judging, probes
 from lib.sound import cache, features, windows
 
 CLASSES = ("bark", "rain")
@@ -20,7 +20,7 @@ def known():
         columns=["fname", "class", "start_s", "end_s"],
     )
     labels = pd.Series({"a": ("bark", "rain"), "n": ("bark",), "x": ("rain",)})
-    return truth.Truth(spans, labels)
+    return demo.Truth(spans, labels)
 
 
 @pytest.fixture
@@ -35,25 +35,25 @@ def evidence():
 
 def test_a_window_holds_a_label_if_a_tenth_of_a_second_of_it_is_inside(known, evidence):
     # a0 bark, a0 rain, a1 bark, a1 rain (0.05 s: too little), n0 bark, x0 bark (never heard)
-    assert known.holds(evidence).tolist() == [True, False, False, False, True, False]
-    assert known.wrong(evidence.clips, CLASSES).tolist() == [[False, False], [False, False], [True, False]]
+    assert probes.holds(known, evidence).tolist() == [True, False, False, False, True, False]
+    assert probes.wrong(known, evidence.clips, CLASSES).tolist() == [[False, False], [False, False], [True, False]]
 
 
 def test_precision_and_recall_by_hand(known, evidence):
-    found = truth.rates(known, [evidence, evidence], "top_1").set_index("what")
+    found = probes.rates(known, [evidence, evidence], "top_1").set_index("what")
     one = found.loc["curated windows"]  # kept: bark in both windows, in one of them rightly
     assert (one["n_kept"], one["n_true"], one["precision"], one["recall"]) == (4, 2, 0.5, 1.0)
     one = found.loc["noisy windows"]
     assert (one["n_kept"], one["n_true"], one["precision"], one["recall"]) == (2, 2, 1.0, 1.0)
     one = found.loc["noisy labels"]
     assert (one["n_kept"], one["n_true"], one["precision"], one["recall"]) == (2, 2, 1.0, 1.0)
-    strict = truth.rates(known, [evidence], "threshold_1").set_index("what")
+    strict = probes.rates(known, [evidence], "threshold_1").set_index("what")
     assert np.isnan(strict.loc["curated windows", "precision"]) and strict.loc["curated windows", "recall"] == 0
     assert (strict.loc["noisy labels", "precision"], strict.loc["noisy labels", "recall"]) == (0.5, 1.0)
 
 
 def test_every_rule_has_a_curve_through_its_default(known, evidence):
-    found = truth.curves(known, [evidence])
+    found = probes.truth_curves(known, [evidence])
     assert set(found["name"]) == set(curation.RULES)
     assert (found[found["default"]].groupby("name").size() == 3).all()
 
@@ -67,19 +67,19 @@ def demo_set(demo_folder, tmp_path_factory):
 
 def test_no_window_in_planted_silence_is_kept_even_by_judges_who_confirm_all(demo_set):
     data, store = demo_set
-    known = truth.read(data.root, data.classes)
+    known = demo.read_truth(data.root, data.classes)
     clips = data.clips.query("subset != 'test'").sort_values("fname", ignore_index=True)
     task = make_task(clips, pd.DataFrame({"fname": [], "fold": []}), store, data.classes)
     table = judging.roll(task, windows.Windows(1.0, 0.25), 30.0)
     yes = ("without_0_1", np.arange(len(table)), np.ones((len(table), len(data.classes)), np.float32))
     evidence = curation.gather(clips, table, data.classes, [yes])
     kept = curation.select(evidence, "threshold_0.5")
-    silence = truth.silence_kept(known, clips, kept)
+    silence = probes.silence_kept(known, clips, kept)
     assert len(silence) > 50
     assert not silence["kept"].any()
-    held = kept.loc[evidence.pairs["window"][known.holds(evidence)]]
+    held = kept.loc[evidence.pairs["window"][probes.holds(known, evidence)]]
     assert held["kept"].all()  # and no sound is taken for silence
 
 
 def test_other_sets_have_no_truth(tmp_path):
-    assert truth.read(tmp_path, CLASSES) is None
+    assert demo.read_truth(tmp_path, CLASSES) is None

@@ -33,7 +33,7 @@ import pandas as pd
 
 from lib.files import throw_away, whole_folder
 
-__all__ = ["SAMPLE_RATE", "VERSION", "make"]
+__all__ = ["SAMPLE_RATE", "VERSION", "Truth", "make", "read_truth"]
 
 SAMPLE_RATE = 22_050  # Hz
 VERSION = 2  # raise it when the bytes of a seed change: sets of another version are made anew
@@ -78,6 +78,14 @@ FAULTS = {  # fault: (usable, samples x -> what lies on disk)
 }
 
 
+@dataclass(frozen=True)
+class Truth:
+    """What a demo set holds: spans (fname, class, start_s, end_s) and labels (fname -> tuple of classes)."""
+
+    spans: pd.DataFrame
+    labels: pd.Series
+
+
 def make(folder: str | Path, *, seed: int = 2019) -> Path:
     """Write the demo set (23 minutes of audio, 60 MB, about 4 s) into `folder`, once, and return its absolute path.
 
@@ -103,6 +111,16 @@ def make(folder: str | Path, *, seed: int = 2019) -> Path:
     if _marker(folder) != marker:
         raise FileExistsError(f"{folder} was filled by another process meanwhile: name another folder")
     return folder
+
+
+def read_truth(folder: Path, classes: tuple[str, ...]) -> Truth | None:
+    """The truth that lies beside a demo set; None beside any other set. Sounds out of the vocabulary are left out."""
+    folder = Path(folder) / "truth"
+    if not (folder / "spans.csv").is_file():
+        return None
+    spans = pd.read_csv(folder / "spans.csv", keep_default_na=False)[["fname", "class", "start_s", "end_s"]]
+    labels = pd.read_csv(folder / "labels.csv", keep_default_na=False).set_index("fname")["labels"]
+    return Truth(spans, labels.map(lambda text: tuple(name for name in text.split(",") if name in classes)))
 
 
 def _marker(folder: Path) -> dict | None:

@@ -1,4 +1,4 @@
-"""The leak demonstrator: five ways in which a score fools, beside what is honest.
+"""Leaks: five ways in which a score fools, each beside its control.
 
 a. The same clips, split by window at random instead of by group: windows of a clip stand on both sides.
 b. The selection effect: a model validated on windows that passed a filter, instead of on all of them.
@@ -13,354 +13,297 @@ Each is read twice: what it reports, and what the same model reaches on an outer
 
 Conventions
 -----------
-The honest model of (a) and (b) is the pair model `without_f_g` with f = g + 1: its validation is fold f. Trainings
-write <run>/05_curation/compare/<sin>/without_<g>/seed_<seed>/, one result each, at the compute of that pair model (a)
-or of 04's model (c, e). (d) trains nothing: it reads 04's kept_curated; (e) starts from 04's curated_noisy. What 04 has
-not trained is left out, and `tables` says why.
-A `Side` is (targets, scores, groups): a row a clip and outer fold, or a window.
+judges     : the `ModelSet` of 04's curated models; those of other training sets lie beside it
+evidences  : outer fold -> what the judges say, from `curation.all_evidence`
+inner fold : g + 1, counted round. The control of (a) and (b) is the pair model without g and it; its validation is it.
+Trainings write <run>/05_curation/compare/<leak>/without_<g>/seed_<seed>/, one result each, at the compute of that pair
+model (a) or of 04's model (c, e). (d) trains nothing: it reads 04's kept_curated; (e) starts from 04's curated_noisy.
+What 04 has not trained is left out, and `tables` says why.
 
 Used in: 05_curation.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from lib.data import datasets
+from lib.data import datasets, demo
 from lib.evaluation import folds, metrics
 from lib.evaluation.window_scores import WindowScores
-from lib.experiments import curation, training_sets, trials
+from lib.experiments import curation, probes, training_sets, trials
 from lib.experiments.curation import Evidence
-from lib.experiments.truth import Truth, rates
 from lib.runs import oof
+from lib.runs.modelset import ModelSet
 from lib.runs.run import Run
-from lib.sound import windows
+from lib.sound.windows import Windows
 from lib.training import learners, models
 from lib.training.batches import Scoring, TrainingSet
-from lib.training.models import activate
+from lib.training.models import Network, activate
 from lib.training.task import Task
 
-__all__ = ["RULE", "Demonstrator", "says"]
+__all__ = ["RULE", "conclusion", "self_evidence", "tables", "train", "training_set"]
 
 RULE = "top_1"  # the write-up's
-FIRST = "the model trained on noisy clips too"  # who judges in (e)
-Side = tuple[np.ndarray, np.ndarray, np.ndarray]
+BY_WINDOW, SELF_JUDGED, FIRST_ATTEMPT = "split_by_window", "self_judged", "first_attempt"  # a, c, e: they train
+KEPT, KEPT_NOISY, NOISY = "kept_curated", "kept_curated_kept_noisy", "curated_noisy"  # training sets of 04
+NOISY_JUDGE = "the model trained on noisy clips too"  # who judges in (e)
+NOISY_SETUP = "noisy clips judged by the model that trained on them"
+NOISY_DIFFERENCE = "reported less reached, noisy clips judged by their own model"
+ClipScores = tuple[np.ndarray, np.ndarray, np.ndarray]  # targets, scores, groups: a row a clip, once an outer fold
+
+# leak, setup, control, what it reports, what it reaches: names in `_measure`
+SETUPS = (
+    ("a", "split by window at random", False, f"{BY_WINDOW} reports", f"{BY_WINDOW} reaches"),
+    ("a", "split by group", True, "by group reports", "by group reaches"),
+    ("b", "by group, on windows that passed the filter", False, "filtered reports", "by group reaches"),
+    ("b", "by group, on all windows", True, "by group reports", "by group reaches"),
+    ("c", "trained on what the model itself kept", False, None, f"{SELF_JUDGED} reaches"),
+    ("c", "trained on what others kept", True, None, f"{KEPT} reaches"),
+    ("d", "validated on kept windows, a window at a time", False, f"{KEPT}, kept windows", f"{KEPT} reaches"),
+    ("e", NOISY_SETUP, False, f"{FIRST_ATTEMPT} reports", f"{FIRST_ATTEMPT} reaches"),
+    ("e", "noisy clips judged by models of curated clips", True, None, f"{KEPT_NOISY} reaches"),
+)
+# leak, what, one side of the difference, the other
+DIFFERENCES = (
+    ("a", "reported less reached, split by window", f"{BY_WINDOW} reports", f"{BY_WINDOW} reaches"),
+    ("a", "reported less reached, split by group", "by group reports", "by group reaches"),
+    ("b", "reported on windows that passed less reported on all", "filtered reports", "by group reports"),
+    ("c", "reached when others judged less when the model did itself", f"{KEPT} reaches", f"{SELF_JUDGED} reaches"),
+    ("d", "reported on kept windows less on all windows", f"{KEPT}, kept windows", f"{KEPT}, all windows"),
+    ("d", "reported on kept windows less reached on clips", f"{KEPT}, kept windows", f"{KEPT} reaches"),
+    ("e", NOISY_DIFFERENCE, f"{FIRST_ATTEMPT} reports", f"{FIRST_ATTEMPT} reaches"),
+)
 
 
-class Demonstrator:
-    """Trains what the demonstration needs, once, and tells the five effects.
+def train(run: Run, task: Task, judges: ModelSet, evidences: Mapping[int, Evidence]) -> dict[tuple, WindowScores]:
+    """Do the trainings of every outer fold that are not done yet: (leak, outer fold) -> windows that the model scored.
 
     Parameters
     ----------
     run : of 05, part compare; `folds` are the outer folds
     task : of the curated and noisy clips
-    judges : folder of 04's models; beside it lie those of its variants
-    evidences : outer fold -> `judging.evidence`
-    table : windows of the clips, from `judging.roll`
+
+    Raises
+    ------
+    LeakError
+        A clip of the outer fold trains a model; or as `training_set`.
     """
+    leaks = [BY_WINDOW, SELF_JUDGED, *([] if _no_first_attempt(run, task, judges) else [FIRST_ATTEMPT])]
+    keys = [(leak, g) for g in task.asked(run.params["folds"]) for leak in leaks]
 
-    def __init__(
-        self, run: Run, task: Task, judges: Path, evidences: Mapping[int, Evidence], table: pd.DataFrame
-    ) -> None:
-        self.run, self.task, self.judges, self.evidences, self.table = run, task, judges, evidences, table
-        curated, self.noisy = (task.clips[task.clips["subset"] == s].assign(fold=-1) for s in ("curated", "noisy"))
-        self.clips = curated.drop(columns="fold").merge(task.folds[["fname", "fold"]], on="fname")
-        self.n_folds, self.classes = task.n_folds, task.classes
-        self.outer = task.asked(run.params["folds"])
-        self.cut, self.network = run.pick(windows.Windows), run.pick(models.Network)
-        self.recipe, self.width = run.pick(learners.Recipe), self.cut.n_frames(task.cache.logmel)
-        self.scored: dict[tuple, WindowScores] = {}
+    def train_one(trial: Run, leak: str, g: int) -> WindowScores:
+        return _fit(trial, task, g, *training_set(trial, task, judges, evidences[g], leak, g))
 
-    def train(self) -> None:
-        """The trainings of every outer fold that are not done yet. Raises LeakError if a clip of it trains a model."""
-        sins = {"split_by_window": self._split_by_window, "self_judged": self._self_judged}
-        if not self.no_first_attempt:
-            sins["first_attempt"] = self._first_attempt
-        keys = [(sin, g) for g in self.outer for sin in sins]
-        trained = trials.do(self.run, keys, self._trial, lambda trial, sin, g: sins[sin](trial, g))
-        self.scored = {key: scored for key, _, scored in trained}
+    return {key: scored for key, _, scored in trials.do(run, keys, partial(_trial, run), train_one)}
 
-    @property
-    def no_first_attempt(self) -> str:
-        """Why (e) is left out; empty where it is not."""
-        if self.noisy.empty:
-            return "the set has no noisy clips"
-        missing = [g for g in self.outer if not (self._noisy_judge(g) / "result.json").is_file()]
-        return f"04 has not trained curated_noisy without fold {', '.join(map(str, missing))}" if missing else ""
 
-    def tables(self, kept_curated: Path, known: Truth | None) -> dict[str, pd.DataFrame]:
-        """All that is told: leaks (`effects`), leak_effects (`differences`), judged_by (`kept`), self_judging
-        (`judging`; no row where no truth is known), left_out (sin, why)."""
-        judging = pd.DataFrame() if known is None else self.judging(known)
-        effects, differences = self.effects(kept_curated), self.differences(kept_curated)
-        why = {} if self._kept_by_others(kept_curated) else {"d": "04 has not trained kept_curated without each fold"}
-        why |= {"e": self.no_first_attempt} if self.no_first_attempt else {}
-        left_out = pd.DataFrame({"sin": why.keys(), "why": why.values()})
-        return {
-            **{"leaks": effects, "leak_effects": differences, "judged_by": self.kept(), "self_judging": judging},
-            "left_out": left_out,
-        }
+def training_set(
+    trial: Run, task: Task, judges: ModelSet, evidence: Evidence, leak: str, g: int
+) -> tuple[TrainingSet, int, pd.DataFrame]:
+    """What the model of a leak trains on, the clips that its epochs are counted in, and the windows that it reports on.
 
-    def effects(self, kept_curated: Path) -> pd.DataFrame:
-        """What each way reports and reaches: a row a way.
-
-        Parameters
-        ----------
-        kept_curated : 04's folder of models trained on what judges that never saw it kept; where a fold of it is not
-            done, the honest row of (c) and that of (d) are left out
-
-        Returns
-        -------
-        sin (a to e), way, honest (bool), reported, reached, gap (reported - reached), each with _low and _high, and
-        n_reported, n_reached (clips; in d windows are reported); lwlrap, 95 % intervals that resample groups. (c)
-        reports nothing.
-        """
-        rows = []
-        window = self._pooled("split_by_window")
-        rows.append(_row("a", "split by window at random", False, *window))
-        reported, reached = self._by_group()
-        rows.append(_row("a", "split by group", True, reported, reached))
-        passed = _join([self._passed(g, self._pair(g)) for g in self.outer])
-        rows.append(_row("b", "by group, on windows that passed the filter", False, passed, reached))
-        rows.append(_row("b", "by group, on all windows", True, reported, reached))
-        rows.append(_row("c", "trained on what the model itself kept", False, None, self._pooled("self_judged")[1]))
-        if honest := self._kept_by_others(kept_curated):
-            rows.append(_row("c", "trained on what others kept", True, None, honest))
-            reported = self._a_window_at_a_time(kept_curated)[0]
-            rows.append(_row("d", "validated on kept windows, a window at a time", False, reported, honest))
-        if not self.no_first_attempt:
-            way = "noisy clips judged by the model that trained on them"
-            rows.append(_row("e", way, False, *self._pooled("first_attempt")))
-            if honest := self._kept_by_others(self.judges.with_name("kept_curated_kept_noisy")):
-                rows.append(_row("e", "noisy clips judged by models of curated clips", True, None, honest))
-        return pd.DataFrame(rows)
-
-    def differences(self, kept_curated: Path) -> pd.DataFrame:
-        """The effects as differences: sin, what, gap, gap_low, gap_high (lwlrap, 95 %)."""
-        window, (g_reported, g_reached) = self._pooled("split_by_window"), self._by_group()
-        passed = _join([self._passed(g, self._pair(g)) for g in self.outer])
-        rows = [
-            ("a", "reported less reached, split by window", metrics.gap(*window)),
-            ("a", "reported less reached, split by group", metrics.gap(g_reported, g_reached)),
-        ]
-        if _enough(passed):
-            rows.append(("b", "reported on windows that passed less reported on all", metrics.gap(passed, g_reported)))
-        if honest := self._kept_by_others(kept_curated):
-            own = self._pooled("self_judged")[1]
-            rows.append(("c", "reached when others judged less when the model did itself", metrics.gap(honest, own)))
-            kept, every = self._a_window_at_a_time(kept_curated)
-            if _enough(kept):
-                rows.append(("d", "reported on kept windows less on all windows", metrics.gap(kept, every)))
-                rows.append(("d", "reported on kept windows less reached on clips", metrics.gap(kept, honest)))
-        if not self.no_first_attempt and _enough((first := self._pooled("first_attempt"))[0]):
-            rows.append(("e", "reported less reached, noisy clips judged by their own model", metrics.gap(*first)))
-        return pd.DataFrame([{"sin": sin, "what": what, **found} for sin, what, found in rows])
-
-    def self_evidence(self, g: int, sin: str = "self_judged") -> Evidence:
-        """What `without_g` says of the clips that it was trained on: curated ones, and noisy ones in (e)."""
-        judged = self._read(self._trial(sin, g).folder / "judged")
-        return self._evidence(g, self._own(g, noisy=sin == "first_attempt"), judged.scores)
-
-    def kept(self) -> pd.DataFrame:
-        """(c) and (e) as seen by the filter: what share of the labels in windows it lets through, by who judges.
-
-        Returns
-        -------
-        subset (noisy only with (e)), judged_by (itself, others, and in (e) a model of noisy clips), n (labels in
-        windows, once an outer fold), share with _low and _high (95 %)
-        """
-        judges = self._judges()
-        return pd.DataFrame(
-            {"subset": subset, "judged_by": who, **_let_through(evidences, subset)}
-            for subset in ("curated", "noisy")
-            for who, evidences in judges.items()
-            if subset == "curated" or (FIRST in judges and who != "itself")
-        )
-
-    def judging(self, known: Truth) -> pd.DataFrame:
-        """(c) and (e) by known truth: `truth.rates` of windows, and with (e) of noisy labels, by who judges."""
-        judges = self._judges()
-        tables = [rates(known, found, RULE).assign(judged_by=who) for who, found in judges.items()]
-        found = pd.concat(tables, ignore_index=True)
-        return found if FIRST in judges else found.query("what == 'curated windows'")
-
-    def _judges(self) -> dict[str, list[Evidence]]:
-        found = {
-            "itself": [self.self_evidence(g) for g in self.outer],
-            "others": [self.evidences[g] for g in self.outer],
-        }
-        if not self.no_first_attempt:
-            found[FIRST] = [self.self_evidence(g, "first_attempt") for g in self.outer]
-        return found
-
-    def _own(self, g: int, noisy: bool = False) -> pd.DataFrame:
-        """The clips that a model without fold g was trained on."""
-        own = self.clips[folds.training(self.clips, [g])]
-        some = self.noisy[self.noisy["fname"].isin(self.evidences[g].clips["fname"])] if noisy else self.noisy[:0]
-        return pd.concat([own, some]).sort_values("fname", ignore_index=True)
-
-    def _noisy_judge(self, g: int) -> Path:
-        return self.judges.with_name("curated_noisy") / folds.model_name(g)
-
-    def _rolled(self, clips: pd.DataFrame) -> pd.DataFrame:
-        return self.task.windows(clips[["fname", "fold"]], self.cut)
-
-    def _split_by_window(self, trial: Run, g: int) -> WindowScores:
-        n_base = folds.training(self.task.folds, [g, self._next(g)]).sum()
-        own = self._own(g)
-        return self._fit_on_a_part(trial, g, own, self._rolled(own), n_base)
-
-    def _first_attempt(self, trial: Run, g: int) -> WindowScores:
-        sidecar = models.sidecar(self._noisy_judge(g) / "weights.safetensors")
-        if set(sidecar["unseen_folds"]) != {g} or sidecar["folds"] != folds.digest(self.task.folds):
-            raise folds.LeakError(
-                f"{self._noisy_judge(g)} is no model without fold {g} of these folds. Train it again."
-            )
-        own = self._own(g, noisy=True)
-        table, kept = self._judge(trial, g, own, self._noisy_judge(g))
-        n_base = folds.training(self.clips, [g]).sum()
-        return self._fit_on_a_part(trial, g, own, table[_among(table, kept)], n_base)
-
-    def _fit_on_a_part(self, trial: Run, g: int, own: pd.DataFrame, table: pd.DataFrame, n_base: int) -> WindowScores:
-        """Train on some of these windows, drawn at random, and report on the others."""
-        held = np.random.default_rng([trial.params["seed"], g]).random(len(table)) < 1 / (self.n_folds - 1)
-        rows, start = table[~held], table.loc[~held, "start_frame"].clip(lower=0)
-        n_frames = (rows["n_frames"] - start).clip(upper=self.width)
-        rows = rows.assign(first_frame=rows["first_frame"] + start, n_frames=n_frames)
-        clips = own.set_index("fname").loc[rows["fname"].unique()].reset_index()
-        chosen = training_sets.whole(trial.variant.name, self.task.cache, clips, self.classes)
-        chosen = replace(chosen, rows=rows)
-        return self._fit(trial, g, chosen, n_base, table[held])
-
-    def _judge(self, trial: Run, g: int, own: pd.DataFrame, judge: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """All windows of the clips, and what a model that was trained on them keeps (`curation.select`)."""
+    Raises
+    ------
+    LeakError
+        (e) would start from a model that is not one without fold g of these folds.
+    """
+    cut, inner = trial.pick(Windows), _inner(task, g)
+    clips = task.clips[task.clips["fname"].isin(evidence.clips["fname"])]
+    clips = clips[(clips["subset"] == "curated") | (leak == FIRST_ATTEMPT)]
+    clips = clips.assign(fold=clips["fname"].map(task.folds.set_index("fname")["fold"]).fillna(-1))
+    table, n_base = task.windows(clips[["fname", "fold"]], cut), folds.training(task.folds, [g]).sum()
+    if leak == BY_WINDOW:
+        n_base = folds.training(task.folds, [g, inner]).sum()
+    else:
+        judge = (judges if leak == SELF_JUDGED else _beside(judges, NOISY)).folder / folds.model_name(g)
+        if leak == FIRST_ATTEMPT:
+            _check_judge(judge, task, g)
         model, _ = models.load(judge / "weights.safetensors")
-        table = self._rolled(own)
-        (logits,) = models.score([model.prepare()], self.task.cache, table, self.width)
-        oof.write_windows(trial.folder / "judged", table, logits, list(self.classes))
-        return table, curation.select(self._evidence(g, own, activate(logits, self.recipe.loss)), RULE)
-
-    def _self_judged(self, trial: Run, g: int) -> WindowScores:
-        own = self._own(g)
-        table, kept = self._judge(trial, g, own, self.judges / folds.model_name(g))
-        cache, window_s = self.task.cache, self.cut.window_s
-        chosen = training_sets.from_kept(trial.variant.name, cache, own, kept, self.classes, window_s)
-        return self._fit(trial, g, chosen, len(own), table[:0])
-
-    def _fit(self, trial: Run, g: int, chosen: TrainingSet, n_base: int, reported: pd.DataFrame) -> WindowScores:
-        """Train, and score the reported windows and the outer fold."""
-        cache, dealt = self.task.cache, self.task.folds
-        folds.assert_no_leak(dealt, chosen.rows["fname"], {g}, groups=chosen.groups)  # judges: the sin itself
-        outer = self.clips[self.clips["fold"] == g]
-        table = self._rolled(outer)
-        training, recipe = learners.feed(cache, chosen, n_base, self.cut, self.recipe, trial.params["seed"])
-        truth = datasets.targets(table.merge(outer[["fname", "labels"]], on="fname"), self.classes)
-        validation = Scoring(cache, table, truth, self.width)
-        label = f"{trial.variant.name} {folds.model_name(g)}"
-        model, _ = learners.fit(self.network, recipe, training, validation, trial.checkpoint, label)
-        scored = pd.concat([reported, table], ignore_index=True)
-        (logits,) = models.score([model], cache, scored, self.width)
-        oof.write_windows(trial.folder, scored, logits, list(self.classes))
-        found = WindowScores(scored, activate(logits, self.recipe.loss))
-        side = self._side(found, g)
-        reached = metrics.lwlrap(*side[:2])
-        trial.finish({"lwlrap": reached, "n": len(side[0])}, "measured", f"lwlrap {reached:.3f} on fold {g}.")
-        return found
-
-    def _trial(self, sin: str, g: int) -> Run:
-        return self.run.trial(sin, folds.model_name(g), self.run.params["seed"])
-
-    def _next(self, g: int) -> int:
-        return (g + 1) % self.n_folds
-
-    def _read(self, part: Path) -> WindowScores:
-        return oof.read_windows(part, self.recipe.loss)
-
-    def _pair(self, g: int) -> WindowScores:
-        return self._read(self.judges / folds.model_name(g, self._next(g)))
-
-    def _by_group(self) -> tuple[Side, Side]:
-        pairs = {g: self._pair(g) for g in self.outer}
-        reported = _join([self._side(pair, self._next(g)) for g, pair in pairs.items()])
-        return reported, _join([self._side(pair, g) for g, pair in pairs.items()])
-
-    def _pooled(self, sin: str) -> tuple[Side, Side]:
-        """What the models of a sin report (all but the outer fold) and reach."""
-        found = {g: self.scored[sin, g] for g in self.outer}
-        reported = [self._side(some, *[f for f in range(-1, self.n_folds) if f != g]) for g, some in found.items()]
-        return _join(reported), _join([self._side(some, g) for g, some in found.items()])
-
-    def _passed(self, g: int, pair: WindowScores) -> Side:
-        """The pair model's validation on the windows that another pair model without its fold keeps."""
-        f = self._next(g)
-        return self._side(pair.where(_among(pair.table, curation.select(self.evidences[self._next(f)], RULE))), f)
-
-    def _kept_by_others(self, kept_curated: Path) -> Side | None:
-        parts = [kept_curated / folds.model_name(g) for g in self.outer]
-        if not all((part / "result.json").is_file() for part in parts):
-            return None
-        return _join([self._side(self._read(part), g) for part, g in zip(parts, self.outer, strict=True)])
-
-    def _a_window_at_a_time(self, kept_curated: Path) -> tuple[Side, Side]:
-        """What models trained on kept windows say of the kept windows of their own fold, and of all windows of it."""
-        kept, every = [], []
-        for g in self.outer:
-            found = self._read(kept_curated / folds.model_name(g))
-            found = found.where(found.table["fold"] == g)
-            passed = _among(found.table, curation.select(self.evidences[self._next(g)], RULE))
-            for sides, some in ((kept, found.where(passed)), (every, found)):
-                clips = self.clips.set_index("fname").loc[some.table["fname"]]
-                sides.append((datasets.targets(clips, self.classes), some.scores, clips["group"].to_numpy(str)))
-        return _join(kept), _join(every)
-
-    def _side(self, found: WindowScores, *which: int) -> Side:
-        """Clip scores (mean over windows) of some folds."""
-        rows = np.isin(found.table["fold"], which)
-        if not rows.any():
-            none = np.zeros((0, len(self.classes)))
-            return none, none, np.zeros(0, str)
-        fnames, scores = found.where(rows).pool_mean()
-        clips = pd.concat([self.clips, self.noisy]).set_index("fname").loc[fnames].reset_index()
-        return datasets.targets(clips, self.classes), scores, clips["group"].to_numpy(str)
-
-    def _evidence(self, g: int, own: pd.DataFrame, scores: np.ndarray) -> Evidence:
-        """What a model without fold g says of these clips, windows in the order of `windows.rolling`."""
-        table = self._rolled(own)[["fname", "window_start_s"]].merge(
-            self.table, on=["fname", "window_start_s"], how="left"
-        )
-        judge = folds.model_name(g), np.arange(len(table)), scores.astype(np.float32)
-        return curation.gather(own, table, self.classes, [judge])
+        (logits,) = models.score([model.prepare()], task.cache, table, cut.n_frames(task.cache.logmel))
+        oof.write_windows(trial.folder / "judged", table, logits, list(task.classes))
+        kept = curation.select(self_evidence(trial, evidence, g), RULE)
+        if leak == SELF_JUDGED:
+            chosen = training_sets.from_kept(leak, task.cache, clips, kept, task.classes, cut.window_s)
+            return chosen, n_base, table[:0]
+        table = table[_among(table, kept)]
+    held_back = np.random.default_rng([trial.params["seed"], g]).random(len(table)) < 1 / (task.n_folds - 1)
+    return _of_windows(leak, task, clips, table[~held_back], cut), n_base, table[held_back]
 
 
-def says(tables: dict[str, pd.DataFrame]) -> str:
-    """What fools and by how much, in sentences, from the values of `Demonstrator.tables`."""
-    told = []
+def self_evidence(trial: Run, evidence: Evidence, g: int) -> Evidence:
+    """What the model without fold g says of the clips that it was trained on: curated ones, in (e) noisy ones too."""
+    judged = oof.read_windows(trial.folder / "judged", trial.params["loss"])
+    rows = judged.table[["fname", "window_start_s"]].assign(row=np.arange(len(judged.table)))
+    table = evidence.windows.assign(fname=evidence.clips["fname"].to_numpy()[evidence.windows["clip"]])
+    table = table.drop(columns="clip").merge(rows, on=["fname", "window_start_s"], validate="one_to_one")
+    clips = evidence.clips[evidence.clips["fname"].isin(table["fname"])]
+    judge = folds.model_name(g), np.arange(len(table)), judged.scores[table.pop("row")].astype(np.float32)
+    return curation.gather(clips, table, evidence.classes, [judge])
+
+
+def tables(
+    run: Run,
+    task: Task,
+    judges: ModelSet,
+    evidences: Mapping[int, Evidence],
+    trained: Mapping[tuple, WindowScores],
+    known: demo.Truth | None,
+) -> dict[str, pd.DataFrame]:
+    """All that is told of the leaks; lwlrap, 95 % intervals that resample groups.
+
+    Parameters
+    ----------
+    trained : from `train`
+    known : truth of the demo set
+
+    Returns
+    -------
+    leaks : a row a setup: leak (a to e), setup, control (bool), reported, reached, gap (reported - reached), each with
+        _low and _high, and n_reported, n_reached (clips; in d windows are reported). (c) reports nothing.
+    leak_effects : leak, what, gap, gap_low, gap_high
+    judged_by : what share of the labels in windows the filter lets through: subset (noisy only with (e)), judged_by
+        (itself, others, and in (e) a model of noisy clips), n (labels in windows, once an outer fold), share with _low
+        and _high
+    self_judging : (c) and (e) by known truth: `probes.rates` of windows, and with (e) of noisy labels, by who judges;
+        no row where no truth is known
+    left_out : leak, why
+    """
+    measured = _measure(run, task, judges, evidences, trained)
+    by = {"itself": _self_evidences(run, evidences, trained, SELF_JUDGED), "others": _asked(run, task, evidences)}
+    left_out = {} if f"{KEPT} reaches" in measured else {"d": f"04 has not trained {KEPT} without each fold"}
+    if why := _no_first_attempt(run, task, judges):
+        left_out["e"] = why
+    else:
+        by[NOISY_JUDGE] = _self_evidences(run, evidences, trained, FIRST_ATTEMPT)
+    return {
+        "leaks": pd.DataFrame([_row(measured, *setup) for setup in SETUPS if setup[-1] in measured]),
+        "leak_effects": _differences(measured),
+        "judged_by": _let_through(by),
+        "self_judging": pd.DataFrame() if known is None else _by_truth(known, by),
+        "left_out": pd.DataFrame({"leak": left_out.keys(), "why": left_out.values()}),
+    }
+
+
+def conclusion(tables: Mapping[str, pd.DataFrame]) -> str:
+    """What fools and by how much, in sentences, from `tables`."""
+    sentences = []
     for row in tables["leaks"].itertuples():
         reached = f"{row.reached:.3f} ({row.reached_low:.3f} to {row.reached_high:.3f})"
-        if np.isnan(row.reported):
-            told.append(f"{row.way} reaches {reached}")
-        else:
-            told.append(f"{row.way} reports {row.reported:.3f} and reaches {reached}")
+        reported = "" if np.isnan(row.reported) else f"reports {row.reported:.3f} and "
+        sentences.append(f"{row.setup} {reported}reaches {reached}")
     shares = " and ".join(
         f"of {subset} windows " + ", ".join(f"{row.share:.0%} judged by {row.judged_by}" for row in rows.itertuples())
         for subset, rows in tables["judged_by"].groupby("subset", sort=False)
     )
-    left_out = "".join(f" ({row.sin}) is left out: {row.why}." for row in tables["left_out"].itertuples())
-    return f"The leaks, lwlrap: {'; '.join(told)}. The filter lets through {shares}.{left_out}"
+    left_out = "".join(f" ({row.leak}) is left out: {row.why}." for row in tables["left_out"].itertuples())
+    return f"The leaks, lwlrap: {'; '.join(sentences)}. The filter lets through {shares}.{left_out}"
 
 
-def _let_through(evidences: list[Evidence], subset: str) -> dict[str, float]:
-    """Labels in windows of a subset, and the share that the filter keeps: n, share, share_low, share_high."""
-    tables = []
-    for found in evidences:
-        clip = found.pairs["clip"].to_numpy()
-        table = pd.DataFrame({"group": found.clips["group"].to_numpy()[clip], "kept": curation.confirmed(found, RULE)})
-        tables.append(table[(found.clips["subset"] == subset).to_numpy()[clip]].assign(all=1))
-    sums = pd.concat(tables).groupby("group")[["kept", "all"]].sum().to_numpy(float)
-    return {"n": int(sums[:, 1].sum()), **metrics.ratio("share", *sums.T)}
+def _trial(run: Run, leak: str, g: int) -> Run:
+    return run.trial(leak, folds.model_name(g), run.params["seed"])
+
+
+def _inner(task: Task, g: int) -> int:
+    return (g + 1) % task.n_folds
+
+
+def _beside(judges: ModelSet, variant: str) -> ModelSet:
+    """The models without one fold of another training set."""
+    return replace(judges, variant=variant, need="single")
+
+
+def _no_first_attempt(run: Run, task: Task, judges: ModelSet) -> str:
+    """Why (e) is left out; empty where it is not."""
+    if "noisy" not in set(task.clips["subset"]):
+        return "the set has no noisy clips"
+    missing = [g for g in task.asked(run.params["folds"]) if g in _beside(judges, NOISY).missing]
+    return f"04 has not trained {NOISY} without fold {', '.join(map(str, missing))}" if missing else ""
+
+
+def _check_judge(judge: Path, task: Task, g: int) -> None:
+    sidecar = models.sidecar(judge / "weights.safetensors")
+    if set(sidecar["unseen_folds"]) != {g} or sidecar["folds"] != folds.digest(task.folds):
+        raise folds.LeakError(f"{judge} is no model without fold {g} of these folds. Train it again.")
+
+
+def _of_windows(name: str, task: Task, clips: pd.DataFrame, table: pd.DataFrame, cut: Windows) -> TrainingSet:
+    """A training set of single windows of the clips."""
+    start = table["start_frame"].clip(lower=0)
+    n_frames = (table["n_frames"] - start).clip(upper=cut.n_frames(task.cache.logmel))
+    rows = table.assign(first_frame=table["first_frame"] + start, n_frames=n_frames)
+    clips = clips.set_index("fname").loc[rows["fname"].unique()].reset_index()
+    return replace(training_sets.whole(name, task.cache, clips, task.classes), rows=rows)
+
+
+def _fit(trial: Run, task: Task, g: int, chosen: TrainingSet, n_base: int, reported: pd.DataFrame) -> WindowScores:
+    """Train, and score the reported windows and the outer fold."""
+    folds.assert_no_leak(task.folds, chosen.rows["fname"], {g}, groups=chosen.groups)  # judges: the leak itself
+    cut, recipe, cache = trial.pick(Windows), trial.pick(learners.Recipe), task.cache
+    outer, width = task.windows(task.split(g)[1], cut), cut.n_frames(cache.logmel)
+    training, recipe = learners.feed(cache, chosen, n_base, cut, recipe, trial.params["seed"])
+    validation = Scoring(cache, outer, datasets.targets(outer, task.classes), width)
+    label = f"{trial.variant.name} {folds.model_name(g)}"
+    model, _ = learners.fit(trial.pick(Network), recipe, training, validation, trial.checkpoint, label)
+    table = pd.concat([reported, outer], ignore_index=True)
+    (logits,) = models.score([model], cache, table, width)
+    oof.write_windows(trial.folder, table, logits, list(task.classes))
+    scored = WindowScores(table, activate(logits, recipe.loss))
+    targets, scores, _ = _scores_of(task, [scored.in_fold(g)])
+    reached = metrics.lwlrap(targets, scores)
+    trial.finish({"lwlrap": reached, "n": len(targets)}, "measured", f"lwlrap {reached:.3f} on fold {g}.")
+    return scored
+
+
+def _measure(
+    run: Run,
+    task: Task,
+    judges: ModelSet,
+    evidences: Mapping[int, Evidence],
+    trained: Mapping[tuple, WindowScores],
+) -> dict[str, ClipScores]:
+    """What is reported and reached in every setup whose models are there; names as in SETUPS and DIFFERENCES."""
+    outer = task.asked(run.params["folds"])
+    inner = {g: _inner(task, g) for g in outer}
+    kept = {g: curation.select(evidence, RULE) for g, evidence in evidences.items()}
+    pairs = {g: judges.windows([folds.model_name(g, inner[g])]) for g in outer}
+    validated = {g: pairs[g].in_fold(inner[g]) for g in outer}
+    # what is validated was judged by another model than the one that scores it, and by none that saw it
+    passed = [_passed(some, kept[_inner(task, inner[g])]) for g, some in validated.items()]
+    parts = {"by group reports": validated.values(), "filtered reports": passed}
+    parts["by group reaches"] = [pairs[g].in_fold(g) for g in outer]
+    for leak in dict.fromkeys(leak for leak, _ in trained):
+        mine = {g: trained[leak, g] for g in outer}
+        parts[f"{leak} reports"] = [scored.where(scored.table["fold"] != g) for g, scored in mine.items()]
+        parts[f"{leak} reaches"] = [scored.in_fold(g) for g, scored in mine.items()]
+    for variant in (KEPT, KEPT_NOISY) if FIRST_ATTEMPT in {leak for leak, _ in trained} else (KEPT,):
+        if not set(outer) & set((others := _beside(judges, variant)).missing):
+            parts[f"{variant} reaches"] = [others.windows([folds.model_name(g)]) for g in outer]
+    measured = {name: _scores_of(task, some) for name, some in parts.items()}
+    if every := parts.get(f"{KEPT} reaches"):
+        passed = [_passed(some, kept[inner[g]]) for g, some in zip(outer, every, strict=True)]
+        measured[f"{KEPT}, kept windows"] = _scores_of(task, passed, pool=False)
+        measured[f"{KEPT}, all windows"] = _scores_of(task, every, pool=False)
+    return measured
+
+
+def _scores_of(task: Task, parts: Iterable[WindowScores], *, pool: bool = True) -> ClipScores:
+    """Clip scores (mean over windows) of each part one after the other; or a row a window."""
+    fnames, scores = [], [np.zeros((0, len(task.classes)))]
+    for part in parts:
+        if len(part.table):
+            names, some = part.pool_mean() if pool else (part.table["fname"], part.scores)
+            fnames += list(names)
+            scores.append(some)
+    clips = task.clips.set_index("fname").loc[fnames]
+    return datasets.targets(clips, task.classes), np.concatenate(scores), clips["group"].to_numpy(str)
+
+
+def _passed(some: WindowScores, kept: pd.DataFrame) -> WindowScores:
+    return some.where(_among(some.table, kept))
 
 
 def _among(some: pd.DataFrame, kept: pd.DataFrame) -> np.ndarray:
@@ -369,19 +312,61 @@ def _among(some: pd.DataFrame, kept: pd.DataFrame) -> np.ndarray:
     return pd.MultiIndex.from_frame(some[["fname", "window_start_s"]].round(3)).isin(there)
 
 
-def _join(sides: list[Side]) -> Side:
-    return tuple(np.concatenate(parts) for parts in zip(*sides, strict=True))
-
-
-def _row(sin: str, way: str, honest: bool, reported: Side | None, reached: Side) -> dict[str, object]:
-    row = {"sin": sin, "way": way, "honest": honest}
-    for name, side in (("reported", reported), ("reached", reached)):
+def _row(
+    measured: Mapping[str, ClipScores], leak: str, setup: str, control: bool, reports: str | None, reaches: str
+) -> dict[str, object]:
+    row = {"leak": leak, "setup": setup, "control": control}
+    sides = {"reported": measured[reports] if reports else None, "reached": measured[reaches]}
+    for name, side in sides.items():
         if _enough(side):
             found = metrics.bootstrap(*side)
             row |= {f"{name}{end}": found[f"lwlrap{end}"] for end in ("", "_low", "_high")} | {f"n_{name}": found["n"]}
-    return row | (metrics.gap(reported, reached) if _enough(reported) else {})
+    return row | (metrics.gap(sides["reported"], sides["reached"]) if _enough(sides["reported"]) else {})
 
 
-def _enough(side: Side | None) -> bool:
+def _differences(measured: Mapping[str, ClipScores]) -> pd.DataFrame:
+    return pd.DataFrame(
+        {"leak": leak, "what": what, **metrics.gap(measured[one], measured[other])}
+        for leak, what, one, other in DIFFERENCES
+        if {one, other} <= set(measured) and _enough(measured[one])
+    )
+
+
+def _enough(side: ClipScores | None) -> bool:
     """Whether there are groups to resample: a filter may leave none."""
     return side is not None and len(set(side[2])) > 1
+
+
+def _asked(run: Run, task: Task, evidences: Mapping[int, Evidence]) -> list[Evidence]:
+    return [evidences[g] for g in task.asked(run.params["folds"])]
+
+
+def _self_evidences(run: Run, evidences: Mapping[int, Evidence], trained: Mapping[tuple, object], leak: str) -> list:
+    return [self_evidence(_trial(run, leak, g), evidences[g], g) for name, g in trained if name == leak]
+
+
+def _let_through(by: Mapping[str, list[Evidence]]) -> pd.DataFrame:
+    """(c) and (e) as seen by the filter, see `tables`."""
+    rows = []
+    for subset in ("curated", "noisy"):
+        for who, evidences in by.items():
+            if subset == "curated" or (NOISY_JUDGE in by and who != "itself"):
+                rows.append({"subset": subset, "judged_by": who, **_share_kept(evidences, subset)})
+    return pd.DataFrame(rows)
+
+
+def _share_kept(evidences: list[Evidence], subset: str) -> dict[str, float]:
+    """Labels in windows of a subset, and the share that the filter keeps: n, share, share_low, share_high."""
+    tables = []
+    for evidence in evidences:
+        clips = evidence.clips.iloc[evidence.pairs["clip"]].reset_index(drop=True)
+        table = clips[["subset", "group"]].assign(kept=curation.confirmed(evidence, RULE), all=1)
+        tables.append(table[table["subset"] == subset])
+    sums = pd.concat(tables).groupby("group")[["kept", "all"]].sum().to_numpy(float)
+    return {"n": int(sums[:, 1].sum()), **metrics.ratio("share", *sums.T)}
+
+
+def _by_truth(known: demo.Truth, by: Mapping[str, list[Evidence]]) -> pd.DataFrame:
+    tables = [probes.rates(known, evidences, RULE).assign(judged_by=who) for who, evidences in by.items()]
+    table = pd.concat(tables, ignore_index=True)
+    return table if NOISY_JUDGE in by else table.query("what == 'curated windows'")

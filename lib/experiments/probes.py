@@ -1,12 +1,18 @@
-"""Why a way from windows to clips wins or loses: experiments beside the comparison of 06.
+"""Why scores are what they are: experiments beside the comparison of 06, and the rules of 05 by known truth.
 
 Conventions
 -----------
-As in `nested`. What reads the reported fold to show a leak says so, and nothing is chosen by it.
+As in `nested` and `curation`. What reads the reported fold to show a leak says so, and nothing is chosen by it; the
+truth of the demo set reports on rules, and never chooses one.
+A window holds a label if at least HOLDS_S of a sound of that class lies within it. A noisy label is wrong if the class
+is not in the clip; a rule flags it if no window of the clip is kept for it.
+precision : share of what was kept (flagged) that holds its label (is wrong); recall : share of what holds its label (is
+wrong) that was kept (flagged). Silent windows count for recall as any other.
 
-Used in: 06.
+Used in: 05, 06.
 """
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 import numpy as np
@@ -14,8 +20,12 @@ import pandas as pd
 
 from lib.clips import nested, pooling
 from lib.clips.nested import BASE_POOLING, Design, Reader, Readout
+from lib.data import datasets
+from lib.data.demo import Truth
 from lib.evaluation import comparisons, metrics
 from lib.evaluation.window_scores import WindowScores
+from lib.experiments import curation
+from lib.experiments.curation import Evidence
 from lib.sound import windows
 from lib.sound.cache import Cache
 from lib.training import models
@@ -23,17 +33,24 @@ from lib.training import models
 __all__ = [
     "by_length",
     "changed",
+    "holds",
     "learning_curve",
     "picked",
     "random_windows",
+    "rates",
     "rescored",
     "selection",
     "shift",
+    "silence_kept",
     "silenced",
     "silent_example",
+    "truth_conclusion",
+    "truth_curves",
     "typical",
+    "wrong",
 ]
 
+HOLDS_S = 0.1
 SHARES = (0.25, 0.5)  # of the training groups
 WRITEUP = {"tries": 3, "n": 990, "gain": 0.04}  # mean, geometric mean and stage 2 on its fold; .67 to .71, then gone
 
@@ -265,6 +282,92 @@ def typical(design: Design) -> list[str]:
     return shown
 
 
+# --- rules of curation by the known truth of the demo set ------------------------------------------------------------
+
+
+def holds(truth: Truth, evidence: Evidence) -> np.ndarray:
+    """Which pairs of window and label are true, bool (n_pairs,)."""
+    pairs = evidence.pairs
+    windows = evidence.windows.iloc[pairs["window"]].reset_index(drop=True)
+    table = windows[["window_start_s", "window_end_s"]].assign(
+        pair=np.arange(len(pairs)), fname=evidence.clips["fname"].to_numpy()[pairs["clip"]]
+    )
+    table["class"] = np.array(evidence.classes, dtype=object)[pairs["column"]]
+    table = table.merge(truth.spans, on=["fname", "class"])
+    overlap_s = table[["window_end_s", "end_s"]].min(axis=1) - table[["window_start_s", "start_s"]].max(axis=1)
+    result = np.zeros(len(pairs), bool)
+    result[table["pair"][overlap_s >= HOLDS_S]] = True
+    return result
+
+
+def wrong(truth: Truth, clips: pd.DataFrame, classes: tuple[str, ...]) -> np.ndarray:
+    """Which labels of the clips are wrong, bool (n_clips, n_classes)."""
+    true = clips.assign(labels=[truth.labels[fname] for fname in clips["fname"]])
+    return (datasets.targets(clips, classes) == 1) & (datasets.targets(true, classes) == 0)
+
+
+def rates(truth: Truth, evidences: Iterable[Evidence], rule: str) -> pd.DataFrame:
+    """Precision and recall of one rule, over all outer folds: a row each for curated and noisy windows, and for flags.
+
+    Returns
+    -------
+    what (curated windows, noisy windows, noisy labels), rule, n_kept, n_true, n (all pairs, once an outer fold),
+    precision, recall, each with _low and _high: 95 % intervals that resample groups
+    """
+    table = pd.concat([part for evidence in evidences for part in _counts(truth, evidence, rule)], ignore_index=True)
+    table["both"] = table["kept"] & table["true"]
+    rows = []
+    for what, part in table.groupby("what"):
+        both, kept, true = part.groupby("group")[["both", "kept", "true"]].sum().to_numpy(float).T
+        row = {"what": what, "rule": rule, "n_kept": int(kept.sum()), "n_true": int(true.sum()), "n": len(part)}
+        rows.append(row | metrics.ratio("precision", both, kept) | metrics.ratio("recall", both, true))
+    return pd.DataFrame(rows)
+
+
+def truth_curves(truth: Truth, evidences: list[Evidence]) -> pd.DataFrame:
+    """`rates` of every rule at every number of its curve, with the columns name, at and default (bool)."""
+    return pd.concat(
+        [
+            rates(truth, evidences, f"{name}_{at:g}").assign(name=name, at=at, default=at == rule.default)
+            for name, rule in curation.RULES.items()
+            for at in rule.curve
+        ],
+        ignore_index=True,
+    )
+
+
+def truth_conclusion(curves: pd.DataFrame, rule: str) -> str:
+    """What the truth says of a rule, in a sentence; `curves` from `truth_curves`. Nothing of a rule that
+    they don't hold."""
+    parts = []
+    for row in curves[curves["rule"] == rule].itertuples():
+        precision = f"{row.precision:.2f} ({row.precision_low:.2f} to {row.precision_high:.2f})"
+        recall = f"{row.recall:.2f} ({row.recall_low:.2f} to {row.recall_high:.2f})"
+        parts.append(f"{row.what} precision {precision}, recall {recall}, where all have {row.n_true / row.n:.2f}")
+    return f" By the known truth, {rule} has: {'; '.join(parts)}." if parts else ""
+
+
+def silence_kept(truth: Truth, clips: pd.DataFrame, kept: pd.DataFrame) -> pd.DataFrame:
+    """Windows that were kept though they lie wholly in the silent head or tail of a curated clip.
+
+    Scenes have none: their background runs from end to end.
+
+    Parameters
+    ----------
+    clips : fname, subset, labels, duration_s
+    kept : as from `curation.select`
+
+    Returns
+    -------
+    The rows of kept windows with the column `kept`, for all windows that lie in silence; none should be kept
+    """
+    sounds = truth.spans.groupby("fname").agg(first_s=("start_s", "min"), last_s=("end_s", "max"))
+    table = kept.merge(sounds, on="fname").merge(clips[["fname", "duration_s"]], on="fname")
+    curated = (table["subset"] == "curated") & ~table["labels"].str.contains("then")
+    start, end = table["window_start_s"].clip(lower=0), table[["window_end_s", "duration_s"]].min(axis=1)
+    return table[curated & ((end <= table["first_s"]) | (start >= table["last_s"]))]
+
+
 def _nth_model(scored: WindowScores, i: int) -> WindowScores:
     return scored.where(scored.table["model"] == sorted(scored.table["model"].unique())[i])
 
@@ -283,3 +386,16 @@ def _score(
     scores = models.activate(models.score([model], cache, table, width)[0], design.loss)
     fold = design.clips["fold"].reindex(table["fname"]).to_numpy()
     return WindowScores(table[["fname", "window_start_s"]].assign(fold=fold, model=name), scores)
+
+
+def _counts(truth: Truth, evidence: Evidence, rule: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Pairs of window and label, then labels of noisy clips: what, group, kept (flagged), true (wrong)."""
+    pairs, ok, clips = evidence.pairs, curation.confirmed(evidence, rule), evidence.clips
+    of_pairs = clips[["group", "subset"]].iloc[pairs["clip"]].reset_index(drop=True)
+    of_pairs = of_pairs.assign(what=of_pairs["subset"] + " windows", kept=ok, true=holds(truth, evidence))
+    noisy = (clips["subset"] == "noisy").to_numpy()[:, None]
+    clip, column = np.nonzero((datasets.targets(clips, evidence.classes) == 1) & noisy)
+    kept = np.zeros(evidence.mean.shape, bool)
+    kept[pairs["clip"][ok], pairs["column"][ok]] = True
+    flags = clips[["group"]].iloc[clip].assign(what="noisy labels", kept=~kept[clip, column])
+    return of_pairs, flags.assign(true=wrong(truth, clips, evidence.classes)[clip, column])

@@ -255,7 +255,8 @@ def members(table: pd.DataFrame) -> Figure:
 
 
 def truth_curves(curves: pd.DataFrame) -> Figure:
-    """Precision over recall of every rule, a dot a number, its default filled; `curves` comes from `truth.curves`."""
+    """Precision over recall of every rule, a dot a number, its default filled; `curves` comes from
+    `probes.truth_curves`."""
     kinds = {
         "curated windows": "Curated windows kept",
         "noisy windows": "Noisy windows kept",
@@ -298,8 +299,8 @@ def before_after(table: pd.DataFrame) -> Figure:
 
 
 def leaks(effects: pd.DataFrame) -> Figure:
-    """What each way reports and what it reaches; `effects` comes from `leaks.Demonstrator.effects`."""
-    names = effects["sin"] + ": " + effects["way"] + np.where(effects["honest"], " (honest)", "")
+    """What each setup reports and what it reaches; `effects` is the table `leaks` of `leaks.tables`."""
+    names = effects["leak"] + ": " + effects["setup"] + np.where(effects["control"], " (control)", "")
     figure, (axes,) = by_name(list(names), row=0.45)
     for name, colour, aside in (("reported", ORANGE, -0.12), ("reached", BLUE, 0.12)):
         dots(axes, effects, name, np.arange(len(effects)) + aside, color=colour, label=name)
