@@ -83,7 +83,9 @@ def main() -> None:
     evidence = curation.gather(clips, table, data.classes, made_up_judges(clips, table, truth, dealt))
     groups = dict(zip(evidence.clips["fname"], evidence.clips["group"], strict=True))
     folds.assert_no_leak(dealt, evidence.clips["fname"], {OUTER}, groups=groups, judges=evidence.clips)
-    clock(f"scores of 4 judges made up and gathered: {len(evidence.said)} rows; {peak_mb() - before:.0f} MB so far")
+    clock(
+        f"scores of 4 judges made up and gathered: {len(evidence.judgements)} rows; {peak_mb() - before:.0f} MB so far"
+    )
     for name, rule in curation.RULES.items():
         share = curation.confirmed(evidence, f"{name}_{rule.default:g}").mean()
         clock(f"rule {name}_{rule.default:g}: {share:.0%} of the pairs confirmed")
@@ -98,7 +100,7 @@ def main() -> None:
     clock(f"merged into {len(spans)} spans")
     curation.by_class(kept, clips, WINDOW_S)
     clock("before and after, by class")
-    clock(f"{len(curation.heard(evidence))} classes listed or heard")
+    clock(f"{len(curation.predicted_labels(evidence))} classes listed or heard")
     record("curation of the real set's windows", time.perf_counter() - clock.began, "s")
     print(f"{time.perf_counter() - clock.began:.0f} s in all, {peak_mb() - before:.0f} MB of memory above the imports")
 

@@ -30,7 +30,7 @@ SCORING = ("models.score", "oof.save", "oof.read", "metrics.bootstrap")
 TRAINED = ("learners.Recipe", "learners.train_fold", "task.Task", "training_sets.make", "windows.Windows")
 TRAINING = (*FRAMES, *SCORING, *TRAINED)
 TRIALS = (*TRAINING, "sweep.train", "comparisons.Comparison")
-JUDGED = ("judging.all_evidence", "judging.roll", "judging.write")
+JUDGED = ("curation.all_evidence", "curation.inference_windows", "curation.write_selection")
 CLIPS = (
     "nested.read",
     "nested.Reader",

@@ -266,7 +266,7 @@ def test_before_and_after_by_class():
 
 
 def test_heard_lists_labels_and_what_the_judges_hear(small):
-    found = curation.heard(small).set_index(["fname", "class"])
+    found = curation.predicted_labels(small).set_index(["fname", "class"])
     assert found.index.tolist() == [("a", "bark"), ("a", "rain"), ("a", "sigh"), ("n", "bark"), ("n", "sigh")]
     assert found["listed"].tolist() == [True, True, False, False, True]
     assert found.loc[("a", "sigh"), "best"] == 0.5

@@ -1,4 +1,4 @@
-"""Tests of judging: who judges whom, and that a planted leak is caught at each stage of curation."""
+"""Tests of curation: who judges whom, and that a planted leak is caught at each stage of curation."""
 
 import json
 from types import SimpleNamespace
@@ -9,7 +9,7 @@ import pytest
 from fake_run import make_task
 
 from lib.evaluation import folds
-from lib.experiments import curation, judging
+from lib.experiments import curation
 from lib.runs import oof
 from lib.runs.modelset import ModelSet
 from lib.training.models import activate
@@ -60,7 +60,7 @@ def models_of(tmp_path):
 
 def test_each_clip_is_judged_by_those_that_saw_neither_it_nor_the_outer_fold(models_of):
     judges, noisy, table = models_of
-    found = judging.evidence(0, judges, noisy, make_task(CLIPS, DEALT, classes=CLASSES), table)
+    found = curation.evidence_for(0, judges, noisy, make_task(CLIPS, DEALT, classes=CLASSES), table)
     assert dict(zip(found.clips["fname"], found.clips["judged_by"], strict=True)) == {
         "b": "without_0_1",
         "c": "without_0_2",
@@ -71,14 +71,14 @@ def test_each_clip_is_judged_by_those_that_saw_neither_it_nor_the_outer_fold(mod
     assert float(kept["b", 0.5]) == pytest.approx(activate(logit("without_0_1", "b", 0.5), "bce"), abs=1e-3)
     both = [activate(logit(name, "n", 0.5), "bce") for name in ("without_0_1", "without_0_2")]
     assert float(kept["n", 0.5]) == pytest.approx(np.mean(both), abs=1e-3)
-    other = judging.evidence(1, judges, noisy, make_task(CLIPS, DEALT, classes=CLASSES), table)
+    other = curation.evidence_for(1, judges, noisy, make_task(CLIPS, DEALT, classes=CLASSES), table)
     assert other.clips["fname"].tolist() == ["a", "c", "n"]  # `related` may not train what is read on fold 1
 
 
 def test_a_group_in_two_folds_is_judged_by_models_without_either(models_of):
     judges, noisy, table = models_of
     dealt, clips = DEALT.replace("gc", "gb"), CLIPS.replace("gc", "gb")  # b in fold 1, c in fold 2, `related` in none
-    found = judging.evidence(0, judges, noisy, make_task(clips, dealt, classes=CLASSES), table)
+    found = curation.evidence_for(0, judges, noisy, make_task(clips, dealt, classes=CLASSES), table)
     assert dict(zip(found.clips["fname"], found.clips["judged_by"], strict=True)) == {
         "b": "without_0_1",
         "c": "without_0_2",
@@ -86,7 +86,7 @@ def test_a_group_in_two_folds_is_judged_by_models_without_either(models_of):
         "related": "without_0_1 without_0_2",
     }
     for outer in (1, 2):  # neither of the two, nor `related`, may train what is read on one of their folds
-        found = judging.evidence(outer, judges, noisy, make_task(clips, dealt, classes=CLASSES), table)
+        found = curation.evidence_for(outer, judges, noisy, make_task(clips, dealt, classes=CLASSES), table)
         assert found.clips["fname"].tolist() == ["a", "n"]
 
 
@@ -94,14 +94,14 @@ def test_a_set_without_noisy_clips_is_judged_too(models_of, tmp_path):
     judges, _, table = models_of
     curated = CLIPS[CLIPS["subset"] == "curated"]
     table = table[table["fname"].isin(curated["fname"])]
-    found = judging.evidence(2, judges, tmp_path / "none", make_task(curated, DEALT, classes=CLASSES), table)
+    found = curation.evidence_for(2, judges, tmp_path / "none", make_task(curated, DEALT, classes=CLASSES), table)
     assert found.clips["judged_by"].tolist() == ["without_0_2", "without_1_2"]
 
 
 def test_windows_of_other_settings_are_refused(models_of):
     judges, noisy, table = models_of
     with pytest.raises(ValueError, match="windows are none of these"):
-        judging.evidence(
+        curation.evidence_for(
             0, judges, noisy, make_task(CLIPS, DEALT, classes=CLASSES), table[table["window_start_s"] == 0]
         )
 
@@ -162,18 +162,18 @@ def test_a_judge_that_saw_the_outer_fold_is_caught(models_of, monkeypatch):
     monkeypatch.setattr(folds, "pair_models", lambda n_folds, outer: ["without_0_1", "without_0_2"])  # of fold 0
     clips = CLIPS[CLIPS["fname"].isin(["a", "n"])]
     table = table[table["fname"].isin(clips["fname"])]
-    monkeypatch.setattr(judging, "_judges", lambda *args: everyone(clips, table, ["without_0_1", "without_0_2"]))
+    monkeypatch.setattr(curation, "_judges", lambda *args: everyone(clips, table, ["without_0_1", "without_0_2"]))
     with pytest.raises(folds.LeakError, match=r"n \(group gn, judged by without_0_1 without_0_2\)"):
-        judging.evidence(1, judges, noisy, make_task(clips, DEALT, classes=CLASSES), table)
+        curation.evidence_for(1, judges, noisy, make_task(clips, DEALT, classes=CLASSES), table)
 
 
 def test_a_judge_that_saw_the_clip_is_caught(models_of, monkeypatch):
     judges, noisy, table = models_of
     clips = CLIPS[CLIPS["fname"].isin(["b", "c"])]
     table = table[table["fname"].isin(clips["fname"])]
-    monkeypatch.setattr(judging, "_judges", lambda *args: everyone(clips, table, ["without_0_1"]))
+    monkeypatch.setattr(curation, "_judges", lambda *args: everyone(clips, table, ["without_0_1"]))
     with pytest.raises(folds.LeakError, match=r"c \(group gc, judged by without_0_1\)"):
-        judging.evidence(0, judges, noisy, make_task(clips, DEALT, classes=CLASSES), table)
+        curation.evidence_for(0, judges, noisy, make_task(clips, DEALT, classes=CLASSES), table)
 
 
 def test_a_rule_whose_number_comes_from_the_outer_fold_is_caught(models_of, monkeypatch):
@@ -188,7 +188,7 @@ def test_a_rule_whose_number_comes_from_the_outer_fold_is_caught(models_of, monk
 
     monkeypatch.setattr(curation, "gather", with_outer_clip)
     with pytest.raises(folds.LeakError, match=r"held out train.*\(1: a \(group ga\)\)"):
-        judging.evidence(0, judges, noisy, make_task(CLIPS, DEALT, classes=CLASSES), table)
+        curation.evidence_for(0, judges, noisy, make_task(CLIPS, DEALT, classes=CLASSES), table)
 
 
 def everyone(clips, table, names):

@@ -13,7 +13,7 @@ from fake_run import make_task
 
 from lib.data import demo
 from lib.evaluation import folds, metrics
-from lib.experiments import curation, judging, leaks, probes, retraining
+from lib.experiments import curation, leaks, probes, retraining
 from lib.files import write_json
 from lib.runs import oof
 from lib.runs import run as runs
@@ -108,7 +108,7 @@ def make_world(tmp_path, monkeypatch, n_noisy=0):
     folds.settle(tmp_path / "folds.csv", dealt)
     cut = windows.Windows(0.2, 0.1)
     task = make_task(clips, dealt, store, CLASSES)
-    every = judging.roll(task, cut, 100.0)
+    every = curation.inference_windows(task, cut, 100.0)
     table = every[every["fname"].isin(curated["fname"])].reset_index(drop=True)
     judges = ModelSet(tmp_path, "curated", 3, "pairs")
     network = models.WindowModel(models.Network("test_resnet", 0), 2, [-50.0], [10.0])
@@ -120,7 +120,7 @@ def make_world(tmp_path, monkeypatch, n_noisy=0):
         sidecar = {"classes": CLASSES, "unseen_folds": sorted(folds.unseen(name)), "recipe": {"loss": "bce"}}
         models.save(part / "weights.safetensors", network, sidecar | {"folds": folds.digest(dealt)})
         write_json(part / "result.json", {})
-    evidences = judging.all_evidence(tmp_path / "noisy", judges.folder, task, every, cut)
+    evidences = curation.all_evidence(tmp_path / "noisy", judges.folder, task, every, cut)
     folder = tmp_path / "05_curation" / "compare"
     return World(Run("05_curation", PARAMS, folder, folder), task, judges, evidences)
 
@@ -307,9 +307,9 @@ def test_clips_of_a_group_that_stands_in_the_outer_fold_train_no_leak(world):
         for table in (world.task.data.clips, world.task.folds)
     )
     task = make_task(clips, dealt, world.task.cache, CLASSES)
-    every = judging.roll(task, windows.Windows(0.2, 0.1), 100.0)
+    every = curation.inference_windows(task, windows.Windows(0.2, 0.1), 100.0)
     noisy = world.run.home / "noisy"
-    evidences = {g: judging.evidence(g, world.judges.folder, noisy, task, every) for g in range(3)}
+    evidences = {g: curation.evidence_for(g, world.judges.folder, noisy, task, every) for g in range(3)}
     world, n_base = world._replace(task=task, evidences=evidences), []
     for g in range(3):
         own = set(dealt.loc[dealt["fold"] != g, "fname"]) - {*(["c01"] if g == 0 else ["c00"] if g == 1 else [])}

@@ -94,7 +94,7 @@ def test_folds_scores_and_what_05_selected_keep_their_names(data, clips, tmp_pat
     selected = home / "05_curation" / "select"
     for path, found in (
         (selected / "top_1" / "without_0" / "kept_windows.csv", curation.select(evidence, "top_1")),
-        (selected / "heard" / "without_0" / "heard.csv", curation.heard(evidence)),
+        (selected / "heard" / "without_0" / "heard.csv", curation.predicted_labels(evidence)),
     ):
         path.parent.mkdir(parents=True)
         found.to_csv(path, index=False)

@@ -317,7 +317,7 @@ def test_a_selection_for_another_fold_is_caught(tmp_path, run, store, clips, dea
 
 
 def test_names_of_judges_reach_the_check_from_the_table_itself(store, clips, dealt):
-    """From scores to training set: the names that `judging` gives are those that retraining checks."""
+    """From scores to training set: the names that `curation` gives are those that retraining checks."""
     own = clips[clips["fname"].isin(["c01", "c02"])]
     table = pd.DataFrame({"fname": ["c01", "c02"], "window_start_s": 0.0, "window_end_s": 0.2, "silent": False})
     said = [("without_0_1", np.array([0]), np.ones((1, 2))), ("without_0_2", np.array([1]), np.ones((1, 2)))]

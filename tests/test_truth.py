@@ -6,7 +6,7 @@ import pytest
 from fake_run import make_task
 
 from lib.data import datasets, demo
-from lib.experiments import curation, judging, probes
+from lib.experiments import curation, probes
 from lib.sound import cache, features, windows
 
 CLASSES = ("bark", "rain")
@@ -70,7 +70,7 @@ def test_no_window_in_planted_silence_is_kept_even_by_judges_who_confirm_all(dem
     known = demo.read_truth(data.root, data.classes)
     clips = data.clips.query("subset != 'test'").sort_values("fname", ignore_index=True)
     task = make_task(clips, pd.DataFrame({"fname": [], "fold": []}), store, data.classes)
-    table = judging.roll(task, windows.Windows(1.0, 0.25), 30.0)
+    table = curation.inference_windows(task, windows.Windows(1.0, 0.25), 30.0)
     yes = ("without_0_1", np.arange(len(table)), np.ones((len(table), len(data.classes)), np.float32))
     evidence = curation.gather(clips, table, data.classes, [yes])
     kept = curation.select(evidence, "threshold_0.5")

@@ -1,39 +1,55 @@
-"""Which windows hold their label: an energy gate, then rules, and a table that says why. Nothing is deleted.
+"""Which windows hold their label: who judges whom, an energy gate, rules, and a table that says why.
 
-For outer fold g, a curated clip of fold f is judged by `without_f_g`, a noisy clip by all pair models without g. What
-they say of the labels is all that a rule sees, so every rule is a function of one long table.
+Nothing is deleted. For outer fold g the judges are the pair models without g. A curated clip of fold f has one judge,
+`without_f_g`; a noisy clip has all of them or, where it shares a group with clips of fold f, only those without f
+(published folds may split a group: each of its folds counts). A clip whose group is in fold g is not judged, and is not
+used to train models evaluated on g. Judges are trained on curated clips alone: of a noisy clip no name could tell
+whether the model saw it. What judges say of the labels is all that a rule sees, so every rule is a function of one long
+table.
 
 Conventions
 -----------
-clips   : DataFrame, a row a clip that was judged: fname, subset, group, labels (tuple), judged_by (names of models with
-          blanks between), sorted by fname.
-windows : DataFrame, a row a window: clip (row of clips), window_start_s, window_end_s (s), silent (bool), by clip and
-          start. A window is judged on the labels of its clip, each on its own.
-said    : DataFrame, a row a judge, window and label: pair (of window and label), window, clip, column (of the class),
-          judge (number), score in [0, 1], rank (1 is best; ties take the worst).
+judges     : folder outputs/<run>/04_kfold/<variant>, a folder in it for each pair model; `ModelSet.open` has checked it
+clips      : a row a clip that was judged: fname, subset, group, labels (tuple), judged_by (names of models with blanks
+    between), sorted by fname
+windows    : a row a window: clip (row of clips), window_start_s, window_end_s (s), silent (bool), by clip and start. A
+    window is judged on the labels of its clip, each on its own. Before it is judged, it has a fname in place of clip
+judgements : a row a judge, window and label: pair (of window and label), window, clip, column (of the class), judge
+    (number), score in [0, 1], rank (1 is best; ties take the worst)
+kept windows : a row a window; see `COLUMNS` and `select`
 A rule is written name_number, such as top_1; it is asked of each judge, then most judges must agree.
-kept windows : DataFrame, a row a window; see `COLUMNS` and `select`.
 
 Used in: 05_curation, `training_sets`, `leaks`.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from tqdm import tqdm
 
 from lib.data import datasets
+from lib.evaluation import folds
+from lib.files import whole_file, whole_folder
+from lib.runs import oof
 from lib.sound.cache import Cache
+from lib.sound.windows import Windows
+from lib.training import models
+from lib.training.models import activate
+from lib.training.task import Task
 
-__all__ = ["COLUMNS", "RULES", "Evidence", "by_class", "confirmed", "gather", "heard", "rule_of", "select", "silent"]
-__all__ += ["spans", "split", "surprising"]
+__all__ = ["COLUMNS", "RULES", "Evidence", "all_evidence", "by_class", "conclusion", "confirmed", "evidence_for"]
+__all__ += ["gather", "inference_windows", "judge_noisy", "predicted_labels", "result_metrics", "rule_of", "select"]
+__all__ += ["silent", "spans", "split", "surprising", "write_selection"]
 
 COLUMNS = ["subset", "fname", "window_start_s", "window_end_s", "labels", "scores", "rule", "kept", "reason"]
-COLUMNS += ["confirmed", "judged_by"]  # which of the labels the window is kept for, and who said so
-HEARD = 0.5  # a class whose best window scores less is not listed as heard
+COLUMNS += ["confirmed", "judged_by"]  # which of the labels the window is kept for, and who table so
+PREDICTED = 0.5  # a class whose best window scores less is not listed
 CHUNK = 2**24  # scores compared at once
+BLOCK = 2**16  # windows whose logits become scores at once
 TOUCH_S = 0.002  # starts are rounded to 1 ms: what is this near touches
 
 
@@ -50,16 +66,74 @@ class Evidence:
     classes: tuple[str, ...]
     clips: pd.DataFrame
     windows: pd.DataFrame
-    said: pd.DataFrame
+    judgements: pd.DataFrame
     mean: np.ndarray = field(repr=False)
     best: np.ndarray = field(repr=False)
 
     @cached_property
     def pairs(self) -> pd.DataFrame:
         """window, clip, column, score (mean over the judges) of each pair, in the order of `pair`."""
-        first = self.said.drop_duplicates("pair").sort_values("pair")
-        score = np.bincount(self.said["pair"], self.said["score"]) / np.bincount(self.said["pair"])
+        first = self.judgements.drop_duplicates("pair").sort_values("pair")
+        score = np.bincount(self.judgements["pair"], self.judgements["score"]) / np.bincount(self.judgements["pair"])
         return first[["window", "clip", "column"]].assign(score=score).reset_index(drop=True)
+
+
+def inference_windows(task: Task, cut: Windows, gate_db: float) -> pd.DataFrame:
+    """Inference windows of all clips, as `windows.rolling`, with window_end_s and silent."""
+    table = task.windows(task.clips[["fname"]], cut)
+    table["window_end_s"] = (table["window_start_s"] + cut.window_s).round(3)
+    return table.assign(silent=silent(task.cache, table, cut.n_frames(task.cache.logmel), gate_db))
+
+
+def judge_noisy(folder: Path, judges: Path, names: list[str], cache: Cache, table: pd.DataFrame, width: int) -> None:
+    """Let each pair model score the windows of the noisy clips; a folder each, as 04's, but with fold -1.
+
+    A model that has done so before is passed over, and all are where there are no such windows.
+
+    Parameters
+    ----------
+    folder : written to, <folder>/without_2_4/oof_windows.npz
+    table : windows of the noisy clips, from `inference_windows`
+    width : frames of a window
+    """
+    for name in names:
+        if len(table) and not (folder / name).is_dir():
+            model, sidecar = models.load(judges / name / "weights.safetensors")
+            (logits,) = models.score([model.prepare()], cache, table, width)
+            with whole_folder(folder / name) as partial:
+                oof.write_windows(partial, table.assign(fold=-1), logits, sidecar["classes"])
+
+
+def evidence_for(outer: int, judges: Path, noisy: Path, task: Task, table: pd.DataFrame) -> Evidence:
+    """What the models without fold `outer` say of every clip that may train a model that is read on it.
+
+    Parameters
+    ----------
+    judges, noisy : folders of the pair models, and of what they say of noisy clips (`judge_noisy`)
+    task : of the curated and noisy clips
+    table : their windows, from `inference_windows`
+
+    Raises
+    ------
+    LeakError
+        A clip or a judge that may not be there (`folds.assert_no_leak`).
+    ValueError
+        The windows are not those that the models scored.
+    """
+    clips = task.clips[folds.training(task.folds, [outer], task.clips["group"])]
+    table = table[table["fname"].isin(clips["fname"])].reset_index(drop=True)
+    evidence = gather(clips, table, task.classes, _judges(outer, judges, noisy, task, clips, table))
+    groups = dict(zip(evidence.clips["fname"], evidence.clips["group"], strict=True))
+    folds.assert_no_leak(task.folds, evidence.clips["fname"], {outer}, groups=groups, judges=evidence.clips)
+    return evidence
+
+
+def all_evidence(noisy: Path, judges: Path, task: Task, table: pd.DataFrame, cut: Windows) -> dict[int, Evidence]:
+    """`judge_noisy`, then the evidence of every outer fold."""
+    fnames = task.clips.loc[task.clips["subset"] == "noisy", "fname"]
+    rows = table[table["fname"].isin(fnames)].reset_index(drop=True)
+    judge_noisy(noisy, judges, folds.pair_models(task.n_folds), task.cache, rows, cut.n_frames(task.cache.logmel))
+    return {g: evidence_for(g, judges, noisy, task, table) for g in range(task.n_folds)}
 
 
 def silent(cache: Cache, table: pd.DataFrame, width: int, gate_db: float) -> np.ndarray:
@@ -130,7 +204,7 @@ def gather(
         if scores.size and not (scores.min() >= 0 and scores.max() <= 1):  # NaN fails too
             raise ValueError(f"{name}: scores must lie in [0, 1]. Pass what `models.activate` makes of logits.")
         window = place[rows]
-        tables.append(_read(pairs, window, scores).assign(judge=np.int16(number)))
+        tables.append(_judge_scores(pairs, window, scores).assign(judge=np.int16(number)))
         judged, mean_of_clip, best_of_clip = _by_clip(windows.iloc[window], scores)
         mean[judged] += mean_of_clip
         best[judged] += best_of_clip
@@ -144,30 +218,30 @@ def gather(
         )
     mean, best = mean / n_judges[:, None], best / n_judges[:, None]
     clips["judged_by"] = names.agg(lambda some: " ".join(sorted(some)))
-    said = pd.concat(tables, ignore_index=True)
-    return Evidence(tuple(classes), clips, windows.drop(columns="fname"), said, mean, best)
+    table = pd.concat(tables, ignore_index=True)
+    return Evidence(tuple(classes), clips, windows.drop(columns="fname"), table, mean, best)
 
 
-# rules: which rows of `said` a judge confirms
+# rules: which rows of the judgements a judge confirms
 
 
 def top(evidence: Evidence, k: float) -> np.ndarray:
     """The label is among the k best classes of the window. k = 1 is the write-up's rule, and the default."""
-    return evidence.said["rank"].to_numpy() <= k
+    return evidence.judgements["rank"].to_numpy() <= k
 
 
 def threshold(evidence: Evidence, at: float) -> np.ndarray:
     """The label scores at least `at`."""
-    return evidence.said["score"].to_numpy() >= at
+    return evidence.judgements["score"].to_numpy() >= at
 
 
 def quantile(evidence: Evidence, q: float) -> np.ndarray:
     """The label scores at least what a share q of the curated windows with that label stays below."""
-    said, loud = evidence.said, ~evidence.windows["silent"].to_numpy()
+    table, loud = evidence.judgements, ~evidence.windows["silent"].to_numpy()
     curated = (evidence.clips["subset"] == "curated").to_numpy()
-    known = said[curated[said["clip"]] & loud[said["window"]]]
+    known = table[curated[table["clip"]] & loud[table["window"]]]
     least = known.groupby("column")["score"].quantile(q).reindex(range(len(evidence.classes)))
-    return said["score"].to_numpy() >= least.fillna(known["score"].quantile(q)).to_numpy()[said["column"]]
+    return table["score"].to_numpy() >= least.fillna(known["score"].quantile(q)).to_numpy()[table["column"]]
 
 
 def relative(evidence: Evidence, share: float) -> np.ndarray:
@@ -175,10 +249,10 @@ def relative(evidence: Evidence, share: float) -> np.ndarray:
 
     A silent window, which can't be kept, is no best one.
     """
-    said, loud = evidence.said, ~evidence.windows["silent"].to_numpy()
-    scores = said["score"].where(loud[said["window"]])
-    best = scores.groupby([said["judge"], said["clip"], said["column"]]).transform("max")
-    return (said["score"] >= share * best).to_numpy()
+    table, loud = evidence.judgements, ~evidence.windows["silent"].to_numpy()
+    scores = table["score"].where(loud[table["window"]])
+    best = scores.groupby([table["judge"], table["clip"], table["column"]]).transform("max")
+    return (table["score"] >= share * best).to_numpy()
 
 
 def confident(evidence: Evidence, share: float) -> np.ndarray:
@@ -198,7 +272,7 @@ def confident(evidence: Evidence, share: float) -> np.ndarray:
             scores = evidence.mean[np.ix_(rows, tells)].astype(float)
             issues = find_multilabel_issues_per_class(labels, scores, frac_noise=share, n_jobs=1)
             flagged[np.ix_(rows, tells)] = issues
-    return ~flagged[evidence.said["clip"], evidence.said["column"]]
+    return ~flagged[evidence.judgements["clip"], evidence.judgements["column"]]
 
 
 @dataclass(frozen=True)
@@ -244,7 +318,7 @@ def rule_of(text: str) -> tuple[Rule, float]:
 def confirmed(evidence: Evidence, text: str) -> np.ndarray:
     """Which pairs of window and label a rule confirms, after the gate and the vote: bool (n_pairs,)."""
     rule, at = rule_of(text)
-    pair = evidence.said["pair"]
+    pair = evidence.judgements["pair"]
     share = np.bincount(pair, rule.confirms(evidence, at)) / np.bincount(pair)
     agreed = share > 0.5 if rule.most else share >= at
     return agreed & ~evidence.windows["silent"].to_numpy()[evidence.pairs["window"]]
@@ -265,12 +339,12 @@ def select(evidence: Evidence, rule: str, *, keep_best: bool = False) -> pd.Data
     pairs, ok = evidence.pairs, confirmed(evidence, rule)
     n = len(evidence.windows)
     kept = np.bincount(pairs["window"], ok, n) > 0
-    hush = evidence.windows["silent"].to_numpy()
-    reason = np.select([kept, hush], ["confirmed", "silent"], "not confirmed").astype(object)
+    is_silent = evidence.windows["silent"].to_numpy()
+    reason = np.select([kept, is_silent], ["confirmed", "silent"], "not confirmed").astype(object)
     if keep_best:
         lost = ~(np.bincount(evidence.windows["clip"], kept, len(evidence.clips)) > 0)
         lost &= (evidence.clips["subset"] == "curated").to_numpy()
-        rescued = pairs[lost[pairs["clip"]] & ~hush[pairs["window"]]]
+        rescued = pairs[lost[pairs["clip"]] & ~is_silent[pairs["window"]]]
         rescued = rescued.sort_values("score", ascending=False, kind="stable").drop_duplicates("clip")
         ok[rescued.index], kept[rescued["window"]], reason[rescued["window"]] = True, True, "best of its clip"
     names = np.array(evidence.classes, dtype=object)[pairs["column"]]
@@ -281,6 +355,49 @@ def select(evidence: Evidence, rule: str, *, keep_best: bool = False) -> pd.Data
     table["scores"] = _joined(pairs["window"], np.char.mod("%.3f", pairs["score"].to_numpy()).astype(object), n)
     table["confirmed"] = _joined(pairs["window"][ok], names[ok], n)
     return table[COLUMNS]
+
+
+def write_selection(folder: Path, evidences: Mapping[int, Evidence], rules: list[str], keep_best: bool) -> pd.DataFrame:
+    """Write <rule>/without_<g>/kept_windows.csv for every rule and outer fold, and heard/without_<g>/heard.csv.
+
+    Parameters
+    ----------
+    evidences : outer fold -> what its judges say
+    rules, keep_best : see `select`
+
+    Returns
+    -------
+    rule, subset, windows (share that was kept), clips (share of clips of which something was kept), silent (share of
+    windows), over all outer folds
+    """
+    rows = []
+    for g, found in tqdm(evidences.items(), desc="selecting", unit="outer fold"):
+        tables = {f"heard/{folds.model_name(g)}/heard": predicted_labels(found)}
+        for rule in rules:
+            kept = select(found, rule, keep_best=keep_best)
+            tables[f"{rule}/{folds.model_name(g)}/kept_windows"] = kept
+            rows.append(kept.assign(rule=rule, outer=g)[["rule", "outer", "subset", "fname", "kept", "reason"]])
+        for name, table in tables.items():
+            with whole_file(folder / f"{name}.csv") as partial:
+                table.to_csv(partial, index=False)
+    every = pd.concat(rows, ignore_index=True).assign(silent=lambda t: t["reason"] == "silent")
+    by = every.groupby(["rule", "subset"], sort=False)
+    clips = every.groupby(["rule", "subset", "outer", "fname"], sort=False)["kept"].any()
+    shares = by[["kept", "silent"]].mean().rename(columns={"kept": "windows"})
+    return shares.assign(clips=clips.groupby(["rule", "subset"], sort=False).mean()).round(3).reset_index()
+
+
+def result_metrics(shares: pd.DataFrame, rule: str) -> dict[str, float]:
+    """For `result.json`: what a rule keeps, kept_curated_windows and so on; `shares` from `write_selection`."""
+    rows = shares[shares["rule"] == rule].itertuples()
+    return {f"kept_{row.subset}_{what}": getattr(row, what) for row in rows for what in ("windows", "clips")}
+
+
+def conclusion(shares: pd.DataFrame, rule: str) -> str:
+    """What a rule keeps, in a sentence; `shares` from `write_selection`."""
+    rows = shares[shares["rule"] == rule].itertuples()
+    parts = [f"{row.windows:.0%} of the {row.subset} windows (some of {row.clips:.0%} of the clips)" for row in rows]
+    return f"{rule} keeps {' and '.join(parts)}."
 
 
 def spans(kept: pd.DataFrame, durations_s: pd.Series, window_s: float) -> pd.DataFrame:
@@ -343,16 +460,16 @@ def by_class(kept: pd.DataFrame, clips: pd.DataFrame, window_s: float) -> pd.Dat
     return table.astype({name: int for name in table if name.startswith("clips")})
 
 
-def heard(evidence: Evidence) -> pd.DataFrame:
-    """Classes that a clip lists, or that its judges hear: pseudo-labels, and candidates for missing labels.
+def predicted_labels(evidence: Evidence) -> pd.DataFrame:
+    """Classes that a clip lists or its judges detect: pseudo-labels, and candidates for missing labels.
 
     Returns
     -------
     subset, fname, class, listed (bool), mean, best (clip scores over its windows that are not silent), judged_by; a row
-    a class that is listed or whose best window scores HEARD or more
+    a class that is listed or whose best window scores PREDICTED or more
     """
     truth = datasets.targets(evidence.clips, evidence.classes).astype(bool)
-    clip, column = np.nonzero(truth | (evidence.best >= HEARD))
+    clip, column = np.nonzero(truth | (evidence.best >= PREDICTED))
     table = evidence.clips.iloc[clip][["subset", "fname", "judged_by"]].reset_index(drop=True)
     table["class"] = np.array(evidence.classes, dtype=object)[column]
     table = table.assign(listed=truth[clip, column])
@@ -390,8 +507,8 @@ def _loud(cache: Cache, part: int, gate_db: float) -> np.ndarray:
     return near.cumsum()
 
 
-def _read(pairs: pd.DataFrame, window: np.ndarray, scores: np.ndarray) -> pd.DataFrame:
-    """What one judge says of the labels of its windows; see `said`.
+def _judge_scores(pairs: pd.DataFrame, window: np.ndarray, scores: np.ndarray) -> pd.DataFrame:
+    """What one judge says of the labels of its windows; see the conventions.
 
     Parameters
     ----------
@@ -400,14 +517,14 @@ def _read(pairs: pd.DataFrame, window: np.ndarray, scores: np.ndarray) -> pd.Dat
     scores : (n, n_classes)
     """
     row_of = pd.Series(np.arange(len(window)), window)
-    said = pairs[pairs["window"].isin(window)]
-    row, column = row_of[said["window"]].to_numpy(), said["column"].to_numpy()
+    table = pairs[pairs["window"].isin(window)]
+    row, column = row_of[table["window"]].to_numpy(), table["column"].to_numpy()
     score, rank = scores[row, column], np.empty(len(row), np.int16)
     step = max(1, CHUNK // max(1, scores.shape[1]))
     for start in range(0, len(row), step):
         part = slice(start, start + step)
         rank[part] = (scores[row[part]] >= score[part, None]).sum(1)
-    return said.assign(score=score.astype(np.float32), rank=rank)
+    return table.assign(score=score.astype(np.float32), rank=rank)
 
 
 def _by_clip(windows: pd.DataFrame, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -434,3 +551,40 @@ def _joined(window: pd.Series, texts: np.ndarray, n: int) -> np.ndarray:
     for i in np.flatnonzero(~first):
         result[window[i]] += "," + texts[i]
     return result
+
+
+def _judges(
+    outer: int, judges: Path, noisy: Path, task: Task, clips: pd.DataFrame, table: pd.DataFrame
+) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    """Name, rows of the table and scores of each judge, for `gather`."""
+    at = pd.MultiIndex.from_arrays([table["fname"], table["window_start_s"].round(3)])
+    strange = ~clips["group"].isin(task.folds["group"])  # noisy clips that are related to no curated one
+    for name in folds.pair_models(task.n_folds, outer):
+        (own,) = folds.unseen(name) - {outer}
+        loss = models.sidecar(judges / name / "weights.safetensors")["recipe"]["loss"]
+        held_out = task.folds[task.folds["fold"] == own]
+        unseen = {"curated": clips["fname"].isin(held_out["fname"])}
+        unseen["noisy"] = (clips["subset"] == "noisy") & (clips["group"].isin(held_out["group"]) | strange)
+        rows, scores = [], []
+        for part, subset in ((judges, "curated"), (noisy, "noisy")):
+            if not (part / name).is_dir():
+                continue  # a set without noisy clips
+            judged, logits = oof.read_logits(part / name)
+            mine = judged["fname"].isin(clips.loc[unseen[subset], "fname"]).to_numpy()
+            place = at.get_indexer([judged["fname"][mine], judged["window_start_s"][mine].round(3)])
+            if (place < 0).any():
+                raise ValueError(
+                    f"{part / name}: {(place < 0).sum()} windows are none of these. Take the window_s, hop_s and "
+                    "features of the models, or train them again (-p overwrite True)."
+                )
+            rows.append(place)
+            scores.append(_scores(logits[mine], loss))
+        rows, scores = np.concatenate(rows), np.concatenate(scores)
+        order = np.argsort(rows, kind="stable")
+        yield name, rows[order], scores[order]
+
+
+def _scores(logits: np.ndarray, loss: str) -> np.ndarray:
+    """`models.activate` in float32, a block at a time."""
+    blocks = [logits[i : i + BLOCK] for i in range(0, len(logits), BLOCK)]
+    return np.concatenate([activate(block, loss).astype(np.float32) for block in blocks] or [logits])
