@@ -9,7 +9,7 @@ import pytest
 
 from lib.evaluation import comparisons, metrics
 from lib.evaluation.comparisons import Comparison
-from lib.figures import scores as figures
+from lib.figures import experiments as figures
 
 CLASSES = list("abcde")
 TABLE = pd.DataFrame(

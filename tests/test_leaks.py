@@ -15,7 +15,7 @@ from lib.experiments import curation, judging, leaks, retraining, truth
 from lib.files import write_json
 from lib.runs import oof
 from lib.runs import run as runs
-from lib.runs.plan import VARIANTS, compared
+from lib.runs.recipes import VARIANTS, compared
 from lib.runs.run import Run
 from lib.sound import windows
 from lib.sound.cache import Cache

@@ -19,7 +19,7 @@ import soundfile
 import yaml
 
 from lib import settings
-from lib.runs import changes, job, pipeline, plan
+from lib.runs import changes, job, pipeline, plan, recipes
 
 ROOT = Path(__file__).resolve().parents[1]
 DEMO = 21  # parts of the demo run
@@ -388,7 +388,7 @@ def test_what_the_data_do_not_have_is_not_made(tmp_path):
     assert lean.retrained == ["kept_curated", "ignore_missing"]
     assert any("08_submission" in target for target in lean.wanted())
     full = plan.Plan.read("fsd-mini", data_dir=str(write_set(tmp_path / "b")))
-    assert full.retrained == list(plan.VARIANTS)
+    assert full.retrained == list(recipes.VARIANTS)
     trials = full.trials("05_curation/compare")
     assert len(trials) == 5 and trials[0].endswith("05_curation/compare/trials/without_0_seed_2019/result.json")
     for name in ("train_noisy", "test"):  # tables without their audio
@@ -399,8 +399,8 @@ def test_what_the_data_do_not_have_is_not_made(tmp_path):
 
 
 def test_one_label_a_clip_leaves_none_unknown(tmp_path):
-    assert "ignore_missing" not in plan.compared([], "ce", ["curated"]) and "ignore_missing" in plan.VARIANTS
-    assert plan.compared([], "bce", ["curated"]) == ["kept_curated", "ignore_missing"]
+    assert "ignore_missing" not in recipes.compared([], "ce", ["curated"]) and "ignore_missing" in recipes.VARIANTS
+    assert recipes.compared([], "bce", ["curated"]) == ["kept_curated", "ignore_missing"]
 
 
 def test_data_that_are_not_there_are_told_of_an_experiment_too(tmp_path, monkeypatch):

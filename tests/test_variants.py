@@ -6,7 +6,7 @@ import pytest
 from fake_run import make_variant
 
 from lib.evaluation import metrics
-from lib.figures import scores as figures
+from lib.figures import experiments as figures
 from lib.runs import variants
 from lib.runs.modelset import ModelSet
 

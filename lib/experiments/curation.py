@@ -14,7 +14,7 @@ said    : DataFrame, a row a judge, window and label: pair (of window and label)
 A rule is written name_number, such as top_1; it is asked of each judge, then most judges must agree.
 kept windows : DataFrame, a row a window; see `COLUMNS` and `select`.
 
-Used in: 05_curation, `training_sets`, `leaks`.
+Used in: 05_curation, `judging`, `leaks`.
 """
 
 from collections.abc import Callable, Iterable
@@ -26,15 +26,15 @@ import pandas as pd
 
 from lib.data import datasets
 from lib.sound.cache import Cache
+from lib.sound.windows import spans
 
 __all__ = ["COLUMNS", "RULES", "Evidence", "by_class", "confirmed", "gather", "heard", "rule_of", "select", "silent"]
-__all__ += ["spans", "split", "surprising"]
+__all__ += ["surprising"]
 
 COLUMNS = ["subset", "fname", "window_start_s", "window_end_s", "labels", "scores", "rule", "kept", "reason"]
 COLUMNS += ["confirmed", "judged_by"]  # which of the labels the window is kept for, and who said so
 HEARD = 0.5  # a class whose best window scores less is not listed as heard
 CHUNK = 2**24  # scores compared at once
-TOUCH_S = 0.002  # starts are rounded to 1 ms: what is this near touches
 
 
 @dataclass(frozen=True)
@@ -283,35 +283,6 @@ def select(evidence: Evidence, rule: str, *, keep_best: bool = False) -> pd.Data
     return table[COLUMNS]
 
 
-def spans(kept: pd.DataFrame, durations_s: pd.Series, window_s: float) -> pd.DataFrame:
-    """Kept windows that overlap or touch, merged, padded to window_s where the clip is long enough.
-
-    Parameters
-    ----------
-    kept : as from `select`
-    durations_s : s, by fname
-
-    Returns
-    -------
-    subset, fname, start_s, end_s (within the clip), labels (tuple: those confirmed in any of its windows), judged_by
-    """
-    rows = kept[kept["kept"].astype(bool)].sort_values(["fname", "window_start_s"], ignore_index=True)
-    new = rows["fname"].ne(rows["fname"].shift()) | rows["window_start_s"].gt(rows["window_end_s"].shift() + TOUCH_S)
-    groups = rows.groupby(new.cumsum().to_numpy())
-    table = groups.agg(
-        subset=("subset", "first"),
-        fname=("fname", "first"),
-        start_s=("window_start_s", "min"),
-        end_s=("window_end_s", "max"),
-        labels=("confirmed", lambda texts: split(",".join(texts))),
-        judged_by=("judged_by", "first"),
-    ).reset_index(drop=True)
-    end = table["fname"].map(durations_s).to_numpy(float)
-    short = (window_s - (table["end_s"] - table["start_s"])).clip(lower=0) / 2
-    start_s = (table["start_s"] - short).clip(lower=0, upper=np.maximum(end - window_s, 0))
-    return table.assign(start_s=start_s, end_s=np.minimum(np.maximum(table["end_s"] + short, start_s + window_s), end))
-
-
 def by_class(kept: pd.DataFrame, clips: pd.DataFrame, window_s: float) -> pd.DataFrame:
     """Clips and seconds of each class before and after; a clip counts for each of its labels.
 
@@ -373,11 +344,6 @@ def surprising(kept: pd.DataFrame, n: int) -> pd.DataFrame:
     loud = table[~table["kept"] & (table["reason"] != "silent")]
     most = loud.sort_values(["score", "fname"], ascending=[False, True]).drop_duplicates("fname").head(n)
     return pd.concat([least, most], ignore_index=True)
-
-
-def split(text: str) -> tuple[str, ...]:
-    """Comma-joined labels as a tuple, each once, in their first order."""
-    return tuple(dict.fromkeys(name for name in text.split(",") if name))
 
 
 def _loud(cache: Cache, part: int, gate_db: float) -> np.ndarray:

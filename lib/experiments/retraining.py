@@ -1,7 +1,7 @@
 """Does training on what was kept help? The training sets of 04 that 05 compares, with the commands that train them.
 
-All but one show as many windows as the curated clips alone, with the same folds, seed and network; only what
-`plan.VARIANTS` names may differ. So noisy clips take passes from the curated ones. `fewer_passes`, the one, shows these
+All but one show as many windows as the curated clips alone, with the same folds, seed and network; only what VARIANTS
+names may differ. So noisy clips take passes from the curated ones. `fewer_passes`, the one, shows these
 alone, as often as curated_noisy does, and the pair of RIVALS tells what noisy clips add to as many curated passes.
 
 Used in: 05_curation.
@@ -15,9 +15,8 @@ import pandas as pd
 from lib import settings
 from lib.evaluation.comparisons import Comparison, format_score
 from lib.files import digest, read_json
-from lib.runs.changes import differences, other_data
 from lib.runs.modelset import ModelSet
-from lib.runs.plan import BASE, VARIANTS, compared, papermill
+from lib.runs.recipes import BASE, VARIANTS, compared, differences, other_data, papermill
 from lib.runs.run import Run
 
 __all__ = ["commands", "compare", "conclusion"]
@@ -31,7 +30,7 @@ def commands(run: Run, n_folds: int, subsets: Collection[str]) -> list[str]:
 
     Parameters
     ----------
-    subsets : of the data set, for `plan.compared`
+    subsets : of the data set, for `recipes.compared`
     """
     todo = []
     for name, changes in {BASE: {}, **_asked(run, subsets)}.items():
@@ -48,7 +47,7 @@ def compare(run: Run, n_folds: int, subsets: Collection[str]) -> Comparison:
 
     Parameters
     ----------
-    subsets : of the data set, for `plan.compared`
+    subsets : of the data set, for `recipes.compared`
 
     Raises
     ------

@@ -21,7 +21,7 @@ import pandas as pd
 from lib import code, settings
 from lib.files import read_json, whole_file
 from lib.runs import inputs, variants
-from lib.runs.plan import BASE
+from lib.runs.recipes import BASE
 
 __all__ = ["FILES", "NUMBERS", "TEXTS", "answers", "cost", "draft", "duration", "headline", "other_code"]
 __all__ += ["read_or_nothing", "rebuild", "says", "select"]

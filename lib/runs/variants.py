@@ -20,9 +20,8 @@ from lib.evaluation import comparisons
 from lib.evaluation.comparisons import Comparison
 from lib.files import read_json
 from lib.runs import oof
-from lib.runs.changes import other_data
 from lib.runs.modelset import ModelSet
-from lib.runs.plan import BASE, unseeded
+from lib.runs.recipes import BASE, other_data, unseeded
 from lib.training.batches import image_pixels
 
 __all__ = ["Variants", "against_base"]
