@@ -39,7 +39,7 @@ ENTRIES = {
     "02_features": TRIALS,
     "03_augmentation": TRIALS,
     "04_kfold": (*TRAINING, "modelset.ModelSet"),
-    "05_curation": (*FRAMES, *JUDGED, "leaks.Demonstrator", "retraining.compare", "task.Task"),
+    "05_curation": (*FRAMES, *JUDGED, "leaks.Demonstrator", "variants.compare", "task.Task"),
     "06_stage2": (*FRAMES, *CLIPS, "readouts.pool_all", "probes.rescored", "clipwise.write_choice"),
     "07_ensemble": (*TRAINING, "ensembles.train", "ensembles.orders", "ensembles.parts"),
     "08_submission": (*FRAMES, "submission.load", "submission.predict", "submission.conclude"),
