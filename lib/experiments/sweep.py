@@ -392,7 +392,7 @@ def _told(trial: Run) -> list[object]:
         failed = (trial.folder / "failed.txt").read_text(encoding="utf-8").strip().splitlines()
         return [trial.params["epochs"], np.nan, np.nan, failed[-1]]
     result, manifest = (files.read_json(trial.folder / f"{name}.json") for name in ("result", "manifest"))
-    problem = result["says"] if result["verdict"] == "failed" else ""
+    problem = (result.get("conclusion") or result["says"]) if result["verdict"] == "failed" else ""
     return [result["parameters"]["epochs"], manifest["seconds"], manifest.get("images_per_s", np.nan), problem]
 
 

@@ -41,6 +41,7 @@ from lib.training.task import Task
 __all__ = ["IN_KERNEL", "ROOT", "Run", "already", "seed_everything", "start"]
 
 PACKAGES = ("fastai", "librosa", "numpy", "pandas", "safetensors", "scikit-learn", "timm", "torch")
+SCHEMA = 2  # of result.json; in the first, `conclusion` was called `says`
 LITERAL = (bool, int, float, str, list, tuple, dict, type(None))
 
 
@@ -254,7 +255,7 @@ class Run:
         display(Image(png.getvalue(), alt=name))
 
     def finish(
-        self, metrics: dict[str, float], verdict: str | None, says: str, *, again: bool = False, **facts: object
+        self, metrics: dict[str, float], verdict: str | None, conclusion: str, *, again: bool = False, **facts: object
     ) -> str:
         """Write manifest.json, copies of ideas, and, last, result.json; a part that was done before keeps its own.
 
@@ -262,7 +263,7 @@ class Run:
         ----------
         metrics : flat, plain numbers
         verdict : kept, dropped, unclear, or measured where nothing is compared; None where nothing can be said yet
-        says : the conclusion, built from the measured values
+        conclusion : in sentences, built from the measured values
         again : write again; for a table of other results, of which there may be more now
         facts : further entries of the manifest, such as the clips of the fit
 
@@ -285,9 +286,9 @@ class Run:
             for file, content in ideas.sources(self.params).items():
                 (self.folder / file).parent.mkdir(exist_ok=True)
                 (self.folder / file).write_bytes(content)
-            result = {"notebook": self.notebook, "parameters": self.params, **self.read}
-            numbers = {name: _plain(value) for name, value in metrics.items()}
-            write_json(self.folder / "result.json", {**result, "metrics": numbers, "verdict": verdict, "says": says})
+            result = {"schema": SCHEMA, "notebook": self.notebook, "parameters": self.params, **self.read}
+            result |= {"metrics": {name: _plain(value) for name, value in metrics.items()}}
+            write_json(self.folder / "result.json", {**result, "verdict": verdict, "conclusion": conclusion})
         for checkpoint in self.folder.glob("checkpoint.*"):
             checkpoint.unlink()
         return f"{self.notebook} is done: {os.path.relpath(self.folder)}"

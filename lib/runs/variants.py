@@ -105,7 +105,8 @@ class Variants(NamedTuple):
 
     def shown(self) -> pd.DataFrame:
         """The columns of the table that fit on a page, rounded."""
-        columns = ["variant", "changed", "lwlrap", *comparisons.DIFFERENCE, "verdict", "compute"]
+        columns = ["variant", "changed", "lwlrap", *comparisons.DIFFERENCE, "p_better", "n_to_settle"]
+        columns += ["verdict", "compute"]
         return self.table[[name for name in columns if name in self.table]].round(3)
 
     def conclusion(self) -> str:
