@@ -1,7 +1,8 @@
 """Variants of 04 against their base: the curated models of the same run, or of another one with the same folds.
 
 Never against the best so far, whose score is partly luck. What was scored on other folds, labels, audio or clips is
-refused: its difference to the base could be that of the clips. The same recipe with another seed, as 10 trains it, is no variant.
+refused: its difference to the base could be that of the clips. The same recipe with another seed, as 10 trains it, is
+no variant.
 
 05 compares training sets (`compare`): all but one show as many windows as the curated clips alone, with the same folds,
 seed and network; only what VARIANTS names may differ. So noisy clips take passes from the curated ones. `fewer_passes`,
