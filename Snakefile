@@ -5,7 +5,8 @@
 import sys
 
 sys.path.insert(0, workflow.basedir)
-from lib.runs.plan import BASE, Plan
+from lib.runs.plan import Plan
+from lib.runs.recipes import BASE
 
 PLAN = Plan.read(*(str(config.get(name, "")) for name in ("profile", "run", "data")))
 HOME = PLAN.home

@@ -20,6 +20,7 @@ from lib.data import datasets
 from lib.evaluation import folds
 from lib.experiments import curation
 from lib.files import whole_file
+from lib.sound import windows
 
 WINDOW_S, HOP_S, OUTER = 1.0, 0.5, 0
 
@@ -96,7 +97,7 @@ def main() -> None:
         clock(f"written, {partial.stat().st_size / 1e6:.0f} MB")
         pd.read_csv(partial, dtype={"fname": str}, keep_default_na=False)
         clock("and read")
-    spans = curation.spans(kept, clips.set_index("fname")["duration_s"], WINDOW_S)
+    spans = windows.spans(kept, clips.set_index("fname")["duration_s"], WINDOW_S)
     clock(f"merged into {len(spans)} spans")
     curation.by_class(kept, clips, WINDOW_S)
     clock("before and after, by class")

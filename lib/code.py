@@ -46,7 +46,7 @@ ENTRIES = {
     "02_features": TRIALS,
     "03_augmentation": TRIALS,
     "04_kfold": (*TRAINING, "modelset.ModelSet"),
-    "05_curation": (*FRAMES, *JUDGED, "leaks.train", "leaks.tables", "retraining.compare", "task.Task"),
+    "05_curation": (*FRAMES, *JUDGED, "leaks.train", "leaks.tables", "variants.compare", "task.Task"),
     "06_stage2": (*FRAMES, *CLIPS, "nested.with_energy", "probes.rescored", "choice.write_choice"),
     "07_ensemble": (*TRAINING, "ensembles.train", "ensembles.orders", "ensembles.parts"),
     "08_submission": (*FRAMES, "submission.load", "submission.predict", "submission.conclude"),

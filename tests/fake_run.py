@@ -185,7 +185,8 @@ def write_part(
 ) -> Path:
     """result.json and manifest.json of a finished part; `told` goes into the result."""
     folder.mkdir(parents=True)
-    result = {"parameters": {"run": "demo", "profile": "demo"}, "verdict": "measured", "says": "It is so."}
+    result = {"schema": 2, "parameters": {"run": "demo", "profile": "demo"}, "verdict": "measured"}
+    result |= {"conclusion": "It is so."}
     found = {"lwlrap": 0.75, "lwlrap_low": 0.7, "lwlrap_high": 0.8, "n": 20, "baseline_lwlrap": 0.5}
     (folder / "result.json").write_text(json.dumps({**result, "metrics": found, **told}))
     made = {"finished": finished, "commit": "0123456789abcdef", "dirty": False, "seconds": seconds}

@@ -11,7 +11,7 @@ import soundfile
 
 from lib.data import datasets
 from lib.evaluation import folds
-from lib.runs import changes
+from lib.runs import changes, recipes
 from lib.sound import cache
 from lib.sound.features import LogMel
 
@@ -217,10 +217,10 @@ FOLDS = "folds: 'f' there, 'g' now"
     ],
 )
 def test_other_data_are_those_of_subsets_that_both_know(other, told):
-    assert changes.other_data({"audio": {"curated": "a"}, "folds": "f", "lr": 1}, other) == told
+    assert recipes.other_data({"audio": {"curated": "a"}, "folds": "f", "lr": 1}, other) == told
 
 
 def test_differences_of_whole_configurations_tell_what_one_side_lacks():
-    told = changes.differences({"lr": 1, "audio": {"curated": "a"}}, {"audio": {"curated": "a", "noisy": "b"}})
+    told = recipes.differences({"lr": 1, "audio": {"curated": "a"}}, {"audio": {"curated": "a", "noisy": "b"}})
     assert told == "audio of noisy clips: None there, 'b' now, lr: 1 there, None now"
-    assert changes.differences({"lr": 1}, {"lr": 1}) == ""
+    assert recipes.differences({"lr": 1}, {"lr": 1}) == ""

@@ -9,7 +9,7 @@ import pytest
 
 from lib.evaluation import comparisons, metrics
 from lib.evaluation.comparisons import Comparison
-from lib.figures import scores as figures
+from lib.figures import experiments as figures
 
 CLASSES = list("abcde")
 TABLE = pd.DataFrame(
@@ -20,11 +20,13 @@ TABLE = pd.DataFrame(
         "lwlrap_diff_high": [np.nan, 0.043, -0.05],
         "level": [np.nan, 0.95, 0.975],
         "smallest_diff": [np.nan, 0.03, 0.1],
+        "n_to_settle": [np.nan, 1234.0, 40.0],
+        "p_better": [np.nan, 0.83, 0.01],
         "verdict": [None, "unclear", "dropped"],
     }
 )
 PAIR = {"variant": "one against two", "lwlrap_diff": 0.1, "lwlrap_diff_low": 0.05, "lwlrap_diff_high": 0.2}
-PAIR |= {"level": 0.95, "smallest_diff": 0.04, "verdict": "kept"}
+PAIR |= {"level": 0.95, "smallest_diff": 0.04, "n_to_settle": 9.0, "p_better": 0.99, "verdict": "kept"}
 
 
 def study(seed, n=60, enough=True, base="base", **changes):
@@ -143,7 +145,8 @@ def test_what_one_variant_is_against_another_is_told_and_decides_nothing():
     assert found.verdict() == told(TABLE).verdict() == "unclear"
     assert found.compared["variant"].tolist() == ["one", "two", "one against two"]
     assert found.conclusion().startswith(
-        "one +0.020 (-0.001 to +0.043): unclear; two -0.123 (-0.200 to -0.050): dropped; "
+        "one +0.020 (-0.001 to +0.043): unclear (not settled: about 1200 clips of this kind would, probability that it "
+        "helps 0.83); two -0.123 (-0.200 to -0.050): dropped; "
     )
     assert "; one against two +0.100 (+0.050 to +0.200): kept. Verdicts hold together" in found.conclusion()
 
@@ -183,7 +186,24 @@ def test_metrics_are_flat_numbers():
 
 
 def test_the_conclusion_takes_another_form():
-    assert told(TABLE).conclusion("{} {}, {}").startswith("one +0.020 (-0.001 to +0.043), unclear; two ")
+    assert told(TABLE).conclusion("{} {}, {}").startswith("one +0.020 (-0.001 to +0.043), unclear (not settled: ")
+
+
+def test_what_is_not_settled_is_told_with_what_would_settle_it():
+    """Where the interval holds zero or Holm's procedure has stopped, screened or not; nothing where there is none."""
+    one = TABLE.iloc[[0, 1]]
+
+    def said(**values):
+        return told(one.assign(**values)).conclusion().partition(". ")[0]
+
+    assert said(verdict=[None, "screened"]).endswith(
+        "screened (not settled: about 1200 clips of this kind would, probability that it helps 0.83)"
+    )
+    assert said(lwlrap_diff_low=0.001).endswith("helps 0.83)")  # clear of zero, yet unclear
+    assert said(lwlrap_diff_low=0.001, verdict=[None, "screened"]).endswith("(+0.001 to +0.043): screened")
+    for n in (np.inf, np.nan):  # no difference was seen
+        assert said(n_to_settle=n).endswith("unclear (not settled: probability that it helps 0.83)")
+    assert said(p_better=np.nan, lwlrap_diff_low=np.nan).endswith("): unclear")  # one group: no interval
 
 
 def test_what_a_reader_must_know_besides():

@@ -11,6 +11,7 @@ from lib.data import datasets
 from lib.experiments import curation
 from lib.sound.cache import Cache
 from lib.sound.features import LogMel
+from lib.sound.windows import spans
 
 CLASSES = ("bark", "rain", "sigh")
 
@@ -229,14 +230,14 @@ def kept_table(rows):
 
 def test_kept_windows_become_spans():
     kept = kept_table(["a 0 1 bark", "a 0.5 1.5 -", "a 1.001 2 rain,bark", "a 2.5 3.5 rain", "b -0.2 0.8 sigh"])
-    found = curation.spans(kept, pd.Series({"a": 3.2, "b": 0.6}), 1.0)
+    found = spans(kept, pd.Series({"a": 3.2, "b": 0.6}), 1.0)
     assert found[["fname", "start_s", "end_s"]].values.tolist() == [["a", 0, 2], ["a", 2.2, 3.2], ["b", 0, 0.6]]
     assert found["labels"].tolist() == [("bark", "rain"), ("rain",), ("sigh",)]
 
 
 def test_spans_are_padded_within_their_clip():
     kept = kept_table(["a 0.2 0.4 bark", "b 1 1.5 bark", "c 2 2.5 bark"])
-    found = curation.spans(kept, pd.Series({"a": 5.0, "b": 5.0, "c": 2.5}), 1.0)
+    found = spans(kept, pd.Series({"a": 5.0, "b": 5.0, "c": 2.5}), 1.0)
     assert found[["start_s", "end_s"]].to_numpy() == pytest.approx(np.array([[0, 1], [0.75, 1.75], [1.5, 2.5]]))
 
 
@@ -246,7 +247,7 @@ def test_spans_hold_every_kept_window_and_nothing_overlaps(windows, duration_s):
     starts = sorted({min(k / 2, max(duration_s - 1, 0)) for k, _ in windows})
     rows = [f"a {s:.3f} {s + 1:.3f} {'bark' if keep else '-'}" for s, (_, keep) in zip(starts, windows, strict=False)]
     kept = kept_table(rows)
-    found = curation.spans(kept, pd.Series({"a": duration_s}), 1.0)
+    found = spans(kept, pd.Series({"a": duration_s}), 1.0)
     assert len(found) == 0 or (found["start_s"].to_numpy()[1:] > found["end_s"].to_numpy()[:-1]).all()
     assert ((found["start_s"] >= 0) & (found["end_s"] <= duration_s + 1e-9)).all()
     assert (found["end_s"] - found["start_s"] >= min(1, duration_s) - 2e-3).all()

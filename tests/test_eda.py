@@ -515,7 +515,7 @@ def test_the_notebook_runs_headless_and_leaves_what_it_says(shared_data, tmp_pat
         assert {path.stem for path in folder.glob("*.csv")} == set(TABLES)
         assert {path.stem for path in folder.glob("*.png")} == set(FIGURES)
         result = json.loads((folder / "result.json").read_text())
-        found, said = result["metrics"], result["says"]
+        found, said = result["metrics"], result["conclusion"]
         executed = (tmp_path / "executed.ipynb").read_text()
         if name == "demo":
             assert found["ratio_single"] == pytest.approx(10, rel=0.05) and "10.0 over single-label" in said

@@ -13,7 +13,7 @@ from fake_run import make_task
 from lib import files, settings
 from lib.data import datasets
 from lib.evaluation import folds, metrics
-from lib.experiments import previews, sweep
+from lib.experiments import sweep
 from lib.runs import run as runs
 from lib.sound import cache
 from lib.sound.features import LogMel
@@ -110,8 +110,8 @@ def test_what_the_base_can_not_make_is_no_variant_and_keeps_no_other_from_being_
     table = sweep.features(run.params)
     assert set(sweep.features(base())) - set(table) == lost
     samples = np.random.default_rng(0).standard_normal(22050).astype(np.float32)
-    assert list(previews.pictures(table, run, samples)) == ["logmel", "delta", "acceleration", "phase", "pcen"]
-    assert list(previews.pictures({"base": {}}, run, samples)) == ["logmel"]
+    assert list(sweep.pictures(table, run, samples)) == ["logmel", "delta", "acceleration", "phase", "pcen"]
+    assert list(sweep.pictures({"base": {}}, run, samples)) == ["logmel"]
     with pytest.raises(ValueError, match=r"variants=\['several_n_fft'\] .* n_fft, hop_length and n_mels can't make"):
         sweep.chosen(table, ["several_n_fft"])
 
@@ -119,7 +119,7 @@ def test_what_the_base_can_not_make_is_no_variant_and_keeps_no_other_from_being_
 def test_a_picture_is_that_of_the_first_variant_that_uses_it(tmp_path):
     run = a_run(tmp_path)
     table = sweep.chosen(sweep.features(run.params), ["half_mels+delta", "delta"])
-    shown = previews.pictures(table, run, np.ones(22050, np.float32))
+    shown = sweep.pictures(table, run, np.ones(22050, np.float32))
     assert {name: len(picture) for name, picture in shown.items()} == {"logmel": 64, "delta": 32, "acceleration": 32}
 
 
@@ -301,7 +301,7 @@ def test_a_notebook_whose_trainings_diverge_ends_with_the_failures(small, tmp_pa
     failed = {"all": {"base", "half_mels"}, "all but the base": {"half_mels"}, "base": {"base"}}[diverges]
     assert set(given["problems"]["variant"]) == failed and len(given["problems"]) == 2 * len(failed)
     told = json.loads((run.folder / "result.json").read_text())
-    assert told["verdict"] is None and f"{2 * len(failed)} of 4 trainings diverged." in told["says"]
+    assert told["verdict"] is None and f"{2 * len(failed)} of 4 trainings diverged." in told["conclusion"]
     assert (run.folder / "convergence.png").exists() == (diverges != "all")
     plt.close("all")
 
@@ -347,7 +347,7 @@ def test_who_is_helped_is_answered_class_by_class(small, tmp_path):
 
 def test_a_slice_of_learning_rates_is_shown_as_the_optimiser_has_it(tmp_path):
     run = a_run(tmp_path, **SMALL)
-    found = previews.learning_rates(sweep.augmentation(run.params), run)
+    found = sweep.learning_rates(sweep.augmentation(run.params), run)
     assert found["slice_reversed"].tolist() == pytest.approx([0.1, 0.1**1.5, 0.01])
     assert found["slice"].tolist() == pytest.approx([0.01, 0.1**1.5, 0.1])
     assert found["base"].tolist() == [0.005] * 3
@@ -359,14 +359,14 @@ def test_learning_rates_are_shown_for_any_normalisation_and_channels(tmp_path, n
     channels = ["logmel", "delta", "acceleration"]
     one, three = a_run(tmp_path, **SMALL), a_run(tmp_path, **SMALL, normalise=normalise, channels=channels)
     table = sweep.augmentation(three.params)
-    few, many = (previews.learning_rates(table, run)["n_parameters"] for run in (one, three))
+    few, many = (sweep.learning_rates(table, run)["n_parameters"] for run in (one, three))
     assert many[0] > few[0] and many[1:].tolist() == few[1:].tolist()  # the first layer reads all channels
 
 
 def test_costs_are_told_beside_the_base(small, tmp_path):
     clips, _ = small
     run = a_run(tmp_path, **SMALL)
-    found = previews.costs(sweep.features(run.params), run, clips.head(2)).set_index("variant")
+    found = sweep.costs(sweep.features(run.params), run, clips.head(2)).set_index("variant")
     assert found.loc["base", "times_base"] == 1 and (found["times_base"] > 0).all()
     assert found.loc["delta", "bytes_per_s"] == 3 * found.loc["base", "bytes_per_s"] == 3 * 16 * 2 * 50
     assert found.loc["window_1s", "pixels"] == 2 * found.loc["base", "pixels"]
@@ -377,11 +377,11 @@ def test_pictures_and_augmented_windows_are_those_of_the_clip(small, tmp_path):
     run = a_run(tmp_path, **SMALL)
     logmel = run.pick(LogMel)
     samples = np.random.default_rng(0).standard_normal(8000).astype(np.float32)
-    shown = previews.pictures(sweep.features(run.params), run, samples)
+    shown = sweep.pictures(sweep.features(run.params), run, samples)
     assert list(shown)[:3] == ["logmel", "delta", "acceleration"] and "pcen" in shown and "logmel_256" in shown
     np.testing.assert_array_equal(shown["logmel"], logmel(samples)[0])
     store = cache.build(clips, logmel, tmp_path / "cache")
-    windows = previews.augmented(store, clips["fname"].tolist()[:2], run)
+    windows = sweep.augmented(store, clips["fname"].tolist()[:2], run)
     assert {picture.shape for picture in windows.values()} == {(16, 25)}
     overlay, one, other = (10 ** (windows[k] / 10) for k in ("overlay", "as it is", "another clip"))
     np.testing.assert_allclose(overlay, one + other, rtol=1e-4)
@@ -394,7 +394,7 @@ def test_the_search_for_a_learning_rate_leaves_the_held_out_fold_alone(small, tm
     seen = []
     real = learners.training_batches
     monkeypatch.setattr(learners, "training_batches", lambda *a: (seen.append(a[1]), real(*a))[1])
-    found = previews.find_lr(run, make_task(clips, dealt, store, ["fading", "steady"]))
+    found = sweep.find_lr(run, make_task(clips, dealt, store, ["fading", "steady"]))
     assert set(seen[0]["fname"]) == set(dealt.loc[dealt["fold"] != 1, "fname"])
     assert found["lr"].is_monotonic_increasing and found.attrs["suggested"] > 0
     assert datasets.targets(seen[0], ["fading", "steady"]).shape == (16, 2)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lib.experiments import curation
-from lib.figures import drawing, logmels, scores
+from lib.figures import drawing, experiments, logmels
 from lib.sound.cache import Cache
 from lib.sound.features import LogMel
 
@@ -28,7 +28,7 @@ def test_curves_stand_where_the_table_says_and_defaults_are_large(assert_legible
         for at in rule.curve
     ]
     table = pd.DataFrame(rows, columns=["what", "name", "at", "default", "recall", "precision"])
-    figure = scores.truth_curves(table.assign(n_true=3, n=10))
+    figure = experiments.truth_curves(table.assign(n_true=3, n=10))
     left, middle, right = figure.axes
     assert [axes.get_xlabel() for axes in figure.axes] == ["recall"] * 3 and left.get_ylabel() == "precision"
     lines = {line.get_label(): line for line in left.lines}
@@ -50,7 +50,7 @@ def test_seconds_before_and_after_and_lost_clips():
         ],
         columns=["subset", "class", "clips_before", "clips_after", "clips_lost", "seconds_before", "seconds_after"],
     )
-    figure = scores.before_after(table)
+    figure = experiments.before_after(table)
     assert [axes.get_title() for axes in figure.axes] == [
         "curated: 25% of the seconds kept",
         "noisy: 0% of the seconds kept",
@@ -104,7 +104,7 @@ def test_leaks_show_what_is_reported_and_what_is_reached():
     )
     for name in ("reported", "reached"):
         table[f"{name}_low"], table[f"{name}_high"] = table[name] - 0.1, table[name] + 0.05
-    figure = scores.leaks(table)
+    figure = experiments.leaks(table)
     (axes,) = figure.axes
     assert axes.get_title() == "Split by window reports 0.90 and reaches 0.50"
     labels = [label.get_text() for label in axes.get_yticklabels()]
@@ -131,7 +131,7 @@ def test_log_mels_of_one_unit_share_one_scale_of_colours_and_tell_their_means(as
 def test_what_a_silent_window_costs():
     example = pd.DataFrame({"window": [1, 2], "score": [0.8, 0.2], "silent": [False, True]})
     rows = [(m, n, 0.6 - 0.1 * n - 0.2 * n * (m == "geometric")) for m in ("mean", "geometric") for n in (0, 1, 2)]
-    figure = scores.silence(example, "Tick-tock", pd.DataFrame(rows, columns=["method", "silent", "lwlrap"]))
+    figure = experiments.silence(example, "Tick-tock", pd.DataFrame(rows, columns=["method", "silent", "lwlrap"]))
     left, right = figure.axes
     assert left.get_title() == "arithmetic 0.80 to 0.50; geometric 0.80 to 0.40"
     assert right.get_title().replace("\n", " ") == "One costs 0.100 (arithmetic), 0.300 (geometric mean)"
@@ -141,7 +141,7 @@ def test_images_mark_the_rows_of_the_labels_and_leave_out_where_there_is_no_wind
     shown = np.zeros((6, 3, 4), np.float32)
     shown[:, 1, :3] = 1
     rows = ["Bark", "Rain", "Tap_(a_very_long_name_of_a_class)"]
-    figure = scores.images(shown, ["a caption, of_a_clip"] * 6, [("Rain",)] * 6, rows, 0.5, "What is heard")
+    figure = experiments.images(shown, ["a caption, of_a_clip"] * 6, [("Rain",)] * 6, rows, 0.5, "What is heard")
     image = figure.axes[0].images[0]
     drawn = image.get_array()
     assert drawn.max() == 1 and drawn.mask[:, 3].all() and not drawn.mask[:, :3].any()

@@ -40,9 +40,23 @@ def test_a_row_a_part_newest_first_and_the_same_on_disk(outputs):
     on_disk = pd.read_csv(outputs / "journal.csv", keep_default_na=False, na_values={"n": "", "lwlrap": ""})
     assert on_disk.columns.tolist() == [*journal.TEXTS, *journal.NUMBERS]
     assert (
-        on_disk["says"].tolist() == table["says"].tolist() and on_disk["seconds"].tolist() == table["seconds"].tolist()
+        on_disk["conclusion"].tolist() == table["conclusion"].tolist()
+        and on_disk["seconds"].tolist() == table["seconds"].tolist()
     )
     assert (table["note"] == "").all()
+
+
+def test_results_of_the_first_schema_are_read_too(outputs):
+    """There the conclusion was called `says`."""
+    path = outputs / "other" / "01_eda" / "result.json"
+    told = json.loads(path.read_text())
+    path.write_text(json.dumps({**told, "schema": 2, "conclusion": "It is new."}))
+    assert row(journal.rebuild(outputs), "01_eda")["conclusion"] == "It is new."
+    del told["schema"], told["conclusion"]
+    path.write_text(json.dumps({**told, "says": "It is old."}))
+    assert row(journal.rebuild(outputs), "01_eda")["conclusion"] == "It is old."
+    path.write_text(json.dumps(told))
+    assert "can't be read (KeyError: 'says')" in row(journal.rebuild(outputs), "01_eda")["note"]
 
 
 def test_it_is_rebuilt_and_not_appended_to(outputs):

@@ -35,7 +35,7 @@ def home(tmp_path):
         new_output("stream", name="stderr", text="A warning\n"),
     ]
     widget = {"application/vnd.jupyter.widget-view+json": {"model_id": "x"}, "text/html": "<p>a still picture</p>"}
-    write_part(kfold / "pooled", says=f"{SAYS} It is a second sentence.", seconds=2.0)
+    write_part(kfold / "pooled", conclusion=f"{SAYS} It is a second sentence.", seconds=2.0)
     (kfold / "pooled" / "per_class.png").write_bytes(b"per class")
     (kfold / "pooled" / "confusions.png").write_bytes(b"confusions")
     write_notebook(kfold / "pooled" / "executed.ipynb", outputs, [new_output("display_data", data=widget)])

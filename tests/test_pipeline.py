@@ -19,7 +19,7 @@ import soundfile
 import yaml
 
 from lib import settings
-from lib.runs import changes, job, pipeline, plan
+from lib.runs import changes, job, pipeline, plan, recipes
 
 ROOT = Path(__file__).resolve().parents[1]
 DEMO = 21  # parts of the demo run
@@ -192,7 +192,7 @@ def test_more_seeds_are_no_other_run_and_data_may_move(workbook):
     trials = [f"{name}/trials/without_{f}_seed_{s}" for name in EXPERIMENTS for f in (0, 1) for s in (1, 2019)]
     assert calls == sorted([*trials, *EXPERIMENTS, "06_stage2/curated", "08_submission/curated", "09_journal"])
     for name in [*trials, *EXPERIMENTS]:  # what one fold and seed tell is no result of the experiment
-        assert json.loads(workbook.results()[f"outputs/demo/{name}/result.json"])["says"] == f"{name} is made"
+        assert json.loads(workbook.results()[f"outputs/demo/{name}/result.json"])["conclusion"] == f"{name} is made"
     assert not (workbook.root / "outputs" / "replaced").exists()
     workbook.profile(data_dir=str(write_set(workbook.root / "elsewhere")))
     assert workbook.run()[0] == 0 and workbook.calls() == []
@@ -388,7 +388,7 @@ def test_what_the_data_do_not_have_is_not_made(tmp_path):
     assert lean.retrained == ["kept_curated", "ignore_missing"]
     assert any("08_submission" in target for target in lean.wanted())
     full = plan.Plan.read("fsd-mini", data_dir=str(write_set(tmp_path / "b")))
-    assert full.retrained == list(plan.VARIANTS)
+    assert full.retrained == list(recipes.VARIANTS)
     trials = full.trials("05_curation/compare")
     assert len(trials) == 5 and trials[0].endswith("05_curation/compare/trials/without_0_seed_2019/result.json")
     for name in ("train_noisy", "test"):  # tables without their audio
@@ -399,8 +399,8 @@ def test_what_the_data_do_not_have_is_not_made(tmp_path):
 
 
 def test_one_label_a_clip_leaves_none_unknown(tmp_path):
-    assert "ignore_missing" not in plan.compared([], "ce", ["curated"]) and "ignore_missing" in plan.VARIANTS
-    assert plan.compared([], "bce", ["curated"]) == ["kept_curated", "ignore_missing"]
+    assert "ignore_missing" not in recipes.compared([], "ce", ["curated"]) and "ignore_missing" in recipes.VARIANTS
+    assert recipes.compared([], "bce", ["curated"]) == ["kept_curated", "ignore_missing"]
 
 
 def test_data_that_are_not_there_are_told_of_an_experiment_too(tmp_path, monkeypatch):
@@ -496,29 +496,11 @@ def test_each_training_has_a_gpu_of_its_own(tmp_path, monkeypatch):
     monkeypatch.setattr(job.tempfile, "gettempdir", lambda: str(tmp_path))
     (first, file), (second, other) = job.claim_gpu(2, 2), job.claim_gpu(2, 2)
     assert (first, second) == (0, 1) and job.claim_gpu(2, 2) is None and job.claim_gpu(0, 2) is None
-    os.close(file)
+    file.close()
     again, file = job.claim_gpu(2, 2)
     assert again == 0
-    os.close(file)
-    os.close(other)
-
-
-def test_all_users_of_a_machine_share_its_gpus(tmp_path, monkeypatch):
-    monkeypatch.setattr(job.tempfile, "gettempdir", lambda: str(tmp_path))
-    before = os.umask(0o077)
-    try:
-        _, file = job.claim_gpu(1, 1)
-    finally:
-        os.umask(before)
-    os.close(file)
-    (lock,) = tmp_path.iterdir()
-    assert lock.stat().st_mode & 0o777 == 0o666
-    real, opened = os.open, []
-    monkeypatch.setattr(job.os, "open", lambda *how: (opened.append(how[1]), real(*how))[1])
-    _, file = job.claim_gpu(1, 1)
-    assert not opened[-1] & (os.O_RDWR | os.O_WRONLY | os.O_CREAT)  # all that may be asked of another user's file
-    assert job.claim_gpu(1, 1) is None
-    os.close(file)
+    file.close()
+    other.close()
 
 
 def test_more_trainings_than_gpus_share_them_evenly(tmp_path, monkeypatch):
@@ -527,7 +509,7 @@ def test_more_trainings_than_gpus_share_them_evenly(tmp_path, monkeypatch):
     assert [gpu for gpu, _ in claims] == [0, 1, 0, 1, 0] and job.claim_gpu(5, 2) is None
     assert job.claim_gpu(6, 0) is None  # a GPU that is not there would be taken for a processor
     for _, file in claims:
-        os.close(file)
+        file.close()
 
 
 # --- helpers ---------------------------------------------------------------------------------------------------------

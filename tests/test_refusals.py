@@ -13,7 +13,7 @@ from fake_run import SIDECAR, SINGLE, TABLE, XY, change, make_models_of_all, mak
 from lib.clips import choice, nested
 from lib.evaluation import folds
 from lib.evaluation.folds import LeakError
-from lib.experiments import retraining, training_sets
+from lib.experiments import training_sets
 from lib.files import write_json
 from lib.runs import run as runs
 from lib.runs import variants
@@ -67,7 +67,7 @@ def read_09(home, base=None):
 
 
 def read_05_compare(home):
-    comparison = retraining.compare(Run("05_curation", PARAMS, home, home), 3, ["curated", "noisy"])
+    comparison = variants.compare(Run("05_curation", PARAMS, home, home), 3, ["curated", "noisy"])
     assert {"curated", "kept_curated"} <= set(comparison.scores)
 
 

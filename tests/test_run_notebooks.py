@@ -87,9 +87,19 @@ def contents(folder):
 def result(folder):
     """result.json, after checking that it holds what the contract says."""
     told = json.loads((folder / "result.json").read_text())
-    assert set(told) == {"notebook", "parameters", "audio", "labels", "folds", "metrics", "verdict", "says"}
+    assert set(told) == {
+        "schema",
+        "notebook",
+        "parameters",
+        "audio",
+        "labels",
+        "folds",
+        "metrics",
+        "verdict",
+        "conclusion",
+    }
     assert set(told["metrics"]) - {"fresh_n"} == METRICS | {"baseline_lwlrap", "complete"}
-    assert f"{told['metrics']['lwlrap']:.3f}" in told["says"]
+    assert f"{told['metrics']['lwlrap']:.3f}" in told["conclusion"]
     return told
 
 
@@ -189,7 +199,7 @@ def a_submission_of_what_was_trained(tmp, data):
     assert (table["fname"] == sample["fname"]).all() and (table.columns == sample.columns).all()
     assert (told["metrics"]["n_clips"], told["metrics"]["n_prior"], told["metrics"]["n_models"]) == (3, 0, 2)
     pooled = json.loads((part("pool", "pooled") / "result.json").read_text())["metrics"]
-    assert told["metrics"]["promised_lwlrap"] == pooled["lwlrap"] and "labels are not known" in told["says"]
+    assert told["metrics"]["promised_lwlrap"] == pooled["lwlrap"] and "labels are not known" in told["conclusion"]
     succeeds(tmp, tmp, "pool", **common)
     assert contents(folder) == first  # loaded, not scored again
     the_journal_tells_of_it(tmp)
@@ -207,12 +217,12 @@ def the_journal_tells_of_it(tmp):
     mine = table[table["run"] == home.name]
     assert set(mine["notebook"] + " " + mine["part"]) == {"04_kfold curated", "08_submission curated"}
     told = json.loads((part("pool", "pooled") / "result.json").read_text())
-    assert mine.set_index("notebook").loc["04_kfold", "says"] == told["says"]
+    assert mine.set_index("notebook").loc["04_kfold", "conclusion"] == told["conclusion"]
     succeeds(tmp, tmp, "no-run", kernel=True, notebook="09_journal")
     told = json.loads((OUTPUTS / f"{NAME}-no-run" / "09_journal" / "result.json").read_text())
-    assert told["verdict"] is None and f"Run {NAME}-no-run holds no finished part yet" in told["says"]
+    assert told["verdict"] is None and f"Run {NAME}-no-run holds no finished part yet" in told["conclusion"]
     shutil.copy(tmp / "executed.ipynb", OUTPUTS / f"{NAME}-no-run" / "09_journal")
-    assert told["says"] in pages.build(OUTPUTS / f"{NAME}-no-run").read_text()
+    assert told["conclusion"] in pages.build(OUTPUTS / f"{NAME}-no-run").read_text()
 
 
 def a_killed_kernel_is_started_again(tmp, data):
@@ -266,7 +276,7 @@ def an_experiment_goes_on_where_it_was_left(tmp, data):
     succeeds(tmp, tmp, "trials", *words, notebook="02_features")
     told = json.loads((home / "result.json").read_text())
     assert set(told["metrics"]) == METRICS | {f"delta_lwlrap_diff{end}" for end in ("", "_low", "_high")}
-    assert told["verdict"] is None and "no verdict" in told["says"]  # one seed
+    assert told["verdict"] is None and "no verdict" in told["conclusion"]  # one seed
     comparison = pd.read_csv(home / "comparison.csv").set_index("variant")
     assert list(comparison.index) == ["base", "delta"] and (comparison["n"] == 24).all()
     trials = sorted(path.parent for path in home.glob("*/*/seed_*/result.json"))

@@ -38,7 +38,7 @@ def start(**changes):
 
 
 def finish(run, **changes):
-    said = {"metrics": {"lwlrap": 0.5, "complete": True}, "verdict": "measured", "says": "half"}
+    said = {"metrics": {"lwlrap": 0.5, "complete": True}, "verdict": "measured", "conclusion": "half"}
     return run.finish(**{**said, **changes})
 
 
@@ -439,13 +439,14 @@ def test_result_json_holds_what_the_contract_says():
     numbers = {"lwlrap": np.float32(0.5), "n": np.int64(4), "complete": np.True_, "spread": np.nan, "low": -np.inf}
     finish(run, metrics=numbers, verdict=None, clips={"train": ["a"], "scored": ["b"]})
     assert result(run) == {
+        "schema": 2,
         "notebook": "04_kfold",
         "parameters": FOLD,
         "data": "d1",
         "folds": "f1",
         "metrics": {"lwlrap": 0.5, "n": 4, "complete": True, "spread": None, "low": None},
         "verdict": None,
-        "says": "half",
+        "conclusion": "half",
     }
     manifest = json.loads((run.folder / "manifest.json").read_text())
     made_by = {"commit", "dirty", "code", "other_code", "device", "threads", "versions"}
@@ -471,7 +472,7 @@ def test_a_finished_part_keeps_its_own_result():
     run.settle(data="d1")
     finish(run)
     before = {path.name: path.read_bytes() for path in run.folder.iterdir()}
-    finish(start(), metrics={"lwlrap": 0.9}, says="more")
+    finish(start(), metrics={"lwlrap": 0.9}, conclusion="more")
     assert {path.name: path.read_bytes() for path in run.folder.iterdir()} == before
 
 
@@ -508,10 +509,10 @@ def test_a_trial_is_a_part_of_its_variant(root):
 def test_a_table_of_results_is_written_again(root):
     run = runs.start({**FLAT, "seeds": [1]}, "02_features")
     finish(run)
-    finish(run, says="more")
-    assert result(run)["says"] == "half"
-    finish(run, says="more", again=True)
-    assert result(run)["says"] == "more"
+    finish(run, conclusion="more")
+    assert result(run)["conclusion"] == "half"
+    finish(run, conclusion="more", again=True)
+    assert result(run)["conclusion"] == "more"
 
 
 def test_overwrite_throws_a_part_away_but_an_experiment_only_with_another_configuration(root):

@@ -1,14 +1,24 @@
 """Tests of variants and their curves: paired against the base of the run, or refused with the reason."""
 
+import dataclasses
+import json
+import shutil
+
 import numpy as np
 import pandas as pd
 import pytest
 from fake_run import make_variant
 
+from lib import settings
 from lib.evaluation import metrics
-from lib.figures import scores as figures
-from lib.runs import variants
+from lib.figures import experiments as figures
+from lib.files import write_json
+from lib.runs import oof, variants
 from lib.runs.modelset import ModelSet
+from lib.runs.recipes import VARIANTS, compared
+from lib.runs.run import Run
+
+CLASSES = ("low", "high")
 
 
 def test_variants_are_compared_with_the_base_on_top(tmp_path):
@@ -102,7 +112,7 @@ def test_other_clips_are_refused(tmp_path):
     make_variant(tmp_path / "mine")
     path = make_variant(tmp_path / "mine", "odd") / "without_0" / "clips.csv"
     path.write_text(path.read_text().replace("c00.wav", "x00.wav"))
-    assert "Other clips were scored" in variants.against_base(tmp_path / "mine").refused[0]
+    assert "odd scored other clips than curated. Train both" in variants.against_base(tmp_path / "mine").refused[0]
 
 
 def test_another_run_can_be_the_base_if_its_folds_are_the_same(tmp_path):
@@ -151,3 +161,107 @@ def test_the_base_alone_has_a_title_of_its_own(tmp_path):
     make_variant(tmp_path / "mine", right=0.9)
     scores = figures.convergence(variants.against_base(tmp_path / "mine").curves).axes[1]
     assert scores.get_title() == "The base ends at 0.900"
+
+
+# the training sets of 05
+
+ALL = ["curated", "noisy", "test"]
+
+
+@pytest.fixture
+def trained(tmp_path, monkeypatch):
+    """A run whose base, and a variant that is better, are done on both folds."""
+    monkeypatch.setattr(Run, "home", property(lambda self: tmp_path))
+    params = {"run": "r", "profile": "demo", "data_dir": "demo", "retrain": [], "loss": "bce"}
+    run = Run("05_curation", params, tmp_path, tmp_path)
+    truth, rng = np.arange(40) % 2, np.random.default_rng(0)
+    for name, skill in (("curated", 0.0), ("kept_curated", 3.0)):
+        for fold in (0, 1):
+            part = tmp_path / "04_kfold" / name / f"without_{fold}"
+            mine = np.arange(40) // 2 % 2 == fold
+            fnames = np.array([f"{i:02}" for i in range(40)])[mine]
+            table = pd.DataFrame({"fname": fnames, "group": fnames, "fold": fold, "window_start_s": 0.0})
+            table["labels"] = [(CLASSES[k],) for k in truth[mine]]
+            logits = rng.normal(0, 1, (mine.sum(), 2)) + skill * np.eye(2)[truth[mine]]
+            oof.write(part, table, logits, table, list(CLASSES), "bce")
+            pd.DataFrame({"epoch": [0]}).to_csv(part / "epochs.csv")
+            write_json(part / "result.json", {})
+        write_json(tmp_path / "04_kfold" / name / "configuration.json", {"epochs": 3, "train_windows": name})
+    return run
+
+
+def test_what_is_done_is_compared_and_the_rest_is_told_as_commands(trained):
+    todo = variants.commands(trained, 2, ALL)
+    assert len(todo) == 2 * (len(VARIANTS) - 1)
+    assert todo[0].endswith("-p data_dir demo -p variant curated_noisy -p fold 0 -p train_set curated_noisy")
+    comparison = variants.compare(trained, 2, ALL)
+    table, says = comparison.table(), variants.conclusion(comparison)
+    assert table["variant"].tolist() == ["curated", "kept_curated"]
+    assert table["verdict"][1] == "screened" and table["lwlrap_diff"][1] > 0.2  # one seed, however clear it is
+    assert table["lwlrap_diff_low"][1] > 0 and comparison.verdict() is None
+    assert "no verdict is drawn from it" in says
+    assert f"kept_curated {table['lwlrap_diff'][1]:+.3f}" in says
+    assert comparison.metrics()["kept_curated_lwlrap_diff"] == table["lwlrap_diff"][1]
+    begun = variants.compare(trained, 3, ALL)  # a third fold of the base is to be done
+    assert begun.table().empty and begun.metrics() == {} and begun.verdict() is None
+    alone = dataclasses.replace(comparison, scores={"curated": comparison.scores["curated"]})
+    for found in (begun, alone):
+        assert "Nothing is retrained" in variants.conclusion(found)
+
+
+def test_noisy_clips_are_compared_with_as_many_curated_passes_too(trained, tmp_path):
+    """The row of the pair comes once both are done, and is corrected together with the others."""
+    done = tmp_path / "04_kfold"
+    shutil.copytree(done / "kept_curated", done / "curated_noisy")
+    assert not variants.compare(trained, 2, ALL).table()["variant"].str.contains("against").any()
+    shutil.copytree(done / "curated", done / "fewer_passes")
+    comparison = variants.compare(trained, 2, ALL)
+    table = comparison.table().set_index("variant")
+    row = table.loc["curated_noisy against fewer_passes"]
+    assert row["lwlrap_diff"] == table.loc["curated_noisy", "lwlrap"] - table.loc["fewer_passes", "lwlrap"]
+    assert sorted(table["p_holm"].dropna()) == sorted(metrics.holm(table["p"].dropna()))  # of all four
+    assert (
+        row["lwlrap_diff_low"] > 0
+        and row["verdict"] == "screened"
+        and "curated_noisy against fewer_passes +" in variants.conclusion(comparison)
+    )
+    assert "fewer_passes" not in {name for name in compared([], "bce", ["curated"])}
+    assert {"curated_noisy", "fewer_passes"} <= set(compared([], "bce", ALL))
+
+
+def test_only_what_is_asked_for_is_compared(trained):
+    trained.params["retrain"] = ["kept_curated"]
+    assert variants.commands(trained, 2, ALL) == []
+    trained.params |= {"retrain": [], "loss": "ce", "data_dir": "my data"}
+    todo = variants.commands(trained, 2, ["curated", "test"])  # no noisy clips, and one label a clip: nothing is left
+    assert todo == [] and "'my data'" in variants.commands(trained, 2, ALL)[0]
+    trained.params["retrain"] = ["kept_courated"]
+    with pytest.raises(ValueError, match="retrain names kept_courated. There are: kept_curated, curated_noisy"):
+        variants.commands(trained, 2, ALL)
+
+
+def test_an_unfair_comparison_is_refused(trained, tmp_path):
+    path = tmp_path / "04_kfold" / "kept_curated" / "configuration.json"
+    path.write_text(json.dumps({"epochs": 4, "train_windows": "kept"}))
+    with pytest.raises(ValueError, match="curated and kept_curated differ in more .epochs: 3 there, 4 now."):
+        variants.compare(trained, 2, ALL)
+    path.write_text(json.dumps({"epochs": 3, "train_windows": "kept", "curation": "of before"}))
+    write_json(tmp_path / "05_curation" / "select" / "configuration.json", {"gate_db": 20.0})
+    with pytest.raises(ValueError, match="kept_curated was trained on another selection than the one in"):
+        variants.compare(trained, 2, ALL)
+
+
+def test_other_audio_is_refused(trained, tmp_path):
+    base, mine = (tmp_path / "04_kfold" / name / "configuration.json" for name in ("curated", "kept_curated"))
+    write_json(base, {"epochs": 3, "audio": {"curated": "a"}})
+    write_json(mine, {"epochs": 3, "audio": {"curated": "a", "noisy": "b"}})
+    assert len(variants.compare(trained, 2, ALL).table()) == 2
+    write_json(mine, {"epochs": 3, "audio": {"curated": "x", "noisy": "b"}})
+    with pytest.raises(ValueError, match="curated and kept_curated differ in more .audio of curated clips: 'a' there"):
+        variants.compare(trained, 2, ALL)
+
+
+def test_every_variant_is_a_training_set_that_04_knows():
+    for name, changes in VARIANTS.items():
+        assert settings.check(changes) == changes, name
+    assert len({json.dumps(changes) for changes in VARIANTS.values()}) == len(VARIANTS)

@@ -25,9 +25,8 @@ from lib.evaluation import comparisons, metrics
 from lib.evaluation.comparisons import Comparison, format_score
 from lib.evaluation.window_scores import WindowScores
 from lib.files import read_json, write_json
-from lib.runs import plan
-from lib.runs.changes import other_data
 from lib.runs.modelset import ModelSet, settings_digest
+from lib.runs.recipes import of_candidates, other_data, seeded
 from lib.training import models
 
 __all__ = ["CHOSEN_PER_FOLD", "SEEDS_AVERAGED", "Candidates", "Judged", "best", "compare", "conclusion"]
@@ -333,9 +332,9 @@ def read_candidates(home: Path, names: list[str], seed: int, repeats: int, profi
         raise ValueError("There are no candidates. Name some: -p candidates curated,wide,curated+wide")
     seeds, designs, sets = list(range(seed, seed + repeats)), {}, {}
     try:
-        for recipe in plan.recipes(names):
+        for recipe in of_candidates(names):
             designs[recipe] = nested.read(home, recipe, profile)
-            variants = [plan.seeded(recipe, s, seed) for s in seeds]
+            variants = [seeded(recipe, s, seed) for s in seeds]
             sets[recipe] = [ModelSet.open(home, variant, "single", profile=profile) for variant in variants]
     except FileNotFoundError as error:
         command = f"make run NB=10 RUN={home.name} PROFILE={profile}"

@@ -128,11 +128,14 @@ class Comparison(Labelled):
     def conclusion(self, form: str = "{} {}: {}") -> str:
         """Every difference to the base with its interval and verdict, and its `limits`; nothing if none is compared.
 
+        Of one that is not settled also: the probability that it helps, and how many clips of this kind would tell.
+
         Parameters
         ----------
         form : of one of them: name, difference, verdict
         """
-        told = [form.format(row.variant, format_difference(row), row.verdict) for row in self.compared.itertuples()]
+        rows = self.compared.itertuples()
+        told = [form.format(row.variant, format_difference(row), row.verdict) + _unsettled(row) for row in rows]
         return f"{'; '.join(told)}. {self.limits()}" if told else ""
 
     def limits(self) -> str:
@@ -190,6 +193,15 @@ def format_score(row: Mapping[str, float], name: str = "lwlrap") -> str:
 def screened(table: pd.DataFrame, has_enough: bool | pd.Series = False) -> pd.DataFrame:
     """The table, each verdict turned into "screened" unless there is `enough` behind it (for all, or row by row)."""
     return table.assign(verdict=table["verdict"].where(table["verdict"].isna() | has_enough, "screened"))
+
+
+def _unsettled(row: object) -> str:
+    """What would settle a row whose interval holds zero, or which Holm's procedure leaves unclear, in brackets."""
+    is_clear = row.lwlrap_diff_low * row.lwlrap_diff_high > 0 and row.verdict != "unclear"
+    if is_clear or np.isnan(row.p_better):  # no interval: one group of clips
+        return ""
+    n = f"about {float(f'{row.n_to_settle:.2g}'):.0f} clips of this kind would, " if row.n_to_settle < np.inf else ""
+    return f" (not settled: {n}probability that it helps {row.p_better:.2f})"
 
 
 def _range(values: pd.Series, form: str) -> str:

@@ -19,7 +19,7 @@ judgements : a row a judge, window and label: pair (of window and label), window
 kept windows : a row a window; see `COLUMNS` and `select`
 A rule is written name_number, such as top_1; it is asked of each judge, then most judges must agree.
 
-Used in: 05_curation, `training_sets`, `leaks`.
+Used in: 05_curation, `leaks`.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -36,21 +36,20 @@ from lib.evaluation import folds
 from lib.files import whole_file, whole_folder
 from lib.runs import oof
 from lib.sound.cache import Cache
-from lib.sound.windows import Windows
+from lib.sound.windows import Windows, spans
 from lib.training import models
 from lib.training.models import activate
 from lib.training.task import Task
 
 __all__ = ["COLUMNS", "RULES", "Evidence", "all_evidence", "by_class", "conclusion", "confirmed", "evidence_for"]
 __all__ += ["gather", "inference_windows", "judge_noisy", "predicted_labels", "result_metrics", "rule_of", "select"]
-__all__ += ["silent", "spans", "split", "surprising", "write_selection"]
+__all__ += ["silent", "surprising", "write_selection"]
 
 COLUMNS = ["subset", "fname", "window_start_s", "window_end_s", "labels", "scores", "rule", "kept", "reason"]
 COLUMNS += ["confirmed", "judged_by"]  # which of the labels the window is kept for, and who table so
 PREDICTED = 0.5  # a class whose best window scores less is not listed
 CHUNK = 2**24  # scores compared at once
 BLOCK = 2**16  # windows whose logits become scores at once
-TOUCH_S = 0.002  # starts are rounded to 1 ms: what is this near touches
 
 
 @dataclass(frozen=True)
@@ -400,35 +399,6 @@ def conclusion(shares: pd.DataFrame, rule: str) -> str:
     return f"{rule} keeps {' and '.join(parts)}."
 
 
-def spans(kept: pd.DataFrame, durations_s: pd.Series, window_s: float) -> pd.DataFrame:
-    """Kept windows that overlap or touch, merged, padded to window_s where the clip is long enough.
-
-    Parameters
-    ----------
-    kept : as from `select`
-    durations_s : s, by fname
-
-    Returns
-    -------
-    subset, fname, start_s, end_s (within the clip), labels (tuple: those confirmed in any of its windows), judged_by
-    """
-    rows = kept[kept["kept"].astype(bool)].sort_values(["fname", "window_start_s"], ignore_index=True)
-    new = rows["fname"].ne(rows["fname"].shift()) | rows["window_start_s"].gt(rows["window_end_s"].shift() + TOUCH_S)
-    groups = rows.groupby(new.cumsum().to_numpy())
-    table = groups.agg(
-        subset=("subset", "first"),
-        fname=("fname", "first"),
-        start_s=("window_start_s", "min"),
-        end_s=("window_end_s", "max"),
-        labels=("confirmed", lambda texts: split(",".join(texts))),
-        judged_by=("judged_by", "first"),
-    ).reset_index(drop=True)
-    end = table["fname"].map(durations_s).to_numpy(float)
-    short = (window_s - (table["end_s"] - table["start_s"])).clip(lower=0) / 2
-    start_s = (table["start_s"] - short).clip(lower=0, upper=np.maximum(end - window_s, 0))
-    return table.assign(start_s=start_s, end_s=np.minimum(np.maximum(table["end_s"] + short, start_s + window_s), end))
-
-
 def by_class(kept: pd.DataFrame, clips: pd.DataFrame, window_s: float) -> pd.DataFrame:
     """Clips and seconds of each class before and after; a clip counts for each of its labels.
 
@@ -490,11 +460,6 @@ def surprising(kept: pd.DataFrame, n: int) -> pd.DataFrame:
     loud = table[~table["kept"] & (table["reason"] != "silent")]
     most = loud.sort_values(["score", "fname"], ascending=[False, True]).drop_duplicates("fname").head(n)
     return pd.concat([least, most], ignore_index=True)
-
-
-def split(text: str) -> tuple[str, ...]:
-    """Comma-joined labels as a tuple, each once, in their first order."""
-    return tuple(dict.fromkeys(name for name in text.split(",") if name))
 
 
 def _loud(cache: Cache, part: int, gate_db: float) -> np.ndarray:

@@ -23,9 +23,8 @@ import pandas as pd
 from lib import settings
 from lib.data import datasets
 from lib.evaluation import folds
-from lib.experiments import curation
 from lib.files import digest, read_json
-from lib.runs.plan import is_judged, papermill
+from lib.runs.recipes import is_judged, papermill
 from lib.runs.run import Run
 from lib.sound import windows
 from lib.sound.cache import Cache
@@ -139,12 +138,12 @@ def from_kept(
     Parameters
     ----------
     clips : fname, group, labels, duration_s; those that may train
-    kept : as from `curation.select`
+    kept : a row a window, as 05 writes it (`curation.select`)
     window_s : s
     """
     classes = tuple(classes)
     kept = kept[kept["fname"].isin(clips["fname"])]
-    spans = curation.spans(kept, clips.set_index("fname")["duration_s"], window_s)
+    spans = windows.spans(kept, clips.set_index("fname")["duration_s"], window_s)
     rows, per_s = store.rows(spans["fname"]), store.logmel.frames_per_s
     first = (spans["start_s"] * per_s).round().astype(int)
     last = np.minimum((spans["end_s"] * per_s).round().astype(int), rows["n_frames"])

@@ -20,8 +20,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lib.data import audio
-from lib.experiments import curation
 from lib.figures.drawing import panels, wrapped
+from lib.sound import windows
 from lib.sound.cache import Cache
 
 __all__ = ["draw", "gallery", "listen", "side_by_side", "with_scores"]
@@ -78,7 +78,7 @@ def with_scores(cache: Cache, kept: pd.DataFrame, chosen: pd.DataFrame, window_s
     clips = cache.rows(chosen["fname"])
     ends_s = clips["n_frames"] / cache.logmel.frames_per_s
     durations_s = pd.Series(dict(zip(clips["fname"], ends_s, strict=True)))  # a clip may be chosen twice
-    spans = curation.spans(kept[kept["fname"].isin(clips["fname"])], durations_s, window_s)
+    spans = windows.spans(kept[kept["fname"].isin(clips["fname"])], durations_s, window_s)
     for above, below, clip, at in zip(found[::2], found[1::2], clips.itertuples(), chosen.itertuples(), strict=True):
         end_s, part = durations_s[clip.fname], kept[kept["fname"] == clip.fname].sort_values("window_start_s")
         draw(above, cache, clip)

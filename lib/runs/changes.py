@@ -8,7 +8,7 @@ Conventions
 digests : "labels" and "audio" by subset, "folds"; as the notebooks write them into configuration.json. A part is
           compared in the subsets that it was made of; 01 reads all that there are, 05 all but the test clips.
 
-Used in: `run`, `pipeline`, `submission`; what compares results: `variants`, `retraining`, `choice`.
+Used in: `plan`, `submission`.
 """
 
 from collections.abc import Mapping
@@ -19,35 +19,11 @@ import pandas as pd
 from lib.data import audio, audit, datasets
 from lib.evaluation import folds
 from lib.files import read_json
+from lib.runs.recipes import DATA, differences
 
-__all__ = ["LATE", "differences", "has_come_since", "now", "of_test", "other_data", "since"]
+__all__ = ["LATE", "has_come_since", "now", "of_test", "since"]
 
-DATA = ("labels", "audio", "folds")  # of a configuration: digests of what a result is made of
 LATE = "no time was left"  # the problem of a test clip that a budget left out
-
-
-def differences(theirs: Mapping[str, object], mine: Mapping[str, object], *, common: bool = False) -> str:
-    """What differs between two configurations, in words; "" where nothing does.
-
-    A value by subset (digests of labels, of audio) is compared subset by subset. With `common`, only what both know.
-    """
-    sides = [
-        {(name, subset): value for name, found in side.items() for subset, value in _by_subset(found).items()}
-        for side in (theirs, mine)
-    ]
-    keys = sides[0].keys() & sides[1].keys() if common else sides[0].keys() | sides[1].keys()
-    pairs = {key: (sides[0].get(key), sides[1].get(key)) for key in sorted(keys)}
-    return ", ".join(
-        f"{f'{name} of {subset} clips' if subset else name}: {there!r} there, {here!r} now"
-        for (name, subset), (there, here) in pairs.items()
-        if there != here
-    )
-
-
-def other_data(theirs: Mapping[str, object], mine: Mapping[str, object]) -> str:
-    """What differs in the data that two results were made of (`DATA`), in words, of what both of them know."""
-    sides = ({name: side[name] for name in DATA if name in side} for side in (theirs, mine))
-    return differences(*sides, common=True)
 
 
 def since(
@@ -109,10 +85,6 @@ def now(
     else:
         table = folds.make(curated, datasets.targets(curated, data.classes), params["n_folds"], folds.SEED)
     return found | {"folds": folds.digest(table)}
-
-
-def _by_subset(value: object) -> Mapping[str, object]:
-    return value if isinstance(value, Mapping) else {"": value}
 
 
 def _read_by(notebook: str, theirs: Mapping[str, str], now: Mapping[str, str]) -> dict[str, str | None]:

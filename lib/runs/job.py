@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import TextIO
 
 __all__ = ["MARK", "claim_gpu", "count_gpus", "end_with_caller", "failure", "main"]
 
@@ -41,28 +42,19 @@ def count_gpus() -> int:
     return subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False).stdout.count("GPU ")
 
 
-def claim_gpu(n: int, n_gpus: int) -> tuple[int, int] | None:
-    """A GPU for one of n trainings at once, which share n_gpus out among them, and the open file (descriptor) that
-    holds the claim; None without a GPU, and when all n places are taken.
+def claim_gpu(n: int, n_gpus: int) -> tuple[int, TextIO] | None:
+    """A GPU for one of n trainings at once, which share n_gpus out among them, and the open file that holds the claim;
+    None without a GPU, and when all n places are taken. Other users of the machine are not asked.
     """
     for place in range(n if n_gpus else 0):
-        file = _opened(Path(tempfile.gettempdir(), f"sound-tagging-gpu-{place}.lock"))
+        lock = Path(tempfile.gettempdir(), f"sound-tagging-{os.getuid()}-gpu-{place}.lock")
+        file = lock.open("a")  # noqa: SIM115 - open as long as the claim
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return place % n_gpus, file
         except BlockingIOError:
-            os.close(file)
+            file.close()
     return None
-
-
-def _opened(path: Path) -> int:
-    """A file for locks that all users of the machine share, made where it is not there yet: its descriptor."""
-    try:
-        file = os.open(path, os.O_CREAT | os.O_EXCL, 0o666)  # a lock takes no right to write
-    except FileExistsError:
-        return os.open(path, os.O_RDONLY)  # Linux refuses O_CREAT on a file of another user in /tmp
-    os.fchmod(file, 0o666)  # the umask of its maker may keep others out
-    return file
 
 
 def failure(executed: Path, log: Path) -> str:

@@ -21,13 +21,13 @@ import pandas as pd
 from lib import code, settings
 from lib.files import read_json, whole_file
 from lib.runs import inputs, variants
-from lib.runs.plan import BASE
+from lib.runs.recipes import BASE
 
 __all__ = ["FILES", "NUMBERS", "TEXTS", "answers", "cost", "draft", "duration", "headline", "other_code"]
 __all__ += ["read_or_nothing", "rebuild", "says", "select"]
 
-TEXTS = ["finished", "run", "notebook", "part", "question", "expected", "changed", "against_base", "verdict", "says"]
-TEXTS += ["commit", "command", "note"]
+TEXTS = ["finished", "run", "notebook", "part", "question", "expected", "changed", "against_base", "verdict"]
+TEXTS += ["conclusion", "commit", "command", "note"]
 NUMBERS = ["n", "lwlrap", "lwlrap_low", "lwlrap_high", "baseline", "trainings", "seconds"]
 FILES = ("result.json", "manifest.json")  # of a finished part
 OWN = "09_journal"
@@ -78,7 +78,7 @@ def headline(table: pd.DataFrame) -> pd.DataFrame:
 def answers(table: pd.DataFrame) -> str:
     """Markdown: each question with its answer, and what was changed."""
     told = []
-    for row in table[table["says"] != ""].to_dict("records"):
+    for row in table[table["conclusion"] != ""].to_dict("records"):
         name = f"{row['notebook']} {row['part']}".strip()
         changed = f" Changed: {row['changed']}." if row["changed"] else ""
         head = f"**{row['question'] or name}** ({name}; {row['verdict'] or 'no verdict'})"
@@ -157,7 +157,8 @@ def _row(part: Path, outputs: Path) -> dict[str, object]:
     try:
         told, made = (read_json(part / name) for name in FILES)
         numbers = told["metrics"]
-        row |= {"verdict": told["verdict"], "says": told["says"], "finished": made["finished"]}
+        conclusion = told["conclusion" if told.get("schema", 1) > 1 else "says"]
+        row |= {"verdict": told["verdict"], "conclusion": conclusion, "finished": made["finished"]}
         row |= {key: numbers.get(key) for key in ("lwlrap", "lwlrap_low", "lwlrap_high")}
         row |= {"n": numbers.get("n", numbers.get("n_clips")), "baseline": numbers.get("baseline_lwlrap")}
         names = [key.removesuffix(DIFF) for key in numbers if key.endswith(DIFF)]
@@ -225,7 +226,7 @@ def _typed(value: object) -> str:
 def _measured(row: Mapping[str, object]) -> str:
     """The answer; for variants of 04, which can't know it themselves, with the difference to the base."""
     compared = row["against_base"] if row["notebook"] == "04_kfold" else ""
-    return row["says"] + (f" Against {BASE} of the same run, paired, one seed: {compared}." if compared else "")
+    return row["conclusion"] + (f" Against {BASE} of the same run, paired, one seed: {compared}." if compared else "")
 
 
 def _interval(numbers: Mapping[str, object], key: str) -> str:

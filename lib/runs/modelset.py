@@ -24,8 +24,8 @@ from lib.evaluation import folds
 from lib.evaluation.folds import LeakError
 from lib.evaluation.window_scores import WindowScores
 from lib.files import digest, read_json
-from lib.runs import oof, plan
-from lib.runs.plan import BASE
+from lib.runs import oof
+from lib.runs.recipes import BASE, papermill, unseeded
 from lib.settings import Training
 from lib.sound.features import LogMel
 from lib.sound.windows import Windows
@@ -252,11 +252,11 @@ class ModelSet:
     def _how(self, names: list[str]) -> str:
         """How models are trained: the base by hand or all at once, another variant by what knows its parameters."""
         run, profile = self.home.name, self.profile or "..."
-        recipe, seed = plan.unseeded(self.variant)
+        recipe, seed = unseeded(self.variant)
         if self.variant == BASE:
             held_out = [dict(zip(("fold", "holdout_fold"), sorted(folds.unseen(name)), strict=False)) for name in names]
             where = {"data_dir": "DATA", "run": run}
-            lines = [plan.papermill("04_kfold", self.profile or "PROFILE", **where, **which) for which in held_out]
+            lines = [papermill("04_kfold", self.profile or "PROFILE", **where, **which) for which in held_out]
             lines.append(f"make run NB={TRAINED_BY[self.need]} RUN={run} PROFILE={profile} DATA=...      (all at once)")
         elif seed or self.need in ("pairs", "all"):
             lines = [f"make run NB=10 RUN={run} PROFILE={profile} DATA=...      (with {recipe} among the candidates)"]

@@ -66,6 +66,47 @@ def _span(seconds: float) -> str:
 
 def main(words: list[str]) -> int:
     """The command line behind `make run`: move outdated results away, run snakemake, report progress."""
+    given = _read(words)
+    asked = {"RUN": given.run, "PROFILE": given.profile, "DATA": given.data, "NB": given.only}
+    again = " ".join(["make run", *(f"{name}={shlex.quote(word)}" for name, word in asked.items() if word), "AGAIN=1"])
+    try:
+        plan = Plan.read(given.profile, given.run, given.data)
+        last = plan.wanted(given.only)[-1]
+        plan.check_profile()
+        changed, lacking = plan.changes()
+        if changed and not given.again:
+            told = "\n".join(f"  {part}: {why}" for part, why in changed.items())
+            raise ValueError(
+                f"{plan.home} was made from other data than are there now:\n{told}\nTo make that again, with what is "
+                f"made of it (the old results are kept in outputs/replaced):\n  {again}\nTo keep it, give another RUN."
+            )
+    except (OSError, ValueError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    home = ROOT / plan.home
+    other = [part.removeprefix(f"{home.name}/") for part in code.by_other_code([home], home.parent)]
+    if given.again:
+        changed |= {part: "made by other code" for part in other if part not in changed}
+    if {"-n", "--dry-run", "--dryrun"} & set(given.snakemake):
+        return subprocess.run(_command(given), cwd=ROOT, stderr=subprocess.STDOUT, check=False).returncode
+    with _alone(home):
+        for sentence in plan.set_aside(changed | lacking):
+            _tell(sentence)
+        _tell(f"{plan.home}: finding out what is to be made ...")
+        if status := _followed(_command(given), home / "pipeline.log"):
+            _tell(f"{plan.home} is not complete; all of it: {home / 'pipeline.log'}")
+            return status
+    told = read_json(ROOT / last)
+    _tell(f"{plan.home} is done. {told.get('conclusion') or told['says']}")
+    if other and not given.again:
+        _tell(
+            f"{len(other)} of its results were made by other code than what lies here now ({', '.join(other[:3])} "
+            f"...); they were kept. To make them again: {again}"
+        )
+    return 0
+
+
+def _read(words: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m lib.runs.pipeline", description="Run the notebooks of a run.")
     parser.add_argument("--profile", default="demo", help="names of parameter files, one over the other")
     parser.add_argument("--run", default="", help="folder under outputs/")
@@ -75,64 +116,30 @@ def main(words: list[str]) -> int:
     parser.add_argument("--again", action="store_true", help="make again what other data or other code has made")
     parser.add_argument("--on", default="default", help="profiles/<name>: default (this machine), slurm")
     parser.add_argument("snakemake", nargs="*", help="further words for snakemake, after --")
-    given = parser.parse_args(words)
-    try:
-        plan = Plan.read(given.profile, given.run, given.data)
-        last = plan.wanted(given.only)[-1]
-        plan.check_profile()
-        changed, lacking = plan.changes()
-    except (OSError, ValueError) as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
-    home = ROOT / plan.home
-    words = {"RUN": given.run, "PROFILE": given.profile, "DATA": given.data, "NB": given.only}
-    again = " ".join(["make run", *(f"{name}={shlex.quote(word)}" for name, word in words.items() if word), "AGAIN=1"])
-    if changed and not given.again:
-        told = "\n".join(f"  {part}: {why}" for part, why in changed.items())
-        sys.stderr.write(
-            f"{plan.home} was made from other data than are there now:\n{told}\nTo make that again, with what is made "
-            f"of it (the old results are kept in outputs/replaced):\n  {again}\nTo keep it, give another RUN.\n"
-        )
-        return 1
-    other = [part.removeprefix(f"{home.name}/") for part in code.by_other_code([home], home.parent)]
-    if given.again:
-        changed |= {part: "made by other code" for part in other if part not in changed}
-    changed |= lacking
-    dry = {"-n", "--dry-run", "--dryrun"} & set(given.snakemake)
-    options = {"run": given.run, "profile": given.profile, "data": given.data, "only": given.only}
-    config = [f"{name}={value}" for name, value in options.items() if value] + [f"gpus={given.gpus}"]
-    command = [sys.executable, "-m", "snakemake", "--profile", f"profiles/{given.on}", *given.snakemake]
-    command += ["--resources", f"gpu={given.gpus}"] if given.gpus else []
-    command += ["--config", *config]
-    if dry:
-        return subprocess.run(command, cwd=ROOT, stderr=subprocess.STDOUT, check=False).returncode
-    with _alone(home), (home / "pipeline.log").open("w") as log:
-        for sentence in plan.set_aside(changed):
-            sys.stdout.write(f"{sentence}\n")
-        sys.stdout.write(f"{plan.home}: finding out what is to be made ...\n")
-        sys.stdout.flush()
-        told = subprocess.Popen(
-            command,
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            preexec_fn=end_with_caller,
-        )
-        for line in follow(_copied(told.stdout, log)):
-            sys.stdout.write(f"{line}\n")
-            sys.stdout.flush()
-        status = told.wait()
-    if status:
-        sys.stdout.write(f"{plan.home} is not complete; all of it: {log.name}\n")
-    else:
-        sys.stdout.write(f"{plan.home} is done. {read_json(ROOT / last)['says']}\n")
-        if other and not given.again:
-            sys.stdout.write(
-                f"{len(other)} of its results were made by other code than what lies here now ({', '.join(other[:3])} "
-                f"...); they were kept. To make them again: {again}\n"
-            )
-    return status
+    return parser.parse_args(words)
+
+
+def _command(given: argparse.Namespace) -> list[str]:
+    """The call of snakemake that makes what was asked for."""
+    config = {name: getattr(given, name) for name in ("run", "profile", "data", "only")}
+    config = [f"{name}={value}" for name, value in config.items() if value] + [f"gpus={given.gpus}"]
+    resources = ["--resources", f"gpu={given.gpus}"] if given.gpus else []
+    command = [sys.executable, "-m", "snakemake", "--profile", f"profiles/{given.on}"]
+    return [*command, *given.snakemake, *resources, "--config", *config]
+
+
+def _followed(command: list[str], log: Path) -> int:
+    """The exit status of snakemake, after telling how it went; all that it prints goes to the log."""
+    pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    with log.open("w") as file, subprocess.Popen(command, cwd=ROOT, preexec_fn=end_with_caller, **pipe) as made:
+        for line in follow(_copied(made.stdout, file)):
+            _tell(line)
+    return made.returncode
+
+
+def _tell(sentence: str) -> None:
+    sys.stdout.write(f"{sentence}\n")
+    sys.stdout.flush()
 
 
 @contextmanager
@@ -143,8 +150,7 @@ def _alone(home: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            sys.stdout.write(f"{home.relative_to(ROOT)} is being made by another process; waiting for it.\n")
-            sys.stdout.flush()
+            _tell(f"{home.relative_to(ROOT)} is being made by another process; waiting for it.")
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 

@@ -7,18 +7,15 @@ Conventions
 target : the result.json of a part, a path below outputs/ relative to the workbook. It is written last and means done.
 layers : parameter files, each over the one before: those of `profile`, then params/<run>.yaml if there is one, which
          may name a `run` and a `variant` of its own: then it is an experiment, laid over the file of that run.
-recipe : a variant of 04 that 10 compares: the base, one of VARIANTS, or an experiment, params/<recipe>.yaml; with a
-         seed of its own it is the variant `<recipe>.seed_<n>`.
 Light imports only: every job of a cluster reads the Snakefile again.
 
-Used in: Snakefile, `pipeline`, `kaggle`; `training_sets`, `retraining`, `variants`, `choice`; 05 (BASE).
+Used in: Snakefile, `pipeline`, `kaggle`, `pages`.
 """
 
 import json
 import os
 import re
-import shlex
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -27,26 +24,12 @@ from lib import settings
 from lib.data import datasets
 from lib.evaluation import folds
 from lib.files import read_json, set_aside
-from lib.runs import changes
+from lib.runs import changes, recipes
+from lib.runs.recipes import BASE, VARIANTS
 
-__all__ = ["BASE", "ROOT", "VARIANTS", "Plan", "check_base", "compared", "is_judged"]
-__all__ += ["papermill", "recipes", "seeded", "unseeded"]
+__all__ = ["ROOT", "Plan"]
 
 ROOT = Path(__file__).resolve().parents[2]
-BASE = "curated"
-# The training sets of 04 that 05 compares with the base: what each changes.
-VARIANTS = {
-    "kept_curated": {"train_windows": "kept"},
-    "curated_noisy": {"train_set": "curated_noisy"},
-    "fewer_passes": {"train_set": "fewer_passes"},  # what curated_noisy takes from the curated clips: its control
-    "curated_kept_noisy": {"train_set": "curated_noisy", "train_windows": "kept_noisy"},
-    "kept_curated_kept_noisy": {"train_set": "curated_noisy", "train_windows": "kept"},
-    "warm_up": {"train_set": "warm_up"},
-    "pseudo": {"train_set": "pseudo"},
-    "curated_noisy_lq": {"train_set": "curated_noisy", "loss": "lq"},
-    "ignore_missing": {"ignore_missing": True},
-}
-PLAIN = {"train_set": "curated", "train_windows": "all", "ignore_missing": False}  # what the base trains on
 NEEDED = ("profile", "run", "data_dir")  # what a profile says itself: by default they are those of the demo run
 SPREAD = 2  # trainings of an experiment that stay in one kernel; more are spread over jobs, by fold and seed
 
@@ -80,7 +63,7 @@ class Plan:
         ------
         FileNotFoundError, ValueError
             As `settings.load_profile` and `settings.check`; a run whose name snakemake would take for a number;
-            layers that are no complete profile; as `check_base`.
+            layers that are no complete profile; as `recipes.check_base`.
         """
         own = ROOT / "params" / f"{run}.yaml"
         layers = [ROOT / "params" / f"{name}.yaml" for name in profile.split()]
@@ -107,7 +90,7 @@ class Plan:
         variant = str(params.pop("variant"))
         below = {name: value for layer in read[:-1] for name, value in layer.items()}
         base = params if variant == BASE else {**settings.defaults(), **below, **typed, "run": params["run"]}
-        check_base({**base, "variant": BASE})
+        recipes.check_base({**base, "variant": BASE})
         return cls(params, base, variant)
 
     @cached_property
@@ -131,12 +114,12 @@ class Plan:
 
     @property
     def retrained(self) -> list[str]:
-        """Variants that 05 compares with the base: `compared`."""
-        return compared(self.base["retrain"], self.base["loss"], self.subsets)
+        """Variants that 05 compares with the base: `recipes.compared`."""
+        return recipes.compared(self.base["retrain"], self.base["loss"], self.subsets)
 
     def is_retrained(self, variant: str) -> bool:
         """Whether a variant, of whatever seed, is trained on what 05 has selected."""
-        return is_judged(self.values("04_kfold", variant))
+        return recipes.is_judged(self.values("04_kfold", variant))
 
     def target(self, *parts: str) -> str:
         return "/".join([self.home, *parts, "result.json"])
@@ -154,13 +137,13 @@ class Plan:
             A recipe that is neither the base nor a training set of 05 nor an experiment.
         """
         found, seed = {}, self.base["seed"]
-        for recipe in recipes(self.base["candidates"]):
+        for recipe in recipes.of_candidates(self.base["candidates"]):
             if recipe not in (BASE, *VARIANTS) and not _experiment(recipe):
                 what = f"no training set of 05, and no params/{recipe}.yaml says `variant: {recipe}`"
                 raise ValueError(f"candidates: {recipe!r} is {what}.")
             found[recipe] = self.models + self.pairs
             for more in range(seed + 1, seed + self.base["repeats"]):
-                found[seeded(recipe, more, seed)] = self.models
+                found[recipes.seeded(recipe, more, seed)] = self.models
         return found
 
     @property
@@ -245,7 +228,7 @@ class Plan:
 
     def recipe(self, variant: str) -> dict[str, object]:
         """All parameters of a variant of 04, those of other notebooks among them."""
-        recipe, seed = unseeded(variant)
+        recipe, seed = recipes.unseeded(variant)
         own = self.params if recipe == self.variant else {**self.base, **_experiment(recipe)}
         return {**own, "variant": variant, **VARIANTS.get(recipe, {}), **seed}
 
@@ -267,7 +250,7 @@ class Plan:
             if not file.is_file():
                 continue
             theirs, mine = read_json(file), settings.configuration(values)
-            why = [changes.differences({k: theirs[k] for k in mine if k in theirs}, mine)]
+            why = [recipes.differences({k: theirs[k] for k in mine if k in theirs}, mine)]
             why = [text for text in dict.fromkeys([*why, *_below(changed, name).values()]) if text]
             if why or found.keys() & set(needs):
                 found[name] = ", ".join(why) or "it was made of that"
@@ -328,62 +311,6 @@ class Plan:
         parts[submission] = self.values("08_submission"), [base, stage2]
         parts["10_best"] = self.values("10_best"), [f"04_kfold/{name}" for name in self.raced]
         return parts
-
-
-def compared(retrain: list[str], loss: str, subsets: Collection[str]) -> list[str]:
-    """The training sets that 05 compares with the base: those that `retrain` names, or all that can be.
-
-    Those of noisy clips need some. Under loss ce a clip has exactly one label, so no class can be unknown.
-
-    Raises
-    ------
-    ValueError
-        `retrain` names no training set.
-    """
-    if unknown := [name for name in retrain if name not in VARIANTS]:
-        raise ValueError(f"retrain names {', '.join(unknown)}. There are: {', '.join(VARIANTS)}.")
-    asked = retrain or [name for name in VARIANTS if loss != "ce" or "ignore_missing" not in VARIANTS[name]]
-    return [name for name in asked if "noisy" in subsets or "train_set" not in VARIANTS[name]]
-
-
-def check_base(params: Mapping[str, object]) -> None:
-    """Refuse the base's name, with whatever seed, for another training set: ValueError that says what to do.
-
-    05 uses the base's models as judges, and everything is compared with the base.
-    """
-    changed = [f"{name}={params[name]!r}" for name, value in PLAIN.items() if params.get(name, value) != value]
-    if changed and unseeded(str(params.get("variant", "")))[0] == BASE:
-        raise ValueError(
-            f"{', '.join(changed)}, but variant={params['variant']!r} is the name of models that are trained on the "
-            "curated clips as they are. Give these a name of their own: -p variant NAME, such as curated_noisy."
-        )
-
-
-def is_judged(params: Mapping[str, object]) -> bool:
-    """Whether a training set of 04 needs what 05 has selected or heard."""
-    return params["train_windows"] != "all" or params["train_set"] == "pseudo" or bool(params["ignore_missing"])
-
-
-def recipes(candidates: list[str]) -> list[str]:
-    """The variants that candidates ("a+b") are averages of, each once."""
-    return list(dict.fromkeys(recipe for name in candidates for recipe in name.split("+")))
-
-
-def seeded(recipe: str, seed: int, own: int) -> str:
-    """The variant of a recipe that is trained with a seed; with the recipe's own one it is the recipe itself."""
-    return recipe if seed == own else f"{recipe}.seed_{seed}"
-
-
-def unseeded(variant: str) -> tuple[str, dict[str, int]]:
-    """A variant's recipe, and the seed that its name tells, if it does."""
-    found = re.fullmatch(r"(.+)\.seed_(\d+)", variant)
-    return (found[1], {"seed": int(found[2])}) if found else (variant, {})
-
-
-def papermill(notebook: str, profile: str, **values: object) -> str:
-    """The command that runs a notebook by hand with these parameters over those of a profile."""
-    words = "".join(f" -p {name} {shlex.quote(str(value))}" for name, value in values.items())
-    return f"papermill notebooks/{notebook}.ipynb out.ipynb -f params/{profile}.yaml{words}"
 
 
 def _experiment(name: str) -> dict[str, object]:

@@ -32,7 +32,7 @@ from lib import code, ideas, settings
 from lib.data import datasets, demo
 from lib.evaluation import folds
 from lib.files import read_json, set_aside, whole_file, write_json
-from lib.runs import changes, inputs, plan
+from lib.runs import inputs, recipes
 from lib.runs.inputs import IN_KERNEL, ROOT
 from lib.sound import cache as caches
 from lib.sound.features import LogMel
@@ -41,6 +41,7 @@ from lib.training.task import Task
 __all__ = ["IN_KERNEL", "ROOT", "Run", "already", "seed_everything", "start"]
 
 PACKAGES = ("fastai", "librosa", "numpy", "pandas", "safetensors", "scikit-learn", "timm", "torch")
+SCHEMA = 2  # of result.json; in the first, `conclusion` was called `says`
 LITERAL = (bool, int, float, str, list, tuple, dict, type(None))
 
 
@@ -198,7 +199,7 @@ class Run:
         self.read, outputs = read, ROOT / "outputs"
         for folder in made_of:
             theirs = read_json(folder / "configuration.json") if (folder / "configuration.json").is_file() else {}
-            if differ := changes.other_data(theirs, read):
+            if differ := recipes.other_data(theirs, read):
                 raise ValueError(
                     f"{folder} was made from other data ({differ}). Make it again, and what is made of it: make run "
                     f"RUN={self.params['run']} PROFILE=... DATA=... AGAIN=1 (the old results are kept in "
@@ -210,7 +211,7 @@ class Run:
         theirs = read_json(path) if is_bound else mine
         known = mine.keys() | settings.RECIPE  # a knob that is of no recipe may once have been
         theirs = {name: value for name, value in theirs.items() if name in known or name not in settings.KNOBS}
-        differ = changes.differences(theirs, mine)
+        differ = recipes.differences(theirs, mine)
         if self.params["overwrite"]:
             experiment = self.folder == self.variant and {"seeds", "tabulate"} <= self.params.keys()
             part = [] if experiment else [self.folder]
@@ -254,7 +255,7 @@ class Run:
         display(Image(png.getvalue(), alt=name))
 
     def finish(
-        self, metrics: dict[str, float], verdict: str | None, says: str, *, again: bool = False, **facts: object
+        self, metrics: dict[str, float], verdict: str | None, conclusion: str, *, again: bool = False, **facts: object
     ) -> str:
         """Write manifest.json, copies of ideas, and, last, result.json; a part that was done before keeps its own.
 
@@ -262,7 +263,7 @@ class Run:
         ----------
         metrics : flat, plain numbers
         verdict : kept, dropped, unclear, or measured where nothing is compared; None where nothing can be said yet
-        says : the conclusion, built from the measured values
+        conclusion : in sentences, built from the measured values
         again : write again; for a table of other results, of which there may be more now
         facts : further entries of the manifest, such as the clips of the fit
 
@@ -277,7 +278,7 @@ class Run:
         """
         if again or not self.done:
             there = self.variant / "configuration.json"
-            if self.configuration and (differ := changes.differences(read_json(there), self.configuration)):
+            if self.configuration and (differ := recipes.differences(read_json(there), self.configuration)):
                 raise ValueError(f"{there} was written anew meanwhile ({differ}). Start this part again.")
             manifest = {**_surroundings(), "code": code.digest(self.notebook), "other_code": self.other_code}
             manifest |= {"seconds": round(time.time() - self.started, 1), "read": self.read, **facts}
@@ -285,9 +286,9 @@ class Run:
             for file, content in ideas.sources(self.params).items():
                 (self.folder / file).parent.mkdir(exist_ok=True)
                 (self.folder / file).write_bytes(content)
-            result = {"notebook": self.notebook, "parameters": self.params, **self.read}
-            numbers = {name: _plain(value) for name, value in metrics.items()}
-            write_json(self.folder / "result.json", {**result, "metrics": numbers, "verdict": verdict, "says": says})
+            result = {"schema": SCHEMA, "notebook": self.notebook, "parameters": self.params, **self.read}
+            result |= {"metrics": {name: _plain(value) for name, value in metrics.items()}}
+            write_json(self.folder / "result.json", {**result, "verdict": verdict, "conclusion": conclusion})
         for checkpoint in self.folder.glob("checkpoint.*"):
             checkpoint.unlink()
         return f"{self.notebook} is done: {os.path.relpath(self.folder)}"
@@ -309,7 +310,7 @@ def start(namespace: dict[str, object], notebook: str) -> Run:
     ------
     ValueError
         A parameter that is misspelt, of a wrong type or out of range; a fold and holdout_fold that name no model; the
-        base's name for another training set (`plan.check_base`).
+        base's name for another training set (`recipes.check_base`).
     """
     before = namespace.get("_started", {})  # `run = start(...)` has taken the name of a parameter
     named = {
@@ -321,7 +322,7 @@ def start(namespace: dict[str, object], notebook: str) -> Run:
     declared = namespace.get("__annotations__") or params  # a profile also holds keys of other notebooks: passed over
     params = {name: value for name, value in params.items() if name in declared}
     namespace.update(params)  # the notebook reads them too, and `lr: 1e-3` came as text
-    plan.check_base(params)
+    recipes.check_base(params)
     params = namespace["_started"] = before | params
     folder = variant = ROOT / "outputs" / str(params["run"]) / notebook
     if "variant" in params:

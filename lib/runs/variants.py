@@ -1,14 +1,20 @@
 """Variants of 04 against their base: the curated models of the same run, or of another one with the same folds.
 
-Never against the best so far, whose score is partly luck. Variants that were scored on other folds, labels or audio are
-refused, with the reason in words: their difference to the base could be that of the clips. The same recipe with another
-seed, as 10 trains it, is no variant.
+Never against the best so far, whose score is partly luck. What was scored on other folds, labels, audio or clips is
+refused: its difference to the base could be that of the clips. The same recipe with another seed, as 10 trains it, is
+no variant.
 
-Used in: 09_journal.
+05 compares training sets (`compare`): all but one show as many windows as the curated clips alone, with the same folds,
+seed and network; only what VARIANTS names may differ. So noisy clips take passes from the curated ones. `fewer_passes`,
+the one, shows these alone, as often as curated_noisy does, and the pair of RIVALS tells what noisy clips add to as many
+curated passes. 09 compares all variants that a run holds (`against_base`), and says of which the compute differs.
+
+Used in: 05_curation, 09_journal, `journal`.
 """
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,16 +24,67 @@ import pandas as pd
 from lib import settings
 from lib.evaluation import comparisons
 from lib.evaluation.comparisons import Comparison
-from lib.files import read_json
+from lib.files import digest, read_json
 from lib.runs import oof
-from lib.runs.changes import other_data
 from lib.runs.modelset import ModelSet
-from lib.runs.plan import BASE, unseeded
+from lib.runs.recipes import BASE, VARIANTS, compared, differences, other_data, papermill, unseeded
+from lib.runs.run import Run
 from lib.training.batches import image_pixels
 
-__all__ = ["Variants", "against_base"]
+__all__ = ["Variants", "against_base", "commands", "compare", "conclusion"]
 
+RIVALS = {"curated_noisy": "fewer_passes"}
+MAY_DIFFER = {field.name for field in fields(settings.TrainingSet)} | {"loss"}  # and what is trained on
 UNEQUAL = 0.02  # from there on two trainings are not said to have cost the same
+
+
+def commands(run: Run, n_folds: int, subsets: Collection[str]) -> list[str]:
+    """A papermill command for every training that 05 compares and that is still to be done, the base's first.
+
+    Parameters
+    ----------
+    subsets : of the data set, for `recipes.compared`
+    """
+    todo = []
+    for name, changes in {BASE: {}, **_asked(run, subsets)}.items():
+        for fold in ModelSet(run.home, name, n_folds).missing:
+            given = {"run": run.params["run"], "data_dir": run.params["data_dir"], "variant": name, "fold": fold}
+            todo.append(papermill("04_kfold", str(run.params["profile"]), **given, **changes))
+    return todo
+
+
+def compare(run: Run, n_folds: int, subsets: Collection[str]) -> Comparison:
+    """The training sets that are done on all folds, and pairs of RIVALS, against the base; screened, with one seed.
+
+    The base alone while nothing else is done, no scores while it isn't.
+
+    Parameters
+    ----------
+    subsets : of the data set, for `recipes.compared`
+
+    Raises
+    ------
+    ValueError
+        A variant that differs from the base in more than its training set, scored other clips or audio, or was trained
+        on another selection than the one that lies in this run.
+    """
+    sets = {name: ModelSet(run.home, name, n_folds) for name in (BASE, *_asked(run, subsets))}
+    whole, read = {name: models for name, models in sets.items() if not models.missing}, {}
+    for name in whole if BASE in whole else []:
+        _check_recipe(run, whole[BASE], whole[name])
+        read[name] = _clips(whole[name], read.get(BASE))
+    clips, classes = (read[BASE].table, read[BASE].classes) if read else (pd.DataFrame({"labels": [], "group": []}), [])
+    return Comparison(clips, classes, {name: found.scores for name, found in read.items()}, BASE, False, RIVALS)
+
+
+def conclusion(comparison: Comparison) -> str:
+    """What `compare` found, in sentences, from its values."""
+    found = comparison.conclusion("{} {}, {}")
+    if not found:
+        return "Nothing is retrained yet on what was kept."
+    base = comparison.rows.set_index("variant").loc[BASE]
+    head = f"lwlrap of the curated clips as they are is {comparisons.format_score(base)}, n = {base['n']:.0f}"
+    return f"{head}. Differences to it, one seed: {found}"
 
 
 class Variants(NamedTuple):
@@ -49,7 +106,8 @@ class Variants(NamedTuple):
 
     def shown(self) -> pd.DataFrame:
         """The columns of the table that fit on a page, rounded."""
-        columns = ["variant", "changed", "lwlrap", *comparisons.DIFFERENCE, "verdict", "compute"]
+        columns = ["variant", "changed", "lwlrap", *comparisons.DIFFERENCE, "p_better", "n_to_settle"]
+        columns += ["verdict", "compute"]
         return self.table[[name for name in columns if name in self.table]].round(3)
 
     def conclusion(self) -> str:
@@ -71,30 +129,82 @@ def against_base(home: Path, base_home: Path | None = None) -> Variants:
     home : outputs/<run>
     base_home : the run whose curated models are the base; none: the same
     """
-    base = (base_home or home) / "04_kfold" / BASE
-    whom = f"{base.parents[1].name}/{BASE}"
+    folder = (base_home or home) / "04_kfold" / BASE
+    whom = f"{folder.parents[1].name}/{BASE}"
     try:
-        setting, clips = _read(base)
+        base = _models(folder)
+        read, made = {BASE: _clips(base)}, {BASE: base.configuration}
     except (OSError, ValueError, KeyError) as error:
         empty = pd.DataFrame({"variant": [], "verdict": []})
         return Variants(empty, empty, [f"Nothing is compared with {whom}: {error}"])
-    read, made, causes = {BASE: clips}, {BASE: setting}, defaultdict(list)
-    folders = (path.parent for path in (home / "04_kfold").glob("[!.]*/configuration.json"))
-    for folder in sorted(folder for folder in folders if folder != base and not unseeded(folder.name)[1]):
-        name = folder.name if folder.parent == base.parent else f"{home.name}/{folder.name}"
+    causes = defaultdict(list)
+    there = (path.parent for path in (home / "04_kfold").glob("[!.]*/configuration.json"))
+    for other in sorted(place for place in there if place != folder and not unseeded(place.name)[1]):
+        name = other.name if other.parent == folder.parent else f"{home.name}/{other.name}"
         try:
-            made[name], read[name] = _comparable(folder, base, setting, clips)
+            models = _models(other)
+            _check_data(base, models)
+            read[name], made[name] = _clips(models, read[BASE]), models.configuration
         except (OSError, ValueError, KeyError) as error:
             causes[str(error)].append(name)
-    scores = {name: of.scores for name, of in read.items()}
-    comparison = Comparison(clips.table, clips.classes, scores, BASE, enough=False, order=None)
+    scores = {name: found.scores for name, found in read.items()}
+    comparison = Comparison(read[BASE].table, read[BASE].classes, scores, BASE, enough=False, order=None)
     table = comparison.table()
-    table.insert(1, "changed", [_changed(made[name], setting) for name in table["variant"]])
+    table.insert(1, "changed", [_changed(made[name], made[BASE]) for name in table["variant"]])
     compute = [_compute(made[name], read[name].epochs) for name in table["variant"]]
     table["compute"] = np.array(compute) / compute[0]
-    curves = pd.concat([of.epochs.assign(variant=name) for name, of in read.items()], ignore_index=True)
+    curves = pd.concat([found.epochs.assign(variant=name) for name, found in read.items()], ignore_index=True)
     refused = [f"Not compared with {whom}: {', '.join(names)}. {why}" for why, names in causes.items()]
     return Variants(table, curves, refused, comparison)
+
+
+def _asked(run: Run, subsets: Collection[str]) -> dict[str, dict]:
+    """The training sets that are compared, with what they change."""
+    return {name: VARIANTS[name] for name in compared(run.params["retrain"], run.params["loss"], subsets)}
+
+
+def _models(folder: Path) -> ModelSet:
+    """The models of a variant, of as many folds as its configuration says; ValueError where nothing of it is there."""
+    home, path = folder.parents[1], folder / "configuration.json"
+    if not path.is_file():
+        raise ValueError(f"It is not there yet. Train it: make run NB=04 RUN={home.name} PROFILE=... DATA=...")
+    return ModelSet(home, folder.name, read_json(path)["n_folds"])
+
+
+def _clips(models: ModelSet, base: oof.Clips | None = None) -> oof.Clips:
+    """Out-of-fold scores; ValueError unless all folds are done, and on the clips of the base."""
+    if models.missing:
+        raise ValueError(f"Folds {models.missing} are still to be trained.")
+    clips = models.clips()
+    if base and clips.table["fname"].tolist() != base.table["fname"].tolist():
+        raise ValueError(f"{models.variant} scored other clips than {BASE}. Train both on the same data and folds.")
+    return clips
+
+
+def _check_recipe(run: Run, base: ModelSet, models: ModelSet) -> None:
+    """Refuse a variant whose configuration differs in more than the training set."""
+    name, theirs, mine = models.variant, base.configuration, models.configuration
+    recipes = ({k: v for k, v in side.items() if k in settings.KNOBS.keys() - MAY_DIFFER} for side in (theirs, mine))
+    if differ := differences(*recipes) or other_data(theirs, mine):
+        raise ValueError(f"{BASE} and {name} differ in more ({differ}): no fair comparison. Train it anew.")
+    selection = run.home / "05_curation" / "select" / "configuration.json"
+    if "curation" in mine and mine["curation"] != digest(read_json(selection)):
+        raise ValueError(
+            f"{name} was trained on another selection than the one in {selection.parent}. Train it anew: "
+            f"-p variant {name} -p overwrite True, all folds."
+        )
+
+
+def _check_data(base: ModelSet, models: ModelSet) -> None:
+    """Refuse a variant whose difference to the base could come from folds, labels or audio."""
+    of_base, setting = base.configuration, models.configuration
+    if setting["folds"] != of_base["folds"]:
+        raise ValueError(
+            f"Their folds are {setting['folds']}, those of the base {of_base['folds']}: other models saw other clips. "
+            f"Train with the same ones: -p folds_csv outputs/{base.home.name}/folds.csv"
+        )
+    if differ := other_data(setting, of_base):
+        raise ValueError(f"They were made of other clips ({differ}, in the base). Train both on the same data.")
 
 
 def _changed(setting: Mapping, base: Mapping) -> str:
@@ -113,31 +223,3 @@ def _compute(setting: Mapping, curves: pd.DataFrame) -> float:
         return epochs * image_pixels(setting)
     except KeyError:
         return float("nan")
-
-
-def _read(variant: Path) -> tuple[dict, oof.Clips]:
-    """Configuration and out-of-fold scores; ValueError unless all folds are done."""
-    home, path = variant.parents[1], variant / "configuration.json"
-    if not path.is_file():
-        raise ValueError(f"It is not there yet. Train it: make run NB=04 RUN={home.name} PROFILE=... DATA=...")
-    setting = read_json(path)
-    models = ModelSet(home, variant.name, setting["n_folds"])
-    if models.missing:
-        raise ValueError(f"Folds {models.missing} are still to be trained.")
-    return setting, models.clips()
-
-
-def _comparable(variant: Path, base: Path, of_base: Mapping, clips: oof.Clips) -> tuple[dict, oof.Clips]:
-    """As `_read`; ValueError too where the difference to the base could come from folds, labels, audio or clips."""
-    setting = read_json(variant / "configuration.json")
-    if setting["folds"] != of_base["folds"]:
-        raise ValueError(
-            f"Their folds are {setting['folds']}, those of the base {of_base['folds']}: other models saw other clips. "
-            f"Train with the same ones: -p folds_csv outputs/{base.parents[1].name}/folds.csv"
-        )
-    if differ := other_data(setting, of_base):
-        raise ValueError(f"They were made of other clips ({differ}, in the base). Train both on the same data.")
-    setting, mine = _read(variant)
-    if mine.table["fname"].tolist() != clips.table["fname"].tolist():
-        raise ValueError("Other clips were scored. Train both on the same data.")
-    return setting, mine

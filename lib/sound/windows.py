@@ -25,7 +25,10 @@ from lib import settings
 from lib.sound.cache import Cache
 from lib.sound.features import LogMel
 
-__all__ = ["Places", "Windows", "ahead", "batch", "batches", "energy", "gather", "random_starts", "rolling", "trim"]
+__all__ = ["Places", "Windows", "ahead", "batch", "batches", "energy", "gather", "random_starts", "rolling", "spans"]
+__all__ += ["trim"]
+
+TOUCH_S = 0.002  # starts are rounded to 1 ms: what is this near touches
 
 
 @settings.group
@@ -232,6 +235,36 @@ def energy(cache: Cache, table: pd.DataFrame, window_s: float) -> pd.Series:
         ends = np.clip([first, first + width], 0, len(frames))
         power[starts.index] = (total[ends[1]] - total[ends[0]]) / width
     return power
+
+
+def spans(kept: pd.DataFrame, durations_s: pd.Series, window_s: float) -> pd.DataFrame:
+    """Kept windows that overlap or touch, merged, padded to window_s where the clip is long enough.
+
+    Parameters
+    ----------
+    kept : a row a window: subset, fname, window_start_s, window_end_s, kept (bool), confirmed (labels, comma-joined),
+        judged_by
+    durations_s : s, by fname
+
+    Returns
+    -------
+    subset, fname, start_s, end_s (within the clip), labels (tuple: those confirmed in any of its windows), judged_by
+    """
+    rows = kept[kept["kept"].astype(bool)].sort_values(["fname", "window_start_s"], ignore_index=True)
+    new = rows["fname"].ne(rows["fname"].shift()) | rows["window_start_s"].gt(rows["window_end_s"].shift() + TOUCH_S)
+    groups = rows.groupby(new.cumsum().to_numpy())
+    table = groups.agg(
+        subset=("subset", "first"),
+        fname=("fname", "first"),
+        start_s=("window_start_s", "min"),
+        end_s=("window_end_s", "max"),
+        labels=("confirmed", lambda texts: tuple(dict.fromkeys(filter(None, ",".join(texts).split(","))))),
+        judged_by=("judged_by", "first"),
+    ).reset_index(drop=True)
+    end = table["fname"].map(durations_s).to_numpy(float)
+    short = (window_s - (table["end_s"] - table["start_s"])).clip(lower=0) / 2
+    start_s = (table["start_s"] - short).clip(lower=0, upper=np.maximum(end - window_s, 0))
+    return table.assign(start_s=start_s, end_s=np.minimum(np.maximum(table["end_s"] + short, start_s + window_s), end))
 
 
 def _frames(part: torch.Tensor, source: torch.Tensor) -> torch.Tensor:

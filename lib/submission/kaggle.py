@@ -160,7 +160,7 @@ def main(words: list[str]) -> int:
 
 def _read_at_home(notebook: str, values: dict[str, object]) -> str:
     """What a notebook with these parameters reads of a run folder; "" if nothing."""
-    from lib.runs.plan import is_judged  # at home alone, as in `main`
+    from lib.runs.recipes import is_judged  # at home alone, as in `main`
 
     if is_judged(settings.defaults() | values):
         return "what 05 selected"

@@ -1,0 +1,119 @@
+"""Recipes of window models by name: the base, the training sets that are compared with it, further seeds of each.
+
+Conventions
+-----------
+recipe : a variant of 04 that 10 compares: the base, one of VARIANTS, or an experiment, params/<recipe>.yaml; with a
+         seed of its own it is the variant `<recipe>.seed_<n>`.
+configuration : what all parts of a variant share, as configuration.json holds it (`run`): parameters, and digests of
+         "labels" and "audio" by subset and of "folds".
+Light imports only: every job of a cluster reads the Snakefile, and so this, again.
+
+Used in: Snakefile, 05 (BASE); all of `runs` that reads models; `training_sets`, `candidates`, `kaggle`.
+"""
+
+import re
+import shlex
+from collections.abc import Collection, Mapping
+
+__all__ = ["BASE", "DATA", "VARIANTS", "check_base", "compared", "differences", "is_judged", "of_candidates"]
+__all__ += ["other_data", "papermill", "seeded", "unseeded"]
+
+BASE = "curated"
+# The training sets of 04 that 05 compares with the base: what each changes.
+VARIANTS = {
+    "kept_curated": {"train_windows": "kept"},
+    "curated_noisy": {"train_set": "curated_noisy"},
+    "fewer_passes": {"train_set": "fewer_passes"},  # what curated_noisy takes from the curated clips: its control
+    "curated_kept_noisy": {"train_set": "curated_noisy", "train_windows": "kept_noisy"},
+    "kept_curated_kept_noisy": {"train_set": "curated_noisy", "train_windows": "kept"},
+    "warm_up": {"train_set": "warm_up"},
+    "pseudo": {"train_set": "pseudo"},
+    "curated_noisy_lq": {"train_set": "curated_noisy", "loss": "lq"},
+    "ignore_missing": {"ignore_missing": True},
+}
+PLAIN = {"train_set": "curated", "train_windows": "all", "ignore_missing": False}  # what the base trains on
+DATA = ("labels", "audio", "folds")  # of a configuration: digests of what a result is made of
+
+
+def compared(retrain: list[str], loss: str, subsets: Collection[str]) -> list[str]:
+    """The training sets that 05 compares with the base: those that `retrain` names, or all that can be.
+
+    Those of noisy clips need some. Under loss ce a clip has exactly one label, so no class can be unknown.
+
+    Raises
+    ------
+    ValueError
+        `retrain` names no training set.
+    """
+    if unknown := [name for name in retrain if name not in VARIANTS]:
+        raise ValueError(f"retrain names {', '.join(unknown)}. There are: {', '.join(VARIANTS)}.")
+    asked = retrain or [name for name in VARIANTS if loss != "ce" or "ignore_missing" not in VARIANTS[name]]
+    return [name for name in asked if "noisy" in subsets or "train_set" not in VARIANTS[name]]
+
+
+def check_base(params: Mapping[str, object]) -> None:
+    """Refuse the base's name, with whatever seed, for another training set: ValueError that says what to do.
+
+    05 uses the base's models as judges, and everything is compared with the base.
+    """
+    changed = [f"{name}={params[name]!r}" for name, value in PLAIN.items() if params.get(name, value) != value]
+    if changed and unseeded(str(params.get("variant", "")))[0] == BASE:
+        raise ValueError(
+            f"{', '.join(changed)}, but variant={params['variant']!r} is the name of models that are trained on the "
+            "curated clips as they are. Give these a name of their own: -p variant NAME, such as curated_noisy."
+        )
+
+
+def is_judged(params: Mapping[str, object]) -> bool:
+    """Whether a training set of 04 needs what 05 has selected or heard."""
+    return params["train_windows"] != "all" or params["train_set"] == "pseudo" or bool(params["ignore_missing"])
+
+
+def of_candidates(candidates: list[str]) -> list[str]:
+    """The variants that candidates ("a+b") are averages of, each once."""
+    return list(dict.fromkeys(recipe for name in candidates for recipe in name.split("+")))
+
+
+def seeded(recipe: str, seed: int, own: int) -> str:
+    """The variant of a recipe that is trained with a seed; with the recipe's own one it is the recipe itself."""
+    return recipe if seed == own else f"{recipe}.seed_{seed}"
+
+
+def unseeded(variant: str) -> tuple[str, dict[str, int]]:
+    """A variant's recipe, and the seed that its name tells, if it does."""
+    found = re.fullmatch(r"(.+)\.seed_(\d+)", variant)
+    return (found[1], {"seed": int(found[2])}) if found else (variant, {})
+
+
+def papermill(notebook: str, profile: str, **values: object) -> str:
+    """The command that runs a notebook by hand with these parameters over those of a profile."""
+    words = "".join(f" -p {name} {shlex.quote(str(value))}" for name, value in values.items())
+    return f"papermill notebooks/{notebook}.ipynb out.ipynb -f params/{profile}.yaml{words}"
+
+
+def differences(theirs: Mapping[str, object], mine: Mapping[str, object], *, common: bool = False) -> str:
+    """What differs between two configurations, in words; "" where nothing does.
+
+    A value by subset (digests of labels, of audio) is compared subset by subset. With `common`, only what both know.
+    """
+    sides = [
+        {(name, subset): value for name, found in side.items() for subset, value in _by_subset(found).items()}
+        for side in (theirs, mine)
+    ]
+    keys = sides[0].keys() & sides[1].keys() if common else sides[0].keys() | sides[1].keys()
+    pairs = {key: (sides[0].get(key), sides[1].get(key)) for key in sorted(keys)}
+    return ", ".join(
+        f"{f'{name} of {subset} clips' if subset else name}: {there!r} there, {here!r} now"
+        for (name, subset), (there, here) in pairs.items()
+        if there != here
+    )
+
+
+def other_data(theirs: Mapping[str, object], mine: Mapping[str, object]) -> str:
+    """What differs in the data that two results were made of (`DATA`), in words, of what both of them know."""
+    sides = ({name: side[name] for name in DATA if name in side} for side in (theirs, mine))
+    return differences(*sides, common=True)
+
+
+def _by_subset(value: object) -> Mapping[str, object]:
+    return value if isinstance(value, Mapping) else {"": value}
