@@ -368,3 +368,6 @@ def test_the_outer_folds_are_those_that_were_asked_for(world):
     trained = leaks.train(*world._replace(run=run))
     assert set(trained) == {(leak, g) for leak in ("split_by_window", "self_judged") for g in (1, 2)}
     assert leaks.tables(run, *world[1:], trained, None)["leaks"]["n_reached"].tolist() == [12] * 5
+    as_if_trained(world, "kept_curated")
+    shutil.rmtree(world.judges.folder.with_name("kept_curated") / "without_0")  # nobody asks for it
+    assert leaks.tables(run, *world[1:], trained, None)["leaks"]["leak"].tolist() == list("aabbccd")

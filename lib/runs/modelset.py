@@ -198,11 +198,10 @@ class ModelSet:
         ValueError
             A model scored other clips than those of the folds that it did not see, or a file was damaged.
         """
-        fold_of, loss = self.fold_table.set_index("fname")["fold"], self.sidecar["recipe"]["loss"]
-        parts = []
+        fold_of, parts = self.fold_table.set_index("fname")["fold"], []
         for name in names:
             place = self.folder / name
-            parts.append(oof.read_windows(place, loss))
+            parts.append(oof.read_windows(place, read_json(place / "weights.json")["recipe"]["loss"]))
             table = parts[-1].table
             seen = ~table["fold"].isin(folds.unseen(name)) | (fold_of.reindex(table["fname"]).values != table["fold"])
             if seen.any():
