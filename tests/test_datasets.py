@@ -1,4 +1,4 @@
-"""The four layouts, every fault that a data set can have, and what is said about it."""
+"""The layouts with a folder a subset, every fault that a data set can have, and what is said about it."""
 
 import zipfile
 from pathlib import Path
@@ -122,6 +122,7 @@ def test_kaggle(kaggle):
         "labels": ("Rain", "Bark"),
         "group": "c1.wav",
         "usage": "",
+        "true_labels": None,
         "duration_s": 0.01,
         "sample_rate": RATE,
     }
@@ -280,7 +281,11 @@ def test_groups_that_cannot_be_meant_are_refused(kaggle, rows, message):
     "row, fname, reason",
     [
         ("c9.wav", "c9.wav", "malformed row (train_curated.csv, line 6): 1 fields, expected 2"),
-        ("c9.wav,Rain,Bark", "c9.wav", "malformed row (train_curated.csv, line 6): 3 fields, expected 2"),
+        (
+            "c9.wav,Rain,Bark",
+            "c9.wav",
+            "malformed row (train_curated.csv, line 6): 3 fields, expected 2 (quote labels that are joined by commas)",
+        ),
         (",Rain", "train_curated.csv, line 6", "malformed row (train_curated.csv, line 6): no fname"),
         ("c9.wav,", "c9.wav", "malformed row (train_curated.csv, line 6): no labels"),
         ('c9.wav," ,, "', "c9.wav", "malformed row (train_curated.csv, line 6): no labels"),
@@ -323,7 +328,12 @@ def test_repeated_rows(kaggle):
         ("c0.wav", "curated", "row repeated: one is used", True),
         ("c1.wav", "curated", "row repeated: one is used", True),
         ("c2.wav", "curated", "rows with different labels", False),
-        ("c3.wav", "curated", "malformed row (train_curated.csv, line 9): 3 fields, expected 2", False),
+        (
+            "c3.wav",
+            "curated",
+            "malformed row (train_curated.csv, line 9): 3 fields, expected 2 (quote labels that are joined by commas)",
+            False,
+        ),
         ("n0.wav", "test", "a noisy clip has the same name", False),
     ]
 
@@ -460,7 +470,10 @@ def test_without_leaves_out_what_decoding_found(kaggle):
 def test_folders_that_are_none_of_the_layouts(kaggle, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no such folder. Set data_dir"):
         datasets.load(tmp_path / "nowhere")
-    with pytest.raises(ValueError, match=r"Looked for demo: .*meta/esc50.csv. Found \['data'\]. Did you mean .*data\?"):
+    with pytest.raises(
+        ValueError,
+        match=r"Looked for demo: .*meta/esc50.csv; table: clips.csv. Found \['data'\]. Did you mean .*data\?",
+    ):
         datasets.load(tmp_path)
     (tmp_path / "void").mkdir()
     with pytest.raises(ValueError, match=r"Found nothing. Give the folder that holds the tables"):

@@ -153,6 +153,22 @@ def test_names_that_kaggle_would_misread_are_refused(home, tmp_path, options, sa
     assert not (tmp_path / "build").exists()
 
 
+@pytest.mark.parametrize("place", ["mine/noisy.csv", "folder"])
+def test_a_table_is_not_packed_beside_the_competitions_clips(home, tmp_path, monkeypatch, place):
+    monkeypatch.setattr(inputs, "ROOT", tmp_path)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "clips.csv").touch()
+    values = VALUES | {"data_dir": place}
+    with pytest.raises(
+        ValueError, match=r"is a table, .* Upload the table as clips.csv, .* make kaggle SOURCES=owner/sl"
+    ):
+        kaggle.pack(SCORE, home, values, tmp_path / "build", owner="me")
+    assert not (tmp_path / "build").exists()
+    kernel, _ = kaggle.pack(SCORE, home, values, tmp_path / "build", owner="me", sources=("me/mine",))
+    assert json.loads((kernel / "kernel-metadata.json").read_text())["dataset_sources"][1:] == ["me/mine"]
+    assert inputs.find("data_dir", root=tmp_path) == tmp_path / "folder"  # where the kernel finds it
+
+
 # --- inputs --------------------------------------------------------------------------------------------------------
 
 

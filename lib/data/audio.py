@@ -9,7 +9,7 @@ samples : float32 (n_samples,), mono, in about [-1, 1] (resampling may overshoot
 reasons : "missing", "empty", "unreadable: ...", "truncated: ...", "contains NaN ...",
           "damaged: ...", "all silent". They hold no path and no address, so that tables of two machines are the same.
 
-Used in: `datasets` and `audit` (headers), `cache` (samples), 01_eda and `logmels` (listening), 08_submission.
+Used in: `datasets` (files) and `audit` (headers), `cache` (samples), 01_eda and `logmels` (listening), 08_submission.
 """
 
 import contextlib
@@ -17,6 +17,8 @@ import csv
 import hashlib
 import io
 import os
+import re
+import unicodedata
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -34,7 +36,18 @@ from tqdm import tqdm
 
 from lib.files import digest, whole_file
 
-__all__ = ["AudioError", "Header", "content_hashes", "contents", "header", "peek", "read", "read_bytes"]
+__all__ = [
+    "AudioError",
+    "Header",
+    "content_hashes",
+    "contents",
+    "files",
+    "header",
+    "located",
+    "peek",
+    "read",
+    "read_bytes",
+]
 
 HEAD_BYTES = 2**14  # a header and 0.2 s of 16-bit sound: enough to read a wav's header and to tell clips apart
 LOUDEST = 1e6  # |sample|; full scale is 1, or 32,768 in files that hold whole numbers as floats
@@ -55,6 +68,34 @@ class Header(NamedTuple):
     duration_s: float
     sample_rate: int
     n_channels: int
+
+
+def files(root: Path, folder: str, subset: str, found: list[tuple]) -> dict[str, str]:
+    """Base name of every file in a folder below `root`, or a zip of its name, as it is and made `_plain` -> its path.
+
+    Members of archives that are not used are added to `found`, as findings of `audit` about that subset. Raises
+    ValueError where there is only an archive, and that one cut short.
+    """
+    place, archive = root / folder, root / f"{folder}.zip"
+    there = {e.name: e.path for e in os.scandir(place) if e.name[0] != "."} if place.is_dir() else {}
+    if archive.is_file():  # what a folder lacks may be in the archive that it was unpacked from
+        try:
+            there = _members(archive, subset, [] if there else found) | there
+        except ValueError:
+            if not there:
+                raise
+    return {_plain(name): path for name, path in there.items()} | there
+
+
+def located(fname: str, files: dict[str, str]) -> str:
+    """Path of a clip among `files`, or of the same clip in another format; "" if there is none.
+
+    A name may lack its ending and still hold a dot: `a_30.000` is a_30.000.wav, and never a_30.wav, another clip.
+    """
+    stem, _, ending = fname.rpartition(".")
+    stems = [fname] if not stem or ending.isdecimal() else [fname, stem]
+    names = (fname, *(f"{name}.{kind}" for name in stems for kind in ("wav", "ogg", "flac")))
+    return next((files[name] for name in (*names, *map(_plain, names)) if name in files), "")
 
 
 def peek(path: str | Path) -> tuple[int, bytes]:
@@ -188,6 +229,35 @@ def _decoded(file: soundfile.SoundFile) -> np.ndarray:
 def _peak(samples: np.ndarray) -> np.float32:
     """The largest |sample|; NaN if there is one."""
     return max(samples.max(), -samples.min(), key=lambda value: np.inf if np.isnan(value) else value)
+
+
+def _members(archive: Path, subset: str, found: list[tuple]) -> dict[str, str]:
+    """Base name of every member of an archive -> its path; members that point outside are ignored and listed."""
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            names = [name for name in opened.namelist() if not name.endswith("/")]
+    except (zipfile.BadZipFile, OSError) as error:
+        split = archive.with_suffix(".z01").exists()
+        remedy = "It is the end of a split archive: unpack that (7z x)." if split else "Download it again."
+        raise ValueError(f"{archive}: not a whole zip archive ({error}). {remedy}") from error
+    files: dict[str, str] = {}
+    for name in names:
+        folders = re.split(r"[/\\]", name)
+        fname = folders[-1]
+        if folders[0] == "__MACOSX":
+            continue  # what macOS adds to an archive: no audio
+        if not folders[0] or ".." in folders or ":" in folders[0]:
+            found.append((name, subset, f"member of {archive.name} that points outside: ignored", False))
+        elif fname in files:
+            found.append((fname, subset, f"several times in {archive.name}: the first is used", True))
+        else:
+            files[fname] = f"{archive}!{name}"
+    return files
+
+
+def _plain(name: str) -> str:
+    """A name in lower case and composed form: a Mac unpacks "é" as "e" and an accent, where tables have one letter."""
+    return unicodedata.normalize("NFC", name.lower())
 
 
 def _mono(channels: np.ndarray) -> np.ndarray:

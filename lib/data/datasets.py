@@ -1,4 +1,4 @@
-"""Four layouts of tagged audio -> one table of clips, and a list of what is wrong with them.
+"""Five layouts of tagged audio -> one table of clips, and a list of what is wrong with them.
 
 Conventions
 -----------
@@ -6,9 +6,11 @@ clips    : DataFrame, a row a usable clip, default index, in the order of the ta
            fname (str, as in the table, unique), path (str, "" without audio; see `lib.audio`),
            subset ("curated" | "noisy" | "test"), labels (tuple of str, () where unknown),
            group (str; never to be split), fold (Int64; published folds 0-based, else <NA>),
-           usage (str; "Public" | "Private" | ""), duration_s (s; NaN without audio), sample_rate (Hz; 0 without audio)
+           usage (str; "Public" | "Private" | ""), true_labels (tuple of str; None where not known; see `tables`),
+           duration_s (s; NaN without audio), sample_rate (Hz; 0 without audio)
 problems : DataFrame, a row a clip and finding; see `lib.audit`. Nothing is left out in silence.
-layouts  : "kaggle", "zenodo" (FSDKaggle2019 as released), "esc50", "demo". A folder of audio may be a zip of the same
+layouts  : "kaggle", "zenodo" (FSDKaggle2019 as released), "esc50", "demo", and "table" (one CSV file, see `tables`, or
+           a folder whose table is clips.csv and that is none of the others). A folder of audio may be a zip of the same
            name. A clip that was converted to .wav, .ogg or .flac is found by its stem, and a name in either form of
            Unicode (a Mac writes an accent as a letter of its own); `fname` stays as the table has it.
 Data folders may be read-only: nothing is written there.
@@ -17,13 +19,10 @@ Used in: every notebook.
 """
 
 import csv
-import difflib
-import os
 import re
-import unicodedata
-import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,7 +30,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from lib.data import audit
+from lib.data import audio, audit, tables
 from lib.files import digest
 
 __all__ = ["RESERVED", "Dataset", "Labelled", "label_digests", "load", "load_test", "targets", "with_audio"]
@@ -63,6 +62,7 @@ _LAYOUTS = {  # layout: (the files that it is recognised by, its subsets); the f
     "kaggle": (("train_curated.csv", "sample_submission.csv"), _KAGGLE),
     "zenodo": (("train_curated_post_competition.csv", "vocabulary.csv"), _ZENODO),
     "esc50": (("meta/esc50.csv",), _ESC50),
+    "table": (("clips.csv",), {}),  # which says by itself where its audio lies
 }
 _META = "FSDKaggle2019.meta"  # Zenodo's tables lie here, or in the root
 
@@ -73,8 +73,8 @@ class Dataset:
 
     Attributes
     ----------
-    layout : "kaggle", "zenodo", "esc50" or "demo"
-    root : the folder it was loaded from
+    layout : "kaggle", "zenodo", "esc50", "demo" or "table"
+    root : the folder, or the table, that it was loaded from
     classes : names in submission order
     clips, problems : DataFrames
     """
@@ -108,7 +108,7 @@ def load(root: str | Path, *, with_audio: bool = True, strict: bool = False, esc
 
     Parameters
     ----------
-    root : folder of the data set
+    root : folder of the data set, or the CSV file of a table
     with_audio : False reads the tables only, for label statistics and folds
     strict : True raises on clips that can't be used, instead of leaving them out and listing them. The known bad files
         of FSDKaggle2019 don't count: no download repairs them.
@@ -117,7 +117,7 @@ def load(root: str | Path, *, with_audio: bool = True, strict: bool = False, esc
     Raises
     ------
     FileNotFoundError
-        No such folder, or no audio beside the tables.
+        No such folder or table, or no audio beside the tables.
     ValueError
         Unknown layout, a table without the needed columns, an archive cut short, a contradictory vocabulary, no usable
         clip; with `strict`, any clip that can't be used.
@@ -127,25 +127,12 @@ def load(root: str | Path, *, with_audio: bool = True, strict: bool = False, esc
     if esc10_only and layout != "esc50":
         raise ValueError(f"esc10_only=True, but {root} is {layout!r} and not 'esc50'. Set esc10_only=False.")
     found: list[tuple] = []  # every step below lists what it finds; what isn't usable is left out once, at the end
-    parts = _LAYOUTS[layout][1]
-    files = {subset: _files(root, part, subset, found) for subset, part in parts.items()} if with_audio else {}
-    if with_audio and not any(files.values()):
-        looked_for = ", ".join(f"{part.audio}/ or {part.audio}.zip" for part in parts.values())
-        raise FileNotFoundError(
-            f"{root}: has tables ({layout}), but no audio. Looked for {looked_for}. "
-            "Put the audio there, or load with with_audio=False for the tables only."
-        )
-    clips, classes = _read_tables(base, layout, esc10_only, found)
-    groups = _groups(root, base, layout, clips, found)
-    for fname, clip in clips.items():
-        clip["group"] = groups.get(fname, clip["group"])
-        beside = files.get(clip["subset"])
-        clip["path"] = _located(fname, beside or {})
-        if with_audio and not clip["path"]:
-            folder = parts[clip["subset"]].audio
-            reason = "missing" if beside else f"missing: neither {folder}/ nor {folder}.zip"
-            found.append((fname, clip["subset"], reason, False))
-    columns = ["fname", "path", "subset", "labels", "group", "fold", "usage"]
+    if layout == "table":
+        clips, classes = _of_table(base, found, with_audio)
+    else:
+        clips, classes = _of_folders(root, base, layout, found, with_audio, esc10_only)
+    _check_vocabulary(base, clips, classes, found)
+    columns = ["fname", "path", "subset", "labels", "group", "fold", "usage", "true_labels"]
     frame = pd.DataFrame(list(clips.values()), columns=columns).astype({"fold": "Int64"})
     data = Dataset(layout, root, classes, frame.assign(duration_s=np.nan, sample_rate=0), audit.table(()))
     data = data.without(audit.table(found))
@@ -162,32 +149,36 @@ def load_test(root: str | Path) -> Dataset:
     """The clips that a submission must score: one row for each row of its table, in that order.
 
     Nothing is left out and no header is read: a clip that can't be found has the path "". `problems` lists labels that
-    can't be used: those clips count as not labelled.
+    can't be used: those clips count as not labelled. Of a table, malformed rows too, and true labels count as labels.
 
     Parameters
     ----------
-    root : folder with sample_submission.csv and test/ or test.zip; or FSDKaggle2019 as released on Zenodo
+    root : folder with sample_submission.csv and test/ or test.zip; or FSDKaggle2019 as released on Zenodo; or a table
 
     Returns
     -------
-    Dataset whose classes are the columns of the table, in their order. Labels and usage are known in Zenodo's layout,
-    where Zenodo's tables lie beside Kaggle's, and in the demo set; else they are () and "".
+    Dataset whose classes are the columns of the table, in their order (of a table of clips as `load` has them; none
+    where it has no curated clips). Labels and usage are known in Zenodo's layout, where Zenodo's tables lie beside
+    Kaggle's, in the demo set, and as a table of clips tells them; else they are () and "".
 
     Raises
     ------
     FileNotFoundError
-        No such table, or no audio of test clips at all.
+        No such table, no test clips in a table of clips, or no audio of test clips at all.
     ValueError
         A table without rows, whose first column is not fname, with a row without a name or a class twice; an archive
         cut short.
     """
     root = Path(root).expanduser()
+    layout, base = _fits(root) or ("", root)
+    if layout == "table":
+        return _test_of_table(root, base)
     kaggle, zenodo, found = _KAGGLE["test"], _ZENODO["test"], []
     released = next((base for base in (root / _META, root) if (base / zenodo.table).is_file()), None)
     labels, usage = _released(released / zenodo.table, found) if released else ({}, {})
     if (root / kaggle.table).is_file():
         layout, part = ("demo" if (root / "demo.json").is_file() else "kaggle"), kaggle
-        header, fnames, malformed = _read_table(root / kaggle.table, ("fname",), lambda row: row["fname"])
+        header, fnames, malformed = tables.read(root / kaggle.table, ("fname",), lambda row: row["fname"])
         if header[0] != "fname" or malformed or not fnames:
             why = "; ".join(reason for _, reason in malformed[:3]) or f"{len(fnames)} rows, first column {header[0]!r}"
             raise ValueError(f"{root / kaggle.table}: {why}; expected fname first, and a name in all rows. Repair it.")
@@ -199,15 +190,11 @@ def load_test(root: str | Path) -> Dataset:
         classes = _vocabulary(released / "vocabulary.csv")
     else:
         raise FileNotFoundError(f"{root} has neither {kaggle.table} nor {zenodo.table}. Set data_dir to their folder.")
-    for fname, names in labels.items():
-        if unknown := [name for name in names if name not in classes]:
-            near = _nearest(unknown[0], classes)
-            found.append((fname, "test", f"{near}: it counts as not labelled", True))
-            labels[fname] = ()
-    files = _files(root, part, "test", [])
+    _forget_unknown(labels, classes, found)
+    files = audio.files(root, part.audio, "test", [])
     if not files:
         raise FileNotFoundError(f"{root}: no audio of test clips. Looked for {part.audio}/ and {part.audio}.zip.")
-    clips = pd.DataFrame({"fname": fnames, "path": [_located(fname, files) for fname in fnames], "subset": "test"})
+    clips = pd.DataFrame({"fname": fnames, "path": [audio.located(fname, files) for fname in fnames], "subset": "test"})
     clips["labels"] = [labels.get(fname, ()) for fname in fnames]
     clips["usage"] = [usage.get(fname, "") for fname in fnames]
     return Dataset(layout, root, classes, clips, audit.table(found))
@@ -223,11 +210,14 @@ def label_digests(clips: pd.DataFrame, classes: Iterable[str]) -> dict[str, str]
 
 
 def with_audio(root: str | Path) -> frozenset[str]:
-    """Subsets that have a folder or archive of audio beside their table; raises as `load` does on other folders."""
+    """Subsets that have audio (a folder or archive beside their table); raises as `load` does on other folders."""
     root = Path(root).expanduser()
     layout, base = _recognised(root)
-    tables = {subset: part for subset, part in _LAYOUTS[layout][1].items() if (base / part.table).is_file()}
-    return frozenset(subset for subset, part in tables.items() if _files(root, part, subset, []))
+    if layout == "table":
+        with suppress(FileNotFoundError):
+            return frozenset(clip["subset"] for clip in _of_table(base, [])[0].values() if clip["path"])
+    there = {subset: part for subset, part in _LAYOUTS[layout][1].items() if (base / part.table).is_file()}
+    return frozenset(subset for subset, part in there.items() if audio.files(root, part.audio, subset, []))
 
 
 class Labelled:
@@ -265,11 +255,13 @@ def targets(clips: pd.DataFrame, classes: tuple[str, ...]) -> np.ndarray:
 
 
 def _recognised(root: Path) -> tuple[str, Path]:
-    """Layout of a folder, and where its tables lie."""
-    if not root.is_dir():
-        raise FileNotFoundError(f"{root}: no such folder. Set data_dir to the folder of the tables, or to demo.")
+    """Layout of a folder, and where its tables lie; or "table" and its CSV file."""
     if fits := _fits(root):
         return fits
+    if root.is_file():
+        raise ValueError(f"{root}: a file, but no .csv. Set data_dir to a folder or to a table in CSV.")
+    if not root.is_dir():
+        raise FileNotFoundError(f"{root}: no such folder. Set data_dir to the folder of the tables, or to demo.")
     looked_for = "; ".join(f"{layout}: {', '.join(markers)}" for layout, (markers, _) in _LAYOUTS.items())
     entries = sorted(root.iterdir())
     inside = next((entry for entry in entries if entry.is_dir() and _fits(entry)), None)
@@ -279,73 +271,93 @@ def _recognised(root: Path) -> tuple[str, Path]:
 
 
 def _fits(root: Path) -> tuple[str, Path] | None:
+    if root.is_file() and root.suffix.lower() == ".csv":
+        return "table", root
     for layout, (markers, _) in _LAYOUTS.items():
         for base in (root, root / _META):
             if all((base / marker).is_file() for marker in markers):
-                return layout, base
+                return layout, base / markers[0] if layout == "table" else base
     return None
 
 
-def _files(root: Path, part: _Part, subset: str, found: list[tuple]) -> dict[str, str]:
-    """Base name of every file of audio of one subset, as it is and made `_plain` -> its path."""
-    folder, archive = root / part.audio, root / f"{part.audio}.zip"
-    files = {e.name: e.path for e in os.scandir(folder) if e.name[0] != "."} if folder.is_dir() else {}
-    if archive.is_file():  # what a folder lacks may be in the archive that it was unpacked from
-        try:
-            files = _members(archive, subset, [] if files else found) | files
-        except ValueError:
-            if not files:
-                raise
-    return {_plain(name): path for name, path in files.items()} | files
+def _of_folders(
+    root: Path, base: Path, layout: str, found: list[tuple], with_audio: bool, esc10_only: bool
+) -> tuple[dict[str, dict], tuple[str, ...]]:
+    """Clips by fname (those that are listed as unusable too), and the classes, of a layout with a folder a subset."""
+    parts = _LAYOUTS[layout][1]
+    files = (
+        {subset: audio.files(root, part.audio, subset, found) for subset, part in parts.items()} if with_audio else {}
+    )
+    if with_audio and not any(files.values()):
+        looked_for = ", ".join(f"{part.audio}/ or {part.audio}.zip" for part in parts.values())
+        raise FileNotFoundError(
+            f"{root}: has tables ({layout}), but no audio. Looked for {looked_for}. "
+            "Put the audio there, or load with with_audio=False for the tables only."
+        )
+    clips, classes = _read_tables(base, layout, esc10_only, found)
+    groups = _groups(root, base, layout, clips, found)
+    for fname, clip in clips.items():
+        clip["group"] = groups.get(fname, clip["group"])
+        beside = files.get(clip["subset"])
+        clip["path"] = audio.located(fname, beside or {})
+        if with_audio and not clip["path"]:
+            folder = parts[clip["subset"]].audio
+            reason = "missing" if beside else f"missing: neither {folder}/ nor {folder}.zip"
+            found.append((fname, clip["subset"], reason, False))
+    return clips, classes
+
+
+def _of_table(table: Path, found: list[tuple], with_audio: bool = True) -> tuple[dict[str, dict], tuple[str, ...]]:
+    """The same of a table of clips, which says by itself where its audio lies."""
+    clips, classes = tables.clips(table, found)
+    if not with_audio:
+        return clips, classes
+    folders = sorted({fname.rpartition("/")[0] for fname in clips})
+    beside = {folder: audio.files(table.parent, folder, "", found) for folder in folders}
+    for fname, clip in clips.items():
+        folder, _, name = fname.rpartition("/")
+        clip["path"] = audio.located(name, beside[folder])
+        if not clip["path"]:
+            found.append((fname, clip["subset"], "missing", False))
+    if clips and not any(clip["path"] for clip in clips.values()):
+        raise FileNotFoundError(
+            f"{table}: has {len(clips)} clips, but no audio. Looked for {next(iter(clips))} in {table.parent}, and so "
+            "on. Write fname as a path from there, or load with with_audio=False for the table only."
+        )
+    return clips, classes
+
+
+def _test_of_table(root: Path, table: Path) -> Dataset:
+    """`load_test` of a table of clips."""
+    found: list[tuple] = []
+    clips, classes = _of_table(table, found)
+    test = {fname: clip for fname, clip in clips.items() if clip["subset"] == "test"}
+    if not test:
+        raise FileNotFoundError(f"{table}: no clips to tag. Give them a row each, with the subset test.")
+    known = {
+        fname: clip["labels"] if clip["true_labels"] is None else clip["true_labels"] for fname, clip in test.items()
+    }
+    _forget_unknown(known, classes, found)
+    frame = pd.DataFrame(list(test.values()), columns=["fname", "path", "subset", "labels", "usage"])
+    frame["labels"] = list(known.values())
+    return Dataset("table", root, classes, frame, audit.table(row for row in found if row[1] in ("test", "")))
+
+
+def _forget_unknown(labels: dict[str, tuple[str, ...]], classes: tuple[str, ...], found: list[tuple]) -> None:
+    """List labels of test clips that are none of the classes, and take these clips for not labelled."""
+    for fname, names in labels.items():
+        if unknown := [name for name in names if name not in classes]:
+            found.append((fname, "test", f"{tables.unknown(unknown[0], classes)}: it counts as not labelled", True))
+            labels[fname] = ()
 
 
 def _released(path: Path, found: list[tuple]) -> tuple[dict[str, tuple[str, ...]], dict[str, str]]:
     """Labels and usage of test clips by fname, from a table that tells them; a malformed row has none."""
-    _, rows, malformed = _read_table(path, ("fname",), dict)
+    _, rows, malformed = tables.read(path, ("fname",), dict)
     found += [(fname, "test", reason, True) for fname, reason in malformed]
     labels = {fname: () for fname, _ in malformed if "," not in fname}
-    labels |= {row["fname"]: _labels(row.get("labels", "")) for row in rows}
+    labels |= {row["fname"]: tables.labels(row.get("labels", "")) for row in rows}
     return labels, {row["fname"]: row.get("usage", "").capitalize() for row in rows}
-
-
-def _members(archive: Path, subset: str, found: list[tuple]) -> dict[str, str]:
-    """Base name of every member of an archive -> its path; members that point outside are ignored and listed."""
-    try:
-        with zipfile.ZipFile(archive) as opened:
-            names = [name for name in opened.namelist() if not name.endswith("/")]
-    except (zipfile.BadZipFile, OSError) as error:
-        split = archive.with_suffix(".z01").exists()
-        remedy = "It is the end of a split archive: unpack that (7z x)." if split else "Download it again."
-        raise ValueError(f"{archive}: not a whole zip archive ({error}). {remedy}") from error
-    files: dict[str, str] = {}
-    for name in names:
-        folders = re.split(r"[/\\]", name)
-        fname = folders[-1]
-        if folders[0] == "__MACOSX":
-            continue  # what macOS adds to an archive: no audio
-        if not folders[0] or ".." in folders or ":" in folders[0]:
-            found.append((name, subset, f"member of {archive.name} that points outside: ignored", False))
-        elif fname in files:
-            found.append((fname, subset, f"several times in {archive.name}: the first is used", True))
-        else:
-            files[fname] = f"{archive}!{name}"
-    return files
-
-
-def _plain(name: str) -> str:
-    """A name in lower case and composed form: a Mac unpacks "é" as "e" and an accent, where tables have one letter."""
-    return unicodedata.normalize("NFC", name.lower())
-
-
-def _located(fname: str, files: dict[str, str]) -> str:
-    """Path of a clip, or of the same clip in another format; "" if there is none.
-
-    A name may lack its ending and still hold a dot: `a_30.000` is a_30.000.wav, and never a_30.wav, another clip.
-    """
-    stem, _, ending = fname.rpartition(".")
-    stems = [fname] if not stem or ending.isdecimal() else [fname, stem]
-    names = (fname, *(f"{name}.{kind}" for name in stems for kind in ("wav", "ogg", "flac")))
-    return next((files[name] for name in (*names, *map(_plain, names)) if name in files), "")
 
 
 def _read_tables(base: Path, layout: str, esc10_only: bool, found: list[tuple]) -> tuple[dict[str, dict], tuple]:
@@ -354,7 +366,7 @@ def _read_tables(base: Path, layout: str, esc10_only: bool, found: list[tuple]) 
     for subset, part in _LAYOUTS[layout][1].items():
         if not (base / part.table).is_file():
             continue  # the noisy and the released test table are optional
-        header, rows, malformed = _read_table(base / part.table, part.columns, _clip)
+        header, rows, malformed = tables.read(base / part.table, part.columns, _clip)
         found += [(fname, subset, reason, False) for fname, reason in malformed]
         for row in rows:
             if esc10_only and not row["esc10"]:
@@ -378,17 +390,23 @@ def _read_tables(base: Path, layout: str, esc10_only: bool, found: list[tuple]) 
         classes = _vocabulary(base / "vocabulary.csv")
     else:
         classes = _in_order(enumerate(name for name in header if name != "fname"), base / "sample_submission.csv")
+    return clips, classes
+
+
+def _check_vocabulary(base: Path, clips: dict[str, dict], classes: tuple[str, ...], found: list[tuple]) -> None:
+    """Refuse classes that can't be told apart, or none; list the clips with labels that are no class."""
+    if not classes:
+        raise ValueError(f"{base}: no curated clip has a label that could be learned. Add rows of subset curated.")
     if odd := [name for name in classes if "," in name or name in RESERVED]:
         raise ValueError(
             f"{base}: classes {odd} can't be told from two labels, or from a column of tables of scores. Rename them: "
             f"no comma, and none of {', '.join(RESERVED)}."
         )
     unknown = {label for clip in clips.values() for label in clip["labels"]} - set(classes)
-    nearest = {label: _nearest(label, classes) for label in unknown}
+    reasons = {label: tables.unknown(label, classes) for label in unknown}
     for fname, clip in clips.items():
         for label in unknown.intersection(clip["labels"]):
-            found.append((fname, clip["subset"], nearest[label], False))
-    return clips, classes
+            found.append((fname, clip["subset"], reasons[label], False))
 
 
 def _clip(row: dict[str, str]) -> dict[str, Any]:
@@ -397,30 +415,14 @@ def _clip(row: dict[str, str]) -> dict[str, Any]:
     if re.search(r"[/\\]|\.\.", fname):
         raise ValueError("the name points outside the folder of audio")
     text = row.get("category") or row.get("labels", "")
-    labels = (text,) if row.get("category") else _labels(text)
+    labels = (text,) if row.get("category") else tables.labels(text)
     if text and not labels:
         raise ValueError("no labels")
     clip = {"fname": fname, "path": "", "labels": labels, "group": _group(row) or fname, "fold": pd.NA}
     if "filename" in row:
-        clip |= {"fold": _whole(row["fold"]) - 1, "target": _whole(row["target"])}
+        clip |= {"fold": tables.whole(row["fold"]) - 1, "target": tables.whole(row["target"])}
         clip["esc10"] = row["esc10"].lower() == "true"
-    return clip | {"usage": row.get("usage", "")}
-
-
-def _labels(text: str) -> tuple[str, ...]:
-    """Names joined by commas, each once."""
-    return tuple(dict.fromkeys(label.strip() for label in text.split(",") if label.strip()))
-
-
-def _whole(text: str) -> int:
-    """A whole number, also as "1.0"."""
-    return int(text.removesuffix(".0"))
-
-
-def _nearest(label: str, classes: Iterable[str]) -> str:
-    """The message that a label is not among the classes, with the nearest one."""
-    nearest = difflib.get_close_matches(label, classes, n=1, cutoff=0)[0]
-    return f"label {label!r} is outside the vocabulary (nearest: {nearest!r})"
+    return clip | {"usage": row.get("usage", ""), "true_labels": None}
 
 
 def _check_published(clips: dict[str, dict], path: Path, malformed: list[tuple[str, str]]) -> dict[str, dict]:
@@ -449,10 +451,10 @@ def _group(row: dict[str, str]) -> str:
 
 def _groups(root: Path, base: Path, layout: str, clips: dict[str, dict], found: list[tuple]) -> dict[str, str]:
     """Groups that replace those of the tables, by fname: of Zenodo's tables beside Kaggle's, then of groups.csv."""
-    tables = [place / part.table for place in (root / _META, root) for part in _ZENODO.values()]
+    released = [place / part.table for place in (root / _META, root) for part in _ZENODO.values()]
     groups: dict[str, str] = {}
-    for path in filter(Path.is_file, tables if layout in ("kaggle", "demo") else ()):
-        _, rows, malformed = _read_table(path, ("fname",), lambda row: (row["fname"], _group(row)))
+    for path in filter(Path.is_file, released if layout in ("kaggle", "demo") else ()):
+        _, rows, malformed = tables.read(path, ("fname",), lambda row: (row["fname"], _group(row)))
         groups |= {fname: group for fname, group in rows if group}
         found += [(fname, "", reason, True) for fname, reason in malformed]
     beside = {base} | {(base / part.table).parent for part in _LAYOUTS[layout][1].values()}  # ESC-50's lie in meta/
@@ -460,7 +462,7 @@ def _groups(root: Path, base: Path, layout: str, clips: dict[str, dict], found: 
     if len(paths) > 1:
         raise ValueError(f"{' and '.join(map(str, paths))}: two tables of groups. Keep one.")
     for path in paths:
-        _, rows, malformed = _read_table(path, ("fname", "group"), lambda row: (row["fname"], row["group"]))
+        _, rows, malformed = tables.read(path, ("fname", "group"), lambda row: (row["fname"], row["group"]))
         found += [(fname, "", reason, True) for fname, reason in malformed]
         if twice := [fname for fname, n in Counter(fname for fname, _ in set(rows)).items() if n > 1]:
             raise ValueError(f"{path}: {twice[:5]} have two groups. Keep one row a clip.")
@@ -477,7 +479,7 @@ def _groups(root: Path, base: Path, layout: str, clips: dict[str, dict], found: 
 def _vocabulary(path: Path) -> tuple[str, ...]:
     """Classes of Zenodo's vocabulary.csv: index,name without a header."""
     try:
-        numbered = {(int(index), name.strip()) for index, name in csv.reader(filter(str.strip, _lines(path)))}
+        numbered = {(int(index), name.strip()) for index, name in csv.reader(filter(str.strip, tables.lines(path)))}
     except (ValueError, csv.Error) as error:
         raise ValueError(f"{path}: expected rows of index,name and no header ({error}). Download it again.") from error
     return _in_order(numbered, path)
@@ -490,40 +492,6 @@ def _in_order(numbered: Iterable[tuple[int, str]], path: Path) -> tuple[str, ...
     if faults or not numbered:
         raise ValueError(f"{path}: a vocabulary with {faults or 'nothing'} twice or empty. Name every class once.")
     return tuple(name for _, name in numbered)
-
-
-def _lines(path: Path) -> list[str]:
-    """Lines of a text file, with or without BOM and CR; bytes that are no UTF-8 become lone surrogates."""
-    text = path.read_bytes().decode("utf-8-sig", "surrogateescape")
-    return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
-
-
-def _read_table(path: Path, columns: tuple[str, ...], parse: Callable) -> tuple[list[str], list, list[tuple[str, str]]]:
-    """Header, parsed rows, and (name, reason) of the malformed rows of a CSV file; `columns` may not be empty.
-
-    Every line is read on its own, so that an unclosed quote spoils one row and not the rest of the table.
-    """
-    lines = [(number, line) for number, line in enumerate(_lines(path), 1) if line.strip()]
-    header = [name.strip() for name in next(csv.reader([lines[0][1] if lines else ""]), [])]
-    if missing := [name for name in columns if name not in header]:
-        raise ValueError(f"{path}: has columns {header[:8]}, lacks {missing}. Save it as CSV with commas, in UTF-8.")
-    rows, malformed = [], []
-    for number, line in lines[1:]:
-        try:
-            fields = [field.strip() for field in next(csv.reader([line], strict=True))]
-            row = dict(zip(header, fields, strict=False))
-            if len(fields) != len(header):
-                raise ValueError(f"{len(fields)} fields, expected {len(header)}")
-            if empty := [name for name in columns if not row[name]]:
-                raise ValueError(f"no {' and no '.join(empty)}")
-            if re.search("[\udc80-\udcff]", line):
-                raise ValueError("bytes that are no UTF-8")
-            rows.append(parse(row))
-        except (ValueError, csv.Error) as error:
-            name = line.split(",")[0].strip(' "').encode("utf-8", "backslashreplace").decode()
-            where = f"{path.name}, line {number}"
-            malformed.append((name or where, f"malformed row ({where}): {error}"))
-    return header, rows, malformed
 
 
 def _check_enough(data: Dataset, strict: bool) -> None:

@@ -27,7 +27,12 @@ ROOT = Path.cwd() if IN_KERNEL else CODE
 MANIFEST = "manifest.json"  # of a packed run
 INPUT = Path("/kaggle/input")
 DEPTH = 4  # folders below INPUT that are looked into: datasets/<owner>/<slug>/<folder>
-DATA_MARKERS = ("sample_submission.csv", "vocabulary.csv", "meta/esc50.csv")  # each tells a layout of `datasets`
+DATA_MARKERS = (
+    "sample_submission.csv",
+    "vocabulary.csv",
+    "meta/esc50.csv",
+    "clips.csv",
+)  # each tells a layout of `datasets`
 
 
 def path(name: str, key: str, root: Path = ROOT) -> Path:

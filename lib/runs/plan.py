@@ -57,7 +57,7 @@ class Plan:
         ----------
         profile : names of parameter files, one over the other
         run : folder under outputs/; empty: as the files say
-        data_dir : folder of the data set; empty: as the files say
+        data_dir : folder or table of the data set; empty: as the files say
 
         Raises
         ------
@@ -277,7 +277,7 @@ class Plan:
         """What was made from other data than lie there now, and what only lacks some: `changes.since`."""
         places = {name: str(self.params.get(name) or "") for name in ("data_dir", "folds_csv")}
         found = {name: _place(place) if place else None for name, place in places.items()}
-        if not found["data_dir"].is_dir():  # a demo set that is not made yet
+        if not found["data_dir"].exists():  # a demo set that is not made yet
             return {}, {}
         return changes.since(ROOT / self.home, self.params, **found)
 

@@ -28,6 +28,7 @@ from pathlib import Path
 
 from lib import ideas, settings
 from lib.files import whole_file, write_json
+from lib.runs import inputs
 from lib.submission import bundle
 
 __all__ = ["COMPETITION", "main", "pack", "pack_notebook"]
@@ -81,6 +82,13 @@ def pack(
         raise ValueError(f"owner {owner!r}: give your Kaggle user name (make kaggle OWNER=name).")
     if wrong := [source for source in sources if not re.fullmatch(SOURCE, source)]:
         raise ValueError(f"sources {wrong}: expected owner/slug, as in the address of a data set on Kaggle.")
+    place = str(values.get("data_dir", ""))
+    if not sources and (place.lower().endswith(".csv") or (inputs.ROOT / place / "clips.csv").is_file()):
+        raise ValueError(
+            f"data_dir={place!r} is a table, and the kernel would get the competition's clips in its place. Upload the "
+            "table as clips.csv, with its audio, as a data set (kaggle datasets create), and name it: "
+            "make kaggle SOURCES=owner/slug ..."
+        )
     content = json.loads(Path(notebook).read_text(encoding="utf-8"))
     declared = settings.declared(content)
     if read := _read_at_home(notebook.stem, {name: value for name, value in values.items() if name in declared}):

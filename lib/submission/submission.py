@@ -17,7 +17,7 @@ Used in: 08.
 
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
@@ -64,11 +64,15 @@ class Prediction:
     notes: list[str]
 
 
-def read_clips(run: Run) -> tuple[datasets.Dataset, dict[str, dict[str, str]]]:
+def read_clips(run: Run, classes: Sequence[str] = ()) -> tuple[datasets.Dataset, dict[str, dict[str, str]]]:
     """The test clips of a run's data set, and their digests for `Run.settle`.
 
     A submission that lies there and lacks clips that have come since is set aside, to be made again with them; one
     whose clips have other audio or labels now stays, and `Run.settle` refuses to go on.
+
+    Parameters
+    ----------
+    classes : of the weights, for a table of test clips alone, which tells none
 
     Returns
     -------
@@ -78,6 +82,7 @@ def read_clips(run: Run) -> tuple[datasets.Dataset, dict[str, dict[str, str]]]:
     digests, contents = changes.of_test(run.data_dir(), run.cache)
     if changes.has_come_since(run.folder, contents):
         set_aside(run.folder, run.home.parent)
+    data = replace(data, classes=data.classes or tuple(classes))
     return replace(data, clips=data.clips.assign(content=data.clips["fname"].map(contents))), digests
 
 

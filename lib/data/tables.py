@@ -1,0 +1,180 @@
+"""CSV files as rows, and a data set that is one of them: a table of clips.
+
+Conventions
+-----------
+A row that makes no sense costs no other: it is listed as malformed, by name and line.
+table of clips : a CSV file with a row a clip; columns
+    fname        path of the audio, relative to the table's folder and within it
+    labels       joined by commas; only test clips may be without
+    subset       curated, noisy or test; blank or no such column: curated
+    group        what must not be split; blank: the clip is on its own
+    fold         published folds, counted from 0 or from 1; of use if every curated clip has one
+    usage        public or private, of test clips
+    true_labels  what is really heard: blank none of the classes, "?" not known of this clip, no such column: of none.
+                 For reports alone: they choose nothing, train nothing and are in no digest of what does.
+The classes are the labels of its curated clips, sorted.
+
+Used in: `datasets`.
+"""
+
+import csv
+import difflib
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+__all__ = ["COLUMNS", "SUBSETS", "clips", "labels", "lines", "read", "unknown", "whole"]
+
+COLUMNS = ("fname", "labels", "subset", "group", "fold", "usage", "true_labels")
+SUBSETS = ("curated", "noisy", "test")
+
+
+def lines(path: Path) -> list[str]:
+    """Lines of a text file, with or without BOM and CR; bytes that are no UTF-8 become lone surrogates."""
+    text = path.read_bytes().decode("utf-8-sig", "surrogateescape")
+    return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+
+
+def read(
+    path: Path, columns: tuple[str, ...], parse: Callable, *, blank: tuple[str, ...] = ()
+) -> tuple[list[str], list, list[tuple[str, str]]]:
+    """Header, parsed rows, and (name, reason) of the malformed rows of a CSV file.
+
+    Every line is read on its own, so that an unclosed quote spoils one row and not the rest of the table.
+
+    Parameters
+    ----------
+    columns : that the file must have, and that may not be empty
+    parse : what is made of a row (column -> text); a row is malformed where this raises ValueError
+    blank : those of `columns` that may be empty
+
+    Raises
+    ------
+    ValueError
+        It lacks some of `columns`.
+    """
+    numbered = [(number, line) for number, line in enumerate(lines(path), 1) if line.strip()]
+    header = [name.strip() for name in next(csv.reader([numbered[0][1] if numbered else ""]), [])]
+    if missing := [name for name in columns if name not in header]:
+        raise ValueError(f"{path}: has columns {header[:8]}, lacks {missing}. Save it as CSV with commas, in UTF-8.")
+    rows, malformed = [], []
+    for number, line in numbered[1:]:
+        try:
+            fields = [field.strip() for field in next(csv.reader([line], strict=True))]
+            row = dict(zip(header, fields, strict=False))
+            if len(fields) != len(header):
+                quote = " (quote labels that are joined by commas)" if "labels" in row else ""
+                raise ValueError(f"{len(fields)} fields, expected {len(header)}" + quote * (len(fields) > len(header)))
+            if empty := [name for name in columns if not (row[name] or name in blank)]:
+                raise ValueError(f"no {' and no '.join(empty)}")
+            if re.search("[\udc80-\udcff]", line):
+                raise ValueError("bytes that are no UTF-8")
+            rows.append(parse(row))
+        except (ValueError, csv.Error) as error:
+            name = line.split(",")[0].strip(' "').encode("utf-8", "backslashreplace").decode()
+            where = f"{path.name}, line {number}"
+            malformed.append((name or where, f"malformed row ({where}): {error}"))
+    return header, rows, malformed
+
+
+def labels(text: str) -> tuple[str, ...]:
+    """Names joined by commas, each once."""
+    return tuple(dict.fromkeys(label.strip() for label in text.split(",") if label.strip()))
+
+
+def whole(text: str) -> int:
+    """A whole number, also as "1.0"."""
+    return int(text.removesuffix(".0"))
+
+
+def unknown(label: str, classes: Iterable[str]) -> str:
+    """That a label is none of the classes, in words."""
+    nearest = difflib.get_close_matches(label, classes, n=1, cutoff=0)
+    return f"label {label!r} is outside the vocabulary" + (f" (nearest: {nearest[0]!r})" if nearest else "")
+
+
+def clips(path: Path, found: list[tuple]) -> tuple[dict[str, dict], tuple[str, ...]]:
+    """A table of clips: clips by fname, in its order, and the classes; see the module's conventions.
+
+    Parameters
+    ----------
+    path : of the CSV file
+    found : findings are added to it, as of `audit`. Clips that are not usable by these are still among the clips.
+
+    Raises
+    ------
+    ValueError
+        It lacks fname or labels, has a column twice, or one that can only be meant for another.
+    """
+    header, rows, malformed = read(path, ("fname", "labels"), _clip, blank=("labels",))
+    _check_header(path, header, found)
+    table: dict[str, dict] = {}
+    for row in rows:
+        first = table.setdefault(row["fname"], row)
+        if first is not row:
+            differ = [name for name in row if str(first[name]) != str(row[name])]
+            reason = f"rows with different {' and '.join(differ)}" if differ else "row repeated: one is used"
+            found.append((row["fname"], first["subset"], reason, not differ))
+    found += [(fname, table.get(fname, {"subset": ""})["subset"], reason, False) for fname, reason in malformed]
+    classes = tuple(sorted({name for clip in table.values() if clip["subset"] == "curated" for name in clip["labels"]}))
+    _count_folds(path, [clip for clip in table.values() if clip["subset"] == "curated"], found)
+    others = Counter(name for clip in table.values() for name in clip["true_labels"] or () if name not in classes)
+    if others:
+        told = f"true_labels name {', '.join(map(repr, list(others)[:3]))}{' ...' * (len(others) > 3)}"
+        found.append((path.name, "", f"{told}, none of the classes: as if nothing were heard", True))
+    for clip in table.values():
+        if clip["true_labels"]:
+            clip["true_labels"] = tuple(name for name in clip["true_labels"] if name in classes)
+    return table, classes
+
+
+def _clip(row: dict[str, str]) -> dict[str, Any]:
+    """A clip from a row of a table of clips. Raises ValueError where the row makes no sense."""
+    fname, subset, true = row["fname"], row.get("subset", "").lower() or "curated", row.get("true_labels", "?")
+    if "\\" in fname:
+        raise ValueError("a backslash in fname: write / between folders")
+    if fname.startswith("/") or re.match("[A-Za-z]:/", fname) or ".." in fname.split("/"):
+        raise ValueError("the name points outside the table's folder: give a path within it, relative to it")
+    if subset not in SUBSETS:
+        raise ValueError(f"subset {subset!r}, expected {', '.join(SUBSETS)}")
+    names = labels(row["labels"])
+    if not names and (subset != "test" or row["labels"]):
+        raise ValueError("no labels: only test clips may be without")
+    fold = row.get("fold", "")
+    if fold and not re.fullmatch(r"\d+(\.0)?", fold):
+        raise ValueError(f"fold {fold!r} is no whole number from 0")
+    return {
+        **{"fname": fname, "path": "", "subset": subset, "labels": names, "group": row.get("group") or fname},
+        **{"fold": whole(fold) if fold else pd.NA, "usage": row.get("usage", "").capitalize()},
+        "true_labels": None if true == "?" else labels(true),
+    }
+
+
+def _check_header(path: Path, header: list[str], found: list[tuple]) -> None:
+    """Refuse columns that are not what they should be; list those that are not read, and a column that is missed."""
+    if twice := [name for name, n in Counter(header).items() if n > 1]:
+        raise ValueError(f"{path}: columns {twice} stand twice. Keep one of each.")
+    others = [name for name in header if name not in COLUMNS]
+    for name in others:
+        if meant := difflib.get_close_matches(name.lower().replace(" ", "_"), COLUMNS, n=1, cutoff=0.8):
+            raise ValueError(f"{path}: there is no column {name!r} in a table of clips. Rename it: {meant[0]}.")
+    if others:
+        found.append((path.name, "", f"columns that are not read: {', '.join(others)}", True))
+    if "group" not in header:
+        risk = "clips of one recording may train a model and test it, and scores come out too good"
+        found.append((path.name, "", f"no column group: every clip is on its own. If there is more, {risk}", True))
+
+
+def _count_folds(path: Path, curated: list[dict], found: list[tuple]) -> None:
+    """Count the folds of curated clips from 0; list that they are not used if some clips have none."""
+    known = [clip for clip in curated if clip["fold"] is not pd.NA]
+    if known and len(known) < len(curated):
+        reason = f"{len(curated) - len(known)} of {len(curated)} curated clips have no fold: folds are made anew"
+        found.append((path.name, "", reason, True))
+    if known and min(clip["fold"] for clip in known) == 1:
+        for clip in known:
+            clip["fold"] -= 1
