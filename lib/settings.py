@@ -49,10 +49,8 @@ SCHEDULES = ("one_cycle", "flat", "flat_cosine")
 MIXES = ("mixup", "mixup_or", "mixup_or_bounded", "mixup_power", "cutmix", "overlay")
 AUGMENTATIONS = ("gain", "shift_wrap", "shift_pad", "equaliser", "stretch")
 BALANCES = {"clip": "one each", "seconds": "", "effective": "", "augment": "wider masks for rare classes"}
-TRAIN_SETS = {
-    **{"curated": "", "curated_noisy": "", "warm_up": "noisy first", "pseudo": "model labels"},
-    "fewer_passes": "",
-}
+TRAIN_SETS = {"curated": "", "curated_noisy": "", "warm_up": "noisy first", "pseudo": "model labels"}
+TRAIN_SETS |= {"fewer_passes": ""}
 STAGE2_MODELS = ("cnn", "cnn_logits", "conv1d", "attention", "gru", "logistic")
 
 STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, regex_engine="python-re")
@@ -130,6 +128,7 @@ class Run(Group):
     )
     profile: str = place("demo", "name of the parameter file, params/<profile>.yaml")
     overwrite: bool = place(False, "True: move the results of this variant to outputs/replaced and start again")
+    note: str = place("", "what must be said beside every answer, such as a limit of the data")
     seed: int = knob(2019, "seed of weights and batches", ge=0, le=2**31 - 1)
 
 
@@ -137,7 +136,7 @@ class Run(Group):
 class Data(Group):
     """Which clips."""
 
-    data_dir: str = place("demo", "folder of the data set; demo: a synthesised one")
+    data_dir: str = place("demo", "folder of the data set, or its table (.csv); demo: a synthesised one")
     esc10_only: bool = knob(False, "ESC-50: use only the clips of ESC-10")
     strict: bool = place(False, "True: stop at an unusable clip; False: list it and leave it out")
 

@@ -70,7 +70,7 @@ def test_start_names_the_folder_of_the_part_and_writes_nothing(root):
     [
         ({"fodl": 2}, "'fodl' is no parameter of this workbook. Did you mean 'fold'"),
         ({"knobs": [1, 2]}, "'knobs' is no parameter"),
-        ({"note": None}, "'note' is no parameter"),
+        ({"remark": None}, "'remark' is no parameter"),
         ({"lr": "0,001"}, "Write it as 0.001 or 1.0e-3"),
         ({"run": "../x"}, "run='../x' should be letters"),
         ({"fold": 2, "holdout_fold": 2}, "name no model. Give one fold, or two that differ"),
@@ -431,6 +431,14 @@ def test_finish_writes_the_manifest_and_last_the_result(monkeypatch):
     assert finish(run) == f"04_kfold is done: {os.path.relpath(run.folder)}"
     assert run.done
     assert sorted(path.name for path in run.folder.iterdir()) == ["manifest.json", "result.json"]
+
+
+def test_the_note_of_a_profile_stands_beside_the_answer(root):
+    run = runs.start({**FOLD, "note": "Noise was planted here."}, "04_kfold")
+    run.settle()
+    assert finish(run).endswith("without_0. Noise was planted here.")
+    assert result(run)["says"] == "half Noise was planted here."
+    assert "note" not in json.loads((run.variant / "configuration.json").read_text())  # it is no other result
 
 
 def test_result_json_holds_what_the_contract_says():

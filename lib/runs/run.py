@@ -263,19 +263,20 @@ class Run:
         ----------
         metrics : flat, plain numbers
         verdict : kept, dropped, unclear, or measured where nothing is compared; None where nothing can be said yet
-        conclusion : in sentences, built from the measured values
+        conclusion : in sentences, built from the measured values; the parameter `note` is put behind it
         again : write again; for a table of other results, of which there may be more now
         facts : further entries of the manifest, such as the clips of the fit
 
         Returns
         -------
-        One line that tells where to look.
+        One line that tells where to look, and the note.
 
         Raises
         ------
         ValueError
             Another configuration took this place meanwhile.
         """
+        note = str(self.params.get("note", ""))
         if again or not self.done:
             there = self.variant / "configuration.json"
             if self.configuration and (differ := recipes.differences(read_json(there), self.configuration)):
@@ -288,10 +289,13 @@ class Run:
                 (self.folder / file).write_bytes(content)
             result = {"schema": SCHEMA, "notebook": self.notebook, "parameters": self.params, **self.read}
             result |= {"metrics": {name: _plain(value) for name, value in metrics.items()}}
-            write_json(self.folder / "result.json", {**result, "verdict": verdict, "conclusion": conclusion})
+            write_json(
+                self.folder / "result.json",
+                {**result, "verdict": verdict, "conclusion": f"{conclusion} {note}".strip()},
+            )
         for checkpoint in self.folder.glob("checkpoint.*"):
             checkpoint.unlink()
-        return f"{self.notebook} is done: {os.path.relpath(self.folder)}"
+        return f"{self.notebook} is done: {os.path.relpath(self.folder)}" + f". {note}" * bool(note)
 
 
 def start(namespace: dict[str, object], notebook: str) -> Run:
