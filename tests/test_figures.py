@@ -41,6 +41,20 @@ def test_curves_stand_where_the_table_says_and_defaults_are_large(assert_legible
     assert_legible(figure)
 
 
+def test_truth_of_whole_clips_has_their_titles(assert_legible):
+    whats, names = ("curated clips", "noisy clips", "noisy labels"), curation.RULES
+    rows = [(w, n, r.default, True, 0.1, 0.5, 3, 10) for w in whats for n, r in names.items()]
+    table = pd.DataFrame(rows, columns=["what", "name", "at", "default", "recall", "precision", "n_true", "n"])
+    figure = experiments.truth_curves(table)
+    titles = [axes.get_title().replace("\n", " ") for axes in figure.axes]
+    assert titles == [
+        "Curated clips kept (once a label)",
+        "Noisy clips kept (once a label)",
+        "Noisy labels flagged as wrong",
+    ]
+    assert_legible(figure)
+
+
 def test_seconds_before_and_after_and_lost_clips():
     table = pd.DataFrame(
         [

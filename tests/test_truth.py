@@ -67,7 +67,7 @@ def demo_set(demo_folder, tmp_path_factory):
 
 def test_no_window_in_planted_silence_is_kept_even_by_judges_who_confirm_all(demo_set):
     data, store = demo_set
-    known = demo.read_truth(data.root, data.classes)
+    known = demo.read_truth(data.root, data.clips, data.classes)
     clips = data.clips.query("subset != 'test'").sort_values("fname", ignore_index=True)
     task = make_task(clips, pd.DataFrame({"fname": [], "fold": []}), store, data.classes)
     table = curation.inference_windows(task, windows.Windows(1.0, 0.25), 30.0)
@@ -82,4 +82,23 @@ def test_no_window_in_planted_silence_is_kept_even_by_judges_who_confirm_all(dem
 
 
 def test_other_sets_have_no_truth(tmp_path):
-    assert demo.read_truth(tmp_path, CLASSES) is None
+    assert demo.read_truth(tmp_path, pd.DataFrame({"fname": ["a"], "true_labels": [None]}), CLASSES) is None
+
+
+def test_what_is_known_of_whole_clips_tells_of_clips(tmp_path, evidence):
+    """By hand, top_1: a is kept for bark and not for rain, both are heard; n is kept rightly; x has a wrong label."""
+    clips = evidence.clips.assign(true_labels=[("bark", "rain"), ("bark",), ("rain",)])
+    known = demo.read_truth(tmp_path, clips, CLASSES)
+    found = probes.rates(known, [evidence], "top_1").set_index("what")
+    assert set(found.index) == {"curated clips", "noisy clips", "noisy labels"}
+    one = found.loc["curated clips"]
+    assert (one["n"], one["n_kept"], one["n_true"], one["precision"], one["recall"]) == (2, 1, 2, 1.0, 0.5)
+    one = found.loc["noisy clips"]
+    assert (one["n"], one["n_kept"], one["n_true"], one["precision"], one["recall"]) == (2, 1, 1, 1.0, 1.0)
+    assert found.loc["noisy labels", ["n_kept", "precision", "recall"]].tolist() == [1, 1.0, 1.0]
+    part = demo.read_truth(
+        tmp_path, clips.assign(true_labels=[None, None, ("bark",)]), CLASSES
+    )  # of the others nothing is said
+    assert probes.rates(part, [evidence], "top_1")["n"].tolist() == [1, 1]
+    kept = curation.select(evidence, "top_1")
+    assert probes.silence_kept(part, evidence.clips, kept).empty and len(probes.truth_curves(known, [evidence])) > 10

@@ -80,9 +80,12 @@ FAULTS = {  # fault: (usable, samples x -> what lies on disk)
 
 @dataclass(frozen=True)
 class Truth:
-    """What a demo set holds: spans (fname, class, start_s, end_s) and labels (fname -> tuple of classes)."""
+    """What is heard: labels (fname -> tuple of classes) and spans (fname, class, start_s, end_s).
 
-    spans: pd.DataFrame
+    A demo set has both; a table with true_labels has no spans (None), and knows labels of some clips alone.
+    """
+
+    spans: pd.DataFrame | None
     labels: pd.Series
 
 
@@ -113,11 +116,12 @@ def make(folder: str | Path, *, seed: int = 2019) -> Path:
     return folder
 
 
-def read_truth(folder: Path, classes: tuple[str, ...]) -> Truth | None:
-    """The truth that lies beside a demo set; None beside any other set. Sounds out of the vocabulary are left out."""
+def read_truth(folder: Path, clips: pd.DataFrame, classes: tuple[str, ...]) -> Truth | None:
+    """The truth beside a demo set, else `true_labels` of the clips; None where nobody knows. Classes alone count."""
     folder = Path(folder) / "truth"
     if not (folder / "spans.csv").is_file():
-        return None
+        known = clips.dropna(subset="true_labels").set_index("fname")["true_labels"]
+        return Truth(None, known) if len(known) else None
     spans = pd.read_csv(folder / "spans.csv", keep_default_na=False)[["fname", "class", "start_s", "end_s"]]
     labels = pd.read_csv(folder / "labels.csv", keep_default_na=False).set_index("fname")["labels"]
     return Truth(spans, labels.map(lambda text: tuple(name for name in text.split(",") if name in classes)))

@@ -282,7 +282,7 @@ def typical(design: Design) -> list[str]:
     return shown
 
 
-# --- rules of curation by the known truth of the demo set ------------------------------------------------------------
+# --- rules of curation by known truth --------------------------------------------------------------------------------
 
 
 def holds(truth: Truth, evidence: Evidence) -> np.ndarray:
@@ -302,17 +302,20 @@ def holds(truth: Truth, evidence: Evidence) -> np.ndarray:
 
 def wrong(truth: Truth, clips: pd.DataFrame, classes: tuple[str, ...]) -> np.ndarray:
     """Which labels of the clips are wrong, bool (n_clips, n_classes)."""
-    true = clips.assign(labels=[truth.labels[fname] for fname in clips["fname"]])
+    true = clips.assign(labels=[truth.labels.get(fname, ()) for fname in clips["fname"]])
     return (datasets.targets(clips, classes) == 1) & (datasets.targets(true, classes) == 0)
 
 
 def rates(truth: Truth, evidences: Iterable[Evidence], rule: str) -> pd.DataFrame:
     """Precision and recall of one rule, over all outer folds: a row each for curated and noisy windows, and for flags.
 
+    Where the truth has no spans, rows for curated and noisy clips replace those for windows: a clip counts once for
+    each of its labels. Clips of which nothing is known count nowhere.
+
     Returns
     -------
-    what (curated windows, noisy windows, noisy labels), rule, n_kept, n_true, n (all pairs, once an outer fold),
-    precision, recall, each with _low and _high: 95 % intervals that resample groups
+    what (curated windows, noisy windows or curated clips, noisy clips; noisy labels), rule, n_kept, n_true, n (all
+    pairs, once an outer fold), precision, recall, each with _low and _high: 95 % intervals that resample groups
     """
     table = pd.concat([part for evidence in evidences for part in _counts(truth, evidence, rule)], ignore_index=True)
     table["both"] = table["kept"] & table["true"]
@@ -348,7 +351,7 @@ def truth_conclusion(curves: pd.DataFrame, rule: str) -> str:
 
 
 def silence_kept(truth: Truth, clips: pd.DataFrame, kept: pd.DataFrame) -> pd.DataFrame:
-    """Windows that were kept though they lie wholly in the silent head or tail of a curated clip.
+    """Windows that were kept though they lie wholly in the silent head or tail of a curated clip, where that is known.
 
     Scenes have none: their background runs from end to end.
 
@@ -361,6 +364,8 @@ def silence_kept(truth: Truth, clips: pd.DataFrame, kept: pd.DataFrame) -> pd.Da
     -------
     The rows of kept windows with the column `kept`, for all windows that lie in silence; none should be kept
     """
+    if truth.spans is None:
+        return kept.head(0)
     sounds = truth.spans.groupby("fname").agg(first_s=("start_s", "min"), last_s=("end_s", "max"))
     table = kept.merge(sounds, on="fname").merge(clips[["fname", "duration_s"]], on="fname")
     curated = (table["subset"] == "curated") & ~table["labels"].str.contains("then")
@@ -389,13 +394,17 @@ def _score(
 
 
 def _counts(truth: Truth, evidence: Evidence, rule: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Pairs of window and label, then labels of noisy clips: what, group, kept (flagged), true (wrong)."""
+    """Pairs of window (or clip) and label, then labels of noisy clips: what, group, kept (flagged), true (wrong)."""
     pairs, ok, clips = evidence.pairs, curation.confirmed(evidence, rule), evidence.clips
-    of_pairs = clips[["group", "subset"]].iloc[pairs["clip"]].reset_index(drop=True)
-    of_pairs = of_pairs.assign(what=of_pairs["subset"] + " windows", kept=ok, true=holds(truth, evidence))
-    noisy = (clips["subset"] == "noisy").to_numpy()[:, None]
-    clip, column = np.nonzero((datasets.targets(clips, evidence.classes) == 1) & noisy)
     kept = np.zeros(evidence.mean.shape, bool)
     kept[pairs["clip"][ok], pairs["column"][ok]] = True
-    flags = clips[["group"]].iloc[clip].assign(what="noisy labels", kept=~kept[clip, column])
-    return of_pairs, flags.assign(true=wrong(truth, clips, evidence.classes)[clip, column])
+    known = clips["fname"].isin(truth.labels.index).to_numpy()[:, None]
+    clip, column = np.nonzero((datasets.targets(clips, evidence.classes) == 1) & known)
+    labels = clips[["group", "subset"]].iloc[clip].reset_index(drop=True)
+    labels = labels.assign(kept=kept[clip, column], true=~wrong(truth, clips, evidence.classes)[clip, column])
+    flags = labels[labels["subset"] == "noisy"].assign(what="noisy labels", kept=lambda t: ~t["kept"])
+    flags["true"] = ~flags["true"]
+    if truth.spans is None:
+        return labels.assign(what=labels["subset"] + " clips"), flags
+    of_pairs = clips[["group", "subset"]].iloc[pairs["clip"]].reset_index(drop=True)
+    return of_pairs.assign(what=of_pairs["subset"] + " windows", kept=ok, true=holds(truth, evidence)), flags

@@ -150,9 +150,12 @@ def truth_curves(curves: pd.DataFrame) -> Figure:
     kinds = {
         "curated windows": "Curated windows kept",
         "noisy windows": "Noisy windows kept",
+        "curated clips": "Curated clips kept\n(once a label)",
+        "noisy clips": "Noisy clips kept\n(once a label)",
         "noisy labels": "Noisy labels flagged\nas wrong",
     }
-    figure, row = panels(3, 4, sharey=True)
+    kinds = {kind: title for kind, title in kinds.items() if (curves["what"] == kind).any()}
+    figure, row = panels(len(kinds), 4, sharey=True)
     for axes, (kind, title) in zip(row, kinds.items(), strict=True):
         part = curves[curves["what"] == kind]
         for i, (name, curve) in enumerate(part.groupby("name", sort=False)):
