@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from papermill.cli import papermill as papermill_command
 
 from lib import settings
+from lib.runs.run import LITERAL
 from lib.settings import KNOBS, check, load_profile
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -248,3 +249,12 @@ def test_papermill_takes_a_profile_that_says_nothing(tmp_path):
     words = [str(ROOT / "notebooks" / "09_journal.ipynb"), str(out), "-f", str(profile), "--prepare-only"]
     answer = CliRunner().invoke(papermill_command, words)
     assert answer.exit_code == 0 and out.is_file(), answer.output
+
+
+@each_notebook
+def test_what_a_notebook_imports_is_no_plain_value(path):
+    """`start` takes every plain value in the namespace for a parameter, and refuses one that there is not."""
+    namespace = {}
+    exec(code(path)[1].source, namespace)
+    plain = [name for name, value in namespace.items() if isinstance(value, LITERAL) and not name.startswith("_")]
+    assert "start" in namespace and plain == []
