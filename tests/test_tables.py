@@ -90,7 +90,9 @@ def test_fname_and_labels_are_enough(make):
     assert data.clips["true_labels"].tolist() == [None, None] and data.clips["fold"].isna().all()
     ((name, subset, reason, usable),) = found(data)
     assert (name, subset, usable) == ("clips.csv", "", True)
-    assert reason.startswith("no column group: every clip is on its own. If there is more, clips of one recording may")
+    assert reason.startswith(
+        "no column group: every clip is its own group, so clips of one recording can be in training"
+    )
 
 
 def test_tables_alone_tell_labels_without_audio(make, tmp_path):
@@ -120,7 +122,7 @@ def test_true_labels_that_are_no_class_count_as_none(make):
     data = datasets.load(make([*ROWS[:5], 'n0.wav,dog,noisy,g4,"frog,cat"']))
     assert data.clips["true_labels"].tolist()[-1] == ("cat",)
     assert found(data) == [
-        ("clips.csv", "", "true_labels name 'frog', none of the classes: as if nothing were heard", True)
+        ("clips.csv", "", "true_labels name 'frog': they are not among the classes and are ignored", True)
     ]
 
 
@@ -317,7 +319,7 @@ def test_true_labels_choose_nothing(make, tmp_path, rows, header):
 
 
 def test_nobody_reads_true_labels_but_reports():
-    """05 reports by `demo.read_truth`, 08 by `datasets.load_test`; what trains, chooses or caches does not know the column."""
+    """05 reports by `demo.read_truth`, 08 by `datasets.load_test`; what trains, selects or caches never reads them."""
     read = [path.name for path in (ROOT / "lib").rglob("*.py") if re.search("true_labels", path.read_text())]
     assert sorted(read) == ["datasets.py", "demo.py", "tables.py"]
 

@@ -7,7 +7,7 @@ table of clips : a CSV file with a row a clip; columns
     fname        path of the audio, relative to the table's folder and within it
     labels       joined by commas; only test clips may be without
     subset       curated, noisy or test; blank or no such column: curated
-    group        what must not be split; blank: the clip is on its own
+    group        what must not be split; blank: the clip is its own group
     fold         published folds, counted from 0 or from 1; of use if every curated clip has one
     usage        public or private, of test clips
     true_labels  what is really heard: blank none of the classes, "?" not known of this clip, no such column: of none.
@@ -125,7 +125,7 @@ def clips(path: Path, found: list[tuple]) -> tuple[dict[str, dict], tuple[str, .
     others = Counter(name for clip in table.values() for name in clip["true_labels"] or () if name not in classes)
     if others:
         told = f"true_labels name {', '.join(map(repr, list(others)[:3]))}{' ...' * (len(others) > 3)}"
-        found.append((path.name, "", f"{told}, none of the classes: as if nothing were heard", True))
+        found.append((path.name, "", f"{told}: they are not among the classes and are ignored", True))
     for clip in table.values():
         if clip["true_labels"]:
             clip["true_labels"] = tuple(name for name in clip["true_labels"] if name in classes)
@@ -165,8 +165,8 @@ def _check_header(path: Path, header: list[str], found: list[tuple]) -> None:
     if others:
         found.append((path.name, "", f"columns that are not read: {', '.join(others)}", True))
     if "group" not in header:
-        risk = "clips of one recording may train a model and test it, and scores come out too good"
-        found.append((path.name, "", f"no column group: every clip is on its own. If there is more, {risk}", True))
+        risk = "clips of one recording can be in training and test folds at once, and then scores are too good"
+        found.append((path.name, "", f"no column group: every clip is its own group, so {risk}", True))
 
 
 def _count_folds(path: Path, curated: list[dict], found: list[tuple]) -> None:
