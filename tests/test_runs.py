@@ -437,7 +437,7 @@ def test_the_note_of_a_profile_stands_beside_the_answer(root):
     run = runs.start({**FOLD, "note": "Noise was planted here."}, "04_kfold")
     run.settle()
     assert finish(run).endswith("without_0. Noise was planted here.")
-    assert result(run)["says"] == "half Noise was planted here."
+    assert result(run)["conclusion"] == "half Noise was planted here."
     assert "note" not in json.loads((run.variant / "configuration.json").read_text())  # it is no other result
 
 
