@@ -76,9 +76,9 @@ def show(x: torch.Tensor, captions: list[str], logmel: LogMel, across: int = 3) 
     logmel : the settings that x was made with
     across : windows side by side
     """
-    values, numbered = x[:, 0].float().cpu(), [f"{i}  {caption}" for i, caption in enumerate(captions, 1)]
-    in_db, letters = logmel.in_db[0], 100 // across
-    titles = [wrapped(caption, letters) for caption in numbered]
+    values, in_db = x[:, 0].float().cpu(), logmel.in_db[0]
+    numbered = [f"{i}: {caption.replace('_', ' ')}" for i, caption in enumerate(captions, 1)]
+    titles = [wrapped(caption, 80 // across) for caption in numbered]  # beside a scale of colours
     figure = _panels(list(values.numpy()), titles, x.shape[3] / logmel.frames_per_s, "dB" if in_db else "", across)
     display(figure)
     pyplot.close(figure)  # else Jupyter draws it once more
@@ -161,7 +161,8 @@ def _panels(pictures: list[np.ndarray], titles: list[str], end_s: float, unit: s
     limits = np.quantile(np.stack(pictures), (0.02, 1)) if unit else (None, None)
     for axes, values, title in zip(found, pictures, titles, strict=True):
         mesh = _draw(axes, values, end_s, None if unit else "", limits)
-        axes.set(xlabel="time (s)", title=title)
+        axes.set_title(title, fontsize="small")
+        axes.set_xlabel("time (s)")
     if unit:
         figure.colorbar(mesh, ax=found, label=unit, pad=0.01, fraction=0.03, aspect=60)
     return figure

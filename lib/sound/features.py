@@ -232,18 +232,19 @@ def to_audio(settings: LogMel, decibels: torch.Tensor) -> np.ndarray:
     ------
     Lee and Seung 2001, multiplicative updates; Griffin and Lim 1984, from random phases (of the same seed each time).
     """
-    filters, power = _filters(settings), 10 ** (decibels.float().cpu() / 10)
+    again = torch.nn.functional.pad(decibels.float().cpu(), (0, 1), mode="replicate")  # a sound needs two frames
+    filters, power = _filters(settings), 10 ** (again / 10)
     bins = torch.full((filters.shape[1], power.shape[1]), AMIN)
     for _ in range(INVERSION_STEPS):
         ratio = power / (filters @ bins).clamp_min(AMIN)
         bins = bins * (filters.T @ ratio) / filters.sum(dim=0).clamp_min(AMIN)[:, None]
-    how = {"n_fft": settings.n_fft, "hop_length": settings.hop_length, "window": _hann(settings.n_fft, torch.float32)}
+    window = _hann(settings.n_fft, torch.float32).clamp_min(1e-3)  # not 0: hop_length may be as long
+    how = {"n_fft": settings.n_fft, "hop_length": settings.hop_length, "window": window}
     phases = 2 * torch.pi * torch.rand(bins.shape, generator=torch.Generator().manual_seed(0))
     for _ in range(INVERSION_STEPS):
-        samples = torch.istft(torch.polar(bins.sqrt(), phases), length=power.shape[1] * settings.hop_length, **how)
-        spectrum = torch.stft(samples, pad_mode="constant", return_complex=True, **how)
-        phases = spectrum[:, : power.shape[1]].angle()
-    return samples.numpy()
+        samples = torch.istft(torch.polar(bins.sqrt(), phases), **how)
+        phases = torch.stft(samples, pad_mode="constant", return_complex=True, **how).angle()
+    return samples[: decibels.shape[1] * settings.hop_length].numpy()
 
 
 HZ_PER_MEL, BREAK_HZ = 200 / 3, 1000.0

@@ -65,16 +65,16 @@ class Feed(GetAttr):
     def show_batch(self, b: tuple | None = None, max_n: int = 9, **_: object) -> None:
         """Windows as the network is given them (mixing comes later), with their labels."""
         x, y = b or self.one_batch()
-        self.show(x[:max_n], self._labels(y[:max_n]), self.cache.logmel)
+        self.show(x[:max_n], self.labels(y[:max_n]), self.cache.logmel)
 
     def show_results(self, b: tuple, preds: torch.Tensor, max_n: int = 9, **_: object) -> None:
         """Windows with their labels, and the class that the model scores highest; `preds` are logits."""
         x, y = b
         scores = activate(preds[:max_n].float().cpu().numpy(), self.loss)
-        best = zip(self._labels(y[:max_n]), scores.argmax(axis=1), scores.max(axis=1), strict=True)
+        best = zip(self.labels(y[:max_n]), scores.argmax(axis=1), scores.max(axis=1), strict=True)
         self.show(x[:max_n], [f"{y}; model: {self.classes[k]} {score:.2f}" for y, k, score in best], self.cache.logmel)
 
-    def _labels(self, y: torch.Tensor) -> list[str]:
+    def labels(self, y: torch.Tensor) -> list[str]:
         """The classes of each row of targets; one that is not known is none."""
         known = y.nan_to_num().cpu().numpy() > 0
         return [", ".join(name for name, heard in zip(self.classes, row, strict=True) if heard) for row in known]
