@@ -30,7 +30,7 @@ from lib.sound.features import LogMel, to_audio
 __all__ = ["draw", "gallery", "listen", "show", "side_by_side", "with_scores"]
 
 PLAYER_RATE = 22_050  # Hz: small enough to lie inside a notebook
-MEDIA = {"MP3": "mpeg", "WAV": "wav"}
+MP3_RATES = (8000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)  # Hz, all that it knows
 PLAYER_S = 12.0  # s of a long clip that a player holds
 
 
@@ -83,7 +83,7 @@ def show(x: torch.Tensor, captions: list[str], logmel: LogMel, across: int = 3) 
     display(figure)
     pyplot.close(figure)  # else Jupyter draws it once more
     if in_db:
-        sounds = [_player(to_audio(logmel, window), logmel.sample_rate, "WAV") for window in values]
+        sounds = [_player(to_audio(logmel, window), logmel.sample_rate) for window in values]
         cells = [_captioned(*each) for each in zip(numbered, sounds, strict=True)]
         grid = f"display:grid;grid-template-columns:repeat({across},1fr);gap:0 1em;max-width:58em"
         display(HTML(f'<div style="{grid}">{"".join(cells)}</div>'))
@@ -135,19 +135,19 @@ def listen(paths: list[str], captions: list[str]) -> HTML:
     for path, caption in zip(paths, captions, strict=True):
         try:
             samples = audio.read(path, PLAYER_RATE)[: int(PLAYER_S * PLAYER_RATE)]
-            player = _player(samples, PLAYER_RATE, "MP3")
+            player = _player(samples, PLAYER_RATE)
         except audio.AudioError as error:
             player = f"<em>can't be played: {html.escape(str(error))}</em>"
         players.append(_captioned(caption, player))
     return HTML("\n".join(players))
 
 
-def _player(samples: np.ndarray, rate: int, kind: str) -> str:
-    """An HTML player that holds the sound; kind MP3, which knows few rates, or WAV. Louder than 1 is turned down."""
-    sound = io.BytesIO()
+def _player(samples: np.ndarray, rate: int) -> str:
+    """An HTML player that holds the sound, as MP3 where that knows the rate. What is louder than 1 is turned down."""
+    sound, (kind, media) = io.BytesIO(), ("MP3", "mpeg") if rate in MP3_RATES else ("WAV", "wav")
     soundfile.write(sound, samples / max(1.0, float(np.abs(samples).max())), rate, format=kind)
     data = base64.b64encode(sound.getvalue()).decode()
-    source = f"data:audio/{MEDIA[kind]};base64,{data}"
+    source = f"data:audio/{media};base64,{data}"
     return f'<audio controls preload="none" src="{source}" style="max-width:100%"></audio>'
 
 
