@@ -469,8 +469,7 @@ def main(folder: Path = Path("notebooks")) -> int:
     """Rewrite the parameters cells of all notebooks in a folder; edits made in a cell are lost."""
     for name in NOTEBOOKS:
         path = folder / f"{name}.ipynb"
-        text = path.read_text(encoding="utf-8")
-        notebook = json.loads(text)
+        notebook = json.loads(text := path.read_text(encoding="utf-8"))
         _cell_of(notebook)["source"] = cell(name)
         made = json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
         if made != text:
