@@ -15,9 +15,11 @@ kinds  : what a function is given, and gives back, is what the built-in ones of 
              where each clip begins, int (n_clips,)
 A packed kernel holds the files of its ideas beside lib/.
 
-Used in: `settings` (names), and where the built-in ones of a kind are registered.
+Used in: `settings` (names), 00 (`save`), and where the built-in ones of a kind are registered.
 """
 
+import itertools
+import linecache
 import re
 import types
 from collections.abc import Callable, Collection, Mapping
@@ -28,12 +30,13 @@ from pathlib import Path
 from pydantic import AfterValidator
 
 import lib
-from lib.files import digest
+from lib.files import digest, whole_file
 
-__all__ = ["Failed", "find", "is_idea", "named", "one_of", "sources"]
+__all__ = ["Failed", "find", "is_idea", "named", "one_of", "save", "sources"]
 
 NAME = re.compile(r"(ideas/[\w-]+\.py):([A-Za-z_]\w*)(?:@([0-9a-f]{12}))?")
 CHECKOUT = Path(lib.__file__).resolve().parents[1]
+SAVED: dict[Path, bytes] = {}  # by this kernel
 
 
 class Failed(RuntimeError):
@@ -81,6 +84,32 @@ def named(values: object) -> list[str]:
 def sources(values: object) -> dict[str, bytes]:
     """File name (ideas/<file>.py) -> content, of the ideas named in values."""
     return {file: _source(file) for file in sorted({NAME.match(name)[1] for name in named(values)})}
+
+
+def save(function: Callable) -> str:
+    """Write the cell that defines `function` to ideas/mine_<function>.py of the checkout; the name of the idea.
+
+    The whole cell is written, so its imports come along. A file that this kernel has not written, and that holds
+    something else, stays as it is: then the idea goes to mine_<function>_2.py, and so on.
+
+    Raises
+    ------
+    ValueError
+        It is no function that a cell defines by `def`.
+    """
+    code = getattr(function, "__code__", None)
+    source = "".join(linecache.getlines(code.co_filename)).encode() if code else b""
+    if not source or not function.__name__.isidentifier():
+        raise ValueError(f"{function!r} should be a function that a cell of this notebook defines by `def`.")
+    for number in itertools.count(1):
+        file = f"ideas/mine_{function.__name__}{f'_{number}' * (number > 1)}.py"
+        path = CHECKOUT / file
+        if not path.is_file() or path.read_bytes() in (source, SAVED.get(path)):
+            break
+    with whole_file(path) as partial:
+        partial.write_bytes(source)
+    SAVED[path] = source
+    return _with_digest(f"{file}:{function.__name__}", ())
 
 
 def _with_digest(value: str, registered: Collection[str]) -> str:

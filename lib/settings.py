@@ -342,6 +342,7 @@ class Journal(Group):
 MODEL = (Audio, Windows, Network, Training)
 # Which knobs a notebook has: whole groups, or single ones by name. In the order in which a run makes them.
 NOTEBOOKS: dict[str, tuple[type | str, ...]] = {
+    "00_scratch": (Run, Data, Folds, "fold", *MODEL),  # for JupyterLab: no run makes it
     "01_eda": (Run, Data, "sample_rate n_fft hop_length n_mels fmin window_s hop_s", Exploring),
     "02_features": (Run, Data, Folds, Variants, Trials, *MODEL),
     "03_augmentation": (Run, Data, Folds, Variants, Trials, *MODEL),
@@ -468,8 +469,7 @@ def main(folder: Path = Path("notebooks")) -> int:
     """Rewrite the parameters cells of all notebooks in a folder; edits made in a cell are lost."""
     for name in NOTEBOOKS:
         path = folder / f"{name}.ipynb"
-        text = path.read_text(encoding="utf-8")
-        notebook = json.loads(text)
+        notebook = json.loads(text := path.read_text(encoding="utf-8"))
         _cell_of(notebook)["source"] = cell(name)
         made = json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
         if made != text:

@@ -11,7 +11,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from lib.data import audio
-from lib.sound.features import CHANNELS, LogMel, mel_filters
+from lib.sound.features import CHANNELS, LogMel, mel_filters, to_audio
 
 pytestmark = pytest.mark.filterwarnings("ignore:n_fft=.* is too large:UserWarning")  # librosa, of short clips
 RNG = np.random.default_rng(0)
@@ -274,3 +274,15 @@ def test_settings_that_contradict_each_other_are_refused(change, message):
 def test_audio_that_is_no_row_of_samples_is_refused(shape):
     with pytest.raises(ValueError, match=r"audio of shape .*: expected \(n_samples,\) with at least one sample"):
         SMALL(np.zeros(shape))
+
+
+@pytest.mark.parametrize("s", SETTINGS.values(), ids=SETTINGS)
+@pytest.mark.parametrize("name", ["noise", "tone"])
+def test_the_sound_of_a_log_mel_has_about_that_log_mel(name, s):
+    decibels = s(sounds(s.sample_rate)[name])[0]
+    samples = to_audio(s, decibels)
+    assert samples.shape == (decibels.shape[1] * s.hop_length,) and np.isfinite(samples).all()
+    assert (samples == to_audio(s, decibels)).all()
+    found, loud = s(samples)[0][:, : decibels.shape[1]], decibels > decibels.max() - 20
+    assert (found - decibels)[loud].abs().mean() < 3
+    assert to_audio(s, decibels[:, :1]).shape == (s.hop_length,)

@@ -1,9 +1,15 @@
 """Tests of figures: what a figure says is what its table holds."""
 
+import base64
+import dataclasses
+import io
+import re
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+import soundfile
 import torch
 
 from lib.experiments import curation
@@ -140,6 +146,26 @@ def test_log_mels_of_one_unit_share_one_scale_of_colours_and_tell_their_means(as
     apart = logmels.side_by_side({"logmel": base, "delta": base / 10}, 1.0)
     first, second = (axes.images[0].get_clim() for axes in apart.axes[:2])
     assert first[0] < 5 * second[0] and apart.axes[0].get_title() == "logmel"
+
+
+@pytest.mark.parametrize(("sample_rate", "media"), [(8000, "mpeg"), (10_000, "wav")])
+def test_windows_of_a_batch_are_drawn_and_can_be_heard(monkeypatch, assert_legible, sample_rate, media):
+    shown, logmel = [], dataclasses.replace(LOGMEL, sample_rate=sample_rate)
+    monkeypatch.setattr(logmels, "display", shown.append)
+    t = np.arange(sample_rate) / sample_rate
+    x = torch.stack([logmel(np.sin(2 * np.pi * hz * t)) for hz in (500, 1000, 2000)])
+    logmels.show(x, ["low", "Traffic_noise_and_roadway_noise; model: Church_bell 0.43", "<high>"], logmel)
+    figure, players = shown
+    assert_legible(figure)
+    assert [axes.get_title().partition(" ")[0] for axes in figure.axes[:3]] == ["1:", "2:", "3:"]
+    assert "3: &lt;high&gt;<br>" in players.data and not plt.get_fignums()
+    sounds = re.findall(rf'src="data:audio/{media};base64,([^"]+)"', players.data)
+    for hz, data in zip((500, 1000, 2000), sounds, strict=True):
+        samples, rate = soundfile.read(io.BytesIO(base64.b64decode(data)))
+        loudest = np.abs(np.fft.rfft(samples)).argmax() * rate / len(samples)
+        assert rate == sample_rate and abs(loudest - hz) < 150
+    logmels.show(x, ["a", "b", "c"], dataclasses.replace(LOGMEL, channels=("delta",)))
+    assert len(shown) == 3  # no players
 
 
 def test_what_a_silent_window_costs():

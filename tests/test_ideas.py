@@ -1,6 +1,7 @@
 """Tests of ideas of one's own: names and digests, what is refused before training, what is told, and that it trains."""
 
 import dataclasses
+import linecache
 import os
 import subprocess
 import sys
@@ -42,6 +43,14 @@ def recipe(**changes):
     return dataclasses.replace(SMALL, **changes)
 
 
+def define(source, cell="<cell 1>"):
+    """The function f that a cell of a notebook defines."""
+    linecache.cache[cell] = len(source), None, source.splitlines(keepends=True), cell
+    namespace = {}
+    exec(compile(source, cell, "exec"), namespace)
+    return namespace["f"]
+
+
 # names
 
 
@@ -63,6 +72,40 @@ def test_a_file_that_changed_is_another_idea(write):
     assert before != after
     with pytest.raises(ValueError, match=r"ideas/mine.py has changed since: .*-p overwrite True"):
         ideas.find({}, before)
+
+
+def test_a_cell_is_saved_whole_and_again_by_the_same_kernel(write, tmp_path):
+    source = "import math\n\n\ndef f(x, in_db, generator):\n    return x + math.pi\n"
+    name = ideas.save(define(source))
+    assert (tmp_path / "ideas" / "mine_f.py").read_text() == source
+    assert name == f"ideas/mine_f.py:f@{digest(source.encode())}"
+    assert ideas.find({}, name)(torch.zeros(1), [True], None).item() == pytest.approx(3.14159, abs=1e-4)
+    again = ideas.save(define(source.replace("math.pi", "math.e"), "<cell 2>"))
+    assert again.startswith("ideas/mine_f.py:f@") and again != name
+    assert [path.name for path in (tmp_path / "ideas").iterdir()] == ["mine_f.py"]
+
+
+def test_a_file_that_another_has_written_is_not_overwritten(write, tmp_path):
+    write("mine = True\n", "mine_f.py")
+    kept, source = (tmp_path / "ideas" / "mine_f.py").read_text(), "def f(x, in_db, generator):\n    return x\n"
+    assert ideas.save(define(source)).startswith("ideas/mine_f_2.py:f@")
+    ideas.SAVED.clear()  # as a new kernel
+    assert ideas.save(define(source)).startswith("ideas/mine_f_2.py:f@")  # it holds the same
+    assert ideas.save(define(source + "\n\n", "<cell 2>")).startswith("ideas/mine_f_2.py:f@")
+    (tmp_path / "ideas" / "mine_f_2.py").write_text("edited = True\n")
+    assert ideas.save(define(source)).startswith("ideas/mine_f_3.py:f@")
+    assert (tmp_path / "ideas" / "mine_f.py").read_text() == kept
+
+
+LAMBDA, GONE = define("f = lambda x: x\n", "<cell 3>"), define("def f(): ...", "<gone>")
+
+
+@pytest.mark.parametrize("function", [len, 3, LAMBDA, GONE])
+def test_what_no_cell_defines_is_not_saved(write, tmp_path, function):
+    linecache.cache.pop("<gone>", None)
+    with pytest.raises(ValueError, match="should be a function that a cell of this notebook defines by `def`"):
+        ideas.save(function)
+    assert not list((tmp_path / "ideas").iterdir())
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 from fake_run import make_task
+from fastai.learner import Learner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
@@ -909,6 +910,67 @@ def test_find_lr_goes_up_suggests_between_and_leaves_no_file(tones, tmp_path, mo
     pd.testing.assert_frame_equal(again, table, check_exact=True)
     assert again.attrs == table.attrs
     assert not os.listdir(tmp_path)
+
+
+# a learner to try things with
+
+
+def learner(tones, folder, *, fold=0, recipe=PLAIN, drawn=None):
+    cache, clips, dealt = tones
+    drawn = [] if drawn is None else drawn
+    what = make_task(clips, dealt, cache, CLASSES), fold, NETWORK, CUT, recipe, 1
+    return learners.learner(*what, show=lambda *shown: drawn.append(shown), folder=folder)
+
+
+def test_a_learner_trains_to_the_weights_of_a_fold_and_its_metric_is_that_of_windows(tones, tmp_path):
+    learn = learner(tones, tmp_path, recipe=RECIPE)
+    assert isinstance(learn, Learner)
+    with learn.no_bar(), learn.no_logging():
+        learn.fit_one_cycle(RECIPE.epochs, RECIPE.peak)
+        *_, last = learn.recorder.values[-1]
+        _, lwlrap = learn.validate()
+        logits, targets = learn.get_preds()
+    fitted = train_fold(tmp_path / "without_0", tones, recipe=RECIPE)
+    assert same(learn.model.state_dict(), fitted.model.state_dict())
+    np.testing.assert_allclose(logits.numpy(), fitted.logits, atol=1e-6)
+    assert lwlrap == pytest.approx(metrics.lwlrap(targets.numpy(), fitted.logits))
+    assert last == lwlrap == pytest.approx(fitted.epochs["lwlrap"].iloc[-1])
+
+
+def test_a_learner_shows_other_windows_each_time_with_what_they_are_and_what_the_model_says(tones, tmp_path):
+    learn = learner(tones, tmp_path, drawn=(drawn := []))
+    learn.show_batch()
+    learn.show_batch()
+    learn.show_batch(max_n=2)
+    assert [len(x) for x, *_ in drawn] == [4, 4, 2] and not torch.equal(drawn[0][0], drawn[1][0])
+    for x, captions, logmel in drawn:
+        low, high = x[:, 0, :6].amax(dim=(1, 2)) > -35, x[:, 0, 10:].amax(dim=(1, 2)) > -35
+        expected = ["both" if a and b else "low" if a else "high" for a, b in zip(low, high, strict=True)]
+        assert captions == expected and logmel == LOGMEL
+    with learn.no_bar(), learn.no_logging():
+        learn.show_results()
+    x, captions, _ = drawn[-1]
+    scores = learn.model.eval()(x).detach().sigmoid()
+    assert len(captions) == 9
+    for caption, row in zip(captions, scores, strict=True):
+        assert caption.split("; ")[1] == f"model: {CLASSES[row.argmax()]} {row.max():.2f}"
+
+
+def test_a_learner_finds_rates_in_its_folder_and_goes_on_from_its_first_weights(tones, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    learn = learner(tones, tmp_path / "there")
+    before = {name: tensor.clone() for name, tensor in learn.model.state_dict().items()}
+    with learn.no_bar(), learn.no_logging():
+        assert 1e-7 < learn.lr_find(show_plot=False).valley < 10
+    assert same(before, learn.model.state_dict())
+    assert not os.listdir(".") and learn.path == tmp_path / "there"
+
+
+@pytest.mark.parametrize("fold", [-1, 3])
+def test_a_learner_without_a_fold_to_validate_on_is_refused(tones, tmp_path, fold):
+    with pytest.raises(ValueError, match=f"fold={fold} holds out no clip to validate on. Take 0 to 2"):
+        learner(tones, tmp_path, fold=fold)
 
 
 # a whole fold

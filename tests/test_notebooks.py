@@ -22,6 +22,7 @@ LAYERS = sorted((ROOT / "params").glob("*.yaml"))
 PROFILES = [path for path in LAYERS if path.stem == "demo" or "profile" in load_profile(path)]  # others lie over them
 SECTIONS = ["Load", "Experiment", "Look", "Check", "Conclusion", "Limits and next"]
 PUBLISHED = json.loads((ROOT / "tests" / "profiles.json").read_text())  # what each profile, and some layers, come to
+SCRATCH = ROOT / "notebooks" / "00_scratch.ipynb"  # which defines a function, in one cell, and has no result
 # what a line of the parameters cell looks like: name: type = literal  # help
 PARAMETER = re.compile(r"(?P<name>\w+): (?P<kind>\w+) = (?P<literal>.+?)  # (?P<help>.+)")
 
@@ -46,8 +47,12 @@ def code_lines(source):
 
 
 def trees(path):
-    """The syntax of every code cell; what is no Python (a magic, a shell line) does not parse and fails the test."""
-    return [ast.parse(cell.source) for cell in code(path)]
+    """The syntax of every code cell but the idea of 00; what is no Python (a magic, a shell line) fails the test."""
+    return [ast.parse(cell.source) for cell in code(path) if not is_idea(path, cell)]
+
+
+def is_idea(path, cell):
+    return path == SCRATCH and "\ndef " in cell.source
 
 
 def nodes(path, *kinds):
@@ -140,7 +145,7 @@ def test_imports_come_next_and_then_the_run_is_started(path):
     assert all(isinstance(node, (ast.Import, ast.ImportFrom)) for node in imports.body)
     assert len(nodes(path, ast.Import, ast.ImportFrom)) == len(imports.body)  # none later
     assert code(path)[2].source == f'run = start(globals(), "{path.stem}")'
-    assert "run.finish(" in code(path)[-1].source
+    assert ("run.finish(" in code(path)[-1].source) == (path != SCRATCH)
 
 
 @each_notebook
@@ -151,6 +156,14 @@ def test_it_calls_and_looks_and_the_library_computes(path):
     modules = {getattr(node, "module", None) or node.names[0].name for node in imported}
     assert not {module.split(".")[0] for module in modules} & {"fastai", "matplotlib", "seaborn", "soundfile", "timm"}
     assert nodes(path, ast.Assert)  # what must be true of the data just loaded
+
+
+def test_the_idea_of_00_is_one_short_cell_and_an_augmentation():
+    (cell,) = (cell for cell in code(SCRATCH) if is_idea(SCRATCH, cell))
+    *_, function = ast.parse(cell.source).body
+    assert isinstance(function, ast.FunctionDef) and ast.get_docstring(function)
+    assert [argument.arg for argument in function.args.args] == ["x", "in_db", "generator"]
+    assert len(code_lines(cell.source)) <= 10
 
 
 @each_notebook

@@ -418,7 +418,7 @@ def test_two_folds_have_no_pair_models(tmp_path, monkeypatch):
     (tmp_path / "params" / "two.yaml").write_text("n_folds: 2\n")
     two = plan.Plan.read("fsd-mini two", data_dir=str(write_set(tmp_path / "data")))
     made = {target.split("/")[2] for target in two.wanted()}
-    assert made == {*settings.NOTEBOOKS} - {"05_curation", "06_stage2", "10_best"} and two.choice == []
+    assert made == {*settings.NOTEBOOKS} - {"00_scratch", "05_curation", "06_stage2", "10_best"} and two.choice == []
     with pytest.raises(ValueError, match="05, 06 and 10 three folds"):
         two.wanted("06")
 

@@ -6,6 +6,7 @@ conftest.py removes them at the end.
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -311,6 +312,33 @@ def augmentation_is_compared_on_the_demo_set(tmp, data):
     )
 
 
+def an_idea_is_written_in_a_cell(tmp, data):
+    """00 shows and plays windows, saves the cell, trains with it; what lies in ideas/ stays, and git sees nothing."""
+    before, status = ideas_and_status()
+    try:
+        typed = {"data_dir": data("tiny"), "n_folds": 2, "epochs": 1, "batch_size": 8, "notebook": "00_scratch"}
+        succeeds(ROOT / "notebooks", tmp, "scratch", kernel=True, **typed)
+        after, status_after = ideas_and_status()
+    finally:
+        for name in ideas_and_status()[0].keys() - before.keys():
+            (ROOT / "ideas" / name).unlink()
+    cells = [cell for cell in json.loads((tmp / "executed.ipynb").read_text())["cells"] if cell["cell_type"] == "code"]
+    shown = {"".join(cell["source"]): json.dumps(cell["outputs"]) for cell in cells}
+    for what, players in {"show_batch": 9, "show_results": 9, "lr_find": 0}.items():
+        assert [shown[f"learn.{what}()"].count(kind) for kind in ("image/png", "<audio")] == [1, players]
+    (idea,) = (source for source in shown if "\ndef tilt(" in source)
+    file = re.search(r"ideas/(mine_tilt\w*.py):tilt@", shown["name = ideas.save(tilt)\nname"])[1]
+    assert after[file].decode() == idea + "\n" and "screened" in json.dumps(cells)
+    assert {name: after[name] for name in before} == before and status_after == status
+    assert not list((OUTPUTS / f"{NAME}-scratch").rglob("result.json"))
+
+
+def ideas_and_status():
+    """The files of ideas/, and what git says of the checkout."""
+    answer = subprocess.run(["git", "status", "--porcelain"], cwd=ROOT, capture_output=True, text=True)
+    return {path.name: path.read_bytes() for path in (ROOT / "ideas").glob("*.py")}, answer.stdout
+
+
 def models_become_one(tmp, data):
     """07 trains its own members for one outer fold and compares them; a second call trains nothing."""
     words = ["-p", "n_folds", "3", "-p", "folds", "1", "-p", "ensemble_epochs", "3", "-p", "ensemble_folds", "2"]
@@ -448,6 +476,7 @@ CHAINS = [
     an_experiment_goes_on_where_it_was_left,
     a_fold_of_esc10,
     augmentation_is_compared_on_the_demo_set,
+    an_idea_is_written_in_a_cell,
     a_fold_of_the_demo_set,
     what_papermill_lets_through_is_refused,
 ]

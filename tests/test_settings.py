@@ -277,7 +277,7 @@ def test_a_new_knob_is_one_field_and_nothing_else(tmp_path):
     def python(*words):
         return subprocess.run([sys.executable, *words], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
 
-    assert python("-m", "lib.settings").count("parameters cell written") == 5  # 02, 03, 04, 05, 07
+    assert python("-m", "lib.settings").count("parameters cell written") == 6  # 00, 02, 03, 04, 05, 07
     assert python("-m", "lib.settings") == ""
     told = python("-m", "papermill", "--help-notebook", "notebooks/04_kfold.ipynb")
     assert re.search(r"sharpness: float \(default 0\.25\)\s+of nothing; a test has\s+added it", told)

@@ -3,9 +3,9 @@
 Conventions
 -----------
 A log-mel has the mel bands upwards and seconds to the right, its scale of colours beside it. `listen` reads audio,
-through `lib.data.audio` alone.
+through `lib.data.audio` alone; `show` makes sound of log-mels.
 
-Used in: 01 (through `data`), 02, 03, 04, 05, 06, 08.
+Used in: 00, 01 (through `data`), 02, 03, 04, 05, 06, 08.
 """
 
 import base64
@@ -15,7 +15,9 @@ import io
 import numpy as np
 import pandas as pd
 import soundfile
-from IPython.display import HTML
+import torch
+from IPython.display import HTML, display
+from matplotlib import pyplot
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -23,10 +25,12 @@ from lib.data import audio
 from lib.figures.drawing import panels, wrapped
 from lib.sound import windows
 from lib.sound.cache import Cache
+from lib.sound.features import LogMel, to_audio
 
-__all__ = ["draw", "gallery", "listen", "side_by_side", "with_scores"]
+__all__ = ["draw", "gallery", "listen", "show", "side_by_side", "with_scores"]
 
 PLAYER_RATE = 22_050  # Hz: small enough to lie inside a notebook
+MP3_RATES = (8000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)  # Hz, all that it knows
 PLAYER_S = 12.0  # s of a long clip that a player holds
 
 
@@ -55,14 +59,34 @@ def side_by_side(shown: dict[str, np.ndarray], duration_s: float, unit: str = ""
     duration_s : of the clip
     unit : of all of them: then they share one scale of colours, and titles tell their means. Empty: each has its own
     """
-    figure, found = panels(len(shown), 2.1, across=2)
-    limits = np.quantile(np.stack(list(shown.values())), (0.02, 1)) if unit else (None, None)
-    for axes, (name, values) in zip(found, shown.items(), strict=True):
-        mesh = _draw(axes, values, duration_s, None if unit else "", limits)
-        axes.set(xlabel="time (s)", title=f"{name}: mean {values.mean():.1f} {unit}" if unit else name)
-    if unit:
-        figure.colorbar(mesh, ax=found, label=unit, pad=0.01, fraction=0.03, aspect=60)
-    return figure
+    told = [f"{name}: mean {values.mean():.1f} {unit}" if unit else name for name, values in shown.items()]
+    return _panels(list(shown.values()), told, duration_s, unit, across=2)
+
+
+def show(x: torch.Tensor, captions: list[str], logmel: LogMel, across: int = 3) -> None:
+    """Windows of a batch: their first channels, and below them players of what can be heard in these.
+
+    The sound is made of the log-mel alone (`features.to_audio`), as the network knows it. A channel that is not in dB
+    is only drawn.
+
+    Parameters
+    ----------
+    x : (n, n_channels, n_mels, n_frames), units as in `features`
+    captions : (n,)
+    logmel : the settings that x was made with
+    across : windows side by side
+    """
+    values, in_db = x[:, 0].float().cpu(), logmel.in_db[0]
+    numbered = [f"{i}: {caption.replace('_', ' ')}" for i, caption in enumerate(captions, 1)]
+    titles = [wrapped(caption, 80 // across) for caption in numbered]  # beside a scale of colours
+    figure = _panels(list(values.numpy()), titles, x.shape[3] / logmel.frames_per_s, "dB" if in_db else "", across)
+    display(figure)
+    pyplot.close(figure)  # else Jupyter draws it once more
+    if in_db:
+        sounds = [_player(to_audio(logmel, window), logmel.sample_rate) for window in values]
+        cells = [_captioned(*each) for each in zip(numbered, sounds, strict=True)]
+        grid = f"display:grid;grid-template-columns:repeat({across},1fr);gap:0 1em;max-width:58em"
+        display(HTML(f'<div style="{grid}">{"".join(cells)}</div>'))
 
 
 def with_scores(cache: Cache, kept: pd.DataFrame, chosen: pd.DataFrame, window_s: float) -> Figure:
@@ -111,14 +135,37 @@ def listen(paths: list[str], captions: list[str]) -> HTML:
     for path, caption in zip(paths, captions, strict=True):
         try:
             samples = audio.read(path, PLAYER_RATE)[: int(PLAYER_S * PLAYER_RATE)]
-            sound = io.BytesIO()
-            soundfile.write(sound, samples / max(1.0, float(np.abs(samples).max())), PLAYER_RATE, format="MP3")
-            data = base64.b64encode(sound.getvalue()).decode()
-            player = f'<audio controls preload="none" src="data:audio/mpeg;base64,{data}"></audio>'
+            player = _player(samples, PLAYER_RATE)
         except audio.AudioError as error:
             player = f"<em>can't be played: {html.escape(str(error))}</em>"
-        players.append(f"<div style='margin:0.4em 0'>{html.escape(caption)}<br>{player}</div>")
+        players.append(_captioned(caption, player))
     return HTML("\n".join(players))
+
+
+def _player(samples: np.ndarray, rate: int) -> str:
+    """An HTML player that holds the sound, as MP3 where that knows the rate. What is louder than 1 is turned down."""
+    sound, (kind, media) = io.BytesIO(), ("MP3", "mpeg") if rate in MP3_RATES else ("WAV", "wav")
+    soundfile.write(sound, samples / max(1.0, float(np.abs(samples).max())), rate, format=kind)
+    data = base64.b64encode(sound.getvalue()).decode()
+    source = f"data:audio/{media};base64,{data}"
+    return f'<audio controls preload="none" src="{source}" style="max-width:100%"></audio>'
+
+
+def _captioned(caption: str, player: str) -> str:
+    return f"<div style='margin:0.4em 0'>{html.escape(caption)}<br>{player}</div>"
+
+
+def _panels(pictures: list[np.ndarray], titles: list[str], end_s: float, unit: str, across: int) -> Figure:
+    """Pictures (n_mels, n_frames) of the same time; of one unit they share one scale of colours."""
+    figure, found = panels(len(pictures), 2.1, across=across)
+    limits = np.quantile(np.stack(pictures), (0.02, 1)) if unit else (None, None)
+    for axes, values, title in zip(found, pictures, titles, strict=True):
+        mesh = _draw(axes, values, end_s, None if unit else "", limits)
+        axes.set_title(title, fontsize="small")
+        axes.set_xlabel("time (s)")
+    if unit:
+        figure.colorbar(mesh, ax=found, label=unit, pad=0.01, fraction=0.03, aspect=60)
+    return figure
 
 
 def _draw(axes: Axes, values: np.ndarray, end_s: float, unit: str | None, limits: tuple = (None, None)) -> object:

@@ -200,7 +200,10 @@ class Plan:
             raise ValueError(f"NB={only!r} names no notebook. There are: {there}.")
         targets = [target for name in chosen for target in found.get(name, [])]
         if not targets:
-            why = "08 wants test clips, 05, 06 and 10 three folds, 10 `candidates`, an experiment only 04 and 09"
+            why = (
+                "00 is for JupyterLab, 08 wants test clips, 05, 06 and 10 three folds, 10 `candidates`, an experiment "
+                "only 04 and 09"
+            )
             raise ValueError(f"NB={only!r} has nothing to make here: {why}.")
         return targets
 

@@ -332,7 +332,7 @@ def start(namespace: dict[str, object], notebook: str) -> Run:
     if "variant" in params:
         folder = variant = variant / str(params["variant"])
     if "fold" in params:
-        which = params["fold"], params["holdout_fold"]
+        which = params["fold"], params.get("holdout_fold", -1)
         folder = variant / ("pooled" if which == (-1, -1) else folds.model_name(*which))
     if "part" in params:  # of 05: select comes before compare
         done = (folder / "select" / "result.json").is_file()

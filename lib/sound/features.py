@@ -17,7 +17,7 @@ channel : float32 tensor (n_mels, n_frames); `CHANNELS` holds the functions (set
   pcen         : per-channel energy normalisation, no unit, 0 and up
 frame t is centred on sample t * hop_length; n_frames = 1 + n_samples // hop_length (n_fft even).
 
-Used in: 01 to 08, through `cache` and the sidecar of the weights.
+Used in: 00 to 08, through `cache` and the sidecar of the weights.
 """
 
 import math
@@ -33,10 +33,11 @@ from lib import ideas
 from lib.settings import CHANNELS as NAMES
 from lib.settings import Audio, group
 
-__all__ = ["CHANNELS", "LogMel", "mel_filters"]
+__all__ = ["CHANNELS", "LogMel", "mel_filters", "to_audio"]
 
 AMIN = 1.0e-10  # librosa's floor on power before the logarithm: -100 dB
 DELTA_FRAMES = 9  # librosa's default
+INVERSION_STEPS = 32  # librosa's default of Griffin and Lim's
 PCEN_SCALE = 2.0**31  # librosa's advice for audio in [-1, 1]: its PCEN constants expect 32-bit integers
 PCEN_TIME_S, PCEN_GAIN, PCEN_BIAS, PCEN_POWER, PCEN_EPS = 0.4, 0.98, 2.0, 0.5, 1.0e-6  # librosa's defaults
 
@@ -212,6 +213,38 @@ def mel_filters(settings: LogMel) -> np.ndarray:
     falling = (edges[2:, None] - bins) / np.diff(edges)[1:, None]
     triangles = np.maximum(0, np.minimum(rising, falling))
     return (triangles * (2 / (edges[2:] - edges[:-2]))[:, None]).astype(np.float32)
+
+
+def to_audio(settings: LogMel, decibels: torch.Tensor) -> np.ndarray:
+    """A sound whose log-mel is about this one, to hear what a log-mel holds; phases are made up.
+
+    First the powers of the bins whose bands come nearest to these, none negative; then phases that fit them.
+
+    Parameters
+    ----------
+    decibels : (n_mels, n_frames), dB
+
+    Returns
+    -------
+    float32 (n_frames * hop_length,)
+
+    Source
+    ------
+    Lee and Seung 2001, multiplicative updates; Griffin and Lim 1984, from random phases (of the same seed each time).
+    """
+    again = torch.nn.functional.pad(decibels.float().cpu(), (0, 1), mode="replicate")  # a sound needs two frames
+    filters, power = _filters(settings), 10 ** (again / 10)
+    bins = torch.full((filters.shape[1], power.shape[1]), AMIN)
+    for _ in range(INVERSION_STEPS):
+        ratio = power / (filters @ bins).clamp_min(AMIN)
+        bins = bins * (filters.T @ ratio) / filters.sum(dim=0).clamp_min(AMIN)[:, None]
+    window = _hann(settings.n_fft, torch.float32).clamp_min(1e-3)  # not 0: hop_length may be as long
+    how = {"n_fft": settings.n_fft, "hop_length": settings.hop_length, "window": window}
+    phases = 2 * torch.pi * torch.rand(bins.shape, generator=torch.Generator().manual_seed(0))
+    for _ in range(INVERSION_STEPS):
+        samples = torch.istft(torch.polar(bins.sqrt(), phases), **how)
+        phases = torch.stft(samples, pad_mode="constant", return_complex=True, **how).angle()
+    return samples[: decibels.shape[1] * settings.hop_length].numpy()
 
 
 HZ_PER_MEL, BREAK_HZ = 200 / 3, 1000.0

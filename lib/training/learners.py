@@ -6,7 +6,7 @@ Everything random in an epoch is drawn from (seed, epoch) alone. So the same see
 bit, and a training that was killed goes on from its checkpoint to the same weights.
 The last epoch is the result; no epoch is picked.
 
-Used in: 02, 03, 04, 07. Only this module and its `callbacks` import fastai.
+Used in: 00, 02, 03, 04, 07. Only this module and its `callbacks` import fastai.
 """
 
 import contextlib
@@ -32,13 +32,14 @@ from torch import nn
 
 from lib import code, ideas, settings
 from lib.data import datasets
-from lib.evaluation import folds
+from lib.evaluation import folds, metrics
 from lib.files import digest
 from lib.sound import windows
 from lib.sound.cache import Cache
 from lib.training import tryout
 from lib.training.batches import Images, Phases, Scoring, Training, TrainingSet
 from lib.training.callbacks import Checkpoint, Curve, Diverged, ImageSize, Mixing, Reseed, Scaler, image_sizes
+from lib.training.dls import Feed
 from lib.training.models import Network, WindowModel, best_device, load, score
 from lib.training.task import Fit, Task
 
@@ -51,6 +52,7 @@ __all__ = [
     "fit",
     "fit_images",
     "groups",
+    "learner",
     "train_fold",
     "training_batches",
 ]
@@ -375,6 +377,59 @@ def find_lr(network: Network, recipe: Recipe, training: Training) -> pd.DataFram
     table = pd.DataFrame({"lr": learn.recorder.lrs, "loss": [float(loss) for loss in learn.recorder.losses]})
     table.attrs["suggested"] = suggested
     return table
+
+
+def learner(
+    task: Task,
+    fold: int,
+    network: Network,
+    cut: windows.Windows,
+    recipe: Recipe,
+    seed: int,
+    *,
+    show: Callable,
+    folder: Path,
+) -> Learner:
+    """A fastai Learner to try things with: it trains on the clips outside a fold and validates on the windows of that.
+
+    Loss, optimiser, batches and what is drawn are those of `train_fold`; the schedule is whatever is called, such as
+    `learn.fit_one_cycle(recipe.epochs, recipe.peak)`. It has no checkpoint, and what it reaches is no result.
+    `learn.show_batch()` shows training windows, `learn.show_results()` validation windows with what the model says of
+    them. Its metric is the lwlrap of windows.
+
+    Parameters
+    ----------
+    cut : length and hop of the windows
+    show : draws windows and lets hear them, see `dls`
+    folder : for fastai's own files, such as those of `learn.save`
+
+    Raises
+    ------
+    LeakError
+        As `train_fold`.
+    ValueError
+        No such fold; fewer than two training clips; targets that do not fit the loss; an idea as `tryout.check` says.
+    """
+    if fold not in range(task.n_folds):
+        raise ValueError(f"fold={fold} holds out no clip to validate on. Take 0 to {task.n_folds - 1}.")
+    train, held_out = task.split(fold)
+    folds.assert_no_leak(task.folds, train["fname"], (fold,))
+    table, width = task.windows(held_out, cut), cut.n_frames(task.cache.logmel)
+    training = training_batches(task.cache, train, task.classes, cut, recipe, seed)
+    validation = Scoring(task.cache, table, datasets.targets(table, task.classes), width)
+    _check(training, recipe.loss)
+    model = _model(network, training)
+    device = next(model.parameters()).device
+    _move((training, validation), device)
+    tryout.check(training, _loss(recipe.loss), recipe.mix, recipe.mixup, model)
+    scaler = [Scaler(device)] if model.precision == torch.float16 else []
+    feeds = [Feed(batches, task.classes, recipe.loss, show) for batches in (training, validation)]
+    learn = _learner(model, recipe, feeds, [*_drawing(recipe, training), *scaler], folder)
+    from fastai.metrics import AccumMetric  # here, for it takes a second, and no other training needs it
+
+    learn.metrics = [AccumMetric(metrics.lwlrap, to_np=True, invert_arg=True, flatten=False)]
+    learn.show_batch = learn.dls.show_batch
+    return learn
 
 
 def groups(model: WindowModel, recipe: Recipe) -> pd.DataFrame:
