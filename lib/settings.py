@@ -315,7 +315,7 @@ class Best(Group):
     candidates: Annotated[tuple[Variant, ...], Once] = knob(
         ("curated",), "variants of 04 to select from; a+b: the average of both; empty: none"
     )
-    readouts: tuple[Name, ...] = knob(
+    readouts: tuple[Annotated[str, one_of(None)], ...] = knob(
         ("mean", "max", "logistic"), "poolings and stage-2 models to select from; empty: all but energy's"
     )
     repeats: int = knob(1, "number of seeds for each model of a candidate: `seed`, `seed` + 1 and so on", ge=1, le=100)

@@ -5,6 +5,7 @@ import linecache
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import torch
 from test_learners import NETWORK, RECIPE, fit
 
 from lib import ideas, settings
+from lib.clips import pooling
 from lib.files import digest
 from lib.sound.features import LogMel
 from lib.submission import kaggle
@@ -21,7 +23,7 @@ from lib.training.models import Network
 
 tones = test_learners.tones
 ROOT = Path(__file__).resolve().parents[1]
-HEAD = "import time\nimport torch\n\n"
+HEAD = "import torch\n\n"
 SMALL = dataclasses.replace(RECIPE, epochs=2)
 
 
@@ -192,15 +194,23 @@ def test_a_channel_must_fit(write):
         settings_of(torch.randn(8000))
 
 
-def test_a_slow_idea_is_told_with_minutes_an_epoch(write, tones, tmp_path):
-    name = write("def f(x, in_db, generator):\n    time.sleep(0.5)\n    return x + 0\n") + ":f"
+@pytest.mark.parametrize(("seconds", "told"), [((60.0, 90.0), True), ((60.0, 30.0), False)])
+def test_a_slow_idea_is_told_with_minutes_an_epoch(write, tones, monkeypatch, seconds, told):
+    """Of a step of the base, and of the idea: more than twice the base's step is told."""
+    name = write("def f(x, in_db, generator):\n    return x + 0\n") + ":f"
+    found = iter(seconds)
+    monkeypatch.setattr(tryout, "_seconds", lambda work: (work(), next(found))[1])
     cache, clips, _ = tones
     rows, y = cache.rows(clips["fname"]), torch.eye(3)[torch.arange(20) % 3].numpy()
     training = test_learners.feed(cache, rows, y, 32, recipe(augment=(name,)), 0)
     model = learners.WindowModel(NETWORK, 3, [-50.0], [10.0])
     weights = {key: value.clone() for key, value in model.state_dict().items()}
-    with pytest.warns(UserWarning, match=r"With ideas/mine.py:f@\w+ an epoch takes about .* minutes instead of "):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
         tryout.check(training, learners.LOSSES["bce"](), "mixup", 0.4, model)
+    words = [str(one.message) for one in caught if "an epoch takes" in str(one.message)]
+    n = len(training)
+    assert len(words) == told and all(f"about {2.5 * n:.2g} minutes instead of {n:.2g}." in text for text in words)
     assert all(torch.equal(value, weights[key]) for key, value in model.state_dict().items())
 
 
@@ -302,3 +312,29 @@ def test_a_packed_kernel_finds_its_ideas_and_refuses_others(tmp_path):
     answer = subprocess.run(words, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
     assert "lib.zip" in answer.stdout and answer.stdout.endswith("lowpass\n")
     assert "ideas/between_class.py is not there" in answer.stderr
+
+
+# a pooling
+
+SECOND = """
+def second(scores, first):
+    ends = [*first[1:], len(scores)]
+    import numpy as np
+    return np.stack([np.sort(scores[a:b], axis=0)[-min(2, b - a)] for a, b in zip(first, ends)])
+
+
+def wrong(scores, first):
+    return scores
+"""
+
+
+def test_an_idea_pools_clips(write):
+    """Of each clip the second highest window, or the only one."""
+    file = write(SECOND)
+    scores = np.array([[0.1, 0.9], [0.8, 0.3], [0.5, 0.5], [0.2, 0.7]])
+    (name,) = settings.check({"readouts": f"{file}:second"})["readouts"]
+    fnames, pooled = pooling.pool(name, np.array(["b", "b", "b", "a"]), scores)
+    assert fnames.tolist() == ["a", "b"] and pooled.tolist() == [[0.2, 0.7], [0.5, 0.5]]
+    assert pooling.choose(name, fnames, pooled, None) is None  # no parameter
+    with pytest.raises(ValueError, match=r"makes \(4, 2\) of \(4, 2\): expected \(2, 2\), all in \[0, 1\]"):
+        pooling.pool(f"{file}:wrong", np.array(["b", "b", "b", "a"]), scores)

@@ -25,7 +25,7 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from lib import settings
+from lib import ideas, settings
 from lib.clips import pooling, stage2
 from lib.clips.stage2 import MODELS, Stage2, Stage2Model
 from lib.data import datasets
@@ -155,7 +155,7 @@ def pooled(windows: WindowScores, method: str, parameter: float | None = None) -
     fnames (n_clips,) sorted, scores (n_clips, n_classes)
     """
     key = windows.table["model"] + "/" + windows.table["fname"]  # names of models hold no "/"
-    weights = windows.table["energy"].to_numpy() if pooling.POOLINGS[method].weighted else None
+    weights = windows.table["energy"].to_numpy() if pooling.find(method).weighted else None
     keys, scores = pooling.pool(method, key, windows.scores, parameter=parameter, weights=weights)
     return pool_mean([name.split("/", 1)[1] for name in keys], scores)
 
@@ -224,7 +224,7 @@ class Readout:
 
     Attributes
     ----------
-    name : in `pooling.POOLINGS` or `stage2.MODELS`
+    name : in `pooling.POOLINGS` or `stage2.MODELS`, or an idea
     parameter : of the pooling; None where it has none
     models : stage-2 models, one a seed; none: a pooling
     loss : that of the window models
@@ -266,7 +266,7 @@ def fit_readouts(
     """
     energy = "energy" in design.pairs.table
     known = [*(name for name, made in pooling.POOLINGS.items() if energy or not made.weighted), *MODELS]
-    if unknown := [name for name in names if name not in known]:
+    if unknown := [name for name in names if name not in known and not ideas.is_idea(name)]:
         raise ValueError(f"readouts: {', '.join(unknown)} are none that scores alone can give: {', '.join(known)}.")
     fitted: dict[str, dict[int, Readout]] = {name: {} for name in names or known}
     keys = [(name, outer) for name in fitted for outer in design.outer_folds]
@@ -335,7 +335,7 @@ def prediction_images(design: Design, reader: Reader, fnames: list[str]) -> tupl
 
 def choose_parameter(design: Design, method: str, training: WindowScores, outer: int | None) -> float | None:
     """The parameter of a pooling that is best on training windows; None where it has none."""
-    if not pooling.POOLINGS[method].grid:
+    if not pooling.find(method).grid:
         return None
     design.check_and_record(f"choose the parameter of {method}", training, outer)
     return pooling.choose(method, training.table["fname"], training.scores, design.targets)

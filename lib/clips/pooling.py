@@ -13,14 +13,16 @@ Used in: 04, 06, 07, 08, 10.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
 
+from lib import ideas
 from lib.evaluation import metrics
 from lib.evaluation.window_scores import by_clip
 
-__all__ = ["POOLINGS", "Pooling", "choose", "pool"]
+__all__ = ["POOLINGS", "Pooling", "choose", "find", "pool"]
 
 SMALLEST = 1.0e-12  # below it a score's logarithm is rounding
 
@@ -119,6 +121,23 @@ POOLINGS = {
 }  # the highest logit belongs to the highest score: a maximum of logits would be the one of scores
 
 
+def find(method: str) -> Pooling:
+    """The pooling of that name, or an idea of one's own; ValueError where it is neither."""
+    if ideas.is_idea(method):
+        return Pooling(partial(_own, method))
+    if method not in POOLINGS:
+        raise ValueError(f"{method!r} is no pooling. There are: {', '.join(POOLINGS)}.")
+    return POOLINGS[method]
+
+
+def _own(name: str, scores: np.ndarray, clips: _Clips, _: float) -> np.ndarray:
+    pooled = np.asarray(ideas.find({}, name)(scores.copy(), clips.first.copy()), float)
+    expected = len(clips.first), scores.shape[1]
+    if pooled.shape != expected or not ((pooled >= 0) & (pooled <= 1)).all():
+        raise ValueError(f"{name} makes {pooled.shape} of {scores.shape}: expected {expected}, all in [0, 1].")
+    return pooled
+
+
 def pool(
     method: str,
     fnames: pd.Series | np.ndarray,
@@ -127,7 +146,7 @@ def pool(
     parameter: float | None = None,
     weights: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Clip scores by one of POOLINGS.
+    """Clip scores by one of POOLINGS, or by an idea.
 
     Parameters
     ----------
@@ -143,9 +162,7 @@ def pool(
     ValueError
         An unknown method, a parameter or weights missing or not positive, and as `by_clip`.
     """
-    if method not in POOLINGS:
-        raise ValueError(f"{method!r} is no pooling. There are: {', '.join(POOLINGS)}.")
-    pooling = POOLINGS[method]
+    pooling = find(method)
     clips, order, values, first, n = by_clip(fnames, scores)
     if bool(pooling.grid) != (parameter is not None) or (parameter is not None and parameter <= 0):
         need = f"a parameter above 0, such as {pooling.grid}" if pooling.grid else "no parameter"
@@ -169,7 +186,7 @@ def choose(method: str, fnames: pd.Series | np.ndarray, scores: np.ndarray, targ
     Of equals the earlier in the grid is taken.
     """
     found = {}
-    for parameter in POOLINGS[method].grid:
+    for parameter in find(method).grid:
         clips, pooled = pool(method, fnames, scores, parameter=parameter)
         found[parameter] = metrics.lwlrap(targets.loc[clips].to_numpy(), pooled)
     return max(found, key=found.get) if found else None
