@@ -24,7 +24,7 @@ PIPELINE = PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m lib.runs.pipeline
 OWNER ?= $(KAGGLE_USERNAME)
 VARIANT ?= curated
 
-.PHONY: help setup run demo cells test test-slurm test-kills test-mutants golden lab report findings bench kaggle data lint clean
+.PHONY: help setup run demo cells test test-slurm test-kills test-mutants golden lab report findings bench bench-gpu kaggle data lint clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -84,6 +84,9 @@ findings: setup ## copy what runs have found to outputs/findings, and write the 
 
 bench: setup ## speed, memory, minutes: one table, kept in benchmarks/results.csv; NB="bench_cache": these alone
 	@$(BIN)/python benchmarks/table.py $(NB)
+
+bench-gpu: setup ## a GPU beside the commit before its epochs were drawn on it: speed, same weights; BEFORE=folder, without git
+	@$(BIN)/python benchmarks/gpu.py $(BEFORE)
 
 kaggle: setup ## pack NB of RUN as a kernel and its weights as a data set: OWNER=name [GPU=1] [SET="key=value ..."]
 	@$(BIN)/python -m lib.submission.kaggle notebooks/$(or $(NB),08_submission).ipynb outputs/$(RUN) --owner '$(OWNER)' --profile '$(PROFILE)' \
