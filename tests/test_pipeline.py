@@ -270,7 +270,7 @@ def test_one_notebook_and_what_it_needs(workbook):
     calls = workbook.calls()
     assert len(calls) == 7 and {name.split("/")[0] for name in calls} == {"04_kfold", "06_stage2"}
     code, said = workbook.run("--only", "11")
-    assert code == 1 and "NB='11' names no notebook. There are: 01 02" in said
+    assert code == 1 and "NB='11' names no notebook. There are: 00 01 02" in said
     workbook.profile(candidates=[])
     code, said = workbook.run("--only", "10")
     assert (code, said.splitlines()) == (1, [said.strip()])
