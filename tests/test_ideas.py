@@ -16,7 +16,9 @@ from test_learners import NETWORK, RECIPE, fit
 
 from lib import ideas, settings
 from lib.clips import pooling
+from lib.experiments import sweep
 from lib.files import digest
+from lib.runs.run import Run
 from lib.sound.features import LogMel
 from lib.submission import kaggle
 from lib.training import learners, tryout
@@ -296,6 +298,19 @@ def test_an_idea_that_raises_leaves_failed_txt_and_no_result(write, tones, tmp_p
     write("def f(x, in_db, generator):\n    return x + 0\n")
     test_learners.train_fold(tmp_path / "without_0", tones, recipe=recipe(augment=("ideas/mine.py:f",)))
     assert not (tmp_path / "without_0" / "failed.txt").exists()
+
+
+def test_a_trial_whose_idea_raises_has_failed_and_is_tried_again(tmp_path, monkeypatch):
+    def train_fold(*args, checkpoint, **more):
+        checkpoint.parent.mkdir(parents=True)
+        checkpoint.with_name("failed.txt").write_text("Traceback\nKeyError: 'late'\n")
+        raise ideas.Failed("KeyError: 'late'")
+
+    monkeypatch.setattr(learners, "train_fold", train_fold)
+    folder = tmp_path / "louder" / "without_0" / "seed_1"
+    trial = Run("03_augmentation", {**settings.defaults(), "seed": 1, "epochs": 2}, folder, folder.parents[1])
+    assert sweep._train(trial, None, 0) is None
+    assert not trial.done and sweep._told(trial)[0] == 2 and sweep._told(trial)[3] == "KeyError: 'late'"
 
 
 # packed

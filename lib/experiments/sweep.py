@@ -18,8 +18,9 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 import torch
+from tqdm import tqdm
 
-from lib import files
+from lib import files, ideas
 from lib.data import audio, datasets
 from lib.evaluation import folds, metrics
 from lib.evaluation.comparisons import Comparison
@@ -382,6 +383,9 @@ def _train(trial: Run, task: Task, fold: int) -> WindowScores | None:
         fit = learners.train_fold(task, folds.model_name(fold), *settings, checkpoint=trial.checkpoint)
     except learners.Diverged as error:
         trial.finish({}, "failed", str(error))
+        return None
+    except ideas.Failed as error:  # it is not finished: the next call tries it again
+        tqdm.write(f"{trial.folder.name} of {trial.variant.name} failed, the others go on. {error}")
         return None
     return trials.keep(trial, fit, fold)
 

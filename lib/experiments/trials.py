@@ -12,7 +12,6 @@ from dataclasses import replace
 
 from tqdm import tqdm
 
-from lib import ideas
 from lib.evaluation import metrics
 from lib.evaluation.window_scores import WindowScores
 from lib.files import read_json
@@ -37,8 +36,7 @@ def do(
     ----------
     run : of the experiment, settled; its trials are made of the same labels, audio and folds
     start : key -> the trial
-    train : trial, key -> its window scores, None where it diverged; finishes the trial. Where an idea raises,
-        the trial has failed: it has no scores, and the next call tries it again
+    train : trial, key -> its window scores, None where it diverged or failed; finishes the trial
     is_whole : trial that is done, key -> whether all that others need of it is there
 
     Yields
@@ -55,12 +53,7 @@ def do(
         trial = start(*key)
         trial.settle(**run.read)
         if not trial.done or not is_whole(trial, *key):
-            try:
-                scores = train(trial, *key)
-            except ideas.Failed as error:
-                tqdm.write(f"{trial.folder.name} of {trial.variant.name} failed, the others go on. {error}")
-                scores = None
-            yield key, trial, scores
+            yield key, trial, train(trial, *key)
             continue
         done.append(trial)
         failed = read_json(trial.folder / "result.json")["verdict"] == "failed"

@@ -8,7 +8,7 @@ configuration : what all parts of a variant share, as configuration.json holds i
          "labels" and "audio" by subset and of "folds".
 Light imports only: every job of a cluster reads the Snakefile, and so this, again.
 
-Used in: Snakefile, 05 (BASE); all of `runs` that reads models; `training_sets`, `candidates`, `kaggle`.
+Used in: Snakefile, 05 (BASE); all of `runs` that reads models; `training_sets`, `choice`, `kaggle`.
 """
 
 import re

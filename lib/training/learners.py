@@ -171,11 +171,10 @@ def fit(
     Diverged
         A loss that is NaN or infinite.
     """
-    _check(training, recipe.loss)
     if crowded := crowding(best_device()):
         warnings.warn(crowded, RuntimeWarning, stacklevel=2)
     sizes = image_sizes(recipe.epochs, recipe.progressive, network.image_size)
-    model = _model(network, training)
+    model, cbs = _prepared(network, recipe, training, validation)
     if start is not None:
         model.load_state_dict(load(start)[0].state_dict())
     curve = Curve(recipe.epochs, label)
@@ -185,14 +184,7 @@ def fit(
     asked = network.settings(), recipe.settings(), training.seed, training.cache.name, training.width
     mine = digest(*asked, *clips, begun, code.digest("04_kfold"))
     saver = Checkpoint(checkpoint, mine, curve)
-    device = next(model.parameters()).device
-    cbs = [*_drawing(recipe, training), curve, saver, ImageSize(sizes)]
-    cbs += [Scaler(device)] if model.precision == torch.float16 else []
-    _move((training, validation), device)
-    if ideas.named(asked):
-        for part in getattr(training, "parts", (training,)):
-            tryout.check(part, _loss(recipe.loss), recipe.mix, recipe.mixup, model)
-    learn = _learner(model, recipe, (training, validation), cbs)
+    learn = _learner(model, recipe, (training, validation), [*cbs, curve, saver, ImageSize(sizes)])
     learn.remove_cbs([Recorder, CastToTensor])  # the first one reads every loss back
     with learn.no_bar(), learn.no_logging(), contextlib.closing(curve):
         first = SkipToEpoch(saver.restore(learn))  # fit_flat_cos takes a start_epoch, but forgets it
@@ -417,14 +409,9 @@ def learner(
     table, width = task.windows(held_out, cut), cut.n_frames(task.cache.logmel)
     training = training_batches(task.cache, train, task.classes, cut, recipe, seed)
     validation = Scoring(task.cache, table, datasets.targets(table, task.classes), width)
-    _check(training, recipe.loss)
-    model = _model(network, training)
-    device = next(model.parameters()).device
-    _move((training, validation), device)
-    tryout.check(training, _loss(recipe.loss), recipe.mix, recipe.mixup, model)
-    scaler = [Scaler(device)] if model.precision == torch.float16 else []
+    model, cbs = _prepared(network, recipe, training, validation)
     feeds = [Feed(batches, task.classes, recipe.loss, show) for batches in (training, validation)]
-    learn = _learner(model, recipe, feeds, [*_drawing(recipe, training), *scaler], folder)
+    learn = _learner(model, recipe, feeds, cbs, folder)
     from fastai.metrics import AccumMetric  # here, for it takes a second, and no other training needs it
 
     learn.metrics = [AccumMetric(metrics.lwlrap, to_np=True, invert_arg=True, flatten=False)]
@@ -475,6 +462,20 @@ def _model(network: Network, training: Training) -> WindowModel:
     torch.manual_seed(training.seed)
     mean, std = training.cache.statistics(training.fnames, per_band=network.normalise == "band")
     return WindowModel(network, training.targets.shape[1], mean, std).prepare()
+
+
+def _prepared(
+    network: Network, recipe: Recipe, training: Training | Phases, validation: Scoring
+) -> tuple[WindowModel, list[Callback]]:
+    """A new model, its batches on its device and ideas tried; and the callbacks that belong to the recipe."""
+    _check(training, recipe.loss)
+    model = _model(network, training)
+    device = next(model.parameters()).device
+    _move((training, validation), device)
+    if ideas.named((network.settings(), recipe.settings())):
+        for part in getattr(training, "parts", (training,)):
+            tryout.check(part, _loss(recipe.loss), recipe.mix, recipe.mixup, model)
+    return model, [*_drawing(recipe, training), *([Scaler(device)] if model.precision == torch.float16 else [])]
 
 
 def _drawing(recipe: Recipe, training: Training) -> list[Callback]:

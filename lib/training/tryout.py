@@ -67,7 +67,7 @@ def check(training: Training, loss: Callable, mix: str, alpha: float, model: Win
 
 
 def _check_change(name: str, change: Callable, x: torch.Tensor, y: torch.Tensor) -> None:
-    """Three times: under one seed twice, and torch's own numbers are others each time."""
+    """Try it twice under one seed, while torch's own random numbers differ."""
     given = (x.clone(), y.clone())
     found = []
     for k in range(2):
