@@ -37,7 +37,7 @@ def write_clips(folder: Path, n: int) -> pd.DataFrame:
 
 def speed() -> None:
     with tempfile.TemporaryDirectory() as folder:
-        clips = write_clips(Path(folder), 20)
+        clips = write_clips(Path(folder), 60)
         ours, theirs = [], []
         for turn in range(5):
             started = time.perf_counter()

@@ -25,7 +25,7 @@ from lib.files import read_json
 
 __all__ = ["ENTRIES", "by_other_code", "digest"]
 
-FRAMES = ("audio.read", "features.LogMel", "cache._transformed", "cache._floor_db")
+FRAMES = ("audio.read", "features.LogMel", "cache._transformed")
 SCORING = ("models.score", "oof.save", "oof.read", "metrics.bootstrap")
 TRAINED = ("learners.Recipe", "learners.train_fold", "task.Task", "training_sets.make", "windows.Windows")
 TRAINING = (*FRAMES, *SCORING, *TRAINED)

@@ -223,7 +223,8 @@ def _decoded(file: soundfile.SoundFile) -> np.ndarray:
     """All samples as float32 (n_samples, n_channels), full scale 1."""
     if file.subtype != "PCM_16":
         return file.read(dtype="float32", always_2d=True)
-    return file.read(dtype="int16", always_2d=True).astype(np.float32) / 2**15  # the same numbers, four times as fast
+    whole = file.read(dtype="int16", always_2d=True)  # the same numbers, four times as fast
+    return np.multiply(whole, np.float32(2**-15), dtype=np.float32)
 
 
 def _peak(samples: np.ndarray) -> np.float32:

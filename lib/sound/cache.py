@@ -40,6 +40,7 @@ from lib.sound.features import LogMel
 __all__ = ["Cache", "build", "hold"]
 
 IN_FLIGHT = 64  # clips decoded ahead of the writer: bounds the memory, however long the set
+HALF_MAX = float(torch.finfo(torch.float16).max)
 INDEX_COLUMNS = ["fname", "first_frame", "n_frames", "floor_db"]
 
 
@@ -208,22 +209,31 @@ def _written(clips: Iterable[tuple], logmel: LogMel, write: Callable) -> tuple[p
         if isinstance(outcome, audio.AudioError):
             problems.append((row.fname, row.subset, str(outcome), False))
             continue
-        write(outcome)
-        index.append([row.fname, first_frame, len(outcome), _floor_db(outcome, logmel)])
-        first_frame += len(outcome)
+        frames, floor_db = outcome
+        write(frames)
+        index.append([row.fname, first_frame, len(frames), floor_db])
+        first_frame += len(frames)
     return pd.DataFrame(index, columns=INDEX_COLUMNS), audit.table(problems)
 
 
 def _transformed(clips: pd.DataFrame, logmel: LogMel, n_threads: int, *, quiet: bool = False) -> Iterator[tuple]:
-    """(row, frames or AudioError) for every clip, in order; threads, since decoding and FFT release Python's lock."""
+    """(row, outcome) for every clip, in order; threads, since decoding and FFT release Python's lock.
 
-    def work(row: object) -> np.ndarray | audio.AudioError:
+    An outcome is an AudioError, or frames (n_frames, n_channels, n_mels) and the least value of its channels in dB (of
+    all channels, where none is in dB): its padding holds that.
+    """
+
+    in_db = [i for i, yes in enumerate(logmel.in_db) if yes] or slice(None)
+
+    def work(row: object) -> tuple[np.ndarray, float] | audio.AudioError:
         try:
             channels = logmel(audio.read(row.path, logmel.sample_rate))
         except audio.AudioError as error:
             return error
-        frames = channels.permute(2, 0, 1).half()  # (n_frames, n_channels, n_mels)
-        return frames.numpy() if frames.isfinite().all() else audio.AudioError("damaged: its log-mel is no number")
+        if not channels.abs().max() <= HALF_MAX:  # NaN is not either
+            return audio.AudioError("damaged: its log-mel is no number")
+        frames = channels.permute(2, 0, 1).half().numpy()
+        return frames, float(channels[in_db].min().half())
 
     before = torch.get_num_threads()
     try:
@@ -240,12 +250,6 @@ def _transformed(clips: pd.DataFrame, logmel: LogMel, n_threads: int, *, quiet: 
                     bar.update()
     finally:
         torch.set_num_threads(before)
-
-
-def _floor_db(frames: np.ndarray, logmel: LogMel) -> float:
-    """The least value of a clip's channels that are in dB (of all, where none is): what its padding holds."""
-    in_db = [i for i, yes in enumerate(logmel.in_db) if yes] or range(logmel.n_channels)
-    return float(frames[:, in_db].min())
 
 
 def _check_whole(place: Path, n_listed: int, n_clips: int, n_frames: int, logmel: LogMel) -> None:
