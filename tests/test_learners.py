@@ -1008,12 +1008,12 @@ def test_a_fold_writes_what_the_contract_says(tones, fold_0):
     assert sidecar["windows"] == CUT.settings()
     assert sidecar["seed"] == 1
     dealt = tones[2].set_index("fname")["fold"]
-    assert set(fit_on.uses["scored"]) == set(dealt.index[dealt == 0])
-    assert set(fit_on.uses["train"]) == set(dealt.index[dealt != 0])
+    assert set(fit_on.facts["clips"]["scored"]) == set(dealt.index[dealt == 0])
+    assert set(fit_on.facts["clips"]["train"]) == set(dealt.index[dealt != 0])
     mean, std = tones[0].statistics(fit_on.trained_on)
     assert sidecar["normalisation"] == {"mean": pytest.approx(mean), "std": pytest.approx(std)}
     read = oof.read(part)
-    assert set(read.table["fname"]) == set(fit_on.uses["scored"])
+    assert set(read.table["fname"]) == set(fit_on.facts["clips"]["scored"])
     assert len(read.epochs) == 12
     assert fit_on.images_per_s > 0
 
@@ -1055,7 +1055,7 @@ def test_the_weights_file_scores_as_the_training_did(tones, fold_0):
     part, fit_on = fold_0
     model, _ = models.load(part / "weights.safetensors")
     stored, logits_then = oof.read_logits(part)
-    rolled = windows.rolling(tones[0], tones[0].rows(fit_on.uses["scored"]), CUT)
+    rolled = windows.rolling(tones[0], tones[0].rows(fit_on.facts["clips"]["scored"]), CUT)
     assert stored["fname"].tolist() == rolled["fname"].tolist()
     np.testing.assert_allclose(stored["window_start_s"], rolled["window_start_s"])
     logits = models.score([model.prepare()], tones[0], rolled, WIDTH)[0]
@@ -1088,8 +1088,8 @@ def test_audio_of_held_out_clips_changes_no_weight(tones, tmp_path):
 def test_a_pair_model_sees_neither_fold(tones, tmp_path):
     fit_on = train_fold(tmp_path / "without_0_2", tones, recipe=dataclasses.replace(PLAIN, epochs=1))
     dealt = tones[2].set_index("fname")["fold"]
-    assert set(dealt[fit_on.uses["train"]]) == {1}
-    assert set(dealt[fit_on.uses["scored"]]) == {0, 2}
+    assert set(dealt[fit_on.facts["clips"]["train"]]) == {1}
+    assert set(dealt[fit_on.facts["clips"]["scored"]]) == {0, 2}
     assert models.load(tmp_path / "without_0_2" / "weights.safetensors")[1]["unseen_folds"] == [0, 2]
 
 
@@ -1107,7 +1107,7 @@ def split(tones):
 def test_a_clip_of_a_group_in_a_held_out_fold_trains_nothing_and_is_scored_in_its_own(
     tones, split, tmp_path, name, lost
 ):
-    told = train_fold(tmp_path / name, tones, dealt=split, recipe=dataclasses.replace(PLAIN, epochs=1)).uses
+    told = train_fold(tmp_path / name, tones, dealt=split, recipe=dataclasses.replace(PLAIN, epochs=1)).facts["clips"]
     here = split["fold"].isin(folds.unseen(name))
     assert set(told["train"]) == set(split.loc[~here, "fname"]) - lost
     assert told["scored"] == split.loc[here, "fname"].tolist()

@@ -262,7 +262,7 @@ def fit(part, run, store, clips, dealt, chosen):
     what = make_task(clips, dealt, store, CLASSES), "without_0", network, CUT, recipe, 1
     fitted = learners.train_fold(*what, checkpoint=part / "checkpoint.safetensors", training_set=chosen)
     oof.save(part, fitted)
-    return fitted.uses
+    return fitted.facts["clips"]
 
 
 def test_the_control_trains_on_no_noisy_clip(tmp_path, run, store, clips, dealt):

@@ -68,5 +68,5 @@ def keep(trial: Run, fit: Fit, fold: int, *, keep_weights: bool = False) -> Wind
     clips = replace(clips, table=clips.table[clips.table["fold"] == fold])
     found = metrics.bootstrap(clips.targets, clips.scores, clips.groups)
     says = f"lwlrap {found['lwlrap']:.3f} on {found['n']} clips."
-    trial.finish(found, "measured", says, again=True, images_per_s=fit.images_per_s, clips=fit.uses)
+    trial.finish(found, "measured", says, again=True, **fit.facts)
     return fit.scored

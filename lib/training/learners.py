@@ -60,6 +60,7 @@ __all__ = [
 WEIGHT_DECAY = 0.01
 Q = 0.7  # of the generalised cross entropy
 BUSY_S = 0.2  # s in which other processes' use of the cores is measured
+ADAMW = functools.partial(OptimWrapper, opt=functools.partial(torch.optim.AdamW, fused=True))
 STAGE2_LR = 0.01  # one-cycle peak, usual for AdamW on networks this small; not tuned
 STAGE2_BATCH = 64  # images
 
@@ -235,7 +236,7 @@ def fit_images(
         DataLoaders(Images(images, targets.astype(np.float32), STAGE2_BATCH, seed), []),
         model,
         loss_func=LOSSES[loss](),
-        opt_func=functools.partial(OptimWrapper, opt=functools.partial(torch.optim.AdamW, fused=True)),
+        opt_func=ADAMW,
         wd=WEIGHT_DECAY,
         cbs=[Reseed(seed)],
     )
@@ -473,7 +474,7 @@ def _prepared(
     device = next(model.parameters()).device
     _move((training, validation), device)
     if ideas.named((network.settings(), recipe.settings())):
-        for part in getattr(training, "parts", (training,)):
+        for part in _parts(training):
             tryout.check(part, _loss(recipe.loss), recipe.mix, recipe.mixup, model)
     return model, [*_drawing(recipe, training), *([Scaler(device)] if model.precision == torch.float16 else [])]
 
@@ -493,7 +494,7 @@ def _learner(
         DataLoaders(*feeds, device=next(model.parameters()).device),
         model,
         loss_func=_loss(recipe.loss),
-        opt_func=functools.partial(OptimWrapper, opt=functools.partial(torch.optim.AdamW, fused=True)),
+        opt_func=ADAMW,
         splitter=WindowModel.param_groups,
         wd=WEIGHT_DECAY,
         cbs=list(cbs),
@@ -505,11 +506,16 @@ def _loss(name: str) -> Callable:
     return ideas.find({}, name) if ideas.is_idea(name) else LOSSES[name]()
 
 
+def _parts(feed: Training | Phases | Scoring) -> tuple:
+    """The feeds of one training set each that a feed goes through."""
+    return getattr(feed, "parts", (feed,))
+
+
 def _move(feeds: Sequence, device: torch.device) -> None:
     """Have batches gathered on the device, where the frames fit; feeds that share a cache share what is moved."""
     moved: dict[str, Cache] = {}
     for feed in feeds:
-        for part in getattr(feed, "parts", (feed,)):
+        for part in _parts(feed):
             if part.cache.name not in moved:
                 moved[part.cache.name] = part.cache.on(device)
             part.cache, part.device = moved[part.cache.name], device

@@ -136,6 +136,7 @@ class Fit:
         return WindowScores(self.table.assign(model=self.name), scores)
 
     @property
-    def uses(self) -> dict[str, list[str]]:
-        """For the manifest: the clips that trained the model, and those that it scored."""
-        return {"train": self.trained_on, "scored": self.clips["fname"].tolist()}
+    def facts(self) -> dict[str, object]:
+        """For the manifest: the clips that trained the model and those that it scored, pace and precision."""
+        clips = {"train": self.trained_on, "scored": self.clips["fname"].tolist()}
+        return {"clips": clips, "images_per_s": self.images_per_s, "precision": self.sidecar["precision"]}
