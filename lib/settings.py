@@ -51,6 +51,7 @@ AUGMENTATIONS = ("gain", "shift_wrap", "shift_pad", "equaliser", "stretch")
 BALANCES = {"clip": "one each", "seconds": "", "effective": "", "augment": "wider masks for rare classes"}
 TRAIN_SETS = {"curated": "", "curated_noisy": "", "warm_up": "noisy first", "pseudo": "model labels"}
 TRAIN_SETS |= {"fewer_passes": ""}
+COMPUTE = {"pixels": "", "windows": "", "seconds": "measured here"}
 STAGE2_MODELS = ("cnn", "cnn_logits", "conv1d", "attention", "gru", "logistic")
 
 STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, regex_engine="python-re")
@@ -232,9 +233,8 @@ class Variants(Group):
     """02, 03: which variants."""
 
     variants: tuple[Variant, ...] = which((), "variants of the experiment's table; a+b: both changes; empty: all")
-    trial_epochs: int = knob(
-        4, "passes over the training clips in each training, at the input size of the base", ge=1, le=100_000
-    )
+    trial_epochs: int = knob(4, "passes of the base over the training clips in each training", ge=1, le=100_000)
+    compute: Literal[*COMPUTE] = knob("pixels", f"what all trainings have as much of: {_named(COMPUTE)}")
 
 
 @group

@@ -8,22 +8,23 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from fake_run import make_task
 
 from lib import files, settings
 from lib.data import datasets
 from lib.evaluation import folds, metrics
-from lib.experiments import sweep
+from lib.experiments import compute, sweep
 from lib.runs import run as runs
 from lib.sound import cache
 from lib.sound.features import LogMel
 from lib.sound.windows import Windows
 from lib.training import batches, learners
 from lib.training.callbacks import image_sizes
-from lib.training.models import Network
+from lib.training.models import Network, _body
 
 ROOT = Path(__file__).resolve().parents[1]
-PROFILES = ["demo", "esc10", "fsd-mini", "fsd2019", "fsd2019-writeup"]
+PROFILES = ["demo", "esc10", "esc50", "fsd-mini", "fsd2019", "fsd2019-writeup"]
 TABLES = {"features": sweep.features, "augmentation": sweep.augmentation}
 
 
@@ -91,6 +92,18 @@ def test_there_are_as_many_variants_as_the_question_has():
     assert len(sweep.augmentation(base("esc10"))) >= 11
 
 
+def test_eight_networks_are_compared_and_a_larger_budget_beside_its_own_base(tmp_path):
+    params = base("esc50")
+    table = sweep.networks(params)
+    names = [params["arch"], *(changes["arch"] for name, changes in table.items() if name != "longer")]
+    assert len(set(names)) == 8 and table["longer"] == {"trial_epochs": 3 * params["trial_epochs"]}
+    joint = sweep.chosen(sweep.features(params), ["cnn+longer"], table)
+    assert joint == {"cnn+longer": {**table["cnn"], **table["longer"]}}
+    for arch in names:
+        body, n_features = _body(arch, 1)
+        assert body(torch.zeros(2, 1, 64, 50)).shape == (2, n_features)
+
+
 def test_what_the_base_does_already_is_no_variant():
     assert "window_2s" in sweep.features(base(window_s=3.0))
     assert "window_2s" not in sweep.features(base(window_s=2.0))
@@ -143,19 +156,56 @@ def test_variants_are_chosen_by_name_and_may_be_joined():
 def test_epochs_go_with_the_pixels_of_a_picture():
     params = base(n_mels=64, window_s=3.0, sample_rate=22050, hop_length=441, image_size=0, trial_epochs=40)
     assert batches.image_pixels(params) == 64 * 150
-    assert sweep._epochs(params, {}) == 40
-    assert sweep._epochs(params, {"n_mels": 128}) == 20
-    assert sweep._epochs(params, {"window_s": 1.0}) == 120
-    assert sweep._epochs(params, {"image_size": 224}) == round(40 * 9600 / 224**2) == 8
+    assert epochs(params, {}) == 40
+    assert epochs(params, {"n_mels": 128}) == 20
+    assert epochs(params, {"window_s": 1.0}) == 120
+    assert epochs(params, {"image_size": 224}) == round(40 * 9600 / 224**2) == 8
+    assert epochs(params, {"n_mels": 128, "trial_epochs": 120}) == 60
+    assert epochs({**params, "compute": "windows"}, {"n_mels": 128}) == 40
 
 
 def test_progressive_resizing_has_the_compute_of_a_fixed_size():
     params = base(n_mels=64, window_s=3.0, image_size=0, trial_epochs=400)
     changes = {"image_size": 224, "progressive": [64, 128]}
-    epochs = sweep._epochs(params, changes)
-    spent = (np.array(image_sizes(epochs, (64, 128), 224), float) ** 2).sum()
-    assert spent == pytest.approx(sweep._epochs(params, {"image_size": 224}) * 224**2, rel=0.02)
-    assert sweep._epochs({**params, "trial_epochs": 1}, changes) == 3  # one for each size
+    spent = (np.array(image_sizes(epochs(params, changes), (64, 128), 224), float) ** 2).sum()
+    assert spent == pytest.approx(epochs(params, {"image_size": 224}) * 224**2, rel=0.02)
+    assert epochs({**params, "trial_epochs": 1}, changes) == 3  # one for each size
+
+
+def test_equal_seconds_are_measured_once_beside_the_base(small, tmp_path, monkeypatch):
+    seconds = {"test_resnet": 0.002, "test_byobnet": 0.004, "test_vit": 0.001}
+    timed = []
+
+    def pace(network, recipe, training):
+        timed.append(network.arch)
+        return lambda: seconds[network.arch] * (1 + 3 * (network.image_size == 64))
+
+    monkeypatch.setattr(learners, "pace", pace)
+    run = a_run(tmp_path, **SMALL | {"trial_epochs": 30}, compute="seconds", folds=[0], seeds=[1])
+    task = a_task(run, *small)
+    table = {"base": {}, "slow": {"arch": "test_byobnet"}, "slow+longer": {"arch": "test_byobnet", "trial_epochs": 90}}
+    table["sizes"] = {"image_size": 64, "progressive": [32]}  # half of the compute at each, so 8 windows in 0.04 s
+    found = compute.epochs(run, table, lambda trial: task)
+    assert found == {"base": 30, "slow": 15, "slow+longer": 45, "sizes": round(30 * (1 + 1 / 4) / 2)}
+    assert timed == ["test_resnet", "test_byobnet", "test_resnet", "test_resnet"]  # the budget makes no new step
+    seconds["test_byobnet"] = 0.1  # another day
+    more = {**table, "quick": {"arch": "test_vit"}}
+    assert compute.epochs(run, more, lambda trial: task) == found | {"quick": 60}
+    assert timed[4:] == ["test_resnet", "test_vit"]
+
+
+def test_a_pace_is_that_of_training_steps(small, tmp_path):
+    run = a_run(tmp_path, **SMALL, compute="seconds", folds=[0], seeds=[1])
+    found = compute.epochs(run, {"base": {}, "wide": {"batch_size": 16}}, lambda trial: a_task(run, *small))
+    table = pd.read_csv(tmp_path / "outputs" / "02_features" / "seconds_cpu.csv")
+    assert table["variant"].tolist() == ["wide"] and (table[["seconds", "base_seconds"]] > 0).all(axis=None)
+    assert found == {"base": 2, "wide": max(1, round(2 * table["base_seconds"][0] / table["seconds"][0]))}
+
+
+def epochs(params, changes):
+    """Of a variant, as its experiment has them."""
+    run = replace(a_run(ROOT), params={**params, "compute": params.get("compute", "pixels")})
+    return compute.epochs(run, {"it": changes}, None)["it"]
 
 
 # a step of each
@@ -201,7 +251,7 @@ def test_all_folds_and_three_seeds_are_pooled_into_verdicts(small, tmp_path):
     ordered = read.loc[trials.clips["fname"][mine], trials.classes]
     np.testing.assert_allclose(trials.scores["delta"][1][mine], ordered)  # seed 2 is the second, rows found by fname
     assert trials.conclusion().startswith(
-        "Difference in lwlrap to the base on 24 clips, 3 seed(s), 3 of 3 folds. delta"
+        "Difference in lwlrap to the base on 24 clips, 3 seed(s), 3 of 3 folds, at equal pixels. delta"
     )
 
 

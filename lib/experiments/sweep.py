@@ -5,7 +5,7 @@ Conventions
 A table maps the name of a variant to the parameters that it changes; `base` changes none. A trial is one training of a
 variant, for one fold and one seed; it is a result of its own in <notebook>/<variant>/without_<fold>/seed_<seed>, so
 what is done is never done again.
-Equal compute: the epochs of a trial are `trial_epochs` of the base, scaled by the pixels of a training picture.
+Equal compute: the epochs of a trial are `trial_epochs` of the base, scaled by what `compute` keeps equal.
 Comparisons are paired over clips, groups and seeds, on pooled out-of-fold scores of the last epoch; verdicts by Holm.
 
 Used in: 02, 03.
@@ -25,7 +25,7 @@ from lib.data import audio, datasets
 from lib.evaluation import folds, metrics
 from lib.evaluation.comparisons import Comparison
 from lib.evaluation.window_scores import WindowScores
-from lib.experiments import trials
+from lib.experiments import compute, trials
 from lib.runs.run import Run
 from lib.sound import cache as caches
 from lib.sound import windows
@@ -37,12 +37,23 @@ from lib.training.models import Network, WindowModel
 from lib.training.task import Task
 
 __all__ = ["Trials", "augmentation", "augmented", "chosen", "costs", "features", "find_lr", "learning_rates"]
-__all__ += ["pictures", "train"]
+__all__ += ["networks", "pictures", "train"]
 
 SILENCE_DB = 40.0  # dB below the loudest frame: what the trimming variants cut
 RIVALS = {"progressive_224": "fixed_224"}  # beside the base: growing pictures end as large as these are throughout
+LONGER = "+longer"  # beside the base: what has three times its budget has a base that has it too
+NETWORKS = {
+    "regnetx_002": "regnetx_002",
+    "resnet10t": "resnet10t",
+    "resnet18d": "resnet18d",
+    "mobilenetv3_small": "mobilenetv3_small_100",
+    "mobilenetv4_small": "mobilenetv4_conv_small",
+    "efficientnetv2_b0": "tf_efficientnetv2_b0",
+    "cnn": "ideas/cnn.py:cnn",  # the audio field's own
+    "whole_stem": "ideas/whole_stem.py:resnet10",  # no band is strided away before the first block
+}
 BALANCING = ("by_seconds", "by_effective_number", "augment_rare")  # asked class by class
-DONE = ["variant", "fold", "seed", "epochs", "seconds", "images_per_s", "problem"]
+DONE = ["variant", "fold", "seed", "epochs", "seconds", "train_s", "images_per_s", "problem"]
 CURVE = ["variant", "model", "epoch", "lr", "train_loss", "valid_loss", "lwlrap"]
 
 Table = dict[str, dict[str, object]]
@@ -73,6 +84,15 @@ def features(base: dict[str, object]) -> Table:
         "normalise_window": {"normalise": "window"},
     }
     return _changing(table, base)
+
+
+def networks(base: dict[str, object]) -> Table:
+    """The networks of 02, and `longer`, three times the budget: resnet18d+longer. They are trained if they are named.
+
+    Compare them at equal seconds (`compute`), as a pixel costs more in one than in another.
+    """
+    table = {name: {"arch": arch} for name, arch in NETWORKS.items()}
+    return _changing({**table, "longer": {"trial_epochs": 3 * base["trial_epochs"]}}, base)
 
 
 def augmentation(base: dict[str, object]) -> Table:
@@ -251,6 +271,7 @@ class Trials(datasets.Labelled):
     curves : variant, model (fold and seed), epoch, lr, train_loss, valid_loss, lwlrap
     n_folds : folds of the whole set; a verdict wants all of them
     withheld : sentence about clips that did not train every model, as `folds.withheld`
+    compute : what is as much as the base's in each trial: pixels, windows or seconds
     """
 
     clips: pd.DataFrame
@@ -260,13 +281,15 @@ class Trials(datasets.Labelled):
     curves: pd.DataFrame
     n_folds: int
     withheld: str = ""
+    compute: str = "pixels"
 
     @cached_property
     def comparison(self) -> Comparison:
         """Every variant against the base, and those of RIVALS against each other; rounded, as it is written."""
         enough = self.done["fold"].nunique() == self.n_folds
         failed = self.done.loc[self.done["problem"] != "", "variant"].unique().tolist()
-        how = {"rivals": RIVALS, "failed": failed, "decimals": 4}
+        longer = {name: LONGER[1:] for name in self.scores if name.endswith(LONGER)}
+        how = {"rivals": RIVALS | longer, "failed": failed, "decimals": 4}
         return Comparison(self.clips, self.classes, self.scores, "base", enough, **how)
 
     def table(self) -> pd.DataFrame:
@@ -275,8 +298,12 @@ class Trials(datasets.Labelled):
         return table.assign(epochs=table["variant"].str.split(" ").str[0].map(epochs))
 
     def speed(self) -> pd.DataFrame:
-        """variant, seconds (of a trial, with scoring), images_per_s (training windows): medians over its trials."""
-        return self.done.groupby("variant", sort=False)[["seconds", "images_per_s"]].median().round(1).reset_index()
+        """variant, seconds (of a trial, with scoring), train_s (s of training alone), images_per_s (training windows).
+
+        Medians over the trials of a variant.
+        """
+        columns = ["seconds", "train_s", "images_per_s"]
+        return self.done.groupby("variant", sort=False)[columns].median().round(1).reset_index()
 
     def by_class(self, seconds: pd.Series) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Whom do the variants that balance seconds help?
@@ -307,7 +334,7 @@ class Trials(datasets.Labelled):
     def conclusion(self) -> str:
         """The conclusion in sentences, from the measured values."""
         head = f"Difference in lwlrap to the base on {len(self.clips)} clips, {self.done['seed'].nunique()} seed(s), "
-        head += f"{self.done['fold'].nunique()} of {self.n_folds} folds. "
+        head += f"{self.done['fold'].nunique()} of {self.n_folds} folds, at equal {self.compute}. "
         if lost := (self.done["problem"] != "").sum():
             head += f"{lost} of {len(self.done)} trainings diverged or failed. "
         found = self.comparison.conclusion() or "Nothing to compare: this takes the base and another variant."
@@ -332,14 +359,18 @@ def train(run: Run, table: Table, task: Task) -> Trials:
     run.settle(**task.identity)
     tasks = {task.cache.logmel: task}
 
-    def start(name: str, fold: int, seed: int) -> Run:
-        changes = {**table[name], "epochs": _epochs(run.params, table[name])}
-        return run.trial(name, folds.model_name(fold), seed, **changes)
-
-    def train(trial: Run, name: str, fold: int, seed: int) -> WindowScores | None:
+    def task_of(trial: Run) -> Task:
         if (logmel := trial.pick(LogMel)) not in tasks:
             tasks[logmel] = replace(task, cache=caches.build(task.curated, logmel, run.cache))
-        return _train(trial, tasks[logmel], fold)
+        return tasks[logmel]
+
+    epochs = compute.epochs(run, table, task_of)
+
+    def start(name: str, fold: int, seed: int) -> Run:
+        return run.trial(name, folds.model_name(fold), seed, **{**table[name], "epochs": epochs[name]})
+
+    def train(trial: Run, name: str, fold: int, seed: int) -> WindowScores | None:
+        return _train(trial, task_of(trial), fold)
 
     done, curves, scores = [], [], {}
     keys = [(name, fold, seed) for name in table for fold in asked for seed in sorted(run.params["seeds"])]
@@ -371,11 +402,6 @@ def _can_be_made(params: dict[str, object]) -> bool:
     return True
 
 
-def _epochs(base: dict[str, object], changes: dict[str, object]) -> int:
-    ratio = image_pixels(base) / image_pixels({**base, **changes})
-    return max(1 + len(changes.get("progressive", [])), round(base["trial_epochs"] * ratio))
-
-
 def _train(trial: Run, task: Task, fold: int) -> WindowScores | None:
     """One training; a loss that diverges is a result too, without scores."""
     settings = trial.pick(Network), trial.pick(Windows), trial.pick(learners.Recipe), trial.params["seed"]
@@ -391,13 +417,15 @@ def _train(trial: Run, task: Task, fold: int) -> WindowScores | None:
 
 
 def _told(trial: Run) -> list[object]:
-    """Of a trial that is done, or that failed: epochs, seconds, images_per_s, problem."""
+    """Of a trial that is done, or that failed: epochs, seconds, train_s, images_per_s, problem."""
     if not trial.done:
         failed = (trial.folder / "failed.txt").read_text(encoding="utf-8").strip().splitlines()
-        return [trial.params["epochs"], np.nan, np.nan, failed[-1]]
+        return [trial.params["epochs"], np.nan, np.nan, np.nan, failed[-1]]
     result, manifest = (files.read_json(trial.folder / f"{name}.json") for name in ("result", "manifest"))
     problem = (result.get("conclusion") or result["says"]) if result["verdict"] == "failed" else ""
-    return [result["parameters"]["epochs"], manifest["seconds"], manifest.get("images_per_s", np.nan), problem]
+    epochs, pace = result["parameters"]["epochs"], manifest.get("images_per_s") or np.nan
+    train_s = epochs * len(manifest.get("clips", {}).get("train", [])) / pace
+    return [epochs, manifest["seconds"], train_s, pace, problem]
 
 
 def _gathered(
@@ -412,7 +440,7 @@ def _gathered(
             whole[name] = np.stack([part.loc[clips["fname"]].to_numpy() for part in seeds])
     epochs = pd.concat(curves, ignore_index=True) if curves else pd.DataFrame(columns=CURVE)
     withheld = folds.withheld(task.folds, [folds.model_name(fold) for fold in asked])
-    return Trials(clips, list(task.classes), whole, done, epochs, task.n_folds, withheld)
+    return Trials(clips, list(task.classes), whole, done, epochs, task.n_folds, withheld, run.params["compute"])
 
 
 def _seconds(logmel: LogMel, heard: list[np.ndarray]) -> float:

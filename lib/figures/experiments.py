@@ -18,6 +18,7 @@ from lib.figures.drawing import BLUE, ORANGE, by_name, dots, name_rows, panels, 
 
 __all__ = [
     "before_after", "class_differences", "convergence", "differences", "images", "leaks", "lr_search", "members",
+    "over_seconds",
     "silence", "truth_curves", "why",
 ]  # fmt: skip
 
@@ -47,6 +48,29 @@ def differences(table: pd.DataFrame, base: str = "the base") -> Figure:
     decided = ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICT_COLOURS if verdict in counts)
     level = f"lines: each at its own level, Holm; {int(table['n'].iloc[0])} clips"
     axes.set(xlabel=f"difference in lwlrap to {base}\n({level})", title=f"Against {base}: {decided}")
+    return figure
+
+
+def over_seconds(table: pd.DataFrame) -> Figure:
+    """lwlrap over the seconds of a training, a line a variant through its budgets, with intervals.
+
+    Parameters
+    ----------
+    table : variant (`<name>+longer` and `longer` are those of a larger budget), train_s (s), lwlrap, lwlrap_low,
+        lwlrap_high
+    """
+    name = table["variant"].str.removesuffix("+longer").replace("longer", "base")
+    figure, (axes,) = panels(1, 4.6)
+    for i, (label, part) in enumerate(table.assign(name=name).groupby("name", sort=False)):
+        part = part.sort_values("train_s")
+        colour = "black" if label == "base" else f"C{i % 10}"
+        dots(axes, part, "lwlrap", part["train_s"], upright=True, color=colour)
+        axes.plot(part["train_s"], part["lwlrap"], color=colour, ls=("-", "--")[i // 10 % 2], marker="o", label=label)
+    axes.set(xlabel="seconds of training (median of a variant's models; log)", ylabel="lwlrap, with 95 % intervals")
+    axes.set(xscale="log", title="What seconds of training buy")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter("{x:g}")
+    figure.legend(loc="outside lower center", ncols=5)
     return figure
 
 

@@ -13,6 +13,7 @@ import contextlib
 import functools
 import os
 import tempfile
+import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -53,6 +54,7 @@ __all__ = [
     "fit_images",
     "groups",
     "learner",
+    "pace",
     "train_fold",
     "training_batches",
 ]
@@ -370,6 +372,28 @@ def find_lr(network: Network, recipe: Recipe, training: Training) -> pd.DataFram
     table = pd.DataFrame({"lr": learn.recorder.lrs, "loss": [float(loss) for loss in learn.recorder.losses]})
     table.attrs["suggested"] = suggested
     return table
+
+
+def pace(network: Network, recipe: Recipe, training: Training) -> Callable[[], float]:
+    """A function that trains another epoch of these batches and gives the seconds a window; the model is thrown away.
+
+    Raises
+    ------
+    ValueError
+        As `fit`.
+    """
+    model, cbs = _prepared(network, recipe, training, training)
+    learn = _learner(model, recipe, (training, []), cbs)
+    learn.remove_cbs([Recorder, CastToTensor])
+
+    def epoch() -> float:
+        started = time.perf_counter()
+        with learn.no_bar(), learn.no_logging():
+            learn.fit(1, recipe.lr)
+        next(model.parameters()).detach().cpu()  # waits for the device
+        return (time.perf_counter() - started) / training.n_windows
+
+    return epoch
 
 
 def learner(
