@@ -63,7 +63,7 @@ def epochs(run: Run, table: Table, find_task: Callable[[Run], Task]) -> dict[str
 def _seconds(run: Run, table: Table, find_task: Callable[[Run], Task]) -> dict[str, float]:
     """Variant -> seconds a window of the base as a multiple of its own; what is not known yet is measured."""
     device = best_device()
-    place = run.folder / f"seconds_{device.type}.csv"
+    place = run.variant / f"seconds_{device.type}.csv"
     keys = {name: _key(changes) for name, changes in table.items()}
     known = _read(place)
     missing = pd.Series(keys).drop_duplicates()  # that of the first name
