@@ -68,7 +68,7 @@ def test_a_choice_for_models_of_other_settings_is_refused(home):
     for changed in ({"seed": 7}, {"recipe": {"loss": "ce"}}):
         for model in ("without_0", "without_1"):
             change(home / PART / model / "weights.json", **changed)
-        with pytest.raises(ValueError, match="other settings than those that lie in.*Run 06_stage2 again"):
+        with pytest.raises(ValueError, match="other settings than the models in .* have now.*Run 06_stage2 again"):
             bundle.gather(home, "curated")
 
 
@@ -116,7 +116,7 @@ def test_models_that_do_not_belong_together_are_refused(home, values, saying):
 
 def test_a_pooled_score_of_some_folds_is_refused(home):
     change(home / PART / "pooled" / "result.json", metrics={"lwlrap": 0.7, "complete": False})
-    with pytest.raises(ValueError, match="before all folds were done.*-p fold -1"):
+    with pytest.raises(ValueError, match="before all folds were trained.*-p fold -1"):
         bundle.gather(home, "curated")
 
 
@@ -143,7 +143,7 @@ def test_a_packed_folder_that_is_not_what_was_packed_is_refused(home, tmp_path):
     bundle.write(bundle.gather(home, "curated"), folder)
     content = (folder / "folds.csv").read_text()
     (folder / "folds.csv").write_text(content.replace("c0", "c9"))
-    with pytest.raises(ValueError, match=r"folds\.csv are not what was packed. Push the data set again"):
+    with pytest.raises(ValueError, match=r"folds\.csv changed after packing. Push the data set again"):
         bundle.read(folder)
     (folder / "folds.csv").unlink()
     with pytest.raises(FileNotFoundError, match=r"lacks folds\.csv"):
@@ -152,5 +152,5 @@ def test_a_packed_folder_that_is_not_what_was_packed_is_refused(home, tmp_path):
     with pytest.raises(ValueError, match=r"schema 2, this code reads 1\. Pack the run again \(make kaggle\)"):
         bundle.read(folder)
     (folder / "manifest.json").unlink()
-    with pytest.raises(FileNotFoundError, match="it is no packed run"):
+    with pytest.raises(FileNotFoundError, match="it is not a packed run"):
         bundle.read(folder)

@@ -353,7 +353,7 @@ def test_every_figure_is_drawn_with_titles_and_units(demo_set, assert_legible):
         figures.silence(contents.silence(data.clips, measured, 40.0), table, 40.0),
         figures.trimming(contents.trimming(data.clips, measured)),
         figures.priors(contents.priors(table)[0], table),
-        figures.company(together),
+        figures.co_occurrence(together),
         figures.spectra(store, data.clips, table),
         figures.sound(data.clips, measured),
         figures.page(store, clips.head(3), "Sigh"),

@@ -174,7 +174,7 @@ def test_what_a_silent_window_costs():
     figure = experiments.silence(example, "Tick-tock", pd.DataFrame(rows, columns=["method", "silent", "lwlrap"]))
     left, right = figure.axes
     assert left.get_title() == "arithmetic 0.80 to 0.50; geometric 0.80 to 0.40"
-    assert right.get_title().replace("\n", " ") == "One costs 0.100 (arithmetic), 0.300 (geometric mean)"
+    assert right.get_title().replace("\n", " ") == "A silent window costs 0.100 (arithmetic), 0.300 (geometric mean)"
 
 
 def test_images_mark_the_rows_of_the_labels_and_leave_out_where_there_is_no_window(assert_legible):

@@ -119,7 +119,7 @@ def test_a_notebook_that_needs_the_folds_alone_is_packed(home, tmp_path, noteboo
 def test_a_run_whose_name_is_too_long_for_kaggle_is_not_packed(home, tmp_path):
     long = home.rename(home.with_name("r" * 40))
     try:
-        with pytest.raises(ValueError, match="54 characters, Kaggle takes 5 to 50. Shorten the run's name"):
+        with pytest.raises(ValueError, match="54 characters, Kaggle allows 5 to 50. Shorten the run's name"):
             kaggle.pack(SCORE, long, VALUES, tmp_path, owner="me")
     finally:
         long.rename(home)

@@ -254,7 +254,7 @@ CASES = {
     ),
     "08 pooled too early": (
         *(read_08, change(f"{BASE}/pooled/result.json", metrics={"complete": False}), ValueError),
-        ["pooled before all folds were done", "-p fold -1"],
+        ["pooled before all folds were trained", "-p fold -1"],
     ),
     "08 a choice for other models": (
         read_08,

@@ -133,13 +133,13 @@ def test_classes_in_another_order_too_many_or_too_few(asked, packed, networks):
         "Tap_(a): no training clip has it, its scores mean nothing.",
         "Bark: known, but not asked for.",
     ]
-    with pytest.raises(ValueError, match="not one class is shared. data_dir and weights are of different data sets"):
+    with pytest.raises(ValueError, match="no class is in both. Set data_dir and weights to the same data set"):
         submission.predict(asked(clips, classes=["Gong", "Hiss"]), packed, networks)
 
 
 def test_a_pooling_that_is_not_known_is_refused(asked, packed, networks):
     other = choosing(packed, "midday")
-    with pytest.raises(ValueError, match="chose the pooling 'midday'; known are mean"):
+    with pytest.raises(ValueError, match="chose the pooling 'midday', expected one of mean"):
         submission.predict(asked({"a.wav": 0.5}), other, networks)
 
 
@@ -309,10 +309,10 @@ def test_a_submission_that_lacks_clips_is_made_again_and_one_of_changed_clips_st
         (lambda t: t.rename(columns={"Bark": "bark"}), "columns"),
         (lambda t: t[["fname", "Bark", "Rain", "Tap_(a)"]], "columns"),
         (lambda t: t.iloc[:2], "2 rows, the sample has 3"),
-        (lambda t: t.iloc[[1, 0, 2]], "2 rows out of order, the first is b.wav where a.wav is asked for"),
-        (lambda t: t.assign(Bark=[0.1, np.nan, 0.2]), "1 scores are no numbers from 0 to 1"),
-        (lambda t: t.assign(Bark=[0.1, 1.1, -0.2]), "2 scores are no numbers"),
-        (lambda t: t.assign(Bark=["x", "0.1", "0.2"]), "1 scores are no numbers"),
+        (lambda t: t.iloc[[1, 0, 2]], "2 rows out of order, the first is b.wav, expected a.wav"),
+        (lambda t: t.assign(Bark=[0.1, np.nan, 0.2]), "1 scores are not numbers from 0 to 1"),
+        (lambda t: t.assign(Bark=[0.1, 1.1, -0.2]), "2 scores are not numbers"),
+        (lambda t: t.assign(Bark=["x", "0.1", "0.2"]), "1 scores are not numbers"),
         (lambda t: t.assign(Rain=0.1, Bark=0.2, **{"Tap_(a)": 0.3}), "all rows are alike"),
     ],
 )
@@ -403,8 +403,8 @@ def how_of(data):
 
 def test_the_choices_own_score_is_the_promise_where_it_has_one(packed):
     choice = {"kind": "pooling", "method": "mean", "lwlrap": 0.8, "lwlrap_low": 0.7, "lwlrap_high": 0.9, "n": 4}
-    assert submission.promise(packed)["lwlrap"] == 0.75
-    assert submission.promise(replace(packed, manifest={**packed.manifest, "choice": choice})) == choice
+    assert submission.out_of_fold(packed)["lwlrap"] == 0.75
+    assert submission.out_of_fold(replace(packed, manifest={**packed.manifest, "choice": choice})) == choice
 
 
 def test_examples_are_the_surest_and_the_least_sure_of_those_that_were_scored(packed, tmp_path):
@@ -422,14 +422,14 @@ def test_the_figures_say_what_is_seen(packed, tmp_path):
     data = datasets.load_test(zenodo(tmp_path))
     scores = np.array([[0.9, 0.1, 0.2], [0.8, 0.3, 0.5], [0.7, 0.6, 0.1], [0.1, 0.9, 0.2]])
     left, right = figures.predicted(scores, list(data.classes), packed.prior).axes
-    assert left.get_title() == "Rain comes first most often: 75 % of 4 clips"
+    assert left.get_title() == "Rain ranks first most often: 75 % of 4 clips"
     assert [bar.get_width() for bar in left.patches] == [75, 25, 0]  # from the top
     assert list(left.lines[0].get_xdata()) == [75, 50, 0] and right.get_title().endswith("above 0.85")
     table = submission.compare(data, scores, packed)
-    (axes,) = figures.against_promise(table).axes
-    assert axes.get_title() == "lwlrap 0.833 on test clips, 0.750 was promised"
-    assert [line.get_label() for line in axes.lines] == ["promised (out of fold)", "test clips"]
-    (axes,) = figures.against_promise(table.assign(organisers=0.5)).axes
+    (axes,) = figures.against_oof(table).axes
+    assert axes.get_title() == "lwlrap 0.833 on test clips, 0.750 out of fold"
+    assert [line.get_label() for line in axes.lines] == ["out of fold", "test clips"]
+    (axes,) = figures.against_oof(table.assign(organisers=0.5)).axes
     assert axes.lines[-1].get_label().startswith("organisers")
 
 

@@ -2,9 +2,9 @@
 
 Conventions
 -----------
-A figure takes the tables of `contents`; axes carry units and the title says what is seen. Classes
-are sorted by their curated seconds, shared evenly among the labels of a clip. Where there is nothing to draw (no audio,
-one subset), the figure says so. Colours: blue curated, orange noisy, green test.
+A figure takes the tables of `contents`. Its axes have units, and its title states what it shows. If there is nothing to
+draw (no audio, one subset), the title gives the reason. Classes are sorted by their curated seconds; the labels of a
+clip share its seconds evenly. Colours: blue curated, orange noisy, green test.
 
 Used in: 01_eda.
 """
@@ -28,28 +28,28 @@ from lib.sound.cache import Cache
 from lib.sound.features import mel_filters
 
 __all__ = [
-    "browser", "caption", "clips_of", "company", "fresh", "gaps", "lengths", "page", "priors", "seconds", "silence",
-    "sound", "spectra", "trimming",
+    "browser", "caption", "clips_of", "co_occurrence", "fresh", "gaps", "lengths", "page", "priors", "seconds",
+    "silence", "sound", "spectra", "trimming",
 ]  # fmt: skip
 
 COLOURS = dict(zip(("curated", "noisy", "test"), sns.color_palette("colorblind"), strict=False))
 NO_AUDIO = "There is no audio"
-TICKS_S = (0.1, 0.2, 0.5, 1, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 60)  # of lengths of clips
+TICKS_S = (0.1, 0.2, 0.5, 1, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 60)  # ticks on the axis of clip lengths
 PARTS = {"active_s": "sound", "inner_s": "silence within", "lead_s": "silent head", "trail_s": "silent tail"}
-PER_PAGE = 5  # clips that the browser shows at once
-UNKNOWN = "(unknown)"  # stands for the labels of a test clip
+PER_PAGE = 5  # clips on a page of the browser
+UNKNOWN = "(unknown)"  # in place of labels, for test clips that have none
 
 
 def seconds(table: pd.DataFrame) -> Figure:
     """Clips and seconds per class, subsets side by side. `table` comes from `contents.by_class`."""
-    order, heard = _order(table), table["seconds_even"].notna().any()
+    order, has_audio = _order(table), table["seconds_even"].notna().any()
     subsets = table["subset"].unique()
-    figure, (left, *rest) = by_name(order, 1 + len(subsets) * int(heard))
+    figure, (left, *rest) = by_name(order, 1 + len(subsets) * int(has_audio))
     left.set(xlabel="clips with the label", title="Clips")
     for i, subset in enumerate(subsets):
         part, places = table[table["subset"] == subset].set_index("class").loc[order], range(len(order))
         left.plot(part["clips"], places, "o", color=COLOURS[subset], label=subset)
-        if heard:
+        if has_audio:
             rest[i].barh(places, part["seconds_even"], color=COLOURS[subset], alpha=0.6, label="even share")
             for way, mark, name in (("every", "o", "every label"), ("single", "|", "single-label clips")):
                 rest[i].plot(part[f"seconds_{way}"], places, mark, color="black", ms=5, label=name)
@@ -60,16 +60,16 @@ def seconds(table: pd.DataFrame) -> Figure:
     figure.legend(handles=handles, loc="outside lower center", ncols=5)
     curated = table[(table["subset"] == "curated") & (table["clips"] > 0)]
     title = f"Curated clips per class differ by a factor of {curated['clips'].max() / curated['clips'].min():.1f}"
-    if heard:
+    if has_audio:
         even = curated["seconds_even"]
         title += f", their seconds by {even.max() / even.min():.1f} (even share among the labels of a clip)"
         title += f": {order[0]} has most, {order[-1]} least" if even.max() > 1.1 * even.min() else ": balanced"
-    figure.suptitle(wrapped(title if heard else f"{title}. {NO_AUDIO}: seconds can't be shown"))
+    figure.suptitle(wrapped(title if has_audio else f"{title}. {NO_AUDIO}: seconds can't be shown"))
     return figure
 
 
 def lengths(clips: pd.DataFrame, table: pd.DataFrame) -> Figure:
-    """How long the clips of each class are, by subset: box from quartile to quartile, whiskers to the extremes."""
+    """Lengths of the clips of each class, by subset: boxes span the quartiles, whiskers end at the extremes."""
     if clips["duration_s"].isna().all():
         return _blank(f"{NO_AUDIO}: lengths can't be shown")
     rows = clips.assign(labels=[labels or (UNKNOWN,) for labels in clips["labels"]]).explode("labels")
@@ -96,29 +96,29 @@ def lengths(clips: pd.DataFrame, table: pd.DataFrame) -> Figure:
 
 
 def fresh(table: pd.DataFrame) -> Figure:
-    """Share of new audio among the windows that ten epochs show of each class."""
+    """Share of new audio among the windows shown in ten epochs, by class. `table` comes from `contents.by_class`."""
     part = table[(table["subset"] == "curated") & table["fresh"].notna()].set_index("class")
     if part.empty:
         return _blank(f"{NO_AUDIO}: windows can't be counted")
     part = part.sort_values("fresh", ascending=False)
     figure, (axes,) = by_name(list(part.index))
     bars = axes.barh(range(len(part)), 100 * part["fresh"], color=COLOURS["curated"], alpha=0.7)
-    places = [f"{row.places:.0f} places in {row.clips:.0f} clips" for row in part.itertuples()]
+    places = [f"{row.places:.0f} separate windows in {row.clips:.0f} clips" for row in part.itertuples()]
     axes.bar_label(bars, places, padding=4, fontsize="small")
     axes.set(xlim=(0, 125), xticks=range(0, 101, 20))
     axes.set_xlabel("windows that hold new audio, of those shown in ten epochs (%)")
-    axes.set_title(f"Of {part.index[-1]}, {1 - part['fresh'].iloc[-1]:.0%} of the windows repeat what was shown before")
+    axes.set_title(f"Of {part.index[-1]}, {1 - part['fresh'].iloc[-1]:.0%} of the windows repeat earlier audio")
     return figure
 
 
 def silence(table: pd.DataFrame, order_by: pd.DataFrame, silence_db: float) -> Figure:
-    """Where the seconds of each class go: sound, inner silence, silent ends.
+    """The seconds of each class, divided into sound, inner silence and silent ends.
 
     Parameters
     ----------
     table : from `contents.silence`
     order_by : from `contents.by_class`
-    silence_db : dB below the peak, for the label
+    silence_db : dB below the peak; stated in the label of the axis
     """
     if table.empty:
         return _blank(f"{NO_AUDIO}: silence can't be shown")
@@ -135,15 +135,15 @@ def silence(table: pd.DataFrame, order_by: pd.DataFrame, silence_db: float) -> F
     figure.legend(loc="outside lower center", ncols=4)
     quiet = share.loc[curated.index, "active_s"].idxmin()
     title = f"{quiet} (curated) is silent for {100 - share.at[quiet, 'active_s']:.0f} % of its seconds, the most"
-    told = f"share of the seconds (%); silent: {silence_db:g} dB or more below the clip's peak"
-    axes.set(xlim=(0, 100), xlabel=told, title=title)
+    label = f"share of the seconds (%); silent: {silence_db:g} dB or more below the clip's peak"
+    axes.set(xlim=(0, 100), xlabel=label, title=title)
     return figure
 
 
 def trimming(table: pd.DataFrame) -> Figure:
-    """Seconds lost by trimming, over the threshold. `table` comes from `contents.trimming`."""
+    """Seconds that trimming removes, by threshold. `table` comes from `contents.trimming`."""
     if table.empty:
-        return _blank(f"{NO_AUDIO}: trimming can't be judged")
+        return _blank(f"{NO_AUDIO}: trimming can't be shown")
     figure, (left, right) = panels(2, 3.6)
     ways = {"ends": "both ends", "all": "all silence"}
     lost = table.rename(columns=ways).melt(["subset", "threshold_db"], list(ways.values()), "trimmed", "lost")
@@ -168,17 +168,17 @@ def priors(shares: pd.DataFrame, table: pd.DataFrame) -> Figure:
     for subset in subsets:
         axes.plot(100 * shares.loc[order, subset], range(len(order)), "o", color=COLOURS[subset], label=subset)
     spread = shares.max() / shares.replace(0, np.nan).min()
-    seen = ", ".join(f"{spread[name]:.1f} ({name})" for name in subsets)
+    ratios = ", ".join(f"{spread[name]:.1f} ({name})" for name in subsets)
     axes.set(xlabel="share of the labels of its subset (%)", xlim=(0, None))
-    axes.set_title(wrapped(f"The most frequent class has so many times the labels of the rarest: {seen}", 80))
+    axes.set_title(wrapped(f"Labels of the most frequent class, as a multiple of the rarest: {ratios}", 80))
     axes.legend()
     return figure
 
 
-def company(shares: pd.DataFrame) -> Figure:
-    """Which labels come together. `shares` comes from `contents.co_occurrence`."""
+def co_occurrence(shares: pd.DataFrame) -> Figure:
+    """Which labels occur together. `shares` comes from `contents.co_occurrence`."""
     if shares.empty:
-        return _blank("No clip has two labels: nothing comes together")
+        return _blank("No clip has two labels: no labels occur together")
     row, column = np.unravel_index(np.nanargmax(shares.to_numpy()), shares.shape)
     figure, (axes,) = panels(1, 3.4 + 0.2 * len(shares))
     bar = {"label": "clips of the row's class (%)"}
@@ -192,11 +192,11 @@ def company(shares: pd.DataFrame) -> Figure:
 
 
 def spectra(store: Cache | None, clips: pd.DataFrame, table: pd.DataFrame) -> Figure:
-    """Average log-mel spectrum of each class (curated), and of each subset with its quartiles."""
+    """Average log-mel spectrum of each class (curated), and the median of each subset with its quartiles."""
     if store is None:
         return _blank(f"{NO_AUDIO}: spectra can't be shown")
     values = contents.spectra(store, clips["fname"])
-    values -= values.max(axis=1, keepdims=True)  # shape, not level
+    values -= values.max(axis=1, keepdims=True)  # compare the shape, not the level
     hz = mel_filters(store.logmel).argmax(axis=1) * store.logmel.sample_rate / store.logmel.n_fft
     subset = clips["subset"].to_numpy()
     each = pd.DataFrame(values).assign(label=clips["labels"].to_numpy())[subset == "curated"].explode("label")
@@ -226,7 +226,7 @@ def spectra(store: Cache | None, clips: pd.DataFrame, table: pd.DataFrame) -> Fi
 
 
 def sound(clips: pd.DataFrame, measured: pd.DataFrame) -> Figure:
-    """Level and bandwidth by subset: what a microphone, a codec or a lower rate in the past leaves behind."""
+    """Level and bandwidth by subset. Microphones, codecs and earlier lower sample rates leave their traces here."""
     if measured.empty:
         return _blank(f"{NO_AUDIO}: level and bandwidth can't be shown")
     rows = clips[["fname", "subset", "sample_rate"]].merge(measured, on="fname")
@@ -239,20 +239,20 @@ def sound(clips: pd.DataFrame, measured: pd.DataFrame) -> Figure:
     }
     order = [name for name in COLOURS if name in set(rows["subset"])]
     median = rows.groupby("subset")[list(shown)].median().loc[order]
-    figure, found = panels(4, 2.8, across=2)
-    for axes, (column, (label, name, unit)) in zip(found, shown.items(), strict=True):
+    figure, grid = panels(4, 2.8, across=2)
+    for axes, (column, (label, name, unit)) in zip(grid, shown.items(), strict=True):
         sns.boxplot(rows, x=column, y="subset", hue="subset", order=order, palette=COLOURS, ax=axes, fliersize=2)
         medians = " / ".join(f"{value:.1f}" for value in median[column])
         axes.set(ylabel="", xlabel=label, title=f"{name}: medians {medians} {unit}")
-    full = rows["clipped"].gt(0).groupby(rows["subset"]).mean()
+    at_full_scale = rows["clipped"].gt(0).groupby(rows["subset"]).mean()
     rates = ", ".join(f"{rate} Hz" for rate in sorted(rows["sample_rate"].unique()))
-    touch = ", ".join(f"{full[name]:.0%} ({name})" for name in order)
-    figure.suptitle(wrapped(f"Clips that touch full scale: {touch}. Files at {rates}"))
+    shares = ", ".join(f"{at_full_scale[name]:.0%} ({name})" for name in order)
+    figure.suptitle(wrapped(f"Clips that touch full scale: {shares}. Files at {rates}"))
     return figure
 
 
 def gaps(gaps: pd.DataFrame, tells: pd.DataFrame) -> Figure:
-    """How well subsets are told apart, and by what. Both tables come from `contents.domain_gap`."""
+    """How well a small model tells subsets apart, and by which features. The tables come from `contents.domain_gap`."""
     pairs = gaps[gaps["pair"] != "chance"]
     if pairs.empty:
         return _blank("Fewer than two subsets with audio: there is nothing to tell apart")
@@ -264,27 +264,27 @@ def gaps(gaps: pd.DataFrame, tells: pd.DataFrame) -> Figure:
     apart = f"Furthest apart:\n{top['pair']}, AUC {top['auc']:.2f}"
     alike = f"No two subsets are told apart:\nAUC at most {top['auc']:.2f}"
     left.set(xlim=(min(0.3, gaps["auc_low"].min() - 0.02), 1.04), title=apart if top["auc_low"] > 0.5 else alike)
-    left.set_xlabel("AUC out of fold\n(.5: alike, 1: always told)")
-    told = tells[(tells["pair"] == top["pair"]) & (tells["by"] == "sound")]
-    right.barh(range(len(told)), told["drop"], color="grey")
-    name_rows(right, [f"{row.feature} ({row.alone:.2f} alone)" for row in told.itertuples()])
+    left.set_xlabel("AUC out of fold\n(.5: alike, 1: always told apart)")
+    by_sound = tells[(tells["pair"] == top["pair"]) & (tells["by"] == "sound")]
+    right.barh(range(len(by_sound)), by_sound["drop"], color="grey")
+    name_rows(right, [f"{row.feature} ({row.alone:.2f} alone)" for row in by_sound.itertuples()])
     right.set_xlabel("fall of the AUC\nwhen the feature is shuffled")
-    right.set_title(f"{top['pair']} without length:\n{told['feature'].iloc[0]} tells most")
+    right.set_title(f"{top['pair']} without length:\n{by_sound['feature'].iloc[0]} matters most")
     return figure
 
 
 def clips_of(clips: pd.DataFrame, label: str) -> pd.DataFrame:
-    """The clips with a label (UNKNOWN: those without any), longest first."""
+    """The clips with a label (UNKNOWN: the clips without labels), longest first."""
     chosen = clips[np.array([label in (labels or (UNKNOWN,)) for labels in clips["labels"]], bool)]
     return chosen.sort_values(["duration_s", "fname"], ascending=[False, True], ignore_index=True)
 
 
 def page(store: Cache | None, clips: pd.DataFrame, title: str) -> Figure:
-    """Wave and log-mel of a few clips, one below the other."""
+    """Waveform and log-mel of a few clips, one clip below the other."""
     if store is None or clips.empty:
         return _blank(f"{NO_AUDIO}: clips can't be shown" if store is None else f"{title}: there are none")
-    figure, found = panels(2 * len(clips), 1.3 + 0.5 / len(clips), across=2)
-    rows = zip(found[::2], found[1::2], clips.itertuples(), store.rows(clips["fname"]).itertuples(), strict=True)
+    figure, grid = panels(2 * len(clips), 1.3 + 0.5 / len(clips), across=2)
+    rows = zip(grid[::2], grid[1::2], clips.itertuples(), store.rows(clips["fname"]).itertuples(), strict=True)
     for left, right, clip, at in rows:
         samples = audio.read(clip.path, store.logmel.sample_rate)
         edges = np.arange(0, len(samples), max(1, len(samples) // 2000))
@@ -294,23 +294,23 @@ def page(store: Cache | None, clips: pd.DataFrame, title: str) -> Figure:
         left.set(xlim=(0, clip.duration_s), ylim=(-peak, peak), ylabel="amplitude")
         left.set_title(caption(clip), fontsize="small", loc="left")
         logmels.draw(right, store, at)
-    for axes in found[-2:]:
+    for axes in grid[-2:]:
         axes.set_xlabel("time (s)")
     figure.suptitle(title)
     return figure
 
 
 def caption(clip: object) -> str:
-    """Name, subset, length and labels of a row of the table of clips."""
+    """Name, subset, length and labels of a clip (a row of the table of clips)."""
     return f"{clip.fname} ({clip.subset}, {clip.duration_s:.1f} s): {', '.join(clip.labels) or 'labels unknown'}"
 
 
 def browser(store: Cache | None, clips: pd.DataFrame, label: str) -> ipywidgets.VBox:
-    """Pick a class, see and hear its clips, longest first: a widget, which only a kernel serves.
+    """A widget to pick a class, and to see and hear its clips, longest first. It works only while a kernel runs.
 
     Parameters
     ----------
-    label : shown first; the first one that there is, if no clip has it
+    label : the class to show first; if no clip has it, the first class of the list
     """
     names = {name for labels in clips["labels"] for name in labels or (UNKNOWN,)}
     names = sorted(names, key=lambda name: (name == UNKNOWN, name))
@@ -322,7 +322,7 @@ def browser(store: Cache | None, clips: pd.DataFrame, label: str) -> ipywidgets.
         chosen = clips_of(clips, pick.value)
         first.max = max(0, len(chosen) - 1)
         if change and change["owner"] is pick and first.value:
-            first.value = 0  # shows it
+            first.value = 0  # its observer shows the page
         else:
             shown.value = _page_of(store, chosen, first.value, pick.value)
 
@@ -333,7 +333,7 @@ def browser(store: Cache | None, clips: pd.DataFrame, label: str) -> ipywidgets.
 
 
 def _page_of(store: Cache | None, chosen: pd.DataFrame, first: int, label: str) -> str:
-    """HTML of a page of the browser: the clips from number `first` on, and their players."""
+    """A page of the browser as HTML: up to PER_PAGE clips from number `first` on, and their players."""
     here, png = chosen.iloc[first : first + PER_PAGE], io.BytesIO()
     title = f"{label}: clips {first + 1} to {first + len(here)} of {len(chosen)}, longest first"
     figure = page(store, here, title)
@@ -345,26 +345,26 @@ def _page_of(store: Cache | None, chosen: pd.DataFrame, first: int, label: str) 
 
 
 def _furthest(values: np.ndarray, subset: np.ndarray, hz: np.ndarray) -> str:
-    """Where the median spectra of curated and another subset differ most, in words."""
+    """A title: the subset and band where the median spectrum differs most from that of the curated clips."""
     names = [name for name in ("noisy", "test") if name in subset and "curated" in subset]
     if not names:
-        return "Median clip, with quartiles: one subset"
+        return "Median clip and quartiles: one subset"
     middle = np.median(values[subset == "curated"], axis=0)
     differ = np.array([np.median(values[subset == name], axis=0) - middle for name in names])
     which, band = np.unravel_index(np.abs(differ).argmax(), differ.shape)
     by = f"{differ[which, band]:+.0f} dB from curated at {hz[band] / 1000:.1f} kHz"
-    return f"Medians, quartiles: {names[which]} is {by}"
+    return f"Medians and quartiles: {names[which]} is {by}"
 
 
 def _order(table: pd.DataFrame) -> list[str]:
-    """Classes by curated seconds, or by clips without audio, most first."""
+    """Classes by their curated seconds (without audio: by their clips), most first."""
     part = table[table["subset"] == "curated"]
     by = ["seconds_even", "clips"] if part["seconds_even"].notna().any() else ["clips"]
     return part.sort_values([*by, "class"], ascending=[False] * len(by) + [True])["class"].tolist()
 
 
 def _blank(reason: str) -> Figure:
-    """A figure that says why there is nothing to see."""
+    """An empty figure with the reason as its title."""
     figure, (axes,) = panels(1, 1.2)
     axes.set_axis_off()
     axes.set_title(reason, y=0.3)

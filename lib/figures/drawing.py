@@ -1,11 +1,11 @@
-"""What figures are made of: panels on a page, names down an axis, dots with intervals.
+"""Building blocks of figures: panels on a page, names down an axis, dots with intervals.
 
 Conventions
 -----------
-A figure is WIDTH inches wide: a page of the report shows it as it was saved, unshrunk. No letter is smaller than
-"small". Colours are seaborn's colour-blind palette.
+A figure is WIDTH inches wide, so a page of the report shows it in full size. No text is
+smaller than "small". Colours are seaborn's colour-blind palette.
 
-Used in: `data`, `logmels` and `scores`.
+Used in: all modules of figures.
 """
 
 import textwrap
@@ -19,8 +19,8 @@ from matplotlib.figure import Figure
 __all__ = ["BLUE", "ORANGE", "by_name", "dots", "name_rows", "panels", "wrapped"]
 
 WIDTH = 8.3  # inches; 925 pixels as a run saves it, and a page of the report has 928
-ROW = 0.25  # inches that a name takes
-LEAST_ROWS = 2  # a figure of fewer names is as high as with these
+ROW = 0.25  # inches, height of a row with a name
+LEAST_ROWS = 2  # a figure with fewer names is as high as with this many
 BLUE, ORANGE, *_ = sns.color_palette("colorblind")
 
 sns.set_theme(
@@ -33,13 +33,13 @@ sns.set_theme(
 
 
 def panels(n: int, height: float, across: int = 0, **more: object) -> tuple[Figure, list[Axes]]:
-    """A figure of n panels, rows of equal length.
+    """A figure of n panels, in rows of equal length.
 
     Parameters
     ----------
-    height : inches, of a row of panels
-    across : panels side by side, at most; 0: all
-    more : for `pyplot.subplots`
+    height : inches, of one row of panels
+    across : most panels side by side; 0: all of them
+    more : keywords of `pyplot.subplots`
     """
     down = -(-n // (across or n))
     figure, grid = plt.subplots(down, -(-n // down), figsize=(WIDTH, height * down), squeeze=False, **more)
@@ -49,28 +49,28 @@ def panels(n: int, height: float, across: int = 0, **more: object) -> tuple[Figu
 
 
 def by_name(names: list[str], n: int = 1, row: float = ROW, **more: object) -> tuple[Figure, list[Axes]]:
-    """Panels side by side that share a row for each name, the first on top; `row` in inches, `more` as in `panels`."""
-    figure, found = panels(n, 1.4 + row * max(LEAST_ROWS, len(names)), sharey=True, **more)
-    for axes in found:
+    """Panels side by side with one row for each name, the first on top. `row`: inches; `more`: as in `panels`."""
+    figure, grid = panels(n, 1.4 + row * max(LEAST_ROWS, len(names)), sharey=True, **more)
+    for axes in grid:
         name_rows(axes, names)
-    return figure, found
+    return figure, grid
 
 
 def name_rows(axes: Axes, names: list[str]) -> None:
-    """Names down the axis at 0, 1, ..., the first on top."""
+    """Write names down the vertical axis at 0, 1, ..., the first on top."""
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.grid(visible=False, axis="y")
 
 
 def dots(axes: Axes, table: pd.DataFrame, column: str, at: object, upright: bool = False, **style: object) -> None:
-    """A dot a row with its interval, which `<column>_low` and `<column>_high` hold.
+    """A dot for each row of a table, with its interval from the columns `<column>_low` and `<column>_high`.
 
     Parameters
     ----------
-    at : (n,), where each dot stands on the other axis
-    upright : intervals along the vertical axis
-    style : of the dots; the lines take their colour
+    at : (n,), place of each dot on the other axis
+    upright : True draws the intervals along the vertical axis
+    style : keywords of `Axes.plot` for the dots, with `color`, which the lines take too
     """
     lines, place = (axes.vlines, (at, table[column])) if upright else (axes.hlines, (table[column], at))
     lines(at, table[f"{column}_low"], table[f"{column}_high"], color=style["color"], lw=1.8, alpha=0.7)
@@ -78,5 +78,5 @@ def dots(axes: Axes, table: pd.DataFrame, column: str, at: object, upright: bool
 
 
 def wrapped(text: str, letters: int = 100) -> str:
-    """Text in lines of so many letters at the most; a full page holds 100 of a title."""
+    """Text broken into lines of at most `letters` characters; a title over the whole width has room for 100."""
     return textwrap.fill(text, letters, break_on_hyphens=False)

@@ -1,8 +1,8 @@
-"""Figures of experiments: variants beside their base, what a choice of windows or clips does, what fools a score.
+"""Figures of experiments: variants beside their base, curation, leaks, and the way from windows to clips.
 
 Conventions
 -----------
-A figure takes tables or arrays and returns a matplotlib Figure: axes carry units, the title says what is seen.
+A figure takes tables or arrays and returns a matplotlib Figure. Its axes have units, its title states what it shows.
 
 Used in: 02, 03, 05 to 07, 09, 10.
 """
@@ -18,14 +18,13 @@ from lib.figures.drawing import BLUE, ORANGE, by_name, dots, name_rows, panels, 
 
 __all__ = [
     "before_after", "class_differences", "convergence", "differences", "images", "leaks", "lr_search", "members",
-    "over_seconds",
-    "silence", "truth_curves", "why",
+    "over_seconds", "possible_causes", "silence", "truth_curves",
 ]  # fmt: skip
 
-SHARES = np.linspace(5, 100, 20)  # % of a training: variants, and folds of one, can have different numbers of epochs
+SHARES = np.linspace(5, 100, 20)  # % of a training, since trainings can have different numbers of epochs
 VERDICT_COLOURS = {"kept": "C2", "dropped": "C3", "unclear": "C7", "screened": "C0"}
-MARKS = "osD^vP"  # of curation rules
-IMAGES_ACROSS = 5
+MARKS = "osD^vP"  # one for each curation rule
+IMAGES_ACROSS = 5  # prediction images side by side
 
 
 # --- variants beside their base --------------------------------------------------------------------------------------
@@ -37,7 +36,7 @@ def differences(table: pd.DataFrame, base: str = "the base") -> Figure:
     Parameters
     ----------
     table : variant, lwlrap_diff, lwlrap_diff_low, lwlrap_diff_high, verdict, n (from `sweep.Trials.table`)
-    base : what they are compared to, in words
+    base : name of the base in the labels
     """
     table = table.dropna(subset="lwlrap_diff").sort_values("lwlrap_diff", ascending=False, ignore_index=True)
     figure, (axes,) = by_name(list(table["variant"] + "  " + table["verdict"]))
@@ -52,11 +51,11 @@ def differences(table: pd.DataFrame, base: str = "the base") -> Figure:
 
 
 def over_seconds(table: pd.DataFrame) -> Figure:
-    """lwlrap over the seconds of a training, a line a variant through its budgets, with intervals.
+    """lwlrap over the seconds of a training, with intervals: a line for each variant, through its budgets.
 
     Parameters
     ----------
-    table : variant (`<name>+longer` and `longer` are those of a larger budget), train_s (s), lwlrap, lwlrap_low,
+    table : variant (`<name>+longer` is `<name>` with a larger budget, `longer` the base), train_s (s), lwlrap, lwlrap_low,
         lwlrap_high
     """
     name = table["variant"].str.removesuffix("+longer").replace("longer", "base")
@@ -75,15 +74,15 @@ def over_seconds(table: pd.DataFrame) -> Figure:
 
 
 def class_differences(table: pd.DataFrame) -> Figure:
-    """Whom does a variant help: each class's difference in lwlrap against its seconds of audio, a panel a variant.
+    """Which classes a variant helps: each class's difference in lwlrap over its seconds of audio, a panel a variant.
 
     Parameters
     ----------
     table : variant, class, seconds, diff, diff_low, diff_high (from `sweep.Trials.by_class`)
     """
     names = table["variant"].unique()
-    figure, found = panels(len(names), 2.9, across=1, sharex=True)
-    for axes, name in zip(found, names, strict=True):
+    figure, grid = panels(len(names), 2.9, across=1, sharex=True)
+    for axes, name in zip(grid, names, strict=True):
         mine = table[table["variant"] == name].dropna(subset="diff")
         axes.axhline(0, color="0.3", lw=1)
         dots(axes, mine, "diff", mine["seconds"], upright=True, color=BLUE)
@@ -94,36 +93,36 @@ def class_differences(table: pd.DataFrame) -> Figure:
         axes.xaxis.set_major_formatter("{x:g}")
         axes.xaxis.get_minor_locator().set_params(subs=(2, 5))
         axes.xaxis.set_minor_formatter("{x:g}")
-    found[-1].set_xlabel("seconds of training audio in the class (log; bars: 95 % intervals, each class on its own)")
+    grid[-1].set_xlabel("seconds of training audio in the class (log; bars: 95 % intervals, each class on its own)")
     return figure
 
 
 def members(table: pd.DataFrame) -> Figure:
-    """Diversity against accuracy: what single models reach, how much they disagree, and what their average reaches.
+    """Diversity against accuracy: lwlrap of single models and of their average, over how much the models disagree.
 
     Parameters
     ----------
     table : variant (strategy), single (mean lwlrap of the members), lwlrap (of their average), disagreement, n_members;
-        rows that compare two strategies have none of these
+        NaN in rows that compare two strategies
     """
     figure, (axes,) = panels(1, 4.6)
     for i, row in enumerate(table.dropna(subset="single").itertuples()):
         label = f"{row.variant} ({row.n_members})"
         axes.plot([row.disagreement] * 2, [row.single, row.lwlrap], "-o", color=f"C{i}", mfc="white", ms=8)
         axes.plot(row.disagreement, row.lwlrap, "o", color=f"C{i}", ms=8, label=label)
-    axes.set(xlabel="disagreement: share of clips where two members name another best class", ylabel="lwlrap")
+    axes.set(xlabel="disagreement: share of clips where two members rank different classes first", ylabel="lwlrap")
     axes.set_title("Hollow: a single member; full: their average. Averaging pays where members disagree")
     figure.legend(title="strategy (members)", loc="outside lower center", ncols=5)
     return figure
 
 
 def convergence(curves: pd.DataFrame) -> Figure:
-    """Loss and lwlrap over the course of the training, a line a variant: its mean, with the range of its models.
+    """Loss and lwlrap over the course of the training: for each variant, the mean and the range of its models.
 
     Parameters
     ----------
-    curves : variant, model (fold and seed), epoch, train_loss, lwlrap (NaN where it was not measured); the base is
-        called "base" or comes first
+    curves : variant, model (fold and seed), epoch (from 0), train_loss, lwlrap (NaN in epochs that did not measure it);
+        the base is named "base", or comes first
     """
     names = list(curves["variant"].unique())
     base = "base" if "base" in names else names[0]
@@ -149,19 +148,20 @@ def convergence(curves: pd.DataFrame) -> Figure:
     return figure
 
 
-def lr_search(found: pd.DataFrame, suggested: float) -> Figure:
-    """Loss while the learning rate grows from batch to batch.
+def lr_search(search: pd.DataFrame, suggested: float) -> Figure:
+    """Loss while the learning rate rises from batch to batch.
 
     Parameters
     ----------
-    found : lr, loss (from `learners.find_lr`)
+    search : lr, loss (from `learners.find_lr`)
     suggested : learning rate to mark
     """
     figure, (axes,) = panels(1, 3)
-    axes.plot(found["lr"], found["loss"])
+    lr, loss = search["lr"], search["loss"]
+    axes.plot(lr, loss)
     axes.axvline(suggested, color=ORANGE, ls="--")
-    axes.set(xscale="log", xlabel="learning rate", ylabel="training loss (nats)", ylim=(0, 1.5 * found["loss"].iloc[0]))
-    axes.set_title(f"Where the loss falls best: a learning rate of about {suggested:.1g} (dashed)")
+    axes.set(xscale="log", xlabel="learning rate", ylabel="training loss (nats)", ylim=(0, 1.5 * loss.iloc[0]))
+    axes.set_title(f"Suggested learning rate, where the loss falls steeply: about {suggested:.1g} (dashed)")
     return figure
 
 
@@ -169,8 +169,10 @@ def lr_search(found: pd.DataFrame, suggested: float) -> Figure:
 
 
 def truth_curves(curves: pd.DataFrame) -> Figure:
-    """Precision over recall of every rule, a dot a number, its default filled; `curves` comes from
-    `probes.truth_curves`."""
+    """Precision over recall of every curation rule. `curves` comes from `probes.truth_curves`.
+
+    Each dot is one value of the rule's number; the dot of its default is filled.
+    """
     kinds = {
         "curated windows": "Curated windows kept",
         "noisy windows": "Noisy windows kept",
@@ -192,13 +194,13 @@ def truth_curves(curves: pd.DataFrame) -> Figure:
     row[0].set_ylabel("precision")
     figure.legend(*row[0].get_legend_handles_labels(), loc="outside lower center", ncols=6)
     best = curves[(curves["name"] == "top") & curves["default"]].set_index("what")
-    told = ", ".join(f"{kind} {best.loc[kind, 'precision']:.2f} / {best.loc[kind, 'recall']:.2f}" for kind in kinds)
-    figure.suptitle(f"top_1: precision / recall of {told}\n(large: a rule's default; dotted: keeping all)")
+    scores = ", ".join(f"{kind} {best.loc[kind, 'precision']:.2f} / {best.loc[kind, 'recall']:.2f}" for kind in kinds)
+    figure.suptitle(f"top_1: precision / recall of {scores}\n(large: a rule's default; dotted: keeping all)")
     return figure
 
 
 def before_after(table: pd.DataFrame) -> Figure:
-    """Seconds of each class before and after, subsets side by side; `table` comes from `curation.by_class`."""
+    """Seconds of each class before and after curation, subsets side by side. `table` comes from `curation.by_class`."""
     subsets = table["subset"].unique()
     order = table.groupby("class")["seconds_before"].sum().sort_values(ascending=False).index
     figure, row = by_name(list(order), len(subsets))
@@ -216,7 +218,7 @@ def before_after(table: pd.DataFrame) -> Figure:
 
 
 def leaks(effects: pd.DataFrame) -> Figure:
-    """What each setup reports and what it reaches; `effects` is the table `leaks` of `leaks.tables`."""
+    """What each leaky setup reports, and what it reaches. `effects` is the table `leaks` of `leaks.tables`."""
     names = effects["leak"] + ": " + effects["setup"] + np.where(effects["control"], " (control)", "")
     figure, (axes,) = by_name(list(names), row=0.45)
     for name, colour, aside in (("reported", ORANGE, -0.12), ("reached", BLUE, 0.12)):
@@ -234,18 +236,18 @@ def leaks(effects: pd.DataFrame) -> Figure:
 def images(
     shown: np.ndarray, captions: list[str], labels: list[tuple[str, ...]], rows: list[str], hop_s: float, title: str
 ) -> Figure:
-    """Prediction images: x time, y classes, brightness the score. A clip's labels are marked at the left of their rows.
+    """Prediction images: x is time, y the classes, brightness the score. Arrows at the left mark a clip's labels.
 
     Parameters
     ----------
-    shown : (n, n_classes, n_columns), scores in [0, 1]; 0 where there is no window
-    captions, labels : of each image
-    rows : class in each row, from the top
+    shown : (n, n_classes, n_columns), scores in [0, 1]; a column of zeros is no window
+    captions, labels : (n,), of the images
+    rows : (n_classes,), the class of each row, from the top
     hop_s : s between columns
     """
-    figure, found = panels(len(shown), 1.1 + 0.17 * len(rows), across=IMAGES_ACROSS, sharey=True)
+    figure, grid = panels(len(shown), 1.1 + 0.17 * len(rows), across=IMAGES_ACROSS, sharey=True)
     extent = (0, shown.shape[2] * hop_s, len(rows) - 0.5, -0.5)
-    for axes, image, caption, names in zip(found, shown, captions, labels, strict=True):
+    for axes, image, caption, names in zip(grid, shown, captions, labels, strict=True):
         scores = np.ma.masked_where(np.broadcast_to(image.max(0) == 0, image.shape), image)
         mesh = axes.imshow(scores, cmap="magma", vmin=0, vmax=1, aspect="auto", extent=extent, interpolation="nearest")
         axes.set_facecolor("0.93")
@@ -255,41 +257,41 @@ def images(
         at = [rows.index(name) for name in names if name in rows]
         axes.plot(np.zeros(len(at)), at, ">", color="C2", ms=7, clip_on=False, zorder=5)
         axes.set_xlabel("time (s)")
-    figure.colorbar(mesh, ax=found, label="score", pad=0.01, fraction=0.025, aspect=30)
+    figure.colorbar(mesh, ax=grid, label="score", pad=0.01, fraction=0.025, aspect=30)
     figure.suptitle(wrapped(title))
     return figure
 
 
 def silence(example: pd.DataFrame, name: str, table: pd.DataFrame) -> Figure:
-    """What a silent window does: to one clip, and to all.
+    """The effect of silent windows on pooled scores: of one clip, and of all.
 
     Parameters
     ----------
     example : window, score (of the clip's label), silent (bool)
-    name : the label
+    name : that label
     table : method, silent (windows added), lwlrap
     """
     figure, (left, right) = panels(2, 3.6)
     left.bar(example["window"], example["score"], color=np.where(example["silent"], "C7", "C0"))
-    heard, told = example.loc[~example["silent"], "score"], []
+    active, changes = example.loc[~example["silent"], "score"], []
     for mean, of, style in (("arithmetic", np.mean, "C2-"), ("geometric", lambda s: np.exp(np.log(s).mean()), "C3--")):
         after = of(example["score"])
         left.axhline(after, color=style[:2], ls=style[2:], label=f"{mean} mean, with silence")
-        told.append(f"{mean} {of(heard):.2f} to {after:.2f}")
+        changes.append(f"{mean} {of(active):.2f} to {after:.2f}")
     left.set(ylim=(0, 1.4), yticks=np.arange(0, 1.1, 0.2), xlabel="window (the grey one is silent)")
-    left.set(ylabel=f"score of {name.replace('_', ' ')}", title="; ".join(told))
+    left.set(ylabel=f"score of {name.replace('_', ' ')}", title="; ".join(changes))
     left.legend(loc="upper left")
     sns.lineplot(table, x="silent", y="lwlrap", hue="method", marker="o", markeredgecolor="none", ax=right)
     at = table.pivot(index="method", columns="silent", values="lwlrap")
     loss = at[0] - at[1]
     right.set(xticks=at.columns, xlabel="silent windows added to every clip", ylabel="lwlrap")
-    right.set_title(f"One costs {loss['mean']:.3f} (arithmetic),\n{loss['geometric']:.3f} (geometric mean)")
+    right.set_title(f"A silent window costs {loss['mean']:.3f} (arithmetic),\n{loss['geometric']:.3f} (geometric mean)")
     right.legend()
     return figure
 
 
-def why(shift: pd.DataFrame, selection: pd.DataFrame, data: pd.DataFrame) -> Figure:
-    """Three suspects: other scores than in training; choosing where it is reported; too little data.
+def possible_causes(shift: pd.DataFrame, selection: pd.DataFrame, data: pd.DataFrame) -> Figure:
+    """Three possible causes of a gain that vanishes: other scores than in training, biased selection, too little data.
 
     Parameters
     ----------
@@ -302,7 +304,7 @@ def why(shift: pd.DataFrame, selection: pd.DataFrame, data: pd.DataFrame) -> Fig
     _chosen(chosen, selection[selection["metric"] == "hit_rate"])
     dots(learnt, data, "lwlrap_diff", range(len(data)), color=BLUE)
     name_rows(learnt, list(data["method"]))
-    learnt.set(ylabel="share of the training groups", title="By how much stage 2 has to learn from")
+    learnt.set(ylabel="share of the training groups", title="By the size of the training set of stage 2")
     for axes in (fed, learnt):
         axes.axvline(0, color="0.3", lw=1)
         axes.set_xlabel("stage 2 minus arithmetic mean, lwlrap")
@@ -310,19 +312,19 @@ def why(shift: pd.DataFrame, selection: pd.DataFrame, data: pd.DataFrame) -> Fig
 
 
 def _fed(axes: Axes, shift: pd.DataFrame) -> None:
-    """Gains of stage 2 by the scores that it is fed, a colour a model."""
+    """Gains of stage 2 by its input scores, a colour for each model."""
     fed, kinds = list(shift["fed"].unique()), list(shift["model"].unique())
     for i, kind in enumerate(kinds):
         mine = shift[shift["model"] == kind].set_index("fed").loc[fed]
         aside = 0.7 * (i + 0.5) / len(kinds) - 0.35
         dots(axes, mine, "lwlrap_diff", np.arange(len(fed)) + aside, color=f"C{i}", label=kind)
     name_rows(axes, [name.replace(" ", "\n", 1) for name in fed])
-    axes.set_title("By the scores that stage 2 is fed")
+    axes.set_title("By the input scores of stage 2")
     axes.legend()
 
 
 def _chosen(axes: Axes, hits: pd.DataFrame) -> None:
-    """Gains in hit rate of the stage-2 model chosen on other folds, and of the one picked where it is reported."""
+    """Gains in hit rate of the stage-2 model selected on other folds, and of the one selected on the reported fold."""
     for column, colour, aside in (("chosen elsewhere", "C0", -0.1), ("picked there", "C3", 0.1)):
         gains = 100 * hits[column]
         label = f"{column}: {gains.mean():+.1f}"
@@ -332,16 +334,17 @@ def _chosen(axes: Axes, hits: pd.DataFrame) -> None:
     axes.axvline(0, color="0.3", lw=1)
     axes.axvline(chance, color="C3", ls=":", lw=1, label=f"as many equally good, by chance: {chance:+.1f}")
     axes.set_yticks(hits["outer"])
-    axes.set(xlabel="gain in top-1 hit rate over the mean (points)", ylabel="fold that is reported")
-    axes.set_title(f"The best of {hits['tries'].iloc[0]} on {hits['n'].mean():.0f} clips,\nchosen honestly or not")
+    axes.set(xlabel="gain in top-1 hit rate over the mean (points)", ylabel="reported fold")
+    tries = f"The best of {hits['tries'].iloc[0]} on {hits['n'].mean():.0f} clips"
+    axes.set_title(f"{tries},\nselected on other folds or on this one")
     axes.legend(title="mean of folds")
 
 
 def _over_shares(curves: pd.DataFrame, column: str) -> pd.DataFrame:
-    """A column of curves at SHARES (rows), between the epochs that measured it; a column a variant and model."""
-    found = {}
+    """Values of a column at SHARES (rows), interpolated between epochs; a column for each variant and model."""
+    values = {}
     for key, curve in curves.groupby(["variant", "model"]):
         share, there = 100 * (curve["epoch"] + 1) / (curve["epoch"].max() + 1), curve[column].notna()
         if there.any():
-            found[key] = np.interp(SHARES, share[there], curve.loc[there, column], left=np.nan)
-    return pd.DataFrame(found, index=SHARES).rename_axis(columns=["variant", "model"])
+            values[key] = np.interp(SHARES, share[there], curve.loc[there, column], left=np.nan)
+    return pd.DataFrame(values, index=SHARES).rename_axis(columns=["variant", "model"])

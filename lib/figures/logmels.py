@@ -2,8 +2,8 @@
 
 Conventions
 -----------
-A log-mel has the mel bands upwards and seconds to the right, its scale of colours beside it. `listen` reads audio,
-through `lib.data.audio` alone; `show` makes sound of log-mels.
+A log-mel is drawn with seconds to the right, mel bands upwards, and its colour scale beside it. `listen` plays the
+audio of the clips, read by `lib.data.audio`; `show` plays sound that is made from log-mels.
 
 Used in: 00, 01 (through `data`), 02, 03, 04, 05, 06, 08.
 """
@@ -29,19 +29,19 @@ from lib.sound.features import LogMel, to_audio
 
 __all__ = ["draw", "gallery", "listen", "show", "side_by_side", "with_scores"]
 
-PLAYER_RATE = 22_050  # Hz: small enough to lie inside a notebook
-MP3_RATES = (8000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)  # Hz, all that it knows
-PLAYER_S = 12.0  # s of a long clip that a player holds
+PLAYER_RATE = 22_050  # Hz: keeps the notebook that stores the sound small
+MP3_RATES = (8000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)  # Hz, the rates that MP3 has
+PLAYER_S = 12.0  # s: a player holds the first seconds of a longer clip
 
 
 def draw(axes: Axes, cache: Cache, clip: object) -> None:
-    """The log-mel of a clip (a row of `Cache.index`) into axes, with its scale of dB beside them."""
+    """Draw the log-mel of a clip (a row of `Cache.index`) into axes, with its dB scale beside them."""
     frames = cache.frames(clip)[:, 0].float().numpy().T
     _draw(axes, frames, clip.n_frames / cache.logmel.frames_per_s, "dB")
 
 
 def gallery(cache: Cache, fnames: list[str], captions: list[str]) -> Figure:
-    """Log-mels of a few clips that the cache holds, one below the other, each with its caption."""
+    """Log-mels of a few clips of the cache, one below the other, each with its caption."""
     figure, rows = panels(len(fnames), 1.8, across=1)
     for axes, clip, caption in zip(rows, cache.rows(fnames).itertuples(), captions, strict=True):
         draw(axes, cache, clip)
@@ -51,37 +51,38 @@ def gallery(cache: Cache, fnames: list[str], captions: list[str]) -> Figure:
 
 
 def side_by_side(shown: dict[str, np.ndarray], duration_s: float, unit: str = "") -> Figure:
-    """What becomes of one clip in several ways, two side by side.
+    """One clip processed in several ways, two side by side.
 
     Parameters
     ----------
     shown : name -> (n_mels, n_frames)
-    duration_s : of the clip
-    unit : of all of them: then they share one scale of colours, and titles tell their means. Empty: each has its own
+    duration_s : s, of the clip
+    unit : if all have the same unit, they share one colour scale, and the titles state their means. Empty: each has its
+        own scale
     """
-    told = [f"{name}: mean {values.mean():.1f} {unit}" if unit else name for name, values in shown.items()]
-    return _panels(list(shown.values()), told, duration_s, unit, across=2)
+    titles = [f"{name}: mean {values.mean():.1f} {unit}" if unit else name for name, values in shown.items()]
+    return _panels(list(shown.values()), titles, duration_s, unit, across=2)
 
 
 def show(x: torch.Tensor, captions: list[str], logmel: LogMel, across: int = 3) -> None:
-    """Windows of a batch: their first channels, and below them players of what can be heard in these.
+    """Display the first channel of each window of a batch, and below them a player for each.
 
-    The sound is made of the log-mel alone (`features.to_audio`), as the network knows it. A channel that is not in dB
-    is only drawn.
+    The sound is made from the log-mel alone (`features.to_audio`): what you can't hear, the network can't see. Only a
+    channel in dB gets a player.
 
     Parameters
     ----------
     x : (n, n_channels, n_mels, n_frames), units as in `features`
     captions : (n,)
-    logmel : the settings that x was made with
-    across : windows side by side
+    logmel : the settings of x
+    across : most windows side by side
     """
     values, in_db = x[:, 0].float().cpu(), logmel.in_db[0]
     numbered = [f"{i}: {caption.replace('_', ' ')}" for i, caption in enumerate(captions, 1)]
-    titles = [wrapped(caption, 80 // across) for caption in numbered]  # beside a scale of colours
+    titles = [wrapped(caption, 80 // across) for caption in numbered]  # a colour scale takes part of the width
     figure = _panels(list(values.numpy()), titles, x.shape[3] / logmel.frames_per_s, "dB" if in_db else "", across)
     display(figure)
-    pyplot.close(figure)  # else Jupyter draws it once more
+    pyplot.close(figure)  # otherwise Jupyter draws it a second time
     if in_db:
         sounds = [_player(to_audio(logmel, window), logmel.sample_rate) for window in values]
         cells = [_captioned(*each) for each in zip(numbered, sounds, strict=True)]
@@ -90,20 +91,20 @@ def show(x: torch.Tensor, captions: list[str], logmel: LogMel, across: int = 3) 
 
 
 def with_scores(cache: Cache, kept: pd.DataFrame, chosen: pd.DataFrame, window_s: float) -> Figure:
-    """Log-mels of clips, each with the scores of its labels over time below it; kept spans are green.
+    """Log-mels of clips, each with the scores of its labels over time below it. The kept parts are green.
 
     Parameters
     ----------
-    kept : as from `curation.select`
-    chosen : fname, window_start_s, window_end_s: clips in the order to show, and the window to be framed in each
-    window_s : s
+    kept : the windows of these clips, from `curation.select`
+    chosen : fname, window_start_s, window_end_s: the clips in order, each with the window to mark
+    window_s : s, length of a window
     """
-    figure, found = panels(2 * len(chosen), 1.4, across=1, height_ratios=[1.3, 1] * len(chosen))
+    figure, grid = panels(2 * len(chosen), 1.4, across=1, height_ratios=[1.3, 1] * len(chosen))
     clips = cache.rows(chosen["fname"])
     ends_s = clips["n_frames"] / cache.logmel.frames_per_s
     durations_s = pd.Series(dict(zip(clips["fname"], ends_s, strict=True)))  # a clip may be chosen twice
     spans = windows.spans(kept[kept["fname"].isin(clips["fname"])], durations_s, window_s)
-    for above, below, clip, at in zip(found[::2], found[1::2], clips.itertuples(), chosen.itertuples(), strict=True):
+    for above, below, clip, at in zip(grid[::2], grid[1::2], clips.itertuples(), chosen.itertuples(), strict=True):
         end_s, part = durations_s[clip.fname], kept[kept["fname"] == clip.fname].sort_values("window_start_s")
         draw(above, cache, clip)
         share = part["kept"].mean()
@@ -119,17 +120,17 @@ def with_scores(cache: Cache, kept: pd.DataFrame, chosen: pd.DataFrame, window_s
         below.axvspan(max(at.window_start_s, 0), min(at.window_end_s, end_s), **frame)
         below.set(xlim=(0, end_s), ylim=(-0.03, 1.03), ylabel="score")
         below.legend(loc="upper right")
-    told = "scores stand at the middle of their window; green: kept; dashed: the window in question"
-    found[-1].set_xlabel(f"time (s); {told}")
+    grid[-1].set_xlabel("time (s); each score at the middle of its window; green: kept; dashed: the marked window")
     return figure
 
 
 def listen(paths: list[str], captions: list[str]) -> HTML:
-    """Players, each below its caption; the sound lies in the notebook, so they work in any copy of it.
+    """Players, each below its caption. The sound is stored in the notebook, so they work in any copy of it.
 
     Parameters
     ----------
-    paths : files, or members of archives, as in the table of clips; a clip that can't be read says so in its place
+    paths : files, or members of archives, as in the table of clips. If a clip can't be read, the reason takes the place
+        of its player
     """
     players = []
     for path, caption in zip(paths, captions, strict=True):
@@ -143,7 +144,7 @@ def listen(paths: list[str], captions: list[str]) -> HTML:
 
 
 def _player(samples: np.ndarray, rate: int) -> str:
-    """An HTML player that holds the sound, as MP3 where that knows the rate. What is louder than 1 is turned down."""
+    """An HTML player that holds the sound: as MP3 if that has the rate, else as WAV. A peak above 1 is scaled to 1."""
     sound, (kind, media) = io.BytesIO(), ("MP3", "mpeg") if rate in MP3_RATES else ("WAV", "wav")
     soundfile.write(sound, samples / max(1.0, float(np.abs(samples).max())), rate, format=kind)
     data = base64.b64encode(sound.getvalue()).decode()
@@ -155,21 +156,21 @@ def _captioned(caption: str, player: str) -> str:
     return f"<div style='margin:0.4em 0'>{html.escape(caption)}<br>{player}</div>"
 
 
-def _panels(pictures: list[np.ndarray], titles: list[str], end_s: float, unit: str, across: int) -> Figure:
-    """Pictures (n_mels, n_frames) of the same time; of one unit they share one scale of colours."""
-    figure, found = panels(len(pictures), 2.1, across=across)
-    limits = np.quantile(np.stack(pictures), (0.02, 1)) if unit else (None, None)
-    for axes, values, title in zip(found, pictures, titles, strict=True):
+def _panels(logmels: list[np.ndarray], titles: list[str], end_s: float, unit: str, across: int) -> Figure:
+    """Log-mels (n_mels, n_frames) of the same length; with a unit, they share one colour scale."""
+    figure, grid = panels(len(logmels), 2.1, across=across)
+    limits = np.quantile(np.stack(logmels), (0.02, 1)) if unit else (None, None)
+    for axes, values, title in zip(grid, logmels, titles, strict=True):
         mesh = _draw(axes, values, end_s, None if unit else "", limits)
         axes.set_title(title, fontsize="small")
         axes.set_xlabel("time (s)")
     if unit:
-        figure.colorbar(mesh, ax=found, label=unit, pad=0.01, fraction=0.03, aspect=60)
+        figure.colorbar(mesh, ax=grid, label=unit, pad=0.01, fraction=0.03, aspect=60)
     return figure
 
 
 def _draw(axes: Axes, values: np.ndarray, end_s: float, unit: str | None, limits: tuple = (None, None)) -> object:
-    """Values (n_mels, n_frames) over time, with a scale of colours beside them unless `unit` is None."""
+    """Draw values (n_mels, n_frames) over time, with a colour scale beside them unless `unit` is None."""
     low, high = limits
     extent = (0, end_s, 0, len(values))
     mesh = axes.imshow(values, origin="lower", aspect="auto", cmap="magma", extent=extent, vmin=low, vmax=high)

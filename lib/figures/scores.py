@@ -1,8 +1,8 @@
-"""Figures of scores: what a model reaches, how fast, by class, and beside what was promised.
+"""Figures of scores: over epochs, by class, and of the test clips beside the out-of-fold score.
 
 Conventions
 -----------
-A figure takes tables or arrays and returns a matplotlib Figure: axes carry units, the title says what is seen.
+A figure takes tables or arrays and returns a matplotlib Figure. Its axes have units, its title states what it shows.
 
 Used in: 04, 08, 10.
 """
@@ -15,9 +15,9 @@ from matplotlib.figure import Figure
 
 from lib.figures.drawing import BLUE, ORANGE, by_name, name_rows, panels, wrapped
 
-__all__ = ["against_promise", "confusions", "learning_curves", "per_class", "predicted"]
+__all__ = ["against_oof", "confusions", "learning_curves", "per_class", "predicted"]
 
-MOST_CLASSES = 80  # in a figure
+MOST_CLASSES = 80  # in one figure
 
 
 def learning_curves(epochs: pd.DataFrame) -> Figure:
@@ -25,7 +25,7 @@ def learning_curves(epochs: pd.DataFrame) -> Figure:
 
     Parameters
     ----------
-    epochs : model, epoch, train_loss, valid_loss, lwlrap; one curve a model
+    epochs : model, epoch (from 0), train_loss, valid_loss, lwlrap; one curve for each model
     """
     figure, (left, right) = panels(2, 3.4)
     for i, (name, curve) in enumerate(epochs.groupby("model")):
@@ -42,11 +42,11 @@ def learning_curves(epochs: pd.DataFrame) -> Figure:
 
 
 def per_class(table: pd.DataFrame) -> Figure:
-    """A bar a class, the hardest on top.
+    """lwlrap of each class as a bar, the hardest class on top.
 
     Parameters
     ----------
-    table : class, n (clips that have it), lwlrap (NaN where n is 0)
+    table : class, n (clips with that label), lwlrap (NaN where n is 0)
     """
     table = table.sort_values("lwlrap", na_position="first").head(MOST_CLASSES)
     figure, (axes,) = by_name(list(table["class"] + "  (" + table["n"].astype(str) + ")"))
@@ -58,12 +58,12 @@ def per_class(table: pd.DataFrame) -> Figure:
 
 
 def confusions(counts: np.ndarray, classes: list[str], n_shown: int = 12) -> Figure:
-    """The most confused classes: how often a class that is no label (column) outranked a label (row).
+    """The most confused classes: how often a class that is not a label (column) ranked above a label (row).
 
     Parameters
     ----------
     counts : (n_classes, n_classes), from `metrics.confusions`
-    n_shown : classes in the figure, those with the most confusions
+    n_shown : classes in the figure: those with the most confusions
     """
     busy = np.sort(np.argsort(-(counts.sum(0) + counts.sum(1)), kind="stable")[:n_shown])
     shown = pd.DataFrame(counts, classes, classes).iloc[busy, busy]
@@ -72,12 +72,12 @@ def confusions(counts: np.ndarray, classes: list[str], n_shown: int = 12) -> Fig
     sns.heatmap(shown, annot=True, fmt="d", cmap="Blues", ax=axes, cbar=False, xticklabels=True, yticklabels=True)
     plt.setp(axes.get_xticklabels(), rotation=40, ha="right")
     title = f"Most confused: {classes[row]} taken for {classes[column]}, {counts[row, column]} clips"
-    axes.set(xlabel="class ranked first though it is no label", ylabel="label of the clip", title=wrapped(title, 80))
+    axes.set(xlabel="class that ranked first but is not a label", ylabel="label of the clip", title=wrapped(title, 80))
     return figure
 
 
 def predicted(scores: np.ndarray, classes: list[str], prior: dict[str, float]) -> Figure:
-    """How often each class is a clip's best, beside how often the training clips have it; and how sure the best is.
+    """How often each class ranks first, beside its share of the training clips; and the scores of first classes.
 
     Parameters
     ----------
@@ -87,24 +87,24 @@ def predicted(scores: np.ndarray, classes: list[str], prior: dict[str, float]) -
     best = np.bincount(scores.argmax(axis=1), minlength=len(classes)) / len(scores)
     order = np.argsort(best, kind="stable")[::-1][:MOST_CLASSES]
     figure, (left, right) = panels(2, 1.8 + 0.25 * max(8, len(order)), width_ratios=(3, 2))
-    left.barh(range(len(order)), 100 * best[order], color=BLUE, label="best class of a test clip")
+    left.barh(range(len(order)), 100 * best[order], color=BLUE, label="ranks first in a test clip")
     shares = [100 * prior.get(classes[i], np.nan) for i in order]
     left.plot(shares, range(len(order)), "|", color="black", ms=9, mew=2, label="label of a training clip")
     name_rows(left, [classes[i] for i in order])
-    first = f"{classes[order[0]]} comes first most often: {100 * best[order[0]]:.0f} % of {len(scores)} clips"
+    first = f"{classes[order[0]]} ranks first most often: {100 * best[order[0]]:.0f} % of {len(scores)} clips"
     left.set(xlabel="share of clips (%)", title=wrapped(first, 44))
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower left", ncols=2)
-    surest = scores.max(axis=1)
-    right.hist(surest, bins=np.linspace(0, 1, 21), color=BLUE)
-    right.axvline(np.median(surest), color="black", lw=1, ls="--")
+    top_scores = scores.max(axis=1)
+    right.hist(top_scores, bins=np.linspace(0, 1, 21), color=BLUE)
+    right.axvline(np.median(top_scores), color="black", lw=1, ls="--")
     right.yaxis.get_major_locator().set_params(integer=True)
     right.set(xlabel="score of the best class", ylabel="clips", xlim=(0, 1))
-    right.set_title(f"Half of the clips' best scores\nare above {np.median(surest):.2f}")
+    right.set_title(f"Half of the clips' best scores\nare above {np.median(top_scores):.2f}")
     return figure
 
 
-def against_promise(table: pd.DataFrame) -> Figure:
-    """lwlrap of each class on the test clips beside what was promised out of fold and what the organisers reached.
+def against_oof(table: pd.DataFrame) -> Figure:
+    """lwlrap of each class on the test clips, beside the out-of-fold score and the score of the organisers' system.
 
     Parameters
     ----------
@@ -115,11 +115,11 @@ def against_promise(table: pd.DataFrame) -> Figure:
     at, both = range(len(rows)), rows[["all", "out_of_fold"]]
     figure, (axes,) = by_name(list(rows["class"] + "  (" + rows["n"].astype(str) + ")"))
     axes.hlines(at, both.min(axis=1), both.max(axis=1), color="0.75")
-    axes.plot(rows["out_of_fold"], at, "o", mfc="none", color=ORANGE, label="promised (out of fold)")
+    axes.plot(rows["out_of_fold"], at, "o", mfc="none", color=ORANGE, label="out of fold")
     axes.plot(rows["all"], at, "o", color=BLUE, label="test clips")
     if rows["organisers"].notna().any():
         axes.plot(rows["organisers"], at, "|", color="black", ms=9, mew=2, label="organisers' system, test clips")
     axes.set(xlim=(0, 1.02), xlabel="lwlrap (test clips of the class in brackets)")
-    axes.set_title(f"lwlrap {total['all']:.3f} on test clips, {total['out_of_fold']:.3f} was promised")
+    axes.set_title(f"lwlrap {total['all']:.3f} on test clips, {total['out_of_fold']:.3f} out of fold")
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure

@@ -1,17 +1,17 @@
-"""What scoring needs of a run: the weights of all its folds, the way from windows to clips, and what they promise.
+"""What scoring needs from a run: the weights of all folds, the pooling or stage 2, and the out-of-fold scores.
 
-It lies either in a run folder (`gather`) or packed into a flat folder (`write`, `read`), since the kaggle command skips
+It is gathered from a run folder (`gather`), or packed into a flat folder (`write`, `read`): the kaggle command skips
 folders within a data set.
 
 Conventions
 -----------
 packed folder : manifest.json, folds.csv and, with weights, without_<f>.safetensors with without_<f>.json for each fold,
-                stage2.safetensors with stage2.json where the run chose a stage-2 model.
+                stage2.safetensors with stage2.json if the run chose a stage-2 model.
 manifest      : schema, run, variant, files (name: SHA-256); with weights also parameters, models, classes (in order of
                 submission), prior (share of training clips that have each class), n_train, choice (see `read_choice`),
-                oof (metrics of the pooled out-of-fold scores), oof_per_class (name: lwlrap). Nothing in it tells time
-                or place: the same run gives the same bytes.
-digest        : of the manifest, thus of every file; a kernel names the data set that it was packed with by it.
+                oof (metrics of the pooled out-of-fold scores), oof_per_class (name: lwlrap). It holds no times or
+                paths: the same run gives the same bytes.
+digest        : of the manifest, and so of every file. A kernel names its data set by this digest.
 
 Used in: 08; `kaggle`.
 """
@@ -29,29 +29,21 @@ from lib.runs.inputs import MANIFEST
 from lib.runs.modelset import SHARED, ModelSet, settings_digest
 from lib.runs.run import Run
 
-__all__ = [
-    "SCHEMA",
-    "Bundle",
-    "gather",
-    "of",
-    "read",
-    "read_choice",
-    "write",
-]
+__all__ = ["SCHEMA", "Bundle", "gather", "of", "read", "read_choice", "write"]
 
 POOLED = ("pooled/per_class.csv", "pooled/result.json")
-SCHEMA = 1  # raise it when a packed folder of an older version can't be read any more
+SCHEMA = 1  # raise it when this code can no longer read older packed folders
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """A run as scoring sees it.
+    """The parts of a run that scoring needs.
 
     Attributes
     ----------
     manifest : see the module's conventions
-    files : name in the packed folder -> where the file lies now
-    parts : folders of a run that it was gathered from; none, where it was packed
+    files : name in the packed folder -> path of the file now
+    parts : the folders of the run that it was gathered from; () for a packed folder
     """
 
     manifest: dict
@@ -64,12 +56,12 @@ class Bundle:
 
     @property
     def weights(self) -> list[Path]:
-        """The weights files, in the order of the folds that their models did not see."""
+        """The files of the models' weights, in the order of their held-out folds."""
         return [self.files[f"{model}.safetensors"] for model in self.manifest["models"]]
 
     @property
     def stage2(self) -> Path | None:
-        """The weights file of the stage-2 model that the run chose; None where it chose a pooling."""
+        """The file of the chosen stage-2 model's weights; None if the run chose a pooling."""
         return self.files.get("stage2.safetensors")
 
     @property
@@ -85,18 +77,18 @@ class Bundle:
 
 
 def gather(home: Path, variant: str, *, with_weights: bool = True) -> Bundle:
-    """What lies in a run folder.
+    """The bundle of a run folder.
 
     Parameters
     ----------
     home : outputs/<run>
     variant : of 04_kfold
-    with_weights : False takes the folds alone, for a notebook that trains
+    with_weights : False takes only the folds, for a notebook that trains
 
     Raises
     ------
     FileNotFoundError, ValueError, LeakError
-        As `ModelSet.open`; or the scores were pooled before all folds were done.
+        As `ModelSet.open`; or the scores were pooled before all folds were trained.
     """
     home, need = Path(home), "single" if with_weights else "folds"
     models = ModelSet.open(home, variant, need, weights=with_weights, also=POOLED if with_weights else ())
@@ -105,51 +97,51 @@ def gather(home: Path, variant: str, *, with_weights: bool = True) -> Bundle:
     if with_weights:
         files |= {f"{name}.safetensors": models.folder / name / "weights.safetensors" for name in models.names}
         files |= {f"{name}.json": models.folder / name / "weights.json" for name in models.names}
-        manifest |= {"models": models.names, **_promise(models), "choice": read_choice(home, variant)}
+        manifest |= {"models": models.names, **_facts(models), "choice": read_choice(home, variant)}
         if manifest["choice"]["kind"] == "stage2":
             kinds = ("safetensors", "json")
-            files |= {f"stage2.{kind}": _choices(home, variant) / f"weights.{kind}" for kind in kinds}
+            files |= {f"stage2.{kind}": _choice_folder(home, variant) / f"weights.{kind}" for kind in kinds}
     manifest["files"] = {name: _sha256(path) for name, path in sorted(files.items())}
     return Bundle(manifest, files, (models.folder,))
 
 
 def of(run: Run) -> Bundle:
-    """What a run trained, or the packed run that its parameter `weights` names; raises as `gather` and `read`."""
+    """The bundle of a run, or the packed run that its parameter `weights` names. Raises as `gather` and `read`."""
     if run.params["weights"]:
         return read(inputs.path(str(run.params["weights"]), "weights"))
     return gather(run.home, str(run.params["variant"]))
 
 
 def read_choice(home: Path, variant: str) -> dict:
-    """How the run makes clip scores of window scores: what 06 chose, else the arithmetic mean.
+    """How the run turns window scores into clip scores: the choice of 06, else the arithmetic mean.
 
     Returns
     -------
     kind : pooling or stage2
     method : a name in `pooling.POOLINGS` or in `stage2.MODELS`
     parameter : of a pooling that has one, else None
-    and, from 06, lwlrap, lwlrap_low, lwlrap_high, n : what choosing so reached on folds that had no part in the choice
+    and, from 06, lwlrap, lwlrap_low, lwlrap_high, n : the nested score of the selection, on folds without a part in it
 
     Raises
     ------
     ValueError
-        06 chose for models that have been trained again since, with other settings.
+        06 chose for models that have since been trained again, with other settings.
     """
-    path = _choices(home, variant) / "choice.json"
+    path = _choice_folder(home, variant) / "choice.json"
     if not path.is_file():
         return {"kind": "pooling", "method": "mean", "parameter": None}
     choice = read_json(path)
     sidecar = read_json(Path(home) / "04_kfold" / variant / "without_0" / "weights.json")
     if choice.pop("settings") != settings_digest(sidecar):
         raise ValueError(
-            f"{path} was chosen on scores of models with other settings than those that lie in {home} now. "
+            f"{path} was chosen on scores of models with other settings than the models in {home} have now. "
             "Run 06_stage2 again: -p overwrite True."
         )
     return choice
 
 
 def write(packed: Bundle, folder: Path) -> None:
-    """Copy everything into a flat folder, the manifest last."""
+    """Copy all files into a flat folder, the manifest last."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, path in packed.files.items():
         shutil.copyfile(path, folder / name)
@@ -157,18 +149,18 @@ def write(packed: Bundle, folder: Path) -> None:
 
 
 def read(folder: Path) -> Bundle:
-    """A packed folder, checked.
+    """The bundle of a packed folder, checked.
 
     Raises
     ------
     FileNotFoundError
-        No manifest, or a file that it lists is not there.
+        There is no manifest, or a file that it lists is missing.
     ValueError
-        Packed by another version of the workbook, or a file that is not the one that was packed.
+        The folder was packed by another version of the workbook, or a file has changed since.
     """
     folder = Path(folder)
     if not (folder / MANIFEST).is_file():
-        raise FileNotFoundError(f"{folder} holds no {MANIFEST}: it is no packed run. Make one: make kaggle RUN=...")
+        raise FileNotFoundError(f"{folder} has no {MANIFEST}, so it is not a packed run. Make one: make kaggle RUN=...")
     manifest = read_json(folder / MANIFEST)
     if manifest.get("schema") != SCHEMA:
         raise ValueError(
@@ -178,30 +170,30 @@ def read(folder: Path) -> Bundle:
     files = {name: folder / name for name in manifest["files"]}
     if missing := [name for name, path in files.items() if not path.is_file()]:
         raise FileNotFoundError(
-            f"{folder} lacks {', '.join(missing)}. Push the data set again, or wait until it is up."
+            f"{folder} lacks {', '.join(missing)}. Push the data set again, or wait until it is uploaded."
         )
     if changed := [name for name, path in files.items() if _sha256(path) != manifest["files"][name]]:
-        raise ValueError(f"{folder}: {', '.join(changed)} are not what was packed. Push the data set again.")
+        raise ValueError(f"{folder}: {', '.join(changed)} changed after packing. Push the data set again.")
     return Bundle(manifest, files)
 
 
-def _choices(home: Path, variant: str) -> Path:
+def _choice_folder(home: Path, variant: str) -> Path:
     return Path(home) / "06_stage2" / variant
 
 
-def _promise(models: ModelSet) -> dict:
-    """Classes, prior and out-of-fold scores of a run."""
-    part = models.folder
-    pooled = read_json(part / "pooled" / "result.json")
+def _facts(models: ModelSet) -> dict:
+    """Parameters, classes, prior and out-of-fold scores of a run, for the manifest."""
+    folder = models.folder / "pooled"
+    pooled = read_json(folder / "result.json")
     if not pooled["metrics"].get("complete", True):
-        raise ValueError(f"{part / 'pooled'} was pooled before all folds were done. Pool again: -p fold -1.")
+        raise ValueError(f"{folder} was pooled before all folds were trained. Pool again: -p fold -1.")
     labels = models.labelled()["labels"]
-    with open(part / "pooled" / "per_class.csv", newline="", encoding="utf-8") as file:
+    with open(folder / "per_class.csv", newline="", encoding="utf-8") as file:
         per_class = {row["class"]: float(row["lwlrap"]) for row in csv.DictReader(file) if row["lwlrap"]}
     return {
         "parameters": {k: v for k, v in pooled["parameters"].items() if k not in settings.PLACE},
         "classes": models.sidecar["classes"],
-        "prior": [round(sum(name in held for held in labels) / len(labels), 6) for name in models.sidecar["classes"]],
+        "prior": [round(sum(name in names for names in labels) / len(labels), 6) for name in models.sidecar["classes"]],
         "n_train": len(labels),
         "oof": pooled["metrics"],
         "oof_per_class": per_class,

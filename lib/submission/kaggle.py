@@ -1,16 +1,16 @@
-"""A notebook as a Kaggle kernel: the notebook with this library inside, its metadata, and the data set of its weights.
+"""Packs a notebook as a Kaggle kernel: the notebook with lib/ inside, its metadata, and the data set of its weights.
 
-The kaggle command checks little of what it is given (a title too long fails on the server as an error 500, the internet
-is on unless told otherwise), so titles and names are checked here, and every key is written.
+The kaggle command checks little: a title that is too long fails on the server as an error 500, and a missing key turns
+the internet on. So titles and names are checked here, and every key is written.
 
 Conventions
 -----------
 kernel folder   : <notebook>.ipynb, kernel-metadata.json. The notebook's second cell holds lib/ as a zip in base64 with
-                  its SHA-256; the cell behind the parameters sets those of the run.
+                  its SHA-256; the cell after the parameters sets those of the run.
 data set folder : a packed run (see `bundle`), dataset-metadata.json.
 The same notebook, library, run and options give the same bytes.
 
-Used by `make kaggle` for any notebook (python -m lib.submission.kaggle).
+Used by: `make kaggle` (python -m lib.submission.kaggle).
 """
 
 import argparse
@@ -35,8 +35,8 @@ __all__ = ["COMPETITION", "main", "pack", "pack_notebook"]
 
 COMPETITION = "freesound-audio-tagging-2019"
 KERNEL, DATASET = "kernel-metadata.json", "dataset-metadata.json"
-SOURCE = r"[^/\s]+/[a-z0-9]+(-[a-z0-9]+)*(/\d+)?"  # owner/slug, or with a version
-READS = {  # notebooks that only read what others left in the run folder, which a kernel does not have
+SOURCE = r"[^/\s]+/[a-z0-9]+(-[a-z0-9]+)*(/\d+)?"  # owner/slug, or owner/slug/version
+READS = {  # notebooks that read results of other notebooks in the run folder, which a kernel does not have
     "05_curation": "the scores of 04's pair models",
     "06_stage2": "the scores of 04's models and pair models",
     "09_journal": "the results of all other notebooks",
@@ -55,18 +55,19 @@ def pack(
     gpu: bool = False,
     sources: tuple[str, ...] = (),
 ) -> tuple[Path, Path]:
-    """Write the kernel folder and the data set folder of a notebook and a run.
+    """Write the kernel folder and the data set folder for a notebook and a run.
 
     Parameters
     ----------
-    notebook : one that declares `weights` (08) gets those of all folds, any other the folds alone; those in READS and
-        the parts of 04 that read the run folder are refused
+    notebook : one that declares `weights` (08) gets the weights of all folds, any other only the folds. Refused: the
+        notebooks in READS, and the parts of 04 that read the run folder
     home : outputs/<run>
-    values : parameters of the kernel; those that the notebook does not declare are passed over
-    folder : two folders are written into it
+    values : parameters of the kernel; those that the notebook does not declare are ignored
+    folder : the two folders are written into it
     owner : Kaggle user name
-    gpu : whether the kernel asks for one
-    sources : further data sets ("owner/slug"); without any, the competition's files are attached
+    variant : variant of 04_kfold whose weights and folds are packed
+    gpu : whether the kernel asks for a GPU
+    sources : data sets ("owner/slug") to attach in place of the competition's files
 
     Returns
     -------
@@ -75,8 +76,8 @@ def pack(
     Raises
     ------
     FileNotFoundError, ValueError
-        The run is not complete (names what is missing), the notebook reads what a kernel does not have, or Kaggle would
-        refuse the metadata (says why).
+        The run is not complete, the notebook reads what a kernel does not have, or Kaggle would refuse the metadata.
+        The message names what is missing or wrong.
     """
     if not re.fullmatch(r"[^/\s]+", owner):
         raise ValueError(f"owner {owner!r}: give your Kaggle user name (make kaggle OWNER=name).")
@@ -91,10 +92,10 @@ def pack(
         )
     content = json.loads(Path(notebook).read_text(encoding="utf-8"))
     declared = settings.declared(content)
-    if read := _read_at_home(notebook.stem, {name: value for name, value in values.items() if name in declared}):
+    if read := _reads_run(notebook.stem, {name: value for name, value in values.items() if name in declared}):
         raise ValueError(
-            f"{notebook.stem} can't be packed: it reads {read}. They lie in outputs/{home.name}, and a kernel has no "
-            "run folder. 01, 02, 03, 04, 07 and 08 can be packed. Bring their outputs back, and run this one here: "
+            f"{notebook.stem} can't be packed: it reads {read}, from outputs/{home.name}. A kernel has no run folder. "
+            "01, 02, 03, 04, 07 and 08 can be packed. Bring their outputs back, and run this notebook here: "
             f"make run NB={notebook.stem[:2]} RUN={home.name} PROFILE=... DATA=..."
         )
     packed = bundle.gather(home, variant, with_weights="weights" in declared)
@@ -104,7 +105,7 @@ def pack(
     own = {"run": home.name, "variant": variant, "data_dir": "kaggle"}
     own |= dict.fromkeys(("weights", "folds_csv"), f"kaggle@{packed.digest}")
     kernel, data = (Path(folder, named["id"].rpartition("/")[2]) for named in (about, about_data))
-    for place in (kernel, data):  # nothing of an earlier packing stays
+    for place in (kernel, data):  # remove files of an earlier packing
         for old in place.glob("*") if place.is_dir() else ():
             old.unlink()
     bundle.write(packed, data)
@@ -120,7 +121,7 @@ def pack(
 
 
 def pack_notebook(content: dict, values: dict[str, object], own: Mapping[str, bytes]) -> str:
-    """The text of a notebook (parsed JSON) with library, ideas and parameters inside; outputs are dropped."""
+    """The JSON text of a notebook (given as parsed JSON) with library, ideas and parameters inside, without outputs."""
     cells = [{**cell, "outputs": [], "execution_count": None} if _is_code(cell) else cell for cell in content["cells"]]
     at = next(i for i, cell in enumerate(cells) if "parameters" in cell["metadata"].get("tags", []))
     declared = settings.declared(content)
@@ -132,23 +133,23 @@ def pack_notebook(content: dict, values: dict[str, object], own: Mapping[str, by
 
 
 def main(words: list[str]) -> int:
-    """The command line behind `make kaggle`."""
+    """The command line of `make kaggle`; its exit status."""
     parser = argparse.ArgumentParser(prog="python -m lib.submission.kaggle", description=pack.__doc__.splitlines()[0])
     parser.add_argument("notebook", type=Path)
     parser.add_argument("home", type=Path, help="outputs/<run>")
     parser.add_argument("--owner", required=True, help="Kaggle user name")
-    parser.add_argument("--profile", required=True, help="names of parameter files, one over the other")
+    parser.add_argument("--profile", required=True, help="names of parameter files; later ones overwrite earlier ones")
     parser.add_argument("--variant", default="curated")
     parser.add_argument("--gpu", action="store_true")
     parser.add_argument("--sources", default="", help="data sets instead of the competition's files: owner/slug,...")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a parameter, such as fold=2")
-    parser.add_argument("--folder", type=Path, required=True, help="where the two folders are written")
+    parser.add_argument("--folder", type=Path, required=True, help="folder that receives the two folders")
     given = parser.parse_args(words)
-    from lib.runs.plan import Plan  # at home alone: a kernel has no pandas yet when this module finds its inputs
+    from lib.runs.plan import Plan  # imported here, since a kernel imports this module before it has pandas
 
     try:
         values = Plan.read(given.profile, given.home.name).recipe(given.variant)
-        values = {key: value for key, value in values.items() if key not in ("fold", "holdout_fold")}  # SET says them
+        values = {key: value for key, value in values.items() if key not in ("fold", "holdout_fold")}  # from --set only
         values = settings.check(values | dict(map(_typed, given.set)))
         options = {name: getattr(given, name) for name in ("owner", "variant", "gpu")}
         options["sources"] = tuple(filter(None, given.sources.split(",")))
@@ -166,9 +167,9 @@ def main(words: list[str]) -> int:
     return 0
 
 
-def _read_at_home(notebook: str, values: dict[str, object]) -> str:
-    """What a notebook with these parameters reads of a run folder; "" if nothing."""
-    from lib.runs.recipes import is_judged  # at home alone, as in `main`
+def _reads_run(notebook: str, values: dict[str, object]) -> str:
+    """What a notebook with these parameters reads from the run folder; "" if nothing."""
+    from lib.runs.recipes import is_judged  # imported here, as in `main`
 
     if is_judged(settings.defaults() | values):
         return "what 05 selected"
@@ -176,7 +177,7 @@ def _read_at_home(notebook: str, values: dict[str, object]) -> str:
 
 
 def _library(own: Mapping[str, bytes]) -> str:
-    """Source of the generated cell: lib/ as a zip in base64, checked, put first on the path of imports."""
+    """Source of the generated cell: it checks lib/ (a zip in base64) and puts it first on the import path."""
     raw = _zipped(Path(__file__).resolve().parents[1], own)
     text = "\n".join(textwrap.wrap(base64.b64encode(raw).decode(), 116))
     return f'''# Generated by `make kaggle`: the workbook's lib/ as a zip, checked before use. To change it, pack again.
@@ -193,7 +194,7 @@ _sys.path.insert(0, str(_file))'''
 
 
 def _zipped(folder: Path, own: Mapping[str, bytes]) -> bytes:
-    """The sources of lib/, and those of ideas beside them, as a zip that is the same whenever they are."""
+    """The sources of lib/ and of the ideas as a zip; the same sources give the same bytes."""
     paths = sorted(path for path in folder.rglob("*") if path.suffix in (".py", ".csv"))
     files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths} | dict(own)
     raw = io.BytesIO()
@@ -215,7 +216,7 @@ def _is_code(cell: dict) -> bool:
 
 
 def _typed(word: str) -> tuple[str, object]:
-    """Name and value of "name=value": a literal of Python where it is one, else text."""
+    """Name and value of "name=value"; the value is read as a Python literal, else as text."""
     name, _, text = word.partition("=")
     try:
         return name, literal_eval(text)
@@ -224,13 +225,13 @@ def _typed(word: str) -> tuple[str, object]:
 
 
 def _named(owner: str, text: str, shortest: int) -> dict[str, str]:
-    """Id and title of a kernel or data set; ValueError where Kaggle would refuse the title, as an error 500."""
+    """Id and title of a kernel or data set. Raises ValueError if Kaggle would refuse the title (as an error 500)."""
     slug = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
-    title = slug.replace("-", " ").capitalize()  # Kaggle turns it back into this slug
+    title = slug.replace("-", " ").capitalize()  # Kaggle makes the same slug from this title
     if not shortest <= len(title) <= 50:
         what = "Shorten" if len(title) > 50 else "Lengthen"
         raise ValueError(
-            f"title {title!r} has {len(title)} characters, Kaggle takes {shortest} to 50. {what} the run's name."
+            f"title {title!r} has {len(title)} characters, Kaggle allows {shortest} to 50. {what} the run's name."
         )
     return {"id": f"{owner}/{slug}", "title": title}
 

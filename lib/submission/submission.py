@@ -1,16 +1,17 @@
-"""Test clips -> submission.csv, within a time budget, whatever the clips are like.
+"""Test clips -> submission.csv, within a time budget; a clip that can't be scored gets the class prior.
 
 Conventions
 -----------
-Clips are scored in chunks: log-mels in memory, windows, all models, then the pooling or stage 2 that the run chose,
-model by model; the models' clip scores are averaged. After every chunk the pace is measured anew, and the rest is
-scored at the first `Step` of a ladder that fits into what is left of the budget: wider hops first (stage 2 keeps the
-hop that it learned), then fewer models.
-A clip that can't be read, or that no time is left for, gets the class frequencies of the training clips; `how` says so.
-scores : float64 (n_rows, n_classes) in [0, 1], rows and columns as the sample has them.
-how    : DataFrame, a row a clip (each once): fname, n_windows, n_models, hop_s (s), problem ("" where it was scored).
+Clips are scored in chunks: log-mels in memory, windows, all models, then for each model the pooling or stage 2 that the
+run chose; the models' clip scores are averaged. After every chunk the speed is measured again. The next chunk is scored
+at the first `Step` of a ladder with which the rest fits into the budget: wider hops first (stage 2 keeps its hop), then
+fewer models.
+A clip that can't be read, or for which no time is left, gets the class frequencies of the training clips, and `how`
+states the problem.
+scores : float64 (n_rows, n_classes) in [0, 1], rows and columns in the order of the sample.
+how    : DataFrame, one row for each clip: fname, n_windows, n_models, hop_s (s), problem ("" if it was scored).
 
-Imports neither fastai nor librosa: it runs as it is inside a Kaggle kernel.
+Imports neither fastai nor librosa, so a Kaggle kernel can run it.
 
 Used in: 08.
 """
@@ -41,15 +42,15 @@ from lib.submission.bundle import Bundle
 from lib.training import models
 
 __all__ = ["Prediction", "Step", "check", "class_notes", "compare", "conclude", "examples", "ladder", "load"]
-__all__ += ["organisers", "predict", "promise", "read", "read_clips", "refuse_other_settings", "write"]
+__all__ += ["organisers", "out_of_fold", "predict", "read", "read_clips", "refuse_other_settings", "write"]
 
-FIRST, CHUNK = 8, 64  # clips: a small first chunk, to measure before much is spent
-MARGIN = 0.9  # share of what is left of the budget that is planned with
+FIRST, CHUNK = 8, 64  # clips: the first chunk is small, to measure the speed early
+MARGIN = 0.9  # share of the remaining budget that is planned
 
 
 @dataclass(frozen=True)
 class Step:
-    """How much is spent on a clip: models, and s between the starts of its windows."""
+    """How a clip is scored: the number of models, and the s between the starts of its windows."""
 
     n_models: int
     hop_s: float
@@ -57,7 +58,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Prediction:
-    """Scores of the rows of a sample, how each clip was scored, and what the budget made of it; see the conventions."""
+    """Scores of the rows of a sample, how each clip was scored, and what the budget changed; see the conventions."""
 
     scores: np.ndarray
     how: pd.DataFrame
@@ -67,16 +68,17 @@ class Prediction:
 def read_clips(run: Run, classes: Sequence[str] = ()) -> tuple[datasets.Dataset, dict[str, dict[str, str]]]:
     """The test clips of a run's data set, and their digests for `Run.settle`.
 
-    A submission that lies there and lacks clips that have come since is set aside, to be made again with them; one
-    whose clips have other audio or labels now stays, and `Run.settle` refuses to go on.
+    An earlier submission that lacks clips which have since been added is set aside, so that it is made again with them.
+    If clips have other audio or labels now, the submission stays, and `Run.settle` refuses to continue.
 
     Parameters
     ----------
-    classes : of the weights, for a table of test clips alone, which tells none
+    classes : classes of the weights; used for a table with test clips only, which has no classes of its own
 
     Returns
     -------
-    Dataset as from `datasets.load_test`; its clips have a column more, `content`, the hash of their file
+    data : as from `datasets.load_test`; its clips have one more column, `content`, the hash of their file
+    digests : for `Run.settle`
     """
     data = datasets.load_test(run.data_dir())
     digests, contents = changes.of_test(run.data_dir(), run.cache)
@@ -87,26 +89,25 @@ def read_clips(run: Run, classes: Sequence[str] = ()) -> tuple[datasets.Dataset,
 
 
 def load(packed: Bundle) -> list[models.WindowModel]:
-    """The models of a run, on the device, in the precision that the machine computes in."""
+    """The models of a run, ready to score on this machine's device."""
     return [models.load(path)[0].prepare() for path in packed.weights]
 
 
 def refuse_other_settings(packed: Bundle, given: Mapping[str, object]) -> None:
-    """Raise ValueError where `given` (a notebook's globals) declares audio, windows or network otherwise."""
+    """Raise ValueError if `given` (a notebook's globals) contradicts the audio, windows or network of the weights."""
     sidecar = packed.sidecar
     own = {**sidecar["audio"], **sidecar["windows"], **sidecar["network"], "loss": sidecar["recipe"]["loss"]}
     given = settings.check({name: given[name] for name in own if name in given and name in settings.KNOBS})
-    if differ := [
-        f"{name}={value!r} (trained with {own[name]!r})" for name, value in given.items() if value != own[name]
-    ]:
+    differ = [f"{name}={value!r} (trained with {own[name]!r})" for name, value in given.items() if value != own[name]]
+    if differ:
         raise ValueError(
-            f"{', '.join(differ)}: scoring takes its settings from the weights of run {packed.manifest['run']!r}. "
-            "Leave these keys out, take the profile of that run, or train a run with the new ones."
+            f"{', '.join(differ)}: scoring uses the settings of the weights of run {packed.manifest['run']!r}. "
+            "Leave these parameters out, use the profile of that run, or train a run with the new ones."
         )
 
 
 def ladder(n_models: int, cut: windows.Windows, *, widen: bool = True) -> list[Step]:
-    """What may be done, dearest first: all models at ever wider hops (if `widen`), then at no overlap ever fewer."""
+    """The steps, most expensive first: all models at wider and wider hops (if `widen`), then fewer and fewer models."""
     hops = [cut.hop_s]
     while widen and hops[-1] < cut.window_s:
         hops.append(min(2 * hops[-1], cut.window_s))
@@ -127,20 +128,25 @@ def predict(
     Parameters
     ----------
     data : from `datasets.load_test`
-    packed : tells settings, choice and prior
+    packed : the run, with its settings, choice and prior
     networks : from `load`
-    budget_s : s from `started` (by default now) that scoring may take; 0: no limit
+    budget_s : s that scoring may take, counted from `started`; 0: no limit
+    started : when the budget began, by `clock`; None: now
+    clock : gives the time in s; tests replace it
 
     Raises
     ------
     ValueError
-        The sample and the weights share no class, or a choice that this workbook does not know.
+        The sample and the weights share no class, or the run chose a method that this workbook does not know.
     """
     sidecar, choice = packed.sidecar, packed.manifest["choice"]
     columns = _columns(data.classes, sidecar["classes"])
     known = {"pooling": pooling.POOLINGS, "stage2": stage2.MODELS}[choice["kind"]]
     if choice["method"] not in known:
-        raise ValueError(f"The run chose the {choice['kind']} {choice['method']!r}; known are {', '.join(known)}.")
+        raise ValueError(
+            f"The run chose the {choice['kind']} {choice['method']!r}, expected one of {', '.join(known)}. "
+            "Run 06_stage2 again, and pack the run again (make kaggle)."
+        )
     logmel, cut, loss = LogMel(**sidecar["audio"]), windows.Windows(**sidecar["windows"]), sidecar["recipe"]["loss"]
     second = models.load(packed.stage2, stage2.Stage2Model)[0] if packed.stage2 else None
     clips = data.clips.drop_duplicates("fname", ignore_index=True)
@@ -152,11 +158,11 @@ def predict(
         while at < len(clips) and (size := pace.next_chunk(at, len(clips))):
             rows, step, begun = clips.iloc[at : at + size], pace.step, clock()
             store = cache.hold(rows, logmel)
-            heard = clock()
+            read_at = clock()
             cut_now = replace(cut, hop_s=step.hop_s)
             scored, n_windows = _score(store, networks[: step.n_models], cut_now, choice, second, loss)
             pace.frames += store.index["n_frames"].tolist()
-            pace.spent.append((size, heard - begun, n_windows.sum() * step.n_models, clock() - heard))
+            pace.spent.append((size, read_at - begun, n_windows.sum() * step.n_models, clock() - read_at))
             reasons = store.problems.set_index("fname")["reason"]
             for position, fname in enumerate(rows["fname"], at):
                 if fname in scored:
@@ -172,20 +178,20 @@ def predict(
 
 
 def class_notes(data: datasets.Dataset, packed: Bundle) -> list[str]:
-    """A sentence for each class that the scores can say nothing about."""
+    """A sentence for each class whose scores are missing or mean nothing."""
     prior, asked = packed.prior, set(data.classes)
     unknown = [f"{name}: the models don't know this class, it gets 0." for name in data.classes if name not in prior]
-    unheard = [f"{name}: no training clip has it, its scores mean nothing." for name in prior if prior[name] == 0]
-    return unknown + unheard + [f"{name}: known, but not asked for." for name in prior if name not in asked]
+    untrained = [f"{name}: no training clip has it, its scores mean nothing." for name in prior if prior[name] == 0]
+    return unknown + untrained + [f"{name}: known, but not asked for." for name in prior if name not in asked]
 
 
 def write(folder: Path, data: datasets.Dataset, prediction: Prediction) -> Path:
-    """Write submission.csv and how.csv; in a kernel submission.csv also into the working folder, where Kaggle looks.
+    """Write submission.csv and how.csv; in a kernel, submission.csv also into the working folder, as Kaggle expects.
 
     Raises
     ------
     ValueError
-        As `check`, which reads the file again.
+        As `check`, which reads the written file.
     """
     table = pd.DataFrame(prediction.scores, columns=list(data.classes))
     table.insert(0, "fname", data.clips["fname"].to_numpy())
@@ -202,7 +208,7 @@ def write(folder: Path, data: datasets.Dataset, prediction: Prediction) -> Path:
 
 
 def read(folder: Path, data: datasets.Dataset) -> Prediction:
-    """What `write` left, checked; without the notes of the budget."""
+    """The prediction that `write` wrote, checked; without the notes of the budget. Raises as `check`."""
     check(folder / "submission.csv", data)
     scores = pd.read_csv(folder / "submission.csv", float_precision="round_trip")[list(data.classes)].to_numpy(float)
     how = pd.read_csv(folder / "how.csv", dtype={"fname": str, "problem": str}, keep_default_na=False)
@@ -210,13 +216,13 @@ def read(folder: Path, data: datasets.Dataset) -> Prediction:
 
 
 def check(path: Path, data: datasets.Dataset) -> None:
-    """Refuse a submission that Kaggle would refuse, or that says nothing.
+    """Refuse a submission that Kaggle would refuse, or whose rows are all alike.
 
     Raises
     ------
     ValueError
-        Other columns or rows than the sample's, or in another order; a score that is no number in [0, 1]; all rows
-        alike.
+        Other columns or rows than the sample has, or another order; a score that is not a number in [0, 1]; more than
+        one row, and all alike.
     """
     table = pd.read_csv(path, dtype={"fname": str}, keep_default_na=False, na_values=[""])
     wrong = []
@@ -224,28 +230,26 @@ def check(path: Path, data: datasets.Dataset) -> None:
         wrong.append(f"columns {list(table.columns)[:4]}..., expected fname, {', '.join(data.classes[:3])}...")
     elif len(table) != len(data.clips):
         wrong.append(f"{len(table)} rows, the sample has {len(data.clips)}")
-    elif differ := np.flatnonzero(
-        table["fname"].to_numpy(str) != (asked := data.clips["fname"].to_numpy(str))
-    ).tolist():
-        ours, theirs = table["fname"][differ[0]], asked[differ[0]]
-        wrong.append(f"{len(differ)} rows out of order, the first is {ours} where {theirs} is asked for")
+    elif len(differ := np.flatnonzero(table["fname"].to_numpy() != data.clips["fname"].to_numpy())):
+        ours, theirs = table["fname"][differ[0]], data.clips["fname"].iloc[differ[0]]
+        wrong.append(f"{len(differ)} rows out of order, the first is {ours}, expected {theirs}")
     else:
         scores = table[list(data.classes)].apply(pd.to_numeric, errors="coerce").to_numpy(float)
-        if not ((scores >= 0) & (scores <= 1)).all():
-            wrong.append(f"{int((~((scores >= 0) & (scores <= 1))).sum())} scores are no numbers from 0 to 1")
+        if n := int((~((scores >= 0) & (scores <= 1))).sum()):
+            wrong.append(f"{n} scores are not numbers from 0 to 1")
         elif len(scores) > 1 and (scores == scores[0]).all():
-            wrong.append("all rows are alike: no clip could be scored. Look at the problems in how.csv")
+            wrong.append("all rows are alike: no clip could be scored. See the problems in how.csv")
     if wrong:
         raise ValueError(f"{path} can't be submitted: {'; '.join(wrong)}.")
 
 
 def compare(data: datasets.Dataset, scores: np.ndarray, packed: Bundle) -> pd.DataFrame:
-    """lwlrap on the test clips whose labels are known, beside what was promised and what the organisers reached.
+    """lwlrap on the test clips whose labels are known, beside the out-of-fold score and the organisers' system.
 
     Returns
     -------
     DataFrame, a row for all classes and then one for each: class, n (test clips), public, private, all, out_of_fold
-    (on curated clips), gap (out_of_fold - all), organisers (their system, on all clips). NaN where it isn't known.
+    (on curated clips), gap (out_of_fold - all), organisers (their system, on all clips). NaN: not known.
     """
     targets = datasets.targets(data.clips, data.classes)
     usage = data.clips["usage"].to_numpy(str)
@@ -257,12 +261,12 @@ def compare(data: datasets.Dataset, scores: np.ndarray, packed: Bundle) -> pd.Da
         if targets[rows].any():
             single, weight = metrics.per_class_lwlrap(targets[rows], scores[rows])
             table[name] = [np.nansum(single * weight), *single]
-    promised, theirs = packed.manifest["oof_per_class"], organisers()
-    table["out_of_fold"] = [promise(packed)["lwlrap"], *(promised.get(name, np.nan) for name in data.classes)]
+    oof, theirs = packed.manifest["oof_per_class"], organisers()
+    table["out_of_fold"] = [out_of_fold(packed)["lwlrap"], *(oof.get(name, np.nan) for name in data.classes)]
     table["gap"] = table["out_of_fold"] - table["all"]
     weight = targets.sum(axis=0) / targets.sum()
     known = np.array([theirs.get(name, np.nan) for name in data.classes])
-    same = set(data.classes) == set(theirs.index)  # a class of another set may bear the same name
+    same = set(data.classes) == set(theirs.index)  # another set can have a class of the same name
     table["organisers"] = [float(known @ weight), *known] if same else np.nan
     return table
 
@@ -271,14 +275,14 @@ def organisers() -> pd.Series:
     """lwlrap of the organisers' own system on the test clips, public and private, of each of the 80 classes.
 
     Source: README of DCASE-REPO/dcase2019_task2_baseline (MobileNet v1, trained on noisy, then on curated clips),
-    "Per-class Lwlraps on the entire test set", rounded to four decimals. Over all classes it reached about .546.
+    "Per-class Lwlraps on the entire test set", rounded to four decimals. Its lwlrap over all classes was about .546.
     """
-    with (files("lib.data") / "organisers.csv").open() as table:  # lib/ may be a zip, in a kernel
+    with (files("lib.data") / "organisers.csv").open() as table:  # in a kernel, lib/ is a zip
         return pd.read_csv(table, index_col="class")["lwlrap"]
 
 
 def examples(data: datasets.Dataset, prediction: Prediction, n: int = 2) -> pd.DataFrame:
-    """The n clips that the models are surest of, and the n least sure ones: fname, path, subset, labels, caption."""
+    """The n most and the n least confident predictions: fname, path, subset, labels, caption."""
     rows = data.clips[["fname", "path", "subset", "labels"]].assign(row=range(len(data.clips))).drop_duplicates("fname")
     rows = rows[rows["fname"].isin(prediction.how.loc[prediction.how["problem"] == "", "fname"])]
     order = rows.iloc[np.argsort(prediction.scores[rows["row"]].max(axis=1), kind="stable")]
@@ -292,47 +296,47 @@ def examples(data: datasets.Dataset, prediction: Prediction, n: int = 2) -> pd.D
 
 
 def conclude(data: datasets.Dataset, prediction: Prediction, packed: Bundle) -> tuple[dict[str, float], str]:
-    """Numbers for result.json, and a sentence made of them: what was scored, how, and what may be expected of it."""
-    how, promised = prediction.how, promise(packed)
+    """Numbers for result.json, and the conclusion: how the clips were scored, and which score to expect."""
+    how, expected = prediction.how, out_of_fold(packed)
     scored = how[how["problem"] == ""]
-    found: dict[str, float] = {"n_clips": len(how), "n_prior": len(how) - len(scored)}
-    found |= {"n_windows": how["n_windows"].sum(), "n_models": scored["n_models"].min()}
-    found |= {f"promised_{name}": promised[name] for name in ("lwlrap", "lwlrap_low", "lwlrap_high")}
-    says = (
+    numbers: dict[str, float] = {"n_clips": len(how), "n_prior": len(how) - len(scored)}
+    numbers |= {"n_windows": how["n_windows"].sum(), "n_models": scored["n_models"].min()}
+    numbers |= {f"promised_{name}": expected[name] for name in ("lwlrap", "lwlrap_low", "lwlrap_high")}
+    conclusion = (
         f"{len(scored)} of {len(how)} test clips were scored by {_span(scored['n_models'])} models of run "
         f"{packed.manifest['run']}, a window of {packed.sidecar['windows']['window_s']:g} s every "
         f"{_span(scored['hop_s'])} s, {packed.manifest['choice']['kind']}: {packed.manifest['choice']['method']}; "
-        f"{found['n_prior']} got the class prior. Out of fold, on {promised['n']} curated clips, single models "
-        f"reached lwlrap {metrics.says(promised, 'lwlrap')}."
+        f"{numbers['n_prior']} got the class prior. Out of fold, on {expected['n']} curated clips, single models "
+        f"reached lwlrap {metrics.says(expected, 'lwlrap')}."
     )
     targets = datasets.targets(data.clips, data.classes)
     if not targets.any():
-        return found, says + " The test labels are not known here."
+        return numbers, conclusion + " The test labels are not known here."
     reached = metrics.bootstrap(targets, prediction.scores, data.clips["fname"].to_numpy(str))
-    return found | reached, says + (
+    return numbers | reached, conclusion + (
         f" On the {reached['n']} test clips whose labels are known it is {reached['lwlrap']:.3f} "
         f"({reached['lwlrap_low']:.3f} to {reached['lwlrap_high']:.3f}): a gap of "
-        f"{promised['lwlrap'] - reached['lwlrap']:+.3f}."
+        f"{expected['lwlrap'] - reached['lwlrap']:+.3f}."
     )
 
 
-def promise(packed: Bundle) -> dict:
-    """What the run reached on clips that its models never saw: the choice's nested score, else that of the mean."""
+def out_of_fold(packed: Bundle) -> dict:
+    """The run's score on clips that its models never saw: the nested score of its choice, else that of the mean."""
     choice = packed.manifest["choice"]
     return choice if "lwlrap" in choice else packed.manifest["oof"]
 
 
 def _span(values: pd.Series) -> str:
-    """The least and the largest value, or the only one."""
+    """The range of some values in words: "3 to 5", or "5" if all are equal."""
     return " to ".join(f"{value:g}" for value in dict.fromkeys([values.min(), values.max()]))
 
 
 def _columns(asked: tuple[str, ...], known: list[str]) -> list[int]:
-    """Where each class that is asked for lies among the models' classes; -1 where it doesn't."""
+    """Index of each class of the sample among the models' classes; -1: the models don't know it."""
     if not set(asked) & set(known):
         raise ValueError(
-            f"The sample asks for {list(asked)[:3]}..., the weights know {known[:3]}...: not one class is shared. "
-            "data_dir and weights are of different data sets."
+            f"The sample asks for {list(asked)[:3]}..., the weights know {known[:3]}...: no class is in both. "
+            "Set data_dir and weights to the same data set."
         )
     place = {name: i for i, name in enumerate(known)}
     return [place.get(name, -1) for name in asked]
@@ -356,16 +360,16 @@ def _score(
     for logits in models.score(networks, store, table, cut.n_frames(store.logmel)):
         scores = models.activate(logits, loss)
         if second is None:
-            clips, said = pooling.pool(choice["method"], fnames, scores, parameter=choice["parameter"], weights=weights)
+            clips, one = pooling.pool(choice["method"], fnames, scores, parameter=choice["parameter"], weights=weights)
         else:
-            clips, said = stage2.clip_scores(second, fnames, starts, scores, loss)
-        total = total + said / len(networks)
+            clips, one = stage2.clip_scores(second, fnames, starts, scores, loss)
+        total = total + one / len(networks)
     return dict(zip(clips, total, strict=True)), table["fname"].value_counts()
 
 
 @dataclass
 class _Pace:
-    """What a clip and a window of a model have cost so far, and what the rest may cost."""
+    """The cost of a clip and of a window so far, and the budget for the rest."""
 
     steps: list[Step]
     cut: windows.Windows
@@ -375,11 +379,11 @@ class _Pace:
     clock: Callable[[], float]
     step: Step
     notes: list[str] = field(default_factory=list)
-    frames: list[int] = field(default_factory=list)  # of each clip
-    spent: list[tuple] = field(default_factory=list)  # a chunk: clips, s of reading, windows x models, s of scoring
+    frames: list[int] = field(default_factory=list)  # of each clip so far
+    spent: list[tuple] = field(default_factory=list)  # by chunk: clips, s of reading, windows x models, s of scoring
 
     def next_chunk(self, at: int, n: int) -> int:
-        """Choose the step for the rest; the number of clips to score now, 0 when no time is left."""
+        """Set the step for the rest, and return the number of clips to score now; 0: no time is left."""
         if not self.budget_s or not self.spent:
             return min(CHUNK if self.spent else FIRST, n - at)
         left_s, left = MARGIN * (self.budget_s - (self.clock() - self.started)), n - at
@@ -398,7 +402,7 @@ class _Pace:
         return max(0, size)
 
     def _clip_s(self, step: Step) -> float:
-        """Seconds of a clip at a step, from all chunks but the first (which warms up) where there are more."""
+        """Expected s for a clip at a step, measured without the first chunk (a warm-up) as soon as there are more."""
         clips, reading, windows_, scoring = np.sum(self.spent[1:] or self.spent, axis=0)
         width, hop = self.cut.n_frames(self.logmel), replace(self.cut, hop_s=step.hop_s).hop_frames(self.logmel)
         each = np.mean(1 + np.ceil(np.maximum(0, np.array(self.frames or [0]) - width) / hop))  # as in windows.rolling
