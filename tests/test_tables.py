@@ -212,7 +212,7 @@ def test_clips_of_an_archive_beside_the_table(make, tmp_path):
     [
         ("fname;labels", r"has columns \['fname;labels'\], lacks \['fname', 'labels'\]. Save it as CSV with commas"),
         ("name,labels", r"lacks \['fname'\]"),
-        ("fname,labels,labels", r"columns \['labels'\] stand twice. Keep one"),
+        ("fname,labels,labels", r"columns \['labels'\] appear twice. Keep one"),
         ("fname,labels,groups", "no column 'groups' in a table of clips. Rename it: group"),
         ("fname,labels,true labels", "no column 'true labels' in a table of clips. Rename it: true_labels"),
     ],
@@ -230,14 +230,12 @@ def test_other_columns_are_listed_and_not_read(make):
 
 
 def test_a_table_without_a_curated_clip_has_nothing_to_learn(make, tmp_path):
-    with pytest.raises(
-        ValueError, match="no curated clip has a label that could be learned. Add rows of subset curated"
-    ):
+    with pytest.raises(ValueError, match="no curated clip has a label, so no class can be learned. Add curated rows"):
         datasets.load(make([row for row in ROWS if "curated" not in row]))
     (tmp_path / "table.xlsx").touch()
-    with pytest.raises(ValueError, match=r"table.xlsx: a file, but no .csv"):
+    with pytest.raises(ValueError, match=r"table.xlsx: a file, but not a .csv"):
         datasets.load(tmp_path / "table.xlsx")
-    with pytest.raises(ValueError, match=r"classes \['seed'\] can't be told"):
+    with pytest.raises(ValueError, match=r"classes \['seed'\] have a comma, .* or the name of a column"):
         datasets.load(make(["a0.wav,seed"], "fname,labels"))
 
 

@@ -1,13 +1,13 @@
-"""What is wrong with the clips of a data set, as far as names, headers and bytes can tell.
+"""What is wrong with the clips of a data set, found from names, headers and bytes.
 
 Conventions
 -----------
-problems : DataFrame, a row a clip and finding: fname, subset, reason, usable (False: the clip is left out; True: it is
-           used, but look at it), sorted by subset and fname.
-Faults of the signal (NaN, silence, a truncated compressed file) show only when a clip is decoded. `lib.cache` decodes
-everything once and lists them in the same form; pass its list to `Dataset.without`.
+problems : DataFrame, a row for each finding about a clip: fname, subset, reason, usable (False: the clip is left out;
+           True: it is used, but worth a look), sorted by subset and fname.
+Decoding alone finds faults of the signal (NaN, silence, a truncated compressed file). `lib.sound.cache` decodes every
+clip once and lists these faults in the same form; pass its list to `Dataset.without`.
 
-Used in: `datasets`; its tables are shown in 01_eda.
+Used in: `datasets`; 01 shows its tables.
 """
 
 from collections import defaultdict
@@ -25,7 +25,7 @@ from lib.files import digest
 __all__ = ["COLUMNS", "inspect", "known_bad", "read", "table"]
 
 COLUMNS = ["fname", "subset", "reason", "usable"]
-N_THREADS = 8  # opening files waits for the disk, not for the processor
+N_THREADS = 8  # more than the cores: opening files waits for the disk
 KNOWN_BAD = dict.fromkeys(
     ("f76181c4.wav", "77b925c2.wav", "6a1f682a.wav", "c7db12aa.wav", "7752cc8a.wav"), "known bad file: wrong label"
 ) | {"1d44b0bd.wav": "known bad file: no signal"}  # curated clips of FSDKaggle2019; source: its competition forum
@@ -33,14 +33,14 @@ KNOWN_BAD = dict.fromkeys(
 
 def table(rows: Iterable[tuple]) -> pd.DataFrame:
     """Findings (fname, subset, reason, usable) as a sorted table without repeats."""
-    found = pd.DataFrame(sorted(set(rows), key=lambda row: (row[1], row[0], row[2])), columns=COLUMNS)
-    return found.astype({"usable": bool})
+    findings = pd.DataFrame(sorted(set(rows), key=lambda row: (row[1], row[0], row[2])), columns=COLUMNS)
+    return findings.astype({"usable": bool})
 
 
 def read(path: Path) -> pd.DataFrame:
-    """Findings from a CSV file that holds them, as `table` gives them."""
-    found = pd.read_csv(path, dtype={"fname": str, "subset": str, "reason": str}, keep_default_na=False)
-    return found[COLUMNS].astype({"usable": bool})
+    """Findings from a CSV file, in the form of `table`."""
+    findings = pd.read_csv(path, dtype={"fname": str, "subset": str, "reason": str}, keep_default_na=False)
+    return findings[COLUMNS].astype({"usable": bool})
 
 
 def known_bad(clips: pd.DataFrame) -> pd.DataFrame:
@@ -50,7 +50,7 @@ def known_bad(clips: pd.DataFrame) -> pd.DataFrame:
 
 
 def inspect(clips: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Read every header, in parallel, and look for clips of the same bytes.
+    """Read every header, in parallel, and find clips with the same bytes.
 
     Parameters
     ----------
@@ -58,15 +58,16 @@ def inspect(clips: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
 
     Returns
     -------
-    clips : the same rows with duration_s (s; NaN where unreadable) and sample_rate (Hz; 0 where unreadable)
-    problems : DataFrame. Left out: missing, empty, unreadable, truncated. Used: several channels, a rate that most
-        clips don't have. Of train clips of the same bytes the later name is left out, the noisy one if the other is
-        curated, and both if their labels differ inside a subset. A test clip stays, since its row must be scored.
+    clips : the same rows with duration_s (s; NaN if unreadable) and sample_rate (Hz; 0 if unreadable)
+    problems : DataFrame. Left out: missing, empty, unreadable and truncated clips. Used: clips with several channels,
+        or with another rate than most clips. If train clips have the same bytes, the later name is left out; the noisy
+        clip, if the other is curated; both, if their labels differ within a subset. A test clip is never left out,
+        since its row must be scored.
     """
     with ThreadPoolExecutor(N_THREADS) as pool:
-        looks = pool.map(_look, clips["path"])
-        looks = list(tqdm(looks, total=len(clips), desc="reading headers", unit="clip", leave=False, delay=1))
-    headers, prints = zip(*looks, strict=True) if looks else ((), ())
+        results = pool.map(_read_header, clips["path"])
+        results = list(tqdm(results, total=len(clips), desc="reading headers", unit="clip", leave=False, delay=1))
+    headers, fingerprints = zip(*results, strict=True) if results else ((), ())
     good = [isinstance(header, audio.Header) for header in headers]
     clips = clips.assign(
         duration_s=[header.duration_s if ok else np.nan for header, ok in zip(headers, good, strict=True)],
@@ -83,11 +84,12 @@ def inspect(clips: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
         if header.sample_rate != rates[0]:
             reason = f"{header.sample_rate} Hz, most clips have {rates[0]}: resampled"
             rows.append((clip.fname, clip.subset, reason, True))
-    return clips, table([*rows, *_duplicates(clips[good], [key for key, ok in zip(prints, good, strict=True) if ok])])
+    fingerprints = [fingerprint for fingerprint, ok in zip(fingerprints, good, strict=True) if ok]
+    return clips, table([*rows, *_duplicates(clips[good], fingerprints)])
 
 
-def _look(path: str) -> tuple[audio.Header | audio.AudioError, tuple[int, str]]:
-    """Header of a clip, or why there is none, and a cheap fingerprint: its size and its first bytes."""
+def _read_header(path: str) -> tuple[audio.Header | audio.AudioError, tuple[int, str]]:
+    """Header of a clip, or the error in its place, and a cheap fingerprint: its size, and the digest of its start."""
     try:
         n_bytes, head = audio.peek(path)
         return audio.header(path), (n_bytes, digest(head))
@@ -95,10 +97,10 @@ def _look(path: str) -> tuple[audio.Header | audio.AudioError, tuple[int, str]]:
         return error, (0, "")
 
 
-def _duplicates(clips: pd.DataFrame, prints: list[tuple[int, str]]) -> Iterator[tuple]:
-    """Findings about clips of the same bytes; only those of equal size and equal start are read whole."""
+def _duplicates(clips: pd.DataFrame, fingerprints: list[tuple[int, str]]) -> Iterator[tuple]:
+    """Findings about clips with the same bytes; only clips with the same fingerprint are read whole."""
     alike = defaultdict(list)
-    for clip, key in zip(clips.itertuples(), prints, strict=True):
+    for clip, key in zip(clips.itertuples(), fingerprints, strict=True):
         alike[key].append(clip)
     same = defaultdict(list)
     for key, candidates in alike.items():
@@ -109,11 +111,11 @@ def _duplicates(clips: pd.DataFrame, prints: list[tuple[int, str]]) -> Iterator[
                 yield clip.fname, clip.subset, str(error), False
     for copies in same.values():
         if len(copies) > 1:
-            yield from _judged(sorted(copies, key=lambda clip: clip.fname))
+            yield from _duplicate_findings(sorted(copies, key=lambda clip: clip.fname))
 
 
-def _judged(copies: list) -> Iterator[tuple]:
-    """Findings about clips that all have the same bytes, sorted by fname."""
+def _duplicate_findings(copies: list) -> Iterator[tuple]:
+    """Findings about clips (sorted by fname) that all have the same bytes."""
     curated, noisy, test = ([c for c in copies if c.subset == subset] for subset in ("curated", "noisy", "test"))
     for clip in noisy if curated else ():
         yield clip.fname, clip.subset, f"same bytes as curated clip {curated[0].fname}", False

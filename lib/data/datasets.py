@@ -1,18 +1,18 @@
-"""Five layouts of tagged audio -> one table of clips, and a list of what is wrong with them.
+"""Reads five layouts of tagged audio into one table of clips, and lists what is wrong with them.
 
 Conventions
 -----------
-clips    : DataFrame, a row a usable clip, default index, in the order of the tables; columns
-           fname (str, as in the table, unique), path (str, "" without audio; see `lib.audio`),
-           subset ("curated" | "noisy" | "test"), labels (tuple of str, () where unknown),
-           group (str; never to be split), fold (Int64; published folds 0-based, else <NA>),
-           usage (str; "Public" | "Private" | ""), true_labels (tuple of str; None where not known; see `tables`),
+clips    : DataFrame, a row for each usable clip, default index, in the order of the tables; columns
+           fname (str, as in the table, unique), path (str, "" without audio; see `audio`),
+           subset ("curated" | "noisy" | "test"), labels (tuple of str, () if unknown),
+           group (str; its clips stay in one fold), fold (Int64; published folds 0-based, else <NA>),
+           usage (str; "Public" | "Private" | ""), true_labels (tuple of str; None if not known; see `tables`),
            duration_s (s; NaN without audio), sample_rate (Hz; 0 without audio)
-problems : DataFrame, a row a clip and finding; see `lib.audit`. Nothing is left out in silence.
+problems : DataFrame, a row for each finding about a clip; see `audit`. Every clip that is left out is listed.
 layouts  : "kaggle", "zenodo" (FSDKaggle2019 as released), "esc50", "demo", and "table" (one CSV file, see `tables`, or
-           a folder whose table is clips.csv and that is none of the others). A folder of audio may be a zip of the same
-           name. A clip that was converted to .wav, .ogg or .flac is found by its stem, and a name in either form of
-           Unicode (a Mac writes an accent as a letter of its own); `fname` stays as the table has it.
+           a folder with clips.csv that has none of the other layouts). A folder of audio may be a zip of the same name.
+           A clip converted to .wav, .ogg or .flac is found by its stem, and a name is found in either Unicode form (a
+           Mac writes an accent as a character of its own). `fname` stays as in the table.
 Data folders may be read-only: nothing is written there.
 
 Used in: every notebook.
@@ -35,11 +35,11 @@ from lib.files import digest
 
 __all__ = ["RESERVED", "Dataset", "Labelled", "label_digests", "load", "load_test", "targets", "with_audio"]
 
-RESERVED = ("fname", "group", "fold", "labels", "model", "variant", "seed")  # beside the classes, in tables of scores
+RESERVED = ("fname", "group", "fold", "labels", "model", "variant", "seed")  # columns of score tables
 
 
 class _Part(NamedTuple):
-    """Where a subset lies: its table, its audio (folder, or zip of that name), the columns that its table must have."""
+    """The files of a subset: its table, its audio (a folder, or zip of that name), the needed columns of the table."""
 
     table: str
     audio: str
@@ -57,25 +57,25 @@ _ZENODO = {
     "test": _Part("test_post_competition.csv", "FSDKaggle2019.audio_test", ("fname", "labels", "usage")),
 }
 _ESC50 = {"curated": _Part("meta/esc50.csv", "audio", ("filename", "category", "fold", "target", "esc10", "src_file"))}
-_LAYOUTS = {  # layout: (the files that it is recognised by, its subsets); the first that fits
+_LAYOUTS = {  # layout: (the files that identify it, its subsets); the first layout that fits counts
     "demo": (("demo.json", "train_curated.csv", "sample_submission.csv"), _KAGGLE),
     "kaggle": (("train_curated.csv", "sample_submission.csv"), _KAGGLE),
     "zenodo": (("train_curated_post_competition.csv", "vocabulary.csv"), _ZENODO),
     "esc50": (("meta/esc50.csv",), _ESC50),
-    "table": (("clips.csv",), {}),  # which says by itself where its audio lies
+    "table": (("clips.csv",), {}),  # the table itself names its audio
 }
-_META = "FSDKaggle2019.meta"  # Zenodo's tables lie here, or in the root
+_META = "FSDKaggle2019.meta"  # Zenodo's tables are in this folder, or in the root
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """A data set as loaded; see the module's conventions.
+    """A loaded data set; see the module's conventions.
 
     Attributes
     ----------
     layout : "kaggle", "zenodo", "esc50", "demo" or "table"
-    root : the folder, or the table, that it was loaded from
-    classes : names in submission order
+    root : the folder or table that it was loaded from
+    classes : names, in the order of the submission
     clips, problems : DataFrames
     """
 
@@ -88,7 +88,7 @@ class Dataset:
     def without(self, problems: pd.DataFrame, *, strict: bool = False) -> "Dataset":
         """The same set with these findings listed too, and without the clips that they call unusable.
 
-        Made for `Cache.problems`: what only decoding shows (NaN, silence, a compressed file cut short). With `strict`,
+        For `Cache.problems`, which only decoding finds (NaN, silence, a truncated compressed file). With `strict`,
         raises ValueError as `load` does.
         """
         rows = [row for part in (self.problems, problems) for row in part[audit.COLUMNS].itertuples(False, None)]
@@ -102,40 +102,40 @@ class Dataset:
 
 
 def load(root: str | Path, *, with_audio: bool = True, strict: bool = False, esc10_only: bool = False) -> Dataset:
-    """Recognise a data set by its files, read its tables, find its audio, and audit its clips.
+    """Identify a data set by its files, read its tables, find its audio, and audit its clips.
 
-    Faults that only decoding shows are found later by `lib.cache`, which decodes everything once: `Dataset.without`.
+    Faults that only decoding finds come later, from `lib.sound.cache`: see `Dataset.without`.
 
     Parameters
     ----------
     root : folder of the data set, or the CSV file of a table
-    with_audio : False reads the tables only, for label statistics and folds
-    strict : True raises on clips that can't be used, instead of leaving them out and listing them. The known bad files
-        of FSDKaggle2019 don't count: no download repairs them.
-    esc10_only : of ESC-50, only the clips of ESC-10
+    with_audio : False reads only the tables, for label statistics and folds
+    strict : True raises on clips that can't be used, False lists them and leaves them out. The known bad files of
+        FSDKaggle2019 don't count: a new download doesn't repair them
+    esc10_only : True takes only the clips of ESC-10, for ESC-50
 
     Raises
     ------
     FileNotFoundError
         No such folder or table, or no audio beside the tables.
     ValueError
-        Unknown layout, a table without the needed columns, an archive cut short, a contradictory vocabulary, no usable
+        Unknown layout, a table without the needed columns, a truncated archive, a contradictory vocabulary, no usable
         clip; with `strict`, any clip that can't be used.
     """
     root = Path(root).expanduser()
     layout, base = _recognised(root)
     if esc10_only and layout != "esc50":
         raise ValueError(f"esc10_only=True, but {root} is {layout!r} and not 'esc50'. Set esc10_only=False.")
-    found: list[tuple] = []  # every step below lists what it finds; what isn't usable is left out once, at the end
+    findings: list[tuple] = []  # every step below adds to it; unusable clips are left out at the end
     if layout == "table":
-        clips, classes = _of_table(base, found, with_audio)
+        clips, classes = _of_table(base, findings, with_audio)
     else:
-        clips, classes = _of_folders(root, base, layout, found, with_audio, esc10_only)
-    _check_vocabulary(base, clips, classes, found)
+        clips, classes = _of_folders(root, base, layout, findings, with_audio, esc10_only)
+    _check_vocabulary(base, clips, classes, findings)
     columns = ["fname", "path", "subset", "labels", "group", "fold", "usage", "true_labels"]
     frame = pd.DataFrame(list(clips.values()), columns=columns).astype({"fold": "Int64"})
     data = Dataset(layout, root, classes, frame.assign(duration_s=np.nan, sample_rate=0), audit.table(()))
-    data = data.without(audit.table(found))
+    data = data.without(audit.table(findings))
     if layout in ("kaggle", "zenodo"):
         data = data.without(audit.known_bad(data.clips))
     if with_audio:
@@ -148,8 +148,9 @@ def load(root: str | Path, *, with_audio: bool = True, strict: bool = False, esc
 def load_test(root: str | Path) -> Dataset:
     """The clips that a submission must score: one row for each row of its table, in that order.
 
-    Nothing is left out and no header is read: a clip that can't be found has the path "". `problems` lists labels that
-    can't be used: those clips count as not labelled. Of a table, malformed rows too, and true labels count as labels.
+    No clip is left out and no header is read: a clip without a file has the path "". `problems` lists labels that can't
+    be used; their clips count as not labelled. For a table of clips, it lists malformed rows too, and true labels count
+    as labels.
 
     Parameters
     ----------
@@ -157,25 +158,25 @@ def load_test(root: str | Path) -> Dataset:
 
     Returns
     -------
-    Dataset whose classes are the columns of the table, in their order (of a table of clips as `load` has them; none
-    where it has no curated clips). Labels and usage are known in Zenodo's layout, where Zenodo's tables lie beside
-    Kaggle's, in the demo set, and as a table of clips tells them; else they are () and "".
+    Dataset. Its classes are the columns of the sample, in their order; for a table of clips they are as from `load`, or
+    () without curated clips. Labels and usage are known in Zenodo's layout, beside Kaggle's with Zenodo's tables, in
+    the demo set, and from a table of clips; else they are () and "".
 
     Raises
     ------
     FileNotFoundError
         No such table, no test clips in a table of clips, or no audio of test clips at all.
     ValueError
-        A table without rows, whose first column is not fname, with a row without a name or a class twice; an archive
-        cut short.
+        A table that has no rows, another first column than fname, a row without a name, or a class twice; a truncated
+        archive.
     """
     root = Path(root).expanduser()
     layout, base = _fits(root) or ("", root)
     if layout == "table":
         return _test_of_table(root, base)
-    kaggle, zenodo, found = _KAGGLE["test"], _ZENODO["test"], []
+    kaggle, zenodo, findings = _KAGGLE["test"], _ZENODO["test"], []
     released = next((base for base in (root / _META, root) if (base / zenodo.table).is_file()), None)
-    labels, usage = _released(released / zenodo.table, found) if released else ({}, {})
+    labels, usage = _released(released / zenodo.table, findings) if released else ({}, {})
     if (root / kaggle.table).is_file():
         layout, part = ("demo" if (root / "demo.json").is_file() else "kaggle"), kaggle
         header, fnames, malformed = tables.read(root / kaggle.table, ("fname",), lambda row: row["fname"])
@@ -190,18 +191,23 @@ def load_test(root: str | Path) -> Dataset:
         classes = _vocabulary(released / "vocabulary.csv")
     else:
         raise FileNotFoundError(f"{root} has neither {kaggle.table} nor {zenodo.table}. Set data_dir to their folder.")
-    _forget_unknown(labels, classes, found)
+    _forget_unknown(labels, classes, findings)
     files = audio.files(root, part.audio, "test", [])
     if not files:
         raise FileNotFoundError(f"{root}: no audio of test clips. Looked for {part.audio}/ and {part.audio}.zip.")
     clips = pd.DataFrame({"fname": fnames, "path": [audio.located(fname, files) for fname in fnames], "subset": "test"})
     clips["labels"] = [labels.get(fname, ()) for fname in fnames]
     clips["usage"] = [usage.get(fname, "") for fname in fnames]
-    return Dataset(layout, root, classes, clips, audit.table(found))
+    return Dataset(layout, root, classes, clips, audit.table(findings))
 
 
 def label_digests(clips: pd.DataFrame, classes: Iterable[str]) -> dict[str, str]:
-    """subset -> digest of the names and labels of its clips (fname, subset, labels), whatever their order."""
+    """subset -> digest of the classes, and of the names and labels of its clips in any order.
+
+    Parameters
+    ----------
+    clips : DataFrame with fname, subset, labels
+    """
     ordered = clips.sort_values("fname")
     return {
         subset: digest(list(classes), rows["fname"].tolist(), [sorted(labels) for labels in rows["labels"]])
@@ -210,7 +216,7 @@ def label_digests(clips: pd.DataFrame, classes: Iterable[str]) -> dict[str, str]
 
 
 def with_audio(root: str | Path) -> frozenset[str]:
-    """Subsets that have audio (a folder or archive beside their table); raises as `load` does on other folders."""
+    """Subsets that have audio: a folder or archive beside their table. Raises as `load` if the layout is unknown."""
     root = Path(root).expanduser()
     layout, base = _recognised(root)
     if layout == "table":
@@ -221,18 +227,19 @@ def with_audio(root: str | Path) -> frozenset[str]:
 
 
 class Labelled:
-    """Targets and groups, for a class that has `clips` (labels, group) and `classes`."""
+    """Mixin: targets and groups, for a class that has `clips` (labels, group) and `classes`."""
 
     clips: pd.DataFrame
     classes: Iterable[str]
 
     @property
     def targets(self) -> np.ndarray:
-        """0/1 float32 (n_clips, n_classes)"""
+        """float32 (n_clips, n_classes) of 0 and 1."""
         return targets(self.clips, self.classes)
 
     @property
     def groups(self) -> np.ndarray:
+        """str (n_clips,)."""
         return self.clips["group"].to_numpy(str)
 
 
@@ -242,7 +249,7 @@ def targets(clips: pd.DataFrame, classes: tuple[str, ...]) -> np.ndarray:
     Raises
     ------
     ValueError
-        A label that is none of `classes`.
+        A label is not one of `classes`.
     """
     column = {name: position for position, name in enumerate(classes)}
     names = [label for labels in clips["labels"] for label in labels]
@@ -255,11 +262,11 @@ def targets(clips: pd.DataFrame, classes: tuple[str, ...]) -> np.ndarray:
 
 
 def _recognised(root: Path) -> tuple[str, Path]:
-    """Layout of a folder, and where its tables lie; or "table" and its CSV file."""
+    """Layout of a folder, and the folder of its tables; or "table" and its CSV file. Raises as `load`."""
     if fits := _fits(root):
         return fits
     if root.is_file():
-        raise ValueError(f"{root}: a file, but no .csv. Set data_dir to a folder or to a table in CSV.")
+        raise ValueError(f"{root}: a file, but not a .csv. Set data_dir to a folder or to a table in CSV.")
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: no such folder. Set data_dir to the folder of the tables, or to demo.")
     looked_for = "; ".join(f"{layout}: {', '.join(markers)}" for layout, (markers, _) in _LAYOUTS.items())
@@ -271,6 +278,7 @@ def _recognised(root: Path) -> tuple[str, Path]:
 
 
 def _fits(root: Path) -> tuple[str, Path] | None:
+    """As `_recognised`; None if no layout fits."""
     if root.is_file() and root.suffix.lower() == ".csv":
         return "table", root
     for layout, (markers, _) in _LAYOUTS.items():
@@ -281,21 +289,20 @@ def _fits(root: Path) -> tuple[str, Path] | None:
 
 
 def _of_folders(
-    root: Path, base: Path, layout: str, found: list[tuple], with_audio: bool, esc10_only: bool
+    root: Path, base: Path, layout: str, findings: list[tuple], with_audio: bool, esc10_only: bool
 ) -> tuple[dict[str, dict], tuple[str, ...]]:
-    """Clips by fname (those that are listed as unusable too), and the classes, of a layout with a folder a subset."""
+    """Clips by fname (unusable ones too), and the classes, of a layout with one audio folder for each subset."""
     parts = _LAYOUTS[layout][1]
-    files = (
-        {subset: audio.files(root, part.audio, subset, found) for subset, part in parts.items()} if with_audio else {}
-    )
+    some = parts.items() if with_audio else ()
+    files = {subset: audio.files(root, part.audio, subset, findings) for subset, part in some}
     if with_audio and not any(files.values()):
         looked_for = ", ".join(f"{part.audio}/ or {part.audio}.zip" for part in parts.values())
         raise FileNotFoundError(
             f"{root}: has tables ({layout}), but no audio. Looked for {looked_for}. "
             "Put the audio there, or load with with_audio=False for the tables only."
         )
-    clips, classes = _read_tables(base, layout, esc10_only, found)
-    groups = _groups(root, base, layout, clips, found)
+    clips, classes = _read_tables(base, layout, esc10_only, findings)
+    groups = _groups(root, base, layout, clips, findings)
     for fname, clip in clips.items():
         clip["group"] = groups.get(fname, clip["group"])
         beside = files.get(clip["subset"])
@@ -303,22 +310,22 @@ def _of_folders(
         if with_audio and not clip["path"]:
             folder = parts[clip["subset"]].audio
             reason = "missing" if beside else f"missing: neither {folder}/ nor {folder}.zip"
-            found.append((fname, clip["subset"], reason, False))
+            findings.append((fname, clip["subset"], reason, False))
     return clips, classes
 
 
-def _of_table(table: Path, found: list[tuple], with_audio: bool = True) -> tuple[dict[str, dict], tuple[str, ...]]:
-    """The same of a table of clips, which says by itself where its audio lies."""
-    clips, classes = tables.clips(table, found)
+def _of_table(table: Path, findings: list[tuple], with_audio: bool = True) -> tuple[dict[str, dict], tuple[str, ...]]:
+    """Clips by fname (unusable ones too), and the classes, of a table of clips, which names its audio itself."""
+    clips, classes = tables.clips(table, findings)
     if not with_audio:
         return clips, classes
     folders = sorted({fname.rpartition("/")[0] for fname in clips})
-    beside = {folder: audio.files(table.parent, folder, "", found) for folder in folders}
+    beside = {folder: audio.files(table.parent, folder, "", findings) for folder in folders}
     for fname, clip in clips.items():
         folder, _, name = fname.rpartition("/")
         clip["path"] = audio.located(name, beside[folder])
         if not clip["path"]:
-            found.append((fname, clip["subset"], "missing", False))
+            findings.append((fname, clip["subset"], "missing", False))
     if clips and not any(clip["path"] for clip in clips.values()):
         raise FileNotFoundError(
             f"{table}: has {len(clips)} clips, but no audio. Looked for {next(iter(clips))} in {table.parent}, and so "
@@ -329,45 +336,45 @@ def _of_table(table: Path, found: list[tuple], with_audio: bool = True) -> tuple
 
 def _test_of_table(root: Path, table: Path) -> Dataset:
     """`load_test` of a table of clips."""
-    found: list[tuple] = []
-    clips, classes = _of_table(table, found)
+    findings: list[tuple] = []
+    clips, classes = _of_table(table, findings)
     test = {fname: clip for fname, clip in clips.items() if clip["subset"] == "test"}
     if not test:
         raise FileNotFoundError(f"{table}: no clips to tag. Give them a row each, with the subset test.")
     known = {
         fname: clip["labels"] if clip["true_labels"] is None else clip["true_labels"] for fname, clip in test.items()
     }
-    _forget_unknown(known, classes, found)
+    _forget_unknown(known, classes, findings)
     frame = pd.DataFrame(list(test.values()), columns=["fname", "path", "subset", "labels", "usage"])
     frame["labels"] = list(known.values())
-    return Dataset("table", root, classes, frame, audit.table(row for row in found if row[1] in ("test", "")))
+    return Dataset("table", root, classes, frame, audit.table(row for row in findings if row[1] in ("test", "")))
 
 
-def _forget_unknown(labels: dict[str, tuple[str, ...]], classes: tuple[str, ...], found: list[tuple]) -> None:
-    """List labels of test clips that are none of the classes, and take these clips for not labelled."""
+def _forget_unknown(labels: dict[str, tuple[str, ...]], classes: tuple[str, ...], findings: list[tuple]) -> None:
+    """List labels of test clips that are not among the classes, and count these clips as not labelled."""
     for fname, names in labels.items():
         if unknown := [name for name in names if name not in classes]:
-            found.append((fname, "test", f"{tables.unknown(unknown[0], classes)}: it counts as not labelled", True))
+            findings.append((fname, "test", f"{tables.unknown(unknown[0], classes)}: it counts as not labelled", True))
             labels[fname] = ()
 
 
-def _released(path: Path, found: list[tuple]) -> tuple[dict[str, tuple[str, ...]], dict[str, str]]:
-    """Labels and usage of test clips by fname, from a table that tells them; a malformed row has none."""
+def _released(path: Path, findings: list[tuple]) -> tuple[dict[str, tuple[str, ...]], dict[str, str]]:
+    """Labels and usage of test clips by fname, from a table that has them; a malformed row has none."""
     _, rows, malformed = tables.read(path, ("fname",), dict)
-    found += [(fname, "test", reason, True) for fname, reason in malformed]
+    findings += [(fname, "test", reason, True) for fname, reason in malformed]
     labels = {fname: () for fname, _ in malformed if "," not in fname}
     labels |= {row["fname"]: tables.labels(row.get("labels", "")) for row in rows}
     return labels, {row["fname"]: row.get("usage", "").capitalize() for row in rows}
 
 
-def _read_tables(base: Path, layout: str, esc10_only: bool, found: list[tuple]) -> tuple[dict[str, dict], tuple]:
-    """Clips by fname (those that are listed as unusable too), and the names of the classes in order."""
+def _read_tables(base: Path, layout: str, esc10_only: bool, findings: list[tuple]) -> tuple[dict[str, dict], tuple]:
+    """Clips by fname (unusable ones too), and the names of the classes in order."""
     clips: dict[str, dict] = {}
     for subset, part in _LAYOUTS[layout][1].items():
         if not (base / part.table).is_file():
             continue  # the noisy and the released test table are optional
         header, rows, malformed = tables.read(base / part.table, part.columns, _clip)
-        found += [(fname, subset, reason, False) for fname, reason in malformed]
+        findings += [(fname, subset, reason, False) for fname, reason in malformed]
         for row in rows:
             if esc10_only and not row["esc10"]:
                 continue
@@ -375,15 +382,15 @@ def _read_tables(base: Path, layout: str, esc10_only: bool, found: list[tuple]) 
             if first is None:
                 clips[row["fname"]] = row | {"subset": subset}
             elif first["subset"] != subset:
-                found.append((row["fname"], subset, f"a {first['subset']} clip has the same name", False))
+                findings.append((row["fname"], subset, f"a {first['subset']} clip has the same name", False))
             elif set(first["labels"]) != set(row["labels"]):
-                found.append((row["fname"], subset, "rows with different labels", False))
+                findings.append((row["fname"], subset, "rows with different labels", False))
             else:
-                found.append((row["fname"], subset, "row repeated: one is used", True))
+                findings.append((row["fname"], subset, "row repeated: one is used", True))
     if layout == "esc50":
         published = _check_published(clips, base / part.table, malformed)
         reason = "malformed row: published folds are counted from 1"
-        found += [(fname, "curated", reason, False) for fname in clips.keys() - published.keys()]
+        findings += [(fname, "curated", reason, False) for fname in clips.keys() - published.keys()]
         clips = published
         classes = _in_order({(clip["target"], clip["labels"][0]) for clip in clips.values()}, base / "meta/esc50.csv")
     elif layout == "zenodo":
@@ -393,24 +400,24 @@ def _read_tables(base: Path, layout: str, esc10_only: bool, found: list[tuple]) 
     return clips, classes
 
 
-def _check_vocabulary(base: Path, clips: dict[str, dict], classes: tuple[str, ...], found: list[tuple]) -> None:
-    """Refuse classes that can't be told apart, or none; list the clips with labels that are no class."""
+def _check_vocabulary(base: Path, clips: dict[str, dict], classes: tuple[str, ...], findings: list[tuple]) -> None:
+    """Refuse no classes and ambiguous names; list clips with labels that are not among the classes."""
     if not classes:
-        raise ValueError(f"{base}: no curated clip has a label that could be learned. Add rows of subset curated.")
+        raise ValueError(f"{base}: no curated clip has a label, so no class can be learned. Add curated rows.")
     if odd := [name for name in classes if "," in name or name in RESERVED]:
         raise ValueError(
-            f"{base}: classes {odd} can't be told from two labels, or from a column of tables of scores. Rename them: "
-            f"no comma, and none of {', '.join(RESERVED)}."
+            f"{base}: classes {odd} have a comma, which separates labels, or the name of a column of score tables. "
+            f"Rename them: no comma, and none of {', '.join(RESERVED)}."
         )
     unknown = {label for clip in clips.values() for label in clip["labels"]} - set(classes)
     reasons = {label: tables.unknown(label, classes) for label in unknown}
     for fname, clip in clips.items():
         for label in unknown.intersection(clip["labels"]):
-            found.append((fname, clip["subset"], reasons[label], False))
+            findings.append((fname, clip["subset"], reasons[label], False))
 
 
 def _clip(row: dict[str, str]) -> dict[str, Any]:
-    """A clip from a row of any layout's table. Raises ValueError where the row makes no sense."""
+    """A clip from a row of any layout's table. Raises ValueError if the row is malformed."""
     fname = row.get("filename") or row["fname"]
     if re.search(r"[/\\]|\.\.", fname):
         raise ValueError("the name points outside the folder of audio")
@@ -426,15 +433,15 @@ def _clip(row: dict[str, str]) -> dict[str, Any]:
 
 
 def _check_published(clips: dict[str, dict], path: Path, malformed: list[tuple[str, str]]) -> dict[str, dict]:
-    """The clips of ESC-50's table without those whose fold, -1 here, is no published one.
+    """The clips of ESC-50's table that have a published fold. A clip without one has fold -1 here.
 
     Raises
     ------
     ValueError
-        No row made sense, or the whole table counts its folds from 0.
+        All rows are malformed, or the whole table counts its folds from 0.
     """
     if not clips:
-        raise ValueError(f"{path}: no row makes sense: {'; '.join(why for _, why in malformed[:3]) or 'it is empty'}.")
+        raise ValueError(f"{path}: no row can be read: {'; '.join(why for _, why in malformed[:3]) or 'it is empty'}.")
     n = Counter(clip["fold"] for clip in clips.values())
     if n[-1] * 2 * len(n) > len(clips) and sorted(n) == list(range(-1, len(n) - 1)):
         raise ValueError(f"{path}: folds are {sorted(f + 1 for f in n)}, but published ones are counted from 1. Add 1.")
@@ -449,21 +456,21 @@ def _group(row: dict[str, str]) -> str:
     return next((f"{source}:{row[column]}" for column, source in sources if row.get(column)), "")
 
 
-def _groups(root: Path, base: Path, layout: str, clips: dict[str, dict], found: list[tuple]) -> dict[str, str]:
-    """Groups that replace those of the tables, by fname: of Zenodo's tables beside Kaggle's, then of groups.csv."""
+def _groups(root: Path, base: Path, layout: str, clips: dict[str, dict], findings: list[tuple]) -> dict[str, str]:
+    """Groups by fname that replace those of the tables: of Zenodo's tables beside Kaggle's, then of groups.csv."""
     released = [place / part.table for place in (root / _META, root) for part in _ZENODO.values()]
     groups: dict[str, str] = {}
     for path in filter(Path.is_file, released if layout in ("kaggle", "demo") else ()):
         _, rows, malformed = tables.read(path, ("fname",), lambda row: (row["fname"], _group(row)))
         groups |= {fname: group for fname, group in rows if group}
-        found += [(fname, "", reason, True) for fname, reason in malformed]
-    beside = {base} | {(base / part.table).parent for part in _LAYOUTS[layout][1].values()}  # ESC-50's lie in meta/
+        findings += [(fname, "", reason, True) for fname, reason in malformed]
+    beside = {base} | {(base / part.table).parent for part in _LAYOUTS[layout][1].values()}  # ESC-50 has it in meta/
     paths = [place / "groups.csv" for place in sorted(beside) if (place / "groups.csv").is_file()]
     if len(paths) > 1:
         raise ValueError(f"{' and '.join(map(str, paths))}: two tables of groups. Keep one.")
     for path in paths:
         _, rows, malformed = tables.read(path, ("fname", "group"), lambda row: (row["fname"], row["group"]))
-        found += [(fname, "", reason, True) for fname, reason in malformed]
+        findings += [(fname, "", reason, True) for fname, reason in malformed]
         if twice := [fname for fname, n in Counter(fname for fname, _ in set(rows)).items() if n > 1]:
             raise ValueError(f"{path}: {twice[:5]} have two groups. Keep one row a clip.")
         if not clips.keys() & dict(rows).keys():
@@ -472,7 +479,7 @@ def _groups(root: Path, base: Path, layout: str, clips: dict[str, dict], found: 
         mine = {fname for fname, clip in clips.items() if clip["subset"] != "test"}
         if left := len(mine - dict(rows).keys()):
             reason = f"lacks {left} of {len(mine)} clips: their groups are those of the tables"
-            found.append((path.name, "", reason, True))
+            findings.append((path.name, "", reason, True))
     return groups
 
 
@@ -486,7 +493,7 @@ def _vocabulary(path: Path) -> tuple[str, ...]:
 
 
 def _in_order(numbered: Iterable[tuple[int, str]], path: Path) -> tuple[str, ...]:
-    """Names in the order of their numbers; each number and each name once."""
+    """Names in the order of their numbers. Raises ValueError if a number or a name is repeated or empty."""
     numbered = sorted(numbered)
     faults = [x for x, n in Counter(x for pair in numbered for x in pair).items() if n > 1 or x == ""]
     if faults or not numbered:

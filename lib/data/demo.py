@@ -2,20 +2,21 @@
 
 Conventions
     16-bit mono wav, 22,050 Hz, clips of 0.3 to 12 s. Times are seconds from the start of the clip.
-    Same seed, same bytes: a clip depends on the seed and on its place in the plan, on nothing else.
+    Same seed, same bytes: a clip depends only on the seed and on its place in the plan.
     Clips of one group share a *recording*: pitch, rate, filter, background, level. No group is in two subsets.
     Silent heads and tails hold noise at -70 dBFS; in scenes and noisy clips the background runs from end to end.
 
-Eight event classes have 15 single-label curated clips each, but seconds that differ by 10x. Two scene classes (40 clips
-each) are made of the same two parts in opposite order. Before, between and after the parts lies at least 1.0, 1.3 and
-1.0 s of background, so no 1 s window holds two parts, or a part and an edge of its clip: only order tells them apart.
-Their parts and background hardly vary, so few clips suffice and a model can't learn chance differences instead.
+Eight event classes have 15 single-label curated clips each, but their seconds differ tenfold. Two scene classes (40
+clips each) consist of the same two parts in opposite order. At least 1.0, 1.3 and 1.0 s of background come before,
+between and after the parts, so no 1 s window holds two parts, or a part and an edge of its clip: only the order of the
+parts tells the two classes apart. Parts and background hardly vary, so a few clips are enough, and a model can't learn
+chance differences instead.
 
-`truth/` holds what a real set can't:
-    spans.csv   fname, class, start_s, end_s, labelled: a row a sound (two a scene) of every clip that holds sound;
-                labelled: the clip's labels name the class; no pause within a span is as long as 1 s
-    labels.csv  fname, subset, labels: all classes heard, comma-joined; some are empty (keep_default_na=False)
-    faults.csv  fname, subset, fault, usable: planted faults, extra clips that count nowhere else
+`truth/` holds what is not known of a real set:
+    spans.csv   fname, class, start_s, end_s, labelled: a row for each sound (two in a scene) of every clip with sound;
+                labelled: the clip's labels include the class. No pause within a span lasts 1 s
+    labels.csv  fname, subset, labels: all classes in the clip, comma-joined; some are empty (keep_default_na=False)
+    faults.csv  fname, subset, fault, usable: planted faults, in extra clips that are counted nowhere else
     facts.json  longest and shortest event class, their seconds_ratio, scenes, single_label_clips, single_label_seconds
                 (curated and usable, per class), noisy_wrong_share
 
@@ -36,12 +37,13 @@ from lib.files import throw_away, whole_folder
 __all__ = ["SAMPLE_RATE", "VERSION", "Truth", "make", "read_truth"]
 
 SAMPLE_RATE = 22_050  # Hz
-VERSION = 2  # raise it when the bytes of a seed change: sets of another version are made anew
-SILENCE = 10 ** (-70 / 20)  # RMS of heads and tails, about ten steps of 16 bit
+VERSION = 2  # raise it when the bytes of a seed change: sets of another version are made again
+SILENCE = 10 ** (-70 / 20)  # RMS of silent heads and tails, about ten steps of 16 bit
 FOLDERS = {"curated": "train_curated", "noisy": "train_noisy", "test": "test"}
 
-# kind, then what a recording draws between: Hz (noise: upper edge), octaves (noise: width, else: glide a second),
-# pulses a second, length of a pulse (s), share that sounds between pulses. Ranges overlap: learnable, but not by heart.
+# kind, then the ranges from which a recording is drawn: Hz (noise: upper edge), octaves (noise: width; else: glide per
+# second), pulses per second, length of a pulse (s), level between pulses. Ranges overlap, so no threshold separates two
+# classes.
 SOUNDS = {
     "Traffic_noise_and_roadway_noise": ("puff", (150, 900), (2, 4), (0.5, 1.5), (0.5, 1.5), (0.3, 0.8)),
     "Frying_(food)": ("hit", (2000, 9000), (1, 3), (8, 30), (0.005, 0.03), (0.1, 0.5)),
@@ -57,12 +59,12 @@ SOUNDS = {
     "Zipper_(clothing)": ("puff", (3000, 9000), (1, 2), (20, 60), (0.01, 0.02), (0, 0)),
 }
 EVENTS = list(SOUNDS)[:8]
-MEAN_S = dict(zip(EVENTS, (7.5, 4.0, 3.0, 2.4, 2.0, 1.5, 1.1, 0.75), strict=True))  # of their single-label clips
+MEAN_S = dict(zip(EVENTS, (7.5, 4.0, 3.0, 2.4, 2.0, 1.5, 1.1, 0.75), strict=True))  # of single-label clips
 SCENES = {"Doorbell_then_knock": ("doorbell", "knock"), "Knock_then_doorbell": ("knock", "doorbell")}
-SCENE_S = ((1.0, 0.35, 1.3, 0.35, 1.0), (1.5, 0.55, 1.8, 0.55, 1.5))  # least, most: head, part, gap, part, tail
+SCENE_S = ((1.0, 0.35, 1.3, 0.35, 1.0), (1.5, 0.55, 1.8, 0.55, 1.5))  # from, to: head, part, gap, part, tail
 CLASSES = sorted([*EVENTS, *SCENES])
-OTHERS = ("Electric_shaver", "Zipper_(clothing)")  # heard, but out of the vocabulary
-FAULTS = {  # fault: (usable, samples x -> what lies on disk)
+OTHERS = ("Electric_shaver", "Zipper_(clothing)")  # sounds that are not in the vocabulary
+FAULTS = {  # fault: (usable, samples x -> bytes of the file)
     "missing": (False, lambda x: None),
     "empty": (False, lambda x: b""),
     "unreadable": (False, lambda x: b"This is text, not audio.\n"),
@@ -80,9 +82,9 @@ FAULTS = {  # fault: (usable, samples x -> what lies on disk)
 
 @dataclass(frozen=True)
 class Truth:
-    """What is heard: labels (fname -> tuple of classes) and spans (fname, class, start_s, end_s).
+    """The classes that clips really hold: labels (fname -> tuple of classes) and spans (fname, class, start_s, end_s).
 
-    A demo set has both; a table with true_labels has no spans (None), and knows labels of some clips alone.
+    A demo set has both. A table with true_labels has no spans (None), and may have the labels of some clips only.
     """
 
     spans: pd.DataFrame | None
@@ -92,13 +94,13 @@ class Truth:
 def make(folder: str | Path, *, seed: int = 2019) -> Path:
     """Write the demo set (23 minutes of audio, 60 MB, about 4 s) into `folder`, once, and return its absolute path.
 
-    It is made in a temporary folder beside `folder` and renamed: whole or not at all. A set of this version and seed is
-    returned unchanged, also when another process finished it first; one of another version or seed is replaced.
+    It is written to a temporary folder beside `folder`, which is then renamed: the set is whole or not there. A set of
+    this version and seed is kept, even if another process finished it first; another version or seed is replaced.
 
     Raises
     ------
     ValueError : `seed` is negative.
-    FileExistsError : `folder` holds something else than a demo set.
+    FileExistsError : `folder` holds something other than a demo set.
     """
     folder = Path(folder).resolve()
     if seed < 0:
@@ -117,7 +119,7 @@ def make(folder: str | Path, *, seed: int = 2019) -> Path:
 
 
 def read_truth(folder: Path, clips: pd.DataFrame, classes: tuple[str, ...]) -> Truth | None:
-    """The truth beside a demo set, else `true_labels` of the clips; None where nobody knows. Classes alone count."""
+    """The truth of a demo set, else `true_labels` of the clips, both limited to the classes; None if not known."""
     folder = Path(folder) / "truth"
     if not (folder / "spans.csv").is_file():
         known = clips.dropna(subset="true_labels").set_index("fname")["true_labels"]
@@ -141,13 +143,13 @@ def _marker(folder: Path) -> dict | None:
 @dataclass(frozen=True)
 class _Clip:
     subset: str
-    sounds: tuple[str, ...]  # what is heard: classes or OTHERS; a scene comes alone
-    labels: tuple[str, ...]  # what the table says
-    seconds: float = 0.0  # scenes find their own
+    sounds: tuple[str, ...]  # sounds in the clip: classes or OTHERS; a scene is the only one
+    labels: tuple[str, ...]  # labels in the table
+    seconds: float = 0.0  # 0 for scenes, whose length is drawn later
     fault: str = ""
     fname: str = ""
     group: int = -1
-    key: tuple[int, int] = (0, 0)  # of the clip, of its recording; a copy keeps those of its original
+    key: tuple[int, int] = (0, 0)  # seeds of the clip and of its recording; a copy has those of its original
 
 
 def _plan(seed: int) -> list[_Clip]:
@@ -157,10 +159,10 @@ def _plan(seed: int) -> list[_Clip]:
     def single(subset, n, n_scenes):
         for name in EVENTS:
             for i, share in enumerate(rng.permutation(np.linspace(0.4, 1.6, n))):  # the mean is exactly 1
-                seconds, heard = share * MEAN_S[name], (name,)
+                seconds, sounds = share * MEAN_S[name], (name,)
                 if subset == "curated" and i % 4 == 1 and seconds > 1.5:  # a second sound that has no label
-                    heard = (name, str(rng.choice([c for c in EVENTS if c != name])))
-                yield _Clip(subset, heard, (name,), seconds)
+                    sounds = (name, str(rng.choice([c for c in EVENTS if c != name])))
+                yield _Clip(subset, sounds, (name,), seconds)
         yield from [_Clip(subset, (name,), (name,)) for name in SCENES for _ in range(n_scenes)]
 
     def double(subset, n, *, fault=""):
@@ -168,15 +170,15 @@ def _plan(seed: int) -> list[_Clip]:
             pair = tuple(sorted((EVENTS[i % 8], EVENTS[(i + 1 + i // 8) % 8])))
             yield _Clip(subset, pair, pair, rng.uniform(3, 6), fault)
 
-    def noisy(i):  # 3 of 5 labels are wrong, half of these heard out of the vocabulary
-        name = heard = CLASSES[i % 10]
+    def noisy(i):  # 3 of 5 labels are wrong; for half of these, the sound is not in the vocabulary
+        name = sound = CLASSES[i % 10]
         if (i + i // 10) % 5 < 3:
-            heard = str(rng.choice(OTHERS if i % 2 else [c for c in CLASSES if c != name]))
-        return _Clip("noisy", (heard,), (name,), rng.uniform(3, 6))
+            sound = str(rng.choice(OTHERS if i % 2 else [c for c in CLASSES if c != name]))
+        return _Clip("noisy", (sound,), (name,), rng.uniform(3, 6))
 
     clips = [*single("curated", 15, 40), *map(noisy, range(80)), *single("test", 5, 5)]
     clips += [*double("test", 10), *double("curated", 15)]
-    for i, clip in enumerate(clips):  # of twenty in a row three share a recording, and two another one
+    for i, clip in enumerate(clips):  # of every twenty clips, three share one recording, and two another
         group = i - i % 20 + (0, 0, 0, 3, 3)[i % 20] if i % 20 < 5 else i
         clips[i] = replace(clip, group=group, key=(i, group))
 
@@ -189,7 +191,7 @@ def _plan(seed: int) -> list[_Clip]:
     extra = [replace(clip, key=(i, i)) for i, clip in enumerate(extra, len(clips))]
     extra.append(replace(extra[9], labels=("Church_bell",)))  # the same bytes with another label
     extra.append(replace(clips[-1], fault="near duplicate"))
-    extra.append(clips[50])  # the same bytes and label in another group: the later name of the two is the fault
+    extra.append(clips[50])  # the same bytes and label in another group: the later name is the duplicate
     clips += [replace(clip, group=i) for i, clip in enumerate(extra, len(clips))]
     fnames = [f"{number:08x}.wav" for number in rng.choice(2**32, len(clips), replace=False)]
     later = max(50, len(clips) - 1, key=lambda i: fnames[i])
@@ -247,7 +249,7 @@ def _sound(n: int, sound: tuple, recording: np.random.Generator, rng: np.random.
         carrier = np.sin(phase) if kind == "note" else _noise(n, rng, hz / 2**octaves, hz)
     if kind in ("bell", "hit"):
         pulse = np.exp(-since_s / length_s)
-    else:  # over before the next begins
+    else:  # it ends before the next pulse begins
         pulse = np.sin(np.pi * np.minimum(since_s / min(length_s, 0.8 / per_second), 1)) ** 2
     samples = carrier * loudness[i] * (floor + (1 - floor) * pulse)
     samples *= np.minimum(1, 100 * np.minimum(_seconds(n), _seconds(n)[::-1]))
@@ -261,7 +263,7 @@ def _noise(n: int, rng: np.random.Generator, low_hz: float, high_hz: float) -> n
 
 
 def _band(samples: np.ndarray, low_hz: float, high_hz: float) -> np.ndarray:
-    """Samples (n,) that fall off softly (24 dB an octave) below `low_hz` and above `high_hz`."""
+    """Samples (n,) filtered with a soft slope (24 dB per octave) below `low_hz` and above `high_hz`."""
     size = -(-len(samples) // 4096) * 4096  # the transform of an odd length takes many times longer
     hz = np.fft.rfftfreq(size, 1 / SAMPLE_RATE)
     gain = 1 / np.sqrt((1 + (low_hz / np.maximum(hz, 1)) ** 8) * (1 + (hz / high_hz) ** 8))
@@ -269,11 +271,12 @@ def _band(samples: np.ndarray, low_hz: float, high_hz: float) -> np.ndarray:
 
 
 def _seconds(n: int) -> np.ndarray:
+    """Time of each of n samples, s."""
     return np.arange(n) / SAMPLE_RATE
 
 
 def _wav(samples: np.ndarray, sample_rate: int = SAMPLE_RATE, *, as_float: bool = False) -> bytes:
-    """A wav file of samples (n,) or (n, n_channels), 16 bit or float32 (which libsndfile would stamp with the time)."""
+    """A wav file of samples (n,) or (n, n_channels), 16 bit or float32 (libsndfile would add a time stamp)."""
     data = samples.astype("<f4") if as_float else np.round(32767 * samples).clip(-32768, 32767).astype("<i2")
     width, n_channels = data.itemsize, 1 if data.ndim == 1 else data.shape[1]
     form = (n_channels, sample_rate, sample_rate * n_channels * width, n_channels * width, 8 * width)

@@ -1,18 +1,18 @@
-"""CSV files as rows, and a data set that is one of them: a table of clips.
+"""Reads CSV files, and a data set that is one CSV file: a table of clips.
 
 Conventions
 -----------
-A row that makes no sense costs no other: it is listed as malformed, by name and line.
-table of clips : a CSV file with a row a clip; columns
+A malformed row doesn't affect the others: it is listed with its name and line.
+table of clips : a CSV file with a row for each clip; columns
     fname        path of the audio, relative to the table's folder and within it
-    labels       joined by commas; only test clips may be without
+    labels       joined by commas; only test clips may have none
     subset       curated, noisy or test; blank or no such column: curated
-    group        what must not be split; blank: the clip is its own group
-    fold         published folds, counted from 0 or from 1; of use if every curated clip has one
-    usage        public or private, of test clips
-    true_labels  what is really heard: blank none of the classes, "?" not known of this clip, no such column: of none.
-                 For reports alone: they choose nothing, train nothing and are in no digest of what does.
-The classes are the labels of its curated clips, sorted.
+    group        clips of a group stay in one fold; blank: the clip is its own group
+    fold         published folds, counted from 0 or from 1; used if every curated clip has one
+    usage        public or private, for test clips
+    true_labels  the classes that the clip really holds. Blank: none of the classes; "?": not known; no such column: not
+                 known of any clip. Only reports use them: they train and select nothing, and no digest includes them.
+The classes are the labels of the curated clips, sorted.
 
 Used in: `datasets`.
 """
@@ -34,7 +34,7 @@ SUBSETS = ("curated", "noisy", "test")
 
 
 def lines(path: Path) -> list[str]:
-    """Lines of a text file, with or without BOM and CR; bytes that are no UTF-8 become lone surrogates."""
+    """Lines of a text file, with or without BOM and CR. Bytes that are not UTF-8 become lone surrogates."""
     text = path.read_bytes().decode("utf-8-sig", "surrogateescape")
     return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
 
@@ -44,18 +44,18 @@ def read(
 ) -> tuple[list[str], list, list[tuple[str, str]]]:
     """Header, parsed rows, and (name, reason) of the malformed rows of a CSV file.
 
-    Every line is read on its own, so that an unclosed quote spoils one row and not the rest of the table.
+    Every line is read on its own, so an unclosed quote spoils one row and not the rest of the table.
 
     Parameters
     ----------
-    columns : that the file must have, and that may not be empty
-    parse : what is made of a row (column -> text); a row is malformed where this raises ValueError
-    blank : those of `columns` that may be empty
+    columns : columns that the file must have; no field of them may be empty
+    parse : f(row: dict of column -> text) -> the parsed row; if it raises ValueError, the row is malformed
+    blank : those of `columns` whose fields may be empty
 
     Raises
     ------
     ValueError
-        It lacks some of `columns`.
+        The file lacks some of `columns`.
     """
     numbered = [(number, line) for number, line in enumerate(lines(path), 1) if line.strip()]
     header = [name.strip() for name in next(csv.reader([numbered[0][1] if numbered else ""]), [])]
@@ -87,45 +87,45 @@ def labels(text: str) -> tuple[str, ...]:
 
 
 def whole(text: str) -> int:
-    """A whole number, also as "1.0"."""
+    """A whole number from text such as "1" or "1.0"."""
     return int(text.removesuffix(".0"))
 
 
 def unknown(label: str, classes: Iterable[str]) -> str:
-    """That a label is none of the classes, in words."""
+    """The finding that a label is not one of the classes, with the nearest class."""
     nearest = difflib.get_close_matches(label, classes, n=1, cutoff=0)
     return f"label {label!r} is outside the vocabulary" + (f" (nearest: {nearest[0]!r})" if nearest else "")
 
 
-def clips(path: Path, found: list[tuple]) -> tuple[dict[str, dict], tuple[str, ...]]:
-    """A table of clips: clips by fname, in its order, and the classes; see the module's conventions.
+def clips(path: Path, findings: list[tuple]) -> tuple[dict[str, dict], tuple[str, ...]]:
+    """The clips of a table of clips, by fname in its order, and its classes; see the module's conventions.
 
     Parameters
     ----------
-    path : of the CSV file
-    found : findings are added to it, as of `audit`. Clips that are not usable by these are still among the clips.
+    path : the CSV file
+    findings : findings as in `audit` are added to it. Clips that are unusable by these are still among the clips.
 
     Raises
     ------
     ValueError
-        It lacks fname or labels, has a column twice, or one that can only be meant for another.
+        The table lacks fname or labels, has a column twice, or has a column that looks like a misspelt one.
     """
     header, rows, malformed = read(path, ("fname", "labels"), _clip, blank=("labels",))
-    _check_header(path, header, found)
+    _check_header(path, header, findings)
     table: dict[str, dict] = {}
     for row in rows:
         first = table.setdefault(row["fname"], row)
         if first is not row:
             differ = [name for name in row if str(first[name]) != str(row[name])]
             reason = f"rows with different {' and '.join(differ)}" if differ else "row repeated: one is used"
-            found.append((row["fname"], first["subset"], reason, not differ))
-    found += [(fname, table.get(fname, {"subset": ""})["subset"], reason, False) for fname, reason in malformed]
+            findings.append((row["fname"], first["subset"], reason, not differ))
+    findings += [(fname, table.get(fname, {"subset": ""})["subset"], reason, False) for fname, reason in malformed]
     classes = tuple(sorted({name for clip in table.values() if clip["subset"] == "curated" for name in clip["labels"]}))
-    _count_folds(path, [clip for clip in table.values() if clip["subset"] == "curated"], found)
+    _count_folds(path, [clip for clip in table.values() if clip["subset"] == "curated"], findings)
     others = Counter(name for clip in table.values() for name in clip["true_labels"] or () if name not in classes)
     if others:
-        told = f"true_labels name {', '.join(map(repr, list(others)[:3]))}{' ...' * (len(others) > 3)}"
-        found.append((path.name, "", f"{told}: they are not among the classes and are ignored", True))
+        reason = f"true_labels name {', '.join(map(repr, list(others)[:3]))}{' ...' * (len(others) > 3)}"
+        findings.append((path.name, "", f"{reason}: they are not among the classes and are ignored", True))
     for clip in table.values():
         if clip["true_labels"]:
             clip["true_labels"] = tuple(name for name in clip["true_labels"] if name in classes)
@@ -133,7 +133,7 @@ def clips(path: Path, found: list[tuple]) -> tuple[dict[str, dict], tuple[str, .
 
 
 def _clip(row: dict[str, str]) -> dict[str, Any]:
-    """A clip from a row of a table of clips. Raises ValueError where the row makes no sense."""
+    """A clip from a row of a table of clips. Raises ValueError if the row is malformed."""
     fname, subset, true = row["fname"], row.get("subset", "").lower() or "curated", row.get("true_labels", "?")
     if "\\" in fname:
         raise ValueError("a backslash in fname: write / between folders")
@@ -154,27 +154,27 @@ def _clip(row: dict[str, str]) -> dict[str, Any]:
     }
 
 
-def _check_header(path: Path, header: list[str], found: list[tuple]) -> None:
-    """Refuse columns that are not what they should be; list those that are not read, and a column that is missed."""
+def _check_header(path: Path, header: list[str], findings: list[tuple]) -> None:
+    """Refuse repeated and misspelt columns; list columns that are not read, and a missing column group."""
     if twice := [name for name, n in Counter(header).items() if n > 1]:
-        raise ValueError(f"{path}: columns {twice} stand twice. Keep one of each.")
+        raise ValueError(f"{path}: columns {twice} appear twice. Keep one of each.")
     others = [name for name in header if name not in COLUMNS]
     for name in others:
         if meant := difflib.get_close_matches(name.lower().replace(" ", "_"), COLUMNS, n=1, cutoff=0.8):
             raise ValueError(f"{path}: there is no column {name!r} in a table of clips. Rename it: {meant[0]}.")
     if others:
-        found.append((path.name, "", f"columns that are not read: {', '.join(others)}", True))
+        findings.append((path.name, "", f"columns that are not read: {', '.join(others)}", True))
     if "group" not in header:
         risk = "clips of one recording can be in training and test folds at once, and then scores are too good"
-        found.append((path.name, "", f"no column group: every clip is its own group, so {risk}", True))
+        findings.append((path.name, "", f"no column group: every clip is its own group, so {risk}", True))
 
 
-def _count_folds(path: Path, curated: list[dict], found: list[tuple]) -> None:
-    """Count the folds of curated clips from 0; list that they are not used if some clips have none."""
+def _count_folds(path: Path, curated: list[dict], findings: list[tuple]) -> None:
+    """Count the folds of curated clips from 0. If some clips have none, list that the folds are not used."""
     known = [clip for clip in curated if clip["fold"] is not pd.NA]
     if known and len(known) < len(curated):
         reason = f"{len(curated) - len(known)} of {len(curated)} curated clips have no fold: folds are made anew"
-        found.append((path.name, "", reason, True))
+        findings.append((path.name, "", reason, True))
     if known and min(clip["fold"] for clip in known) == 1:
         for clip in known:
             clip["fold"] -= 1
