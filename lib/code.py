@@ -1,16 +1,16 @@
-"""Which code made a result: a digest of what its numbers depend on, and of nothing else.
+"""A digest of the code that made a result: of all code that its numbers depend on, and of no other code.
 
-Every definition of lib/ that a notebook's entry points reach is read as a syntax tree, without docstrings, type
-annotations and the words of its errors, and without the names of the modules that it lies in. So a comment, a figure
-or a move to another module changes no digest; another line of arithmetic changes those of all results behind it.
+Every definition of lib/ that a notebook's entry points reach is read as a syntax tree. Docstrings, type annotations,
+the texts of errors and the names of modules are left out. So a comment, a figure or a move to another module changes
+no digest; a changed line of arithmetic changes the digests of all results that depend on it.
 
 Conventions
 -----------
-An entry point is "module.name", the module as it is called within lib/. What is reached is followed by name: functions,
-classes (whole, with their methods) and constants of modules, through imports. Other packages are not followed:
-manifest.json tells their versions. What an entry point is only handed (settings, for one) is an entry point too.
+An entry point is "module.name", with the last part of the module's name. Names are followed through imports to
+functions, classes (with all methods) and constants of modules. Other packages are not followed: manifest.json has their
+versions. Code that an entry point only gets as an argument (such as settings) needs an entry point of its own.
 
-Used in: `cache` (the name of a cache), `runs` (manifest.json), `learners` (checkpoints), `plan`, 09.
+Used in: `cache` (names of caches), `run` (manifest.json), `learners` (checkpoints), `plan`, 09.
 """
 
 import ast
@@ -31,14 +31,8 @@ TRAINED = ("learners.Recipe", "learners.train_fold", "task.Task", "training_sets
 TRAINING = (*FRAMES, *SCORING, *TRAINED)
 TRIALS = (*TRAINING, "sweep.train", "comparisons.Comparison")
 JUDGED = ("curation.all_evidence", "curation.inference_windows", "curation.write_selection")
-CLIPS = (
-    "nested.read",
-    "nested.Reader",
-    "nested.fit_readouts",
-    "nested.read_outer",
-    "choice.compare",
-    "choice.take_best",
-)
+NESTED = ("nested.read", "nested.Reader", "nested.fit_readouts", "nested.read_outer")
+CLIPS = (*NESTED, "choice.compare", "choice.take_best")
 ENTRIES = {
     "frames": FRAMES,
     "signals": ("audio.read", "contents.statistics"),
@@ -52,43 +46,42 @@ ENTRIES = {
     "08_submission": (*FRAMES, "submission.load", "submission.predict", "submission.conclude"),
     "10_best": (*CLIPS, "choice.read_candidates"),
 }
-COMPUTES_NOTHING = (
-    "files",
-    "ideas",
-    "settings",
-)  # modules that are not followed: where bytes lie is no number, and a knob's
-# value stands in the configuration
-PASSED_OVER = ("annotation", "returns", "ctx", "kind", "type_comment", "type_params")
+NOT_FOLLOWED = ("files", "ideas", "settings")  # paths change no number; the configuration has the values of the knobs
+IGNORED_FIELDS = ("annotation", "returns", "ctx", "kind", "type_comment", "type_params")
 
 
 def digest(notebook: str) -> str:
-    """12 hex digits of the code that the results of a notebook depend on; of "frames", what log-mels depend on; of
-    "signals", what statistics of clips do.
+    """12 hex digits of the code that the results of a notebook depend on.
 
-    A notebook without entry points (09 computes nothing of its own) has the digest of no code.
+    A notebook without entry points (09 computes no numbers itself) has the digest of no code.
+
+    Parameters
+    ----------
+    notebook : a key of ENTRIES: a notebook, "frames" (for log-mels) or "signals" (for statistics of clips); any other
+        has no entry points
 
     Raises
     ------
     LookupError
-        An entry point that lib/ does not define.
+        lib/ does not define an entry point.
     """
     return _digest(ENTRIES.get(notebook, ()))
 
 
 def by_other_code(folders: Iterable[Path], outputs: Path) -> list[str]:
-    """Which finished results other code has made than what lies here now: their folders, relative to `outputs`.
+    """Folders, relative to `outputs`, of the finished results that were made by other code than the code here now.
 
     Parameters
     ----------
-    folders : parts, or folders of parts; all below `outputs`
+    folders : folders of parts, or folders above them; all below `outputs`
     """
-    found = []
+    made_by_other = []
     for path in sorted({path for folder in folders for path in folder.rglob("result.json")}):
         beside = path.with_name("manifest.json")
         made_by = read_json(beside).get("code") if beside.is_file() else None
         if made_by != digest(next((name for name in path.parts if name in ENTRIES), "")):
-            found.append(path.parent.relative_to(outputs).as_posix())
-    return found
+            made_by_other.append(path.parent.relative_to(outputs).as_posix())
+    return made_by_other
 
 
 @remember
@@ -100,7 +93,7 @@ def _digest(entries: tuple[str, ...]) -> str:
     reached: dict[tuple[str, str], str] = {}
     while todo:
         module, name = todo.pop()
-        known = _definitions(module) if module in modules and _last(module) not in COMPUTES_NOTHING else {}
+        known = _definitions(module) if module in modules and _last(module) not in NOT_FOLLOWED else {}
         if (module, name) not in reached and name in known:
             reached[module, name], leads_to = known[name]
             todo += leads_to
@@ -109,8 +102,8 @@ def _digest(entries: tuple[str, ...]) -> str:
 
 @remember
 def _modules() -> dict[str, Traversable]:
-    """The files of all modules of lib/, in a folder or in the zip that a kernel holds."""
-    found, folders = {}, [("lib", resources.files("lib"))]
+    """Name -> file of every module of lib/, in a folder or in the zip of a kernel."""
+    modules, folders = {}, [("lib", resources.files("lib"))]
     while folders:
         package, folder = folders.pop()
         for entry in folder.iterdir():
@@ -118,13 +111,13 @@ def _modules() -> dict[str, Traversable]:
             if entry.is_dir():
                 folders.append((name, entry))
             elif entry.name.endswith(".py") and entry.name != "__init__.py":
-                found[name] = entry
-    return found
+                modules[name] = entry
+    return modules
 
 
 @remember
 def _definitions(module: str) -> dict[str, tuple[str, set]]:
-    """Top-level names of a module: name -> (text of what defines it, the (module, name) that it leads to)."""
+    """Top-level names of a module: name -> (text of its definition, the (module, name) pairs that it leads to)."""
     modules = _modules()
     tree = ast.parse(modules[module].read_text(encoding="utf-8"))
     aliases = {}  # name here -> (module, name there), or (module, "") for a module
@@ -133,32 +126,32 @@ def _definitions(module: str) -> dict[str, tuple[str, set]]:
             for item in node.names:
                 full = f"{node.module}.{item.name}"
                 aliases[item.asname or item.name] = (full, "") if full in modules else (node.module, item.name)
-    found: dict[str, tuple[str, set]] = {}
+    definitions: dict[str, tuple[str, set]] = {}
     for node in tree.body:
         leads_to: set[tuple[str, str]] = set()
         text = _text(node, module, aliases, leads_to)
         for name in _defined(node):
-            before, leads_before = found.get(name, ("", set()))
-            found[name] = before + text, leads_before | leads_to
-    return found
+            before, leads_before = definitions.get(name, ("", set()))
+            definitions[name] = before + text, leads_before | leads_to
+    return definitions
 
 
 def _defined(node: ast.stmt) -> list[str]:
-    """The names that a statement of a module defines."""
+    """The names that a top-level statement defines."""
     if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
         return [node.name]
     return [part.id for part in ast.walk(node) if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store)]
 
 
 def _text(node: object, module: str, aliases: Mapping[str, tuple[str, str]], leads_to: set) -> str:
-    """A syntax tree as text, without what changes no number; what it names is added to `leads_to`."""
+    """A syntax tree as text, without the parts that change no number. Adds the names in it to `leads_to`."""
 
     def text(part: object) -> str:
         if isinstance(part, list):
             return f"[{', '.join(map(text, part))}]"
         if not isinstance(part, ast.AST):
             return repr(part)
-        if isinstance(part, ast.Raise):  # the words of an error
+        if isinstance(part, ast.Raise):  # the text of an error changes no number
             return "Raise"
         if isinstance(part, ast.Name):
             place, name = aliases.get(part.id, (module, part.id))
@@ -166,12 +159,12 @@ def _text(node: object, module: str, aliases: Mapping[str, tuple[str, str]], lea
             return name or part.id
         if isinstance(part, ast.Attribute) and isinstance(part.value, ast.Name):
             place, name = aliases.get(part.value.id, ("", "-"))
-            if not name:  # module.name, wherever the module lies
+            if not name:  # module.name, without the name of the module
                 leads_to.add((place, part.attr))
                 return part.attr
         if isinstance(part, (ast.FunctionDef, ast.ClassDef)) and ast.get_docstring(part) is not None:
             part.body = part.body[1:]
-        fields = ((key, value) for key, value in ast.iter_fields(part) if key not in PASSED_OVER and value)
+        fields = ((key, value) for key, value in ast.iter_fields(part) if key not in IGNORED_FIELDS and value)
         return f"{type(part).__name__}({', '.join(f'{key}={text(value)}' for key, value in fields)})"
 
     return text(node)

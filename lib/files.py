@@ -1,7 +1,7 @@
-"""Files that are whole or not there.
+"""Writes files and folders whole or not at all.
 
-A process can be killed, and a disk can fill, at any moment. What later work reads is therefore written under a
-temporary name beside its place and renamed when it is complete: no half-written file is seen under its real name.
+A process can be killed, and a disk can fill, at any moment. So a file is written under a temporary name in its folder,
+and renamed when it is complete: a half-written file never has its final name.
 
 Conventions
 -----------
@@ -24,7 +24,7 @@ __all__ = ["digest", "read_json", "set_aside", "throw_away", "whole_file", "whol
 
 
 def digest(*parts: object) -> str:
-    """12 hex digits that name the given texts, bytes or JSON-able values, in their order."""
+    """12 hex digits computed from texts, bytes or values that JSON can hold, in their order."""
     state = hashlib.blake2b(digest_size=6)
     for part in parts:
         data = part if isinstance(part, bytes) else json.dumps(part, sort_keys=True, default=_plain).encode()
@@ -34,12 +34,12 @@ def digest(*parts: object) -> str:
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """A temporary path to write to; it takes the place of `path` when the block ends without an error.
+    """A temporary path to write to; it replaces `path` when the block ends without an error.
 
     Raises
     ------
     OSError
-        A full disk, with what to do; nothing is left behind.
+        The disk is full; no partial file is left, and the message says what to do.
     """
     path = Path(path)
     with _explained(path):
@@ -58,12 +58,12 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """A temporary folder to fill; renamed to `path` at the end. If `path` came into being meanwhile, that one stays.
+    """A temporary folder to fill; it is renamed to `path` at the end. If `path` exists by then, that folder stays.
 
     Raises
     ------
     OSError
-        A full disk, with what to do; nothing is left behind.
+        The disk is full; no partial file is left, and the message says what to do.
     """
     path = Path(path)
     with _explained(path):
@@ -83,14 +83,14 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 
 def read_json(path: Path) -> dict:
-    """What a JSON file of a run holds.
+    """The content of a JSON file of a run.
 
     Raises
     ------
     FileNotFoundError
-        There is no such file.
+        The file does not exist.
     ValueError
-        It was damaged, by whatever else than these runs: they write it whole.
+        The file is damaged. The workbook itself writes it whole.
     """
     path = Path(path)
     try:
@@ -100,22 +100,22 @@ def read_json(path: Path) -> dict:
 
 
 def write_json(path: Path, content: object) -> None:
-    """Write `content` as indented JSON, whole or not at all."""
+    """Write `content` as indented JSON, as `whole_file`."""
     with whole_file(path) as partial:
         partial.write_text(json.dumps(content, indent=2, default=_plain) + "\n", encoding="utf-8")
 
 
 def throw_away(folder: Path) -> None:
-    """Remove a folder; renamed first, so that a kill half-way leaves no part of it under its name."""
+    """Remove a folder. It is renamed first, so if the process is killed, no part of it is left under its name."""
     if folder.is_dir():
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", suffix=".partial", dir=folder.parent) as aside:
             folder.rename(Path(aside) / folder.name)
 
 
 def set_aside(path: Path, outputs: Path) -> Path | None:
-    """Move a folder or file below `outputs` to the first free place below outputs/replaced: where it lies now.
+    """Move a folder or file below `outputs` to the first free place below outputs/replaced, and return its new path.
 
-    None where a folder holds no finished result: it is removed, since nothing could read it.
+    A folder without a finished result is removed instead, since nothing could read it; then the return value is None.
     """
     if not path.is_file() and not any(path.rglob("result.json")):
         throw_away(path)
@@ -129,7 +129,7 @@ def set_aside(path: Path, outputs: Path) -> Path | None:
 
 @contextmanager
 def _explained(path: Path) -> Iterator[None]:
-    """Say what a full disk means for the person in front of it."""
+    """Add what to do to the error of a full disk."""
     try:
         yield
     except OSError as error:
@@ -138,17 +138,18 @@ def _explained(path: Path) -> Iterator[None]:
         free_mb = shutil.disk_usage(next(folder for folder in path.absolute().parents if folder.exists())).free / 1e6
         raise OSError(
             error.errno,
-            f"The disk is full ({free_mb:.0f} MB free) while writing {path}. Nothing half-written was left behind: "
-            "free some space and start again; what was finished is kept.",
+            f"The disk is full ({free_mb:.0f} MB free) while writing {path}. No partial file is left: "
+            "free some space and start again; finished results are kept.",
         ) from error
 
 
 def _plain(value: object) -> object:
-    """What JSON doesn't know: numpy's numbers and arrays as Python's, anything else as its text."""
+    """For types that JSON doesn't know: numpy numbers and arrays as Python's, anything else as text."""
     return value.tolist() if hasattr(value, "tolist") else str(value)
 
 
 def _umask() -> int:
+    """The permission bits that new files of this process lack; they can be read only by setting them."""
     mask = os.umask(0)
     os.umask(mask)
     return mask

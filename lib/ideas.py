@@ -1,21 +1,20 @@
-"""Ideas of your own: a Python file in ideas/, and `ideas/<file>.py:<function>` wherever a registered name may stand.
+"""Ideas: functions of your own in ideas/. A knob takes `ideas/<file>.py:<function>` in place of a built-in name.
 
 Conventions
 -----------
-name   : ideas/<file>.py:<function>@<digest>. The digest is that of the file: whoever types a name leaves it out, and
-         `one_of` adds it. So it is part of every configuration, sidecar and cache key, and no result survives a change
-         of its idea unnoticed.
-kinds  : what a function is given, and gives back, is what the built-in ones of its kind do.
+name   : ideas/<file>.py:<function>@<digest>. You type it without the digest of the file, which `one_of` adds. So the
+         digest is part of every configuration, sidecar and cache key, and no result mixes two versions of an idea.
+kinds  : a function takes and returns the same as the built-in functions of its kind.
   augment  : f(x, in_db, generator) -> x           see `lib.training.augment`
   mix      : f(x, y, in_db, generator, alpha) -> x, y
-  loss     : f(logits, targets) -> a number        targets may be NaN, not known; scores are sigmoids of the logits
-  arch     : f(n_channels) -> torch.nn.Module that makes (n, n_features) of (n, n_channels, n_mels, n_frames)
+  loss     : f(logits, targets) -> a number        a target is NaN if not known; scores are sigmoids of the logits
+  arch     : f(n_channels) -> torch.nn.Module, (n, n_channels, n_mels, n_frames) -> (n, n_features)
   channels : f(settings, spectrum) -> (n_mels, n_frames)   see `lib.sound.features`
   readouts : f(scores, first) -> (n_clips, n_classes)      a pooling: float (n_windows, n_classes) sorted by clip, and
-             where each clip begins, int (n_clips,)
+             int (n_clips,), the row where each clip begins
 A packed kernel holds the files of its ideas beside lib/.
 
-Used in: `settings` (names), 00 (`save`), and where the built-in ones of a kind are registered.
+Used in: `settings` (names), 00 (`save`), and the modules that register built-in functions.
 """
 
 import itertools
@@ -36,22 +35,23 @@ __all__ = ["Failed", "find", "is_idea", "named", "one_of", "save", "sources"]
 
 NAME = re.compile(r"(ideas/[\w-]+\.py):([A-Za-z_]\w*)(?:@([0-9a-f]{12}))?")
 CHECKOUT = Path(lib.__file__).resolve().parents[1]
-SAVED: dict[Path, bytes] = {}  # by this kernel
+SAVED: dict[Path, bytes] = {}  # files that `save` wrote in this kernel
 
 
 class Failed(RuntimeError):
-    """A training with an idea raised: this training has failed, others go on."""
+    """An idea raised an error in a training. This training failed; others continue."""
 
 
 def is_idea(name: object) -> bool:
+    """Whether a name is that of an idea, with or without digest."""
     return isinstance(name, str) and name.startswith("ideas/")
 
 
 def one_of(registered: Collection[str] | None) -> AfterValidator:
-    """For a field of settings: one of the registered names (None: any), or an idea, whose digest is added.
+    """Validator of a knob: it takes a registered name (None: any name), or an idea, to which it adds the digest.
 
-    The validator raises ValueError, in words that follow "name=value should": no such name, no such file, or a function
-    that is called as a registered one.
+    It raises ValueError, with a text that follows "name=value should": no such name, no such file, or a function with
+    the name of a registered one.
     """
 
     def check(value: str) -> str:
@@ -65,37 +65,37 @@ def one_of(registered: Collection[str] | None) -> AfterValidator:
 
 
 def find(registered: Mapping[str, object], name: str) -> object:
-    """What is registered under a name; or the function of an idea.
+    """The function of an idea, or the entry of `registered` with that name.
 
     Raises
     ------
     ValueError
-        The file of the idea is not there, fails when it is read, has no such function, or is another one than that of
-        the digest.
+        The file of the idea is missing, raises an error when it runs, has no such function, or does not have the digest
+        of the name.
     """
     return _function(name) if is_idea(name) else registered[name]
 
 
 def named(values: object) -> list[str]:
-    """The ideas named anywhere in values (nested lists and dicts), each once, in order."""
+    """The names of ideas anywhere in values (nested lists and dicts), each once, in order."""
     return list(dict.fromkeys(match[0] for match in NAME.finditer(str(values))))
 
 
 def sources(values: object) -> dict[str, bytes]:
-    """File name (ideas/<file>.py) -> content, of the ideas named in values."""
+    """File name (ideas/<file>.py) -> content, for the ideas named in values. Raises ValueError if a file is missing."""
     return {file: _source(file) for file in sorted({NAME.match(name)[1] for name in named(values)})}
 
 
 def save(function: Callable) -> str:
-    """Write the cell that defines `function` to ideas/mine_<function>.py of the checkout; the name of the idea.
+    """Write the cell that defines `function` to ideas/mine_<function>.py of the checkout, and return the idea's name.
 
-    The whole cell is written, so its imports come along. A file that this kernel has not written, and that holds
-    something else, stays as it is: then the idea goes to mine_<function>_2.py, and so on.
+    The whole cell is written, with its imports. A file with other content that this kernel did not write is kept: then
+    the idea is written to mine_<function>_2.py, and so on.
 
     Raises
     ------
     ValueError
-        It is no function that a cell defines by `def`.
+        `function` was not defined by `def` in a cell.
     """
     code = getattr(function, "__code__", None)
     source = "".join(linecache.getlines(code.co_filename)).encode() if code else b""
@@ -113,42 +113,40 @@ def save(function: Callable) -> str:
 
 
 def _with_digest(value: str, registered: Collection[str]) -> str:
+    """The name of an idea with its digest. Raises as the validator of `one_of`."""
     match = NAME.fullmatch(value)
     if not match:
         raise ValueError("be written ideas/FILE.py:FUNCTION")
     if match[2] in registered:
-        raise ValueError(f"have another name: {match[2]} is built in. Call your function otherwise")
+        raise ValueError(f"have another name: {match[2]} is built in. Rename your function")
     return value if match[3] else f"{value}@{digest(_source(match[1]))}"
 
 
 def _source(file: str) -> bytes:
-    """The content of ideas/<file>.py, of the checkout or of a packed kernel."""
+    """The content of ideas/<file>.py, in the checkout or in a packed kernel."""
     for place in (CHECKOUT / file, resources.files("lib") / file):
         if place.is_file():
             return place.read_bytes()
     there = sorted(path.name for path in (CHECKOUT / "ideas").glob("*.py"))
-    raise ValueError(
-        f"name a file in {CHECKOUT / 'ideas'}: {file} is not there. There are: {', '.join(there) or 'none'}"
-    )
+    raise ValueError(f"name a file in {CHECKOUT / 'ideas'}: {file} is missing. There are: {', '.join(there) or 'none'}")
 
 
 @lru_cache(maxsize=64)
 def _function(name: str) -> Callable:
+    """The function of an idea. Raises as `find`."""
     file, function, expected = NAME.fullmatch(name).groups()
     source = _source(file)
     if expected and digest(source) != expected:
         raise ValueError(
-            f"{file} has changed since: {expected} was used there, {digest(source)} is here now. Take the copy in the "
-            f"folder ideas/ beside that result; or make the result again (-p overwrite True), or give it another name."
+            f"{file} has changed since: {expected} was used then, {digest(source)} is here now. Take the copy in the "
+            f"folder ideas/ beside that result, make the result again (-p overwrite True), or give it another name."
         )
     module = types.ModuleType(Path(file).stem)
     try:
         exec(compile(source, str(CHECKOUT / file), "exec"), module.__dict__)  # the path is for tracebacks
     except Exception as error:
-        raise ValueError(
-            f"{file} can't be read: {type(error).__name__}: {error}. Run `python {file}` to see."
-        ) from error
-    if not callable(found := getattr(module, function, None)):
+        raise ValueError(f"{file} raises {type(error).__name__}: {error}. Run `python {file}` to see where.") from error
+    if not callable(idea := getattr(module, function, None)):
         there = [key for key, value in vars(module).items() if isinstance(value, types.FunctionType)]
         raise ValueError(f"{file} has no function {function!r}. There are: {', '.join(there) or 'none'}.")
-    return found
+    return idea

@@ -363,7 +363,7 @@ def test_a_full_disk(clips, home, monkeypatch, victim):
 
     for module in (cache, audio):
         monkeypatch.setattr(module, "open", full, raising=False)
-    with pytest.raises(OSError, match=r"The disk is full .*free some space and start again; what was finished is kept"):
+    with pytest.raises(OSError, match=r"The disk is full .*free some space and start again; finished results are kept"):
         cache.build(clips, SMALL, home)
     assert victim not in " ".join(tree(home))
     assert not list(home.rglob("*.partial"))

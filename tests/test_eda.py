@@ -87,17 +87,17 @@ def test_windows_are_those_that_rolling_makes(durations, window_s, share):
 
 
 def test_imbalance_names_the_pair_and_all_three_ratios(counted):
-    found = contents.imbalance(counted)
+    found, sentence = contents.imbalance(counted)
     assert (found["longest"], found["shortest"]) == ("Rain", "Bark")
     assert [found[f"ratio_{way}"] for way in ("single", "every", "even")] == [16.0, pytest.approx(12 / 4.5), 4.0]
-    assert "16.0 over single-label clips, 2.7 counting every label, 4.0 by even share" in found["says"]
+    assert "16.0 over single-label clips, 2.7 counting every label, 4.0 by even share" in sentence
 
 
 def test_without_audio_clips_are_counted_and_seconds_are_not_made_up(counted):
     clips = table_of(("a", "curated", ("x",), np.nan), ("b", "curated", ("y",), np.nan))
     table = contents.by_class(clips, ("x", "y"), CUT, LOGMEL)
     assert table["clips"].tolist() == [1, 1] and table[contents.MEASURED].isna().all(axis=None)
-    assert "there is no audio" in contents.imbalance(table)["says"]
+    assert "there is no audio" in contents.imbalance(table)[1]
     assert "there is no audio" in contents.describe_repeats(table, CUT)
 
 
@@ -119,9 +119,9 @@ def test_cardinality_and_priors(counted):
         2,
     ]
     assert rows.loc["test", "labelled"] == 0
-    shares, says = contents.priors(counted)
+    shares, sentence = contents.priors(counted)
     assert shares["curated"].tolist() == [0.5, 0.5, 0.0] and shares["noisy"].tolist() == [0, 1, 0]
-    assert says.startswith("50% of the labels of noisy clips would have to change") and says.endswith(": Cat.")
+    assert sentence.startswith("50% of the labels of noisy clips would have to change") and sentence.endswith(": Cat.")
 
 
 def test_co_occurrence_is_a_share_of_the_row_and_puts_like_by_like():
@@ -315,10 +315,10 @@ def test_the_audit_of_the_demo_set_finds_every_planted_fault_and_no_other(demo_s
 def test_the_planted_imbalance_of_the_demo_set_is_stated(demo_set):
     data, store, _, _ = demo_set
     facts = json.loads((data.root / "truth" / "facts.json").read_text())
-    found = contents.imbalance(contents.by_class(data.clips, data.classes, CUT, store.logmel))
+    found, sentence = contents.imbalance(contents.by_class(data.clips, data.classes, CUT, store.logmel))
     assert (found["longest"], found["shortest"]) == (facts["longest"], facts["shortest"])
     assert found["ratio_single"] == pytest.approx(facts["seconds_ratio"], rel=0.05)
-    assert f"{found['ratio_single']:.1f} over single-label clips" in found["says"]
+    assert f"{found['ratio_single']:.1f} over single-label clips" in sentence
 
 
 def test_silent_heads_and_tails_of_the_demo_set_are_found(demo_set):
@@ -418,9 +418,9 @@ def parts_of(browser):
 
 def test_fsd_mini_rain_against_bark(shared_data):
     data = datasets.load(shared_data("fsd-mini"))
-    found = contents.imbalance(contents.by_class(data.clips, data.classes, CUT, LOGMEL))
+    found, sentence = contents.imbalance(contents.by_class(data.clips, data.classes, CUT, LOGMEL))
     assert (found["longest"], found["shortest"]) == ("Rain", "Bark")
-    assert "9.7 over single-label clips, 2.3 counting every label, 3.7 by even share" in found["says"]
+    assert "9.7 over single-label clips, 2.3 counting every label, 3.7 by even share" in sentence
 
 
 def test_unrelated_clips_of_the_demo_set_are_far_from_near_duplicates(demo_set, monkeypatch):
@@ -459,9 +459,9 @@ def test_the_real_tables_without_audio(shared_data):
     assert contents.cardinality(data.clips).set_index("subset").loc["test", "labels_per_clip"] == pytest.approx(
         1.4, abs=0.05
     )
-    shares, says = contents.priors(table)
-    assert shares.sum().tolist() == pytest.approx([1, 1, 1]) and "of the labels of test clips would have to" in says
-    assert "can't be shown: there is no audio" in contents.imbalance(table)["says"]
+    shares, sentence = contents.priors(table)
+    assert shares.sum().tolist() == pytest.approx([1, 1, 1]) and "of the labels of test clips would have to" in sentence
+    assert "can't be shown: there is no audio" in contents.imbalance(table)[1]
     assert figures.lengths(data.clips, table).axes[0].get_title() == "There is no audio: lengths can't be shown"
     together = contents.co_occurrence(datasets.targets(data.clips, data.classes), data.classes)
     assert together.at["Sink_(filling_or_washing)", "Water_tap_and_faucet"] > 0.5

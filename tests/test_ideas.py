@@ -116,7 +116,7 @@ def test_what_no_cell_defines_is_not_saved(write, tmp_path, function):
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ("ideas/none.py:f", r"augment=.*should name a file in .*ideas: ideas/none.py is not there. There are: mine.py"),
+        ("ideas/none.py:f", r"augment=.*should name a file in .*ideas: ideas/none.py is missing. There are: mine.py"),
         ("ideas/mine.py", r"should be written ideas/FILE.py:FUNCTION"),
         ("ideas/../x.py:f", r"should be written ideas/FILE.py:FUNCTION"),
         ("ideas/mine.py:gain", r"should have another name: gain is built in"),
@@ -133,8 +133,8 @@ def test_names_that_can_not_be_are_refused(write, value, message):
     ("text", "message"),
     [
         ("def g(x):\n    return x\n", r"ideas/mine.py has no function 'f'. There are: g"),
-        ("import no_such_package\n", r"ideas/mine.py can't be read: ModuleNotFoundError: No module named 'no_such_pac"),
-        ("def f(x\n", r"ideas/mine.py can't be read: SyntaxError"),
+        ("import no_such_package\n", r"ideas/mine.py raises ModuleNotFoundError: No module named 'no_such_pac"),
+        ("def f(x\n", r"ideas/mine.py raises SyntaxError"),
     ],
 )
 def test_files_that_can_not_be_read_are_refused(write, text, message):
@@ -327,7 +327,7 @@ def test_a_packed_kernel_finds_its_ideas_and_refuses_others(tmp_path):
     env = {**os.environ, "PYTHONPATH": str(packed)}
     answer = subprocess.run(words, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
     assert "lib.zip" in answer.stdout and answer.stdout.endswith("lowpass\n")
-    assert "ideas/between_class.py is not there" in answer.stderr
+    assert "ideas/between_class.py is missing" in answer.stderr
 
 
 # a pooling

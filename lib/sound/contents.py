@@ -1,22 +1,22 @@
-"""What is in a set of clips, before anything is learned: how much of each class, level, silence, how subsets differ.
+"""Describes a set of clips before training: audio of each class, level, silence, and how subsets differ.
 
 Conventions
 -----------
-clips    : table of `lib.data.datasets`; clips without labels (a test subset whose truth is unknown) count for no class.
-seconds  : three ways to count a clip of several labels. every: whole for each of them; even: shared among them; single:
-           only clips of one label count. NaN where there is no audio.
+clips    : table of `lib.data.datasets`. Clips without labels (test clips whose labels are unknown) count for no class.
+seconds  : three ways to count a clip with several labels. every: all its seconds for each label; even: its seconds
+           shared by its labels; single: only clips with one label count. NaN without audio.
 places   : windows of a clip that share no audio, at least one. A clip shorter than a window has one place: it shows the
            same window in every epoch, at most shifted.
-fresh    : share of the windows shown in ten epochs, one random window a clip and epoch, that hold new audio.
-measured : statistics of each clip, decoded at its own rate, so that nothing above half the run's sample rate is lost.
-           dB are relative to full scale (a full-scale sine has peak_db 0 and rms_db -3). Kept whole in outputs/cache,
-           named by the content of all clips and by the code that measures them.
-silence  : a frame of 10 ms is silent at a threshold of x dB if its largest |sample| lies more than x dB below the
-           clip's largest. Leading, trailing (s, from the ends) and inner (s, all silent frames between). Columns
-           lead_<x>_s, trail_<x>_s, inner_<x>_s, whole numbers of dB without a point.
+fresh    : share of windows with new audio among those shown in ten epochs (one random window for each clip and epoch).
+measured : statistics of each clip, decoded at its own rate, so that no band above the run's Nyquist frequency is lost.
+           dB are relative to full scale (a full-scale sine has peak_db 0 and rms_db -3). Kept in outputs/cache, in one
+           file named by the content of all clips and by the code that measures them.
+silence  : a frame of 10 ms is silent at a threshold of x dB if its largest |sample| is more than x dB below the largest
+           of the clip. lead_<x>_s and trail_<x>_s: s of silence at the ends; inner_<x>_s: s of all silent frames
+           between. x is written without a decimal point if it is whole.
 AUC      : of a small model that tells two subsets apart (adversarial validation): the probability that a clip of the
            second gets a higher score than one of the first. .5: they look alike, and a score on one may carry over to
-           the other. 1: every clip shows where it comes from. Always out-of-fold: groups are never split.
+           the other. 1: every clip reveals its subset. Always out-of-fold: groups are never split.
 
 Used in: 01_eda.
 """
@@ -46,18 +46,18 @@ __all__ += ["describe_repeats", "describe_sound", "domain_gap", "effective", "gi
 __all__ += ["priors", "silence", "spectra", "statistics", "tell_apart", "traits", "trimming"]
 
 EPOCHS = 10  # over which fresh windows are counted
-SHORT = 0.8  # a class with fewer clips than this share of the median class is short of them
+SHORT = 0.8  # a class is short of clips if it has fewer than this share of the median class
 MEASURED = ["seconds_every", "seconds_even", "seconds_single", "windows", "places", "fresh"]
 THRESHOLDS_DB = (20.0, 30.0, 40.0, 50.0, 60.0)  # below the clip's peak
 FRAME_S = 0.01
 N_FFT = 2048
-FULL_SCALE = 0.9999  # |sample| from here up is at full scale: 16 bit end at 0.99997
-BAND_LIMIT_DB = 60.0  # a band this far below the strongest holds no sound: lowpass, or a lower rate in the past
-LEFT_S = 0.1  # a clip of which trimming leaves less is emptied
-LENGTH = ["duration_s"]  # tells subsets apart by how clips were cut, not by their sound
+FULL_SCALE = 0.9999  # a |sample| of at least this is at full scale; the largest of 16 bit is 0.99997
+BAND_LIMIT_DB = 60.0  # a band this far below the strongest is empty, by a lowpass or an earlier lower rate
+LEFT_S = 0.1  # s: a clip is emptied if trimming leaves less
+LENGTH = ["duration_s"]  # a feature of how clips were cut, not of their sound
 SOUND = ["peak_db", "rms_db", "loudness_db", "clipped", "zeros", "centroid_hz", "rolloff_hz", "band_limit_hz"]
 N_FOLDS, N_TREES, N_RESAMPLES, N_SHUFFLES, N_HALVES = 5, 100, 500, 2, 5
-FEWEST = 20  # groups of a subset; fewer show nothing
+FEWEST = 20  # groups that a subset needs to be compared
 NOTICED = 0.005  # smallest fall of the AUC for which a feature is named
 
 
@@ -66,8 +66,8 @@ def by_class(clips: pd.DataFrame, classes: tuple[str, ...], windows: Windows, lo
 
     Returns
     -------
-    A row a subset and class, in their order: subset, class, clips, single (clips with no other label), seconds_every,
-    seconds_even, seconds_single (s), windows (at hop_s), places (that share no audio), fresh (share, 0 to 1)
+    A row for each subset and class, in their order: subset, class, clips, single (clips with no other label),
+    seconds_every, seconds_even, seconds_single (s), windows (at hop_s), places and fresh (0 to 1; see the conventions)
     """
     width, hop = windows.n_frames(logmel), windows.hop_frames(logmel)
     n_frames = 1 + (clips["duration_s"] * logmel.sample_rate).round() // logmel.hop_length
@@ -81,7 +81,7 @@ def by_class(clips: pd.DataFrame, classes: tuple[str, ...], windows: Windows, lo
         seconds_single=clips["duration_s"].where(n_labels == 1, 0.0),
         windows=np.ceil((n_frames - width).clip(lower=0) / hop) + 1,
         places=places,
-        fresh=places * (1 - (1 - 1 / places) ** EPOCHS),  # expected number of places that the draws of a clip reach
+        fresh=places * (1 - (1 - 1 / places) ** EPOCHS),  # expected number of places drawn
     )[n_labels > 0].explode("labels")
     subsets = [name for name in ("curated", "noisy", "test") if name in set(rows["subset"])]
     cells = pd.MultiIndex.from_product([subsets, classes], names=["subset", "class"])
@@ -94,7 +94,7 @@ def by_class(clips: pd.DataFrame, classes: tuple[str, ...], windows: Windows, lo
 
 
 def gini(amounts: np.ndarray) -> float:
-    """Gini coefficient: 0 where all classes have the same, near 1 where one has all. Source: Gini (1912)."""
+    """Gini coefficient: 0 if all classes have the same amount, near 1 if one has all. Source: Gini (1912)."""
     x = np.sort(np.asarray(amounts, float))
     n, total = len(x), x.sum()
     return float((2 * np.arange(1, n + 1) - n - 1) @ x / (n * total)) if total > 0 else float("nan")
@@ -107,10 +107,10 @@ def effective(amounts: np.ndarray) -> float:
     return float(np.exp(-(share * np.log(share)).sum())) if len(share) else float("nan")
 
 
-def imbalance(table: pd.DataFrame) -> dict[str, object]:
-    """The balance of clips beside that of seconds, of curated clips.
+def imbalance(table: pd.DataFrame) -> tuple[dict[str, object], str]:
+    """How balanced the classes of curated clips are, in clips and in seconds.
 
-    Compares the classes with the longest and the shortest mean clip, over single-label clips.
+    Compares the two classes whose single-label clips are longest and shortest on average.
 
     Parameters
     ----------
@@ -118,54 +118,59 @@ def imbalance(table: pd.DataFrame) -> dict[str, object]:
 
     Returns
     -------
-    Flat numbers, and a sentence that states them
+    numbers : name -> number, and the names of these two classes, `longest` and `shortest`
+    sentence : states the numbers
     """
     table = table[(table["subset"] == "curated") & (table["clips"] > 0)].set_index("class")
     most, fewest = table["clips"].max(), table["clips"].min()
-    found = {"classes": len(table), "clips_ratio": most / fewest}
-    says = f"Clips per class are within a factor of {most / fewest:.1f} ({fewest} to {most})."
+    numbers = {"classes": len(table), "clips_ratio": most / fewest}
+    sentence = f"Clips per class are within a factor of {most / fewest:.1f} ({fewest} to {most})."
     if table["seconds_every"].isna().all():
-        return {**found, "says": f"{says} Seconds per class can't be shown: there is no audio."}
+        return numbers, f"{sentence} Seconds per class can't be shown: there is no audio."
     ways = {"single": "over single-label clips", "every": "counting every label", "even": "by even share"}
-    mean_s, even = (
-        (table["seconds_single"] / table["single"].where(table["single"] > 0)).dropna(),
-        table["seconds_even"],
-    )
-    if len(mean_s) < 2:  # hardly any clip with one label
+    even = table["seconds_even"]
+    mean_s = (table["seconds_single"] / table["single"].where(table["single"] > 0)).dropna()
+    if len(mean_s) < 2:  # hardly any clip has one label
         mean_s = even / table["clips"]
         del ways["single"]
     longest, shortest = mean_s.idxmax(), mean_s.idxmin()
     ratios = {way: table.at[longest, f"seconds_{way}"] / table.at[shortest, f"seconds_{way}"] for way in ways}
-    found |= {"longest": longest, "shortest": shortest, **{f"ratio_{way}": ratio for way, ratio in ratios.items()}}
-    found |= {"ratio_extremes_even": even.max() / even.min(), "gini_even": gini(even)}
-    found["effective_classes_even"] = effective(even)
-    told = ", ".join(f"{ratios[way]:.1f} {name}" for way, name in ways.items())
-    says += (
-        f" Seconds of {longest} over those of {shortest}: {told}. The extremes by even share are {even.idxmax()} and "
+    numbers |= {"longest": longest, "shortest": shortest, **{f"ratio_{way}": ratio for way, ratio in ratios.items()}}
+    numbers |= {"ratio_extremes_even": even.max() / even.min(), "gini_even": gini(even)}
+    numbers["effective_classes_even"] = effective(even)
+    by_way = ", ".join(f"{ratios[way]:.1f} {name}" for way, name in ways.items())
+    sentence += (
+        f" Seconds of {longest} over those of {shortest}: {by_way}. The extremes by even share are {even.idxmax()} and "
         f"{even.idxmin()}, {even.max() / even.min():.1f}; Gini {gini(even):.2f}: as uneven as {effective(even):.1f} "
         f"equal classes of {len(table)}."
     )
-    return {**found, "says": says}
+    return numbers, sentence
 
 
 def describe_repeats(table: pd.DataFrame, windows: Windows) -> str:
-    """A sentence: how soon the curated classes with the least and the most new audio repeat their windows."""
+    """A sentence: how many of the windows shown hold new audio, for the curated classes with the least and the most."""
     table = table[(table["subset"] == "curated") & (table["clips"] > 0)].set_index("class")
     if table["fresh"].isna().all():
         return "Windows can't be counted: there is no audio."
-    told = [
+    shares = [
         f"of {name}, {row['fresh']:.0%} hold new audio ({row['places']:.0f} windows that share no audio in "
         f"{row['clips']:.0f} clips, {row['windows']:.0f} at a hop of {windows.hop_s:g} s)"
         for name, row in table.loc[[table["fresh"].idxmin(), table["fresh"].idxmax()]].iterrows()
     ]
     return (
         f"An epoch shows one window of {windows.window_s:g} s a clip. Of the windows that {EPOCHS} epochs show "
-        f"{'; '.join(told)}."
+        f"{'; '.join(shares)}."
     )
 
 
 def cardinality(clips: pd.DataFrame) -> pd.DataFrame:
-    """Labels a clip, a row a subset: clips, labelled, labels_per_clip (mean over labelled), several (share), most."""
+    """Labels per clip, a row for each subset.
+
+    Returns
+    -------
+    subset, clips, labelled (clips with labels); of these: labels_per_clip (mean), several (share with more than one),
+    most
+    """
     n = clips["labels"].map(len)
     known = n.where(n > 0).groupby(clips["subset"])
     table = known.agg(clips="size", labelled="count", labels_per_clip="mean")
@@ -174,7 +179,7 @@ def cardinality(clips: pd.DataFrame) -> pd.DataFrame:
 
 
 def priors(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
-    """Share of each class in the labels of a subset, and how far the subsets are apart.
+    """Share of each class in the labels of a subset, and how much the subsets differ.
 
     Parameters
     ----------
@@ -182,31 +187,31 @@ def priors(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
 
     Returns
     -------
-    shares : index class, a column a subset, 0 to 1, each adds up to 1
-    says : total variation distance between curated and each other subset, and the classes short of curated clips
+    shares : index class, a column for each subset, 0 to 1; each column adds up to 1
+    sentence : total variation distance between curated and each other subset, and the classes short of curated clips
     """
     counts = table.pivot(index="class", columns="subset", values="clips").reindex(table["class"].unique())
     shares = counts / counts.sum()
     apart = (shares.sub(shares["curated"], axis=0).abs().sum() / 2).reindex(["noisy", "test"]).dropna()
     short = counts.index[counts["curated"] < SHORT * counts["curated"].median()].tolist()
-    told = [f"{share:.0%} of the labels of {name} clips would have to change" for name, share in apart.items()]
-    says = f"{' and '.join(told)} to give the class shares of the curated clips. " if told else ""
-    says += f"{len(short)} of {len(counts)} classes are short of curated clips (under {SHORT:.0%} of the median)"
-    return shares, says + (f": {', '.join(short[:5])}{' ...' if short[5:] else ''}." if short else ".")
+    changes = [f"{share:.0%} of the labels of {name} clips would have to change" for name, share in apart.items()]
+    sentence = f"{' and '.join(changes)} to give the class shares of the curated clips. " if changes else ""
+    sentence += f"{len(short)} of {len(counts)} classes are short of curated clips (under {SHORT:.0%} of the median)"
+    return shares, sentence + (f": {', '.join(short[:5])}{' ...' if short[5:] else ''}." if short else ".")
 
 
 def co_occurrence(targets: np.ndarray, classes: tuple[str, ...], n_shown: int = 40) -> pd.DataFrame:
-    """Which labels come together: share of the clips of a row's class that have the column's class too.
+    """Which labels occur together: share of the clips of a row's class that have the column's class too.
 
     Parameters
     ----------
     targets : (n_clips, n_classes) of 0 and 1
-    n_shown : classes in the table, those that occur with others most often
+    n_shown : most classes in the table: those that occur with others most often
 
     Returns
     -------
-    Square table of shares, 0 to 1, diagonal NaN, neighbours similar (average linkage of Jaccard distances). Empty where
-    no clip has two labels.
+    Square table of shares, 0 to 1, diagonal NaN, similar classes side by side (average linkage of Jaccard distances).
+    Empty if no clip has two labels.
     """
     together = targets.T.astype(float) @ targets
     alone = np.diag(together).copy()
@@ -273,17 +278,17 @@ def statistics(samples: np.ndarray, sample_rate: int, thresholds_db: Iterable[fl
 
 
 def measure(clips: pd.DataFrame, folder: Path, silence_db: float) -> pd.DataFrame:
-    """Statistics of all clips, in parallel; the same clips are measured once.
+    """Statistics of all clips, computed in parallel; the same clips are measured only once.
 
     Parameters
     ----------
     clips : DataFrame with fname, path, subset, sample_rate
-    folder : where caches lie (outputs/cache)
-    silence_db : dB below the peak, measured beside THRESHOLDS_DB
+    folder : folder of caches (outputs/cache)
+    silence_db : dB below the peak, a threshold to measure beside THRESHOLDS_DB
 
     Returns
     -------
-    fname, then the columns of `statistics`; a row a clip that can be decoded, in the order of clips
+    fname, then the columns of `statistics`; a row for each clip that can be decoded, in the order of clips
     """
     thresholds = sorted({*THRESHOLDS_DB, float(silence_db)})
     contents = [str(content) for content in audio.content_hashes(clips["path"], Path(folder) / "sha256.csv")]
@@ -300,9 +305,9 @@ def measure(clips: pd.DataFrame, folder: Path, silence_db: float) -> pd.DataFram
     if not path.is_file():
         columns = ["fname", *statistics(np.ones(N_FFT), 8000, thresholds)]
         with ThreadPoolExecutor() as pool, whole_file(path) as partial:
-            found = pool.map(work, clips.itertuples())
-            found = tqdm(found, total=len(clips), desc="signal statistics", unit="clip", leave=False)
-            pd.DataFrame(filter(None, found), columns=columns).to_csv(partial, index=False)
+            rows = pool.map(work, clips.itertuples())
+            rows = tqdm(rows, total=len(clips), desc="signal statistics", unit="clip", leave=False)
+            pd.DataFrame(filter(None, rows), columns=columns).to_csv(partial, index=False)
     return pd.read_csv(path, dtype={"fname": str}, keep_default_na=False, float_precision="round_trip")
 
 
@@ -311,9 +316,9 @@ def silence(clips: pd.DataFrame, measured: pd.DataFrame, threshold_db: float) ->
 
     Parameters
     ----------
-    clips : table of `lib.datasets`
+    clips : table of `lib.data.datasets`
     measured : from `measure`
-    threshold_db : one of those measured
+    threshold_db : one of the measured thresholds
     """
     names = {f"{part}_{threshold_db:g}_s": f"{part}_s" for part in ("lead", "trail", "inner")}
     table = clips.merge(measured[["fname", *names]].rename(columns=names), on="fname")
@@ -321,12 +326,12 @@ def silence(clips: pd.DataFrame, measured: pd.DataFrame, threshold_db: float) ->
 
 
 def trimming(clips: pd.DataFrame, measured: pd.DataFrame) -> pd.DataFrame:
-    """What trimming would cost, a row a subset and threshold.
+    """What trimming would remove, a row for each subset and threshold.
 
     Returns
     -------
-    subset, threshold_db, ends (share of the seconds that trimming both ends removes), all (inner silence too), emptied
-    (clips of which trimming all leaves less than LEFT_S)
+    subset, threshold_db, ends (share of the seconds removed by trimming both ends), all (share with inner silence too),
+    emptied (clips of which less than LEFT_S is left without all silence)
     """
     rows = []
     for threshold in sorted(float(name[5:-2]) for name in measured if name.startswith("lead_")):
@@ -347,48 +352,48 @@ def spectra(store: Cache, fnames: pd.Series) -> np.ndarray:
 
 
 def medians(clips: pd.DataFrame, measured: pd.DataFrame) -> pd.DataFrame:
-    """Medians of sound by subset: the acoustic mismatch in numbers; a row a subset, and the number of its clips.
+    """Medians of level and spectrum by subset, and the number of its clips (n): the acoustic mismatch in numbers.
 
     `full_scale` is the share of clips with a sample at full scale.
     """
     names = ["peak_db", "rms_db", "loudness_db", "centroid_hz", "rolloff_hz", "band_limit_hz"]
     groups = clips[["fname", "subset"]].merge(measured, on="fname").assign(n=1).groupby("subset")
-    medians = groups[names].median().round(1)
-    return medians.assign(
+    values = groups[names].median().round(1)
+    return values.assign(
         full_scale=groups["clipped"].agg(lambda share: (share > 0).mean()).round(3), n=groups["n"].sum()
     ).reset_index()
 
 
 def describe_sound(clips: pd.DataFrame, measured: pd.DataFrame, silence_db: float) -> tuple[str, str]:
-    """Silence, and sound, of the subsets in a sentence each; their numbers are those of `trimming` and `medians`."""
+    """A sentence on silence and one on sound, by subset, with the numbers of `trimming` and `medians`."""
     if measured.empty:
         return ("There is no audio: silence, level and spectrum can't be shown.",) * 2
-    cut = trimming(clips, measured)
-    here = cut[cut["threshold_db"] == silence_db].set_index("subset")["ends"]
+    trimmed = trimming(clips, measured)
+    here = trimmed[trimmed["threshold_db"] == silence_db].set_index("subset")["ends"]
     curated = silence(clips, measured, silence_db).query("subset == 'curated'").explode("labels").groupby("labels")
     share = 1 - curated["active_s"].sum() / curated["duration_s"].sum()
     ends = ", ".join(f"{part:.0%} of the {name} seconds" for name, part in here.items())
-    emptied = ", ".join(f"{n} at {db:g} dB" for db, n in cut.groupby("threshold_db")["emptied"].sum().items())
+    emptied = ", ".join(f"{n} at {db:g} dB" for db, n in trimmed.groupby("threshold_db")["emptied"].sum().items())
     levels = "; ".join(
         f"{row.subset} {row.loudness_db:.0f} dB(A), 95 % of the power below {row.rolloff_hz / 1000:.1f} kHz, nothing "
         f"above {row.band_limit_hz / 1000:.1f} kHz, {row.full_scale:.0%} touch full scale"
         for row in medians(clips, measured).itertuples()
     )
     return (
-        f"Trimming both ends {silence_db:g} dB below the peak removes {ends}. Most silent is {share.idxmax()}: "
-        f"{share.max():.0%} of its seconds, pauses within included. Cutting all silence leaves less than {LEFT_S:g} s "
-        f"of this many clips: {emptied}."
+        f"Trimming both ends {silence_db:g} dB below the peak removes {ends}. The class with most silence is "
+        f"{share.idxmax()}: {share.max():.0%} of its seconds, with inner pauses. Cutting all silence would leave less "
+        f"than {LEFT_S:g} s of this many clips: {emptied}."
     ), f"Median clips: {levels}."
 
 
 def traits(clips: pd.DataFrame, measured: pd.DataFrame, silence_db: float) -> pd.DataFrame:
-    """Numbers to tell subsets by, index fname.
+    """Features that tell subsets apart, index fname.
 
     Parameters
     ----------
-    clips : table of `lib.datasets`
+    clips : table of `lib.data.datasets`
     measured : from `measure`
-    silence_db : dB below the peak, one of those measured
+    silence_db : dB below the peak, one of the measured thresholds
     """
     table = silence(clips, measured, silence_db).merge(measured, on="fname").set_index("fname")
     shares = {part: table[f"{part}_s"] / table["duration_s"] for part in ("lead", "trail", "inner")}
@@ -398,7 +403,7 @@ def traits(clips: pd.DataFrame, measured: pd.DataFrame, silence_db: float) -> pd
 def tell_apart(
     x: pd.DataFrame, y: np.ndarray, groups: np.ndarray, seed: int, n_shuffles: int = N_SHUFFLES
 ) -> tuple[dict, pd.DataFrame]:
-    """Out-of-fold AUC of a random forest, and the features that it relies on.
+    """Out-of-fold AUC of a random forest, and the features that it uses.
 
     Parameters
     ----------
@@ -406,35 +411,30 @@ def tell_apart(
     y : (n,) of 0 and 1
     groups : (n,), never split
     seed : of folds, forest and resampling
-    n_shuffles : of each feature, averaged; 0 leaves drop empty
+    n_shuffles : shuffles of each feature, averaged; 0: drop is NaN
 
     Returns
     -------
-    found : auc, auc_low, auc_high (95 % interval over groups), n
+    result : auc, auc_low, auc_high (95 % interval over groups), n
     tells : feature, alone (AUC of the feature by itself; under .5: the second subset has less of it), drop (fall of the
         AUC of a held-out fold when the feature is shuffled in it, mean over folds)
 
     Raises
     ------
     ValueError
-        A side with fewer groups than folds.
+        One side of y has fewer groups than there are folds.
     """
     y, groups = np.asarray(y, int), np.asarray(groups)
     if min(len(set(groups[y == side])) for side in (0, 1)) < N_FOLDS:
-        raise ValueError(f"y has a side with fewer than {N_FOLDS} groups: nothing can be held out. Add clips.")
+        raise ValueError(f"y has a side with fewer than {N_FOLDS} groups, too few for {N_FOLDS} folds. Add clips.")
     values, score, drops = x.to_numpy(float), np.zeros(len(y)), []
     for train, held_out in StratifiedGroupKFold(N_FOLDS, shuffle=True, random_state=seed).split(values, y, groups):
         forest = RandomForestClassifier(N_TREES, min_samples_leaf=3, class_weight="balanced", random_state=seed)
         forest.fit(values[train], y[train])
-        score[held_out] = _scores(forest, values[held_out])
+        score[held_out] = forest.predict_proba(values[held_out])[:, 1]
         if n_shuffles:
             shuffled = permutation_importance(
-                forest,
-                values[held_out],
-                y[held_out],
-                scoring=lambda forest, x, y: _auc(y, _scores(forest, x)),
-                n_repeats=n_shuffles,
-                random_state=seed,
+                forest, values[held_out], y[held_out], scoring=_auc_of, n_repeats=n_shuffles, random_state=seed
             )
             drops.append(shuffled.importances_mean)
     auc = _auc(y, score)
@@ -445,27 +445,23 @@ def tell_apart(
         if min(weight[y == 0].sum(), weight[y == 1].sum()):
             draws.append(_auc(y, score, weight))
     low, high = np.quantile(draws, (0.025, 0.975))
-    tells = pd.DataFrame(
-        {
-            "feature": x.columns,
-            "alone": [_auc(y, column) for column in values.T],
-            "drop": np.mean(drops, axis=0) if drops else np.nan,
-        }
-    ).sort_values("drop", ascending=False, ignore_index=True)
+    alone, drop = [_auc(y, column) for column in values.T], np.mean(drops, axis=0) if drops else np.nan
+    tells = pd.DataFrame({"feature": x.columns, "alone": alone, "drop": drop})
+    tells = tells.sort_values("drop", ascending=False, ignore_index=True)
     return {"auc": auc, "auc_low": low, "auc_high": high, "n": len(y)}, tells
 
 
-def _scores(forest: RandomForestClassifier, x: np.ndarray) -> np.ndarray:
-    return forest.predict_proba(x)[:, 1]
+def _auc_of(forest: RandomForestClassifier, x: np.ndarray, y: np.ndarray) -> float:
+    return _auc(y, forest.predict_proba(x)[:, 1])
 
 
 def _auc(y: np.ndarray, score: np.ndarray, weight: np.ndarray | None = None) -> float:
-    """Area under the ROC curve, as scikit-learn's `roc_auc_score`, which checks its input for milliseconds a call.
+    """Area under the ROC curve: the value of scikit-learn's `roc_auc_score`, without its slow checks of the input.
 
     Parameters
     ----------
     y : (n,) of 0 and 1
-    score, weight : (n,); by default all weigh the same
+    score, weight : (n,); weight None: all weigh the same
     """
     _, rank = np.unique(score, return_inverse=True)
     weight = np.ones(len(y)) if weight is None else weight
@@ -475,7 +471,7 @@ def _auc(y: np.ndarray, score: np.ndarray, weight: np.ndarray | None = None) -> 
 
 
 def domain_gap(x: pd.DataFrame, clips: pd.DataFrame, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Every two subsets told apart, with and without the length of the clips, beside random halves of one subset.
+    """`tell_apart` for every two subsets, with and without the length of the clips, beside random halves of one subset.
 
     Parameters
     ----------
@@ -496,16 +492,16 @@ def domain_gap(x: pd.DataFrame, clips: pd.DataFrame, seed: int) -> tuple[pd.Data
     for a, b, by in tqdm(tasks, desc="telling subsets apart", leave=False):
         rows = clips[clips["subset"].isin([a, b])]
         columns = x.columns if by == "all" else x.columns.difference(LENGTH, sort=False)
-        found, told = tell_apart(x.loc[rows["fname"], columns], rows["subset"] == b, rows["group"], seed)
-        gaps.append({"pair": f"{a} | {b}", "by": by, **found})
-        tells.append(told.assign(pair=f"{a} | {b}", by=by))
+        result, features = tell_apart(x.loc[rows["fname"], columns], rows["subset"] == b, rows["group"], seed)
+        gaps.append({"pair": f"{a} | {b}", "by": by, **result})
+        tells.append(features.assign(pair=f"{a} | {b}", by=by))
     if "curated" in names:
         rows = clips[clips["subset"] == "curated"]
         groups, aucs = rows["group"].unique(), []
         for turn in range(N_HALVES):
             half = np.random.default_rng([seed, turn]).permutation(groups)[: len(groups) // 2]
-            found, _ = tell_apart(x.loc[rows["fname"]], rows["group"].isin(half), rows["group"], seed, 0)
-            aucs.append(found["auc"])
+            result, _ = tell_apart(x.loc[rows["fname"]], rows["group"].isin(half), rows["group"], seed, 0)
+            aucs.append(result["auc"])
         chance = {"auc": np.mean(aucs), "auc_low": min(aucs), "auc_high": max(aucs), "n": len(rows)}
         gaps.append({"pair": "chance", "by": "all", **chance})
     gaps = pd.DataFrame(gaps, columns=["pair", "by", "auc", "auc_low", "auc_high", "n"])
@@ -514,15 +510,15 @@ def domain_gap(x: pd.DataFrame, clips: pd.DataFrame, seed: int) -> tuple[pd.Data
 
 
 def describe_gap(gaps: pd.DataFrame, tells: pd.DataFrame) -> str:
-    """The domain gap in a sentence: AUC of each pair by all features and by sound alone, beside chance."""
+    """The domain gap in a sentence: AUC of each pair by all features and without length, beside chance."""
     parts = []
     for pair, rows in gaps[gaps["pair"] != "chance"].groupby("pair", sort=False):
         every, sound = rows.set_index("by").loc[["all", "sound"]].itertuples()
         best = tells[(tells["pair"] == pair) & (tells["by"] == "sound") & (tells["drop"] > NOTICED)]["feature"].head(3)
-        told = f"mostly by {', '.join(best)}" if len(best) else "no single feature tells"
+        by = f"mostly by {', '.join(best)}" if len(best) else "no single feature tells"
         parts.append(
             f"{pair.replace(' | ', ' against ')}: AUC {every.auc:.2f} ({every.auc_low:.2f} to {every.auc_high:.2f}, "
-            f"n = {every.n}), without length {sound.auc:.2f} ({told if sound.auc_low > 0.5 else 'not told apart'})"
+            f"n = {every.n}), without length {sound.auc:.2f} ({by if sound.auc_low > 0.5 else 'not told apart'})"
         )
     if not parts:
         return "Fewer than two subsets with audio: no domain gap to measure."
@@ -534,19 +530,19 @@ def describe_gap(gaps: pd.DataFrame, tells: pd.DataFrame) -> str:
 
 
 def _spectrum(samples: np.ndarray) -> np.ndarray:
-    """Mean power in each bin, (N_FFT // 2 + 1,); its sum is about the mean square of the samples."""
+    """Mean power in each frequency bin, (N_FFT // 2 + 1,); its sum is about the mean square of the samples."""
     samples = np.pad(samples, (0, max(0, N_FFT - len(samples))))
     window = np.hanning(N_FFT + 1)[:-1]
     power = np.zeros(N_FFT // 2 + 1)
     frames = np.lib.stride_tricks.sliding_window_view(samples, N_FFT)[:: N_FFT // 2]
-    for block in np.array_split(frames, max(1, len(frames) // 256)):  # bounds the memory of a long clip
+    for block in np.array_split(frames, max(1, len(frames) // 256)):  # limits the memory for a long clip
         power += np.square(np.abs(np.fft.rfft(block * window))).sum(axis=0)
     power[1:-1] *= 2
     return power / (len(frames) * N_FFT * np.square(window).sum())
 
 
 def _a_weight(hz: np.ndarray) -> np.ndarray:
-    """A-weighting as a factor on power; 1 at 1 kHz."""
+    """A-weighting as a factor of power; 1 at 1 kHz."""
 
     def amplitude(f: np.ndarray) -> np.ndarray:
         f2 = np.square(f, dtype=np.float64)
@@ -557,5 +553,5 @@ def _a_weight(hz: np.ndarray) -> np.ndarray:
 
 
 def _db(power: float) -> float:
-    """dB re 1; -120 at the least, so that a table holds numbers."""
+    """dB re 1, at least -120, so that silence has a number too."""
     return float(10 * np.log10(max(power, 1e-12)))

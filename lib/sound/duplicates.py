@@ -1,14 +1,14 @@
 """Near-duplicates: clips of different groups that hold the same recording, although their bytes differ.
 
-Two steps. A clip's nearest neighbours by its average spectrum are candidates. A candidate counts if the two log-mels,
-laid over each other at the best lag, agree in their fine structure: two takes of a sound have the same spectrum, but
-only the same recording has the same frames.
+There are two steps. First, the clips with the nearest average spectra are candidates. Then the log-mels of both clips
+are aligned at the best lag, and the pair counts if their fine structure agrees: two takes of a sound have the same
+spectrum, but only the same recording has the same frames.
 
 Conventions
 -----------
-fingerprint : average log-mel spectrum of a clip (`contents.spectra`), dB, less its mean: louder copies have the same.
-similarity  : correlation, at the best lag, of how two log-mels change from frame to frame; at most 1.
-Finds copies at another level, trimmed, padded, re-encoded, or with a little noise; not at another speed or pitch.
+fingerprint : average log-mel spectrum of a clip (`contents.spectra`), dB, minus its mean: a louder copy has the same.
+similarity  : correlation, at the best lag, of the changes of two log-mels from frame to frame; at most 1.
+Finds copies that are louder, trimmed, padded, re-encoded or a little noisy, but not those at another speed or pitch.
 
 Used in: 01_eda.
 """
@@ -28,14 +28,14 @@ from lib.sound.contents import spectra
 __all__ = ["SAME", "aligned", "as_problems", "find", "proposed_groups", "side_by_side"]
 
 SAME = 0.5  # least similarity of a near-duplicate; unrelated clips of the demo set and of ESC-10 stay under .45
-SAME_SHORT = 0.9  # where less than LONG_S lie over each other: two clicks are easily similar
-LONG_S = 2.0
-ALIKE_DB = 6.0  # greatest RMS difference of two fingerprints that are worth a closer look
-NEIGHBOURS = 5  # candidates a clip, the nearest
-OVERLAP = 0.5  # of the shorter clip, must lie over the longer one
+SAME_SHORT = 0.9  # the same for an overlap under LONG_S, since any two clicks are similar
+LONG_S = 2.0  # s
+ALIKE_DB = 6.0  # greatest RMS difference between the fingerprints of candidates
+NEIGHBOURS = 5  # candidates for each clip: the nearest ones
+OVERLAP = 0.5  # least share of the shorter clip that overlaps the longer one
 SHORTEST = 10  # frames; shorter clips are not compared
-RANGE_DB = 40.0  # below the loudest value; what is quieter may be another noise in a copy
-BLOCK = 1024  # clips compared at once: bounds the memory
+RANGE_DB = 40.0  # below the loudest value; quieter parts are ignored, since the noise of a copy may differ
+BLOCK = 1024  # clips compared at once; limits the memory
 COLUMNS = ["fname", "other", "subset", "other_subset", "group", "other_group", "lag_s", "overlap_s", "similarity"]
 
 
@@ -44,19 +44,18 @@ def find(store: Cache | None, clips: pd.DataFrame) -> pd.DataFrame:
 
     Parameters
     ----------
-    store : holds the clips; None without audio
+    store : cache of the clips; None without audio
     clips : DataFrame with fname, subset, group
 
     Returns
     -------
-    fname, other (fname < other), subset, other_subset, group, other_group, lag_s (s; time in other less time in fname),
-    overlap_s (s, that lie over each other), similarity (SAME to 1)
+    fname, other (fname < other), subset, other_subset, group, other_group, lag_s (time in other minus time in fname),
+    overlap_s, similarity (SAME to 1)
     """
     if store is None or clips.empty:
         return pd.DataFrame(columns=COLUMNS)
     clips = clips.sort_values("fname", ignore_index=True)
-    prints = spectra(store, clips["fname"])
-    pairs = list(_candidates(prints, clips["group"].to_numpy()))
+    pairs = list(_candidates(spectra(store, clips["fname"]), clips["group"].to_numpy()))
     index = store.rows(clips["fname"])
     rate, rows = store.logmel.frames_per_s, []
     for i, j in tqdm(pairs, desc="comparing clips", unit="pair", leave=False, delay=1):
@@ -64,8 +63,8 @@ def find(store: Cache | None, clips: pd.DataFrame) -> pd.DataFrame:
         if similarity >= (SAME if overlap / rate >= LONG_S else SAME_SHORT):
             names = [clips.at[k, name] for name in ("fname", "subset", "group") for k in (i, j)]
             rows.append([*names, round(lag / rate, 2), round(overlap / rate, 2), round(similarity, 3)])
-    found = pd.DataFrame(rows, columns=COLUMNS)
-    return found.sort_values(["similarity", "fname"], ascending=[False, True], ignore_index=True)
+    table = pd.DataFrame(rows, columns=COLUMNS)
+    return table.sort_values(["similarity", "fname"], ascending=[False, True], ignore_index=True)
 
 
 def aligned(a: np.ndarray, b: np.ndarray) -> tuple[float, int, int]:
@@ -77,9 +76,9 @@ def aligned(a: np.ndarray, b: np.ndarray) -> tuple[float, int, int]:
 
     Returns
     -------
-    similarity : -1 to 1; 0 where the shorter one has fewer than SHORTEST frames
-    lag : frames; frame t of a lies over frame t + lag of b
-    overlap : frames that lie over each other
+    similarity : -1 to 1; 0 if the shorter one has fewer than SHORTEST frames
+    lag : frames; frame t of a is aligned with frame t + lag of b
+    overlap : frames of a that are aligned with a frame of b
     """
     if min(len(a), len(b)) < SHORTEST:
         return 0.0, 0, 0
@@ -98,12 +97,12 @@ def aligned(a: np.ndarray, b: np.ndarray) -> tuple[float, int, int]:
 
 
 def proposed_groups(pairs: pd.DataFrame, clips: pd.DataFrame) -> pd.DataFrame:
-    """The groups that would keep near-duplicates together: rows of groups.csv for every clip whose group would change.
+    """Groups that keep near-duplicates together: rows of groups.csv for every clip whose group would change.
 
     Parameters
     ----------
     pairs : from `find`
-    clips : all clips; a clip that shares a group with one of a pair moves with it
+    clips : all clips; if a clip of a pair gets another group, all clips of its group do
 
     Returns
     -------
@@ -119,33 +118,33 @@ def proposed_groups(pairs: pd.DataFrame, clips: pd.DataFrame) -> pd.DataFrame:
 
 
 def side_by_side(pairs: pd.DataFrame, clips: pd.DataFrame) -> pd.DataFrame:
-    """The clips of the pairs, two and two, to look at and to hear."""
+    """The clips of the pairs, one pair after the other, to see and to hear."""
     names = pairs[["fname", "other"]].to_numpy().ravel()
     return clips.set_index("fname", drop=False).loc[names].reset_index(drop=True)
 
 
 def as_problems(pairs: pd.DataFrame) -> pd.DataFrame:
-    """The pairs in the form of `lib.audit`, for `Dataset.without`: the clips are used, but look at them."""
+    """The pairs as findings (see `lib.data.audit`) for `Dataset.without`: the clips are used, but worth a look."""
     return audit_table(
         (p.other, p.other_subset, f"sounds like {p.subset} clip {p.fname} of another group: keep them together", True)
         for p in pairs.itertuples()
     )
 
 
-def _candidates(prints: np.ndarray, groups: np.ndarray) -> Iterator[tuple[int, int]]:
-    """Pairs i < j of different groups with alike fingerprints, of each clip the nearest, each pair once."""
-    prints = np.maximum(prints, prints.max(axis=1, keepdims=True) - RANGE_DB)
-    prints = prints - prints.mean(axis=1, keepdims=True)
-    square, seen = np.square(prints).mean(axis=1), set()
-    for first in range(0, len(prints), BLOCK):
+def _candidates(fingerprints: np.ndarray, groups: np.ndarray) -> Iterator[tuple[int, int]]:
+    """Pairs i < j of different groups with similar fingerprints: each clip with its nearest ones, each pair once."""
+    values = np.maximum(fingerprints, fingerprints.max(axis=1, keepdims=True) - RANGE_DB)
+    values = values - values.mean(axis=1, keepdims=True)
+    square, pairs = np.square(values).mean(axis=1), set()
+    for first in range(0, len(values), BLOCK):
         here = slice(first, first + BLOCK)
-        distance = square[here, None] + square - 2 / prints.shape[1] * prints[here] @ prints.T
+        distance = square[here, None] + square - 2 / values.shape[1] * values[here] @ values.T
         distance[groups[here, None] == groups] = np.inf
-        nearest = np.argpartition(distance, min(NEIGHBOURS, len(prints)) - 1, axis=1)[:, :NEIGHBOURS]
+        nearest = np.argpartition(distance, min(NEIGHBOURS, len(values)) - 1, axis=1)[:, :NEIGHBOURS]
         close = np.take_along_axis(distance, nearest, axis=1) <= ALIKE_DB**2
         for row, column in zip(*np.nonzero(close), strict=True):
-            seen.add(tuple(sorted((first + int(row), int(nearest[row, column])))))
-    yield from sorted(seen)
+            pairs.add(tuple(sorted((first + int(row), int(nearest[row, column])))))
+    yield from sorted(pairs)
 
 
 def _frames(store: Cache, clip: pd.Series) -> np.ndarray:
@@ -153,13 +152,13 @@ def _frames(store: Cache, clip: pd.Series) -> np.ndarray:
 
 
 def _fine(frames: np.ndarray) -> np.ndarray:
-    """Fine structure: changes over two frames that are no change of the clip's loudness; its noise floor is cut off."""
+    """Fine structure: changes over two frames, without changes of loudness and without the noise floor."""
     frames = np.maximum(frames, frames.max() - RANGE_DB)
     frames = frames[2:] - frames[:-2]
     return frames - frames.mean(axis=0) - frames.mean(axis=1, keepdims=True) + frames.mean()
 
 
 def _between(frames: np.ndarray, first: np.ndarray, n: np.ndarray) -> np.ndarray:
-    """Energy of n frames from each first one on."""
+    """Energy of the n frames that begin at each `first`."""
     total = np.concatenate([[0.0], np.cumsum(np.square(frames, dtype=np.float64).sum(axis=1))])
     return total[first + n] - total[first]
