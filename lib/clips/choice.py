@@ -147,9 +147,21 @@ def conclusion(comparison: Comparison, choice: dict) -> str:
     above, below = rows["lwlrap_diff_low"] > 0, rows["lwlrap_diff_high"] < 0
     holds = rows["lwlrap_diff"].notna() & ~above & ~below
     for some, words in ((above, "Clear of zero, above the mean"), (below, "Below it"), (holds, "Not clear of zero")):
-        diffs = [f"{r.Index} {r.lwlrap_diff:+.3f}" for r in rows[some].itertuples()]
+        diffs = [f"{r.Index} {r.lwlrap_diff:+.3f}{_brackets(r)}" for r in rows[some].itertuples()]
         told += [f"{words}: {', '.join(diffs)}."] if diffs else []
+    if any(map(_brackets, comparison.compared.itertuples())):
+        told.append(
+            "In brackets, if a difference is not settled: about how many clips of this kind would settle it, and the "
+            "probability that the method helps."
+        )
     return " ".join([*told, comparison.limits(), f"For use: {choice['method']}."])
+
+
+def _brackets(row: object) -> str:
+    """What would settle a row, such as " (970, 0.62)"; nothing if it is settled."""
+    n, p_better = comparisons.to_settle(row) or (np.nan, np.nan)
+    clips = f"{n:.0f}" if n < np.inf else "no number"  # no difference was seen
+    return "" if np.isnan(p_better) else f" ({clips}, {p_better:.2f})"
 
 
 # --- among candidates: 10 -----------------------------------------------------------------------------------------

@@ -30,6 +30,7 @@ __all__ = [
     "format_difference",
     "format_score",
     "screened",
+    "to_settle",
 ]
 
 AGAINST = " against "  # in the name of a row that compares two others than the base
@@ -195,13 +196,22 @@ def screened(table: pd.DataFrame, has_enough: bool | pd.Series = False) -> pd.Da
     return table.assign(verdict=table["verdict"].where(table["verdict"].isna() | has_enough, "screened"))
 
 
-def _unsettled(row: object) -> str:
-    """What would settle a row whose interval holds zero, or which Holm's procedure leaves unclear, in brackets."""
+def to_settle(row: object) -> tuple[float, float] | None:
+    """What would settle a row: clips of this kind (two digits; not finite without a difference), and p_better.
+
+    None if the row is settled (its interval is clear of zero, and Holm's procedure does not leave it unclear), or if it
+    has no interval (one group of clips).
+    """
     is_clear = row.lwlrap_diff_low * row.lwlrap_diff_high > 0 and row.verdict != "unclear"
-    if is_clear or np.isnan(row.p_better):  # no interval: one group of clips
+    return None if is_clear or np.isnan(row.p_better) else (float(f"{row.n_to_settle:.2g}"), row.p_better)
+
+
+def _unsettled(row: object) -> str:
+    """What would settle a row, in brackets; nothing if it is settled."""
+    if (needed := to_settle(row)) is None:
         return ""
-    n = f"about {float(f'{row.n_to_settle:.2g}'):.0f} clips of this kind would, " if row.n_to_settle < np.inf else ""
-    return f" (not settled: {n}probability that it helps {row.p_better:.2f})"
+    clips = f"about {needed[0]:.0f} clips of this kind would, " if needed[0] < np.inf else ""
+    return f" (not settled: {clips}probability that it helps {needed[1]:.2f})"
 
 
 def _range(values: pd.Series, form: str) -> str:
