@@ -55,7 +55,7 @@ def over_seconds(table: pd.DataFrame) -> Figure:
 
     Parameters
     ----------
-    table : variant (`<name>+longer` is `<name>` with a larger budget, `longer` the base), train_s (s), lwlrap, lwlrap_low,
+    table : variant (`<name>+longer`: with a larger budget; `longer`: so the base), train_s (s), lwlrap, lwlrap_low,
         lwlrap_high
     """
     name = table["variant"].str.removesuffix("+longer").replace("longer", "base")
