@@ -187,7 +187,7 @@ def folds_one_by_one_and_then_pooled(tmp, data):
 def a_submission_of_what_was_trained(tmp, data):
     """After all folds of the run "pool"; before that it is refused by what is missing."""
     common = {"data_dir": data("tiny"), "notebook": "08_submission"}
-    fails(tmp, tmp, "pool", **common, window_s=2.0, saying=["window_s=2.0 (trained with 1.0)", "from the weights"])
+    fails(tmp, tmp, "pool", **common, window_s=2.0, saying=["window_s=2.0 (trained with 1.0)", "of the weights"])
     fails(tmp, tmp, "nothing", **common, saying=["is not there", "folds.csv", "make run NB=04 RUN="])
     assert not (OUTPUTS / f"{NAME}-nothing").exists()
     succeeds(ROOT / "notebooks", tmp, "pool", kernel=True, **common)
