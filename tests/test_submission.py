@@ -93,6 +93,10 @@ def test_the_scores_are_those_of_the_plain_pipeline(asked, packed, networks, tmp
     np.testing.assert_allclose(found.scores, np.mean(each, axis=0), atol=1e-6)
     assert found.how["n_windows"].tolist() == table["fname"].value_counts().loc[data.clips["fname"]].tolist()
     assert (found.how[["n_models", "hop_s"]] == [2, 0.25]).all(axis=None) and found.notes == []
+    over_time = found.over_time.set_index(["fname", "window_start_s"])
+    assert over_time.index.is_unique and over_time.columns.tolist() == packed.sidecar["classes"]
+    means = over_time.groupby("fname").mean().loc[data.clips["fname"], list(data.classes)]
+    np.testing.assert_allclose(means, found.scores, atol=1e-6)
     assert np.ptp(found.scores, axis=0).min() > 1e-4  # clips are told apart, so the equality above says something
 
 
@@ -279,7 +283,10 @@ def test_written_and_read_again(asked, tmp_path, monkeypatch):
     (tmp_path / "kernel").mkdir()
     monkeypatch.chdir(tmp_path / "kernel")
     monkeypatch.setattr(submission.runs, "IN_KERNEL", True)
+    assert (tmp_path / "run/window_scores.csv").is_file()
+    (tmp_path / "run/window_scores.csv").unlink()
     written(asked, tmp_path / "run")
+    assert not (tmp_path / "run/window_scores.csv").exists()
     assert (tmp_path / "kernel/submission.csv").read_bytes() == (tmp_path / "run/submission.csv").read_bytes()
 
 

@@ -45,6 +45,7 @@ __all__ = ["Prediction", "Step", "check", "class_notes", "compare", "conclude", 
 __all__ += ["organisers", "out_of_fold", "predict", "read", "read_clips", "refuse_other_settings", "write"]
 
 FIRST, CHUNK = 8, 64  # clips: the first chunk is small, to measure the speed early
+WINDOW = ["fname", "window_start_s"]
 MARGIN = 0.9  # share of the remaining budget that is planned
 
 
@@ -58,11 +59,16 @@ class Step:
 
 @dataclass(frozen=True)
 class Prediction:
-    """Scores of the rows of a sample, how each clip was scored, and what the budget changed; see the conventions."""
+    """Scores of the rows of a sample, how each clip was scored, and what the budget changed; see the conventions.
+
+    over_time : scores of windows, the mean over the models: fname, window_start_s (s), then a column a class that the
+        models know; empty where the submission was read again
+    """
 
     scores: np.ndarray
     how: pd.DataFrame
     notes: list[str]
+    over_time: pd.DataFrame = field(default_factory=pd.DataFrame)
 
 
 def read_clips(run: Run, classes: Sequence[str] = ()) -> tuple[datasets.Dataset, dict[str, dict[str, str]]]:
@@ -153,14 +159,16 @@ def predict(
     steps = ladder(len(networks), cut, widen=second is None)
     pace = _Pace(steps, cut, logmel, budget_s, clock() if started is None else started, clock, step=steps[0])
     found = np.tile(np.array(list(packed.prior.values()), float), (len(clips), 1))
-    how, at = [], 0
+    how, over_time, at = [], [pd.DataFrame(columns=WINDOW)], 0
     with tqdm(total=len(clips), desc="scoring", unit="clip") as bar:
         while at < len(clips) and (size := pace.next_chunk(at, len(clips))):
             rows, step, begun = clips.iloc[at : at + size], pace.step, clock()
             store = cache.hold(rows, logmel)
             read_at = clock()
             cut_now = replace(cut, hop_s=step.hop_s)
-            scored, n_windows = _score(store, networks[: step.n_models], cut_now, choice, second, loss)
+            scored, timed = _score(store, networks[: step.n_models], cut_now, choice, second, loss)
+            n_windows = timed["fname"].value_counts()
+            over_time.append(timed)
             pace.frames += store.index["n_frames"].tolist()
             pace.spent.append((size, read_at - begun, n_windows.sum() * step.n_models, clock() - read_at))
             reasons = store.problems.set_index("fname")["reason"]
@@ -174,7 +182,8 @@ def predict(
     table = pd.DataFrame(how, columns=["fname", "n_windows", "n_models", "hop_s", "problem"])
     position = pd.Series(clips.index, index=clips["fname"]).loc[data.clips["fname"]].to_numpy()
     known = np.column_stack([found, np.zeros(len(found))])  # the last column is for classes that no model knows
-    return Prediction(known[position][:, columns], table, pace.notes)
+    over_time = pd.concat(over_time).rename(columns=dict(enumerate(sidecar["classes"])))
+    return Prediction(known[position][:, columns], table, pace.notes, over_time)
 
 
 def class_notes(data: datasets.Dataset, packed: Bundle) -> list[str]:
@@ -186,7 +195,9 @@ def class_notes(data: datasets.Dataset, packed: Bundle) -> list[str]:
 
 
 def write(folder: Path, data: datasets.Dataset, prediction: Prediction) -> Path:
-    """Write submission.csv and how.csv; in a kernel, submission.csv also into the working folder, as Kaggle expects.
+    """Write submission.csv, how.csv and, outside of a kernel, window_scores.csv: the scores over time.
+
+    In a kernel, submission.csv is also copied into the working folder, as Kaggle expects.
 
     Raises
     ------
@@ -204,6 +215,9 @@ def write(folder: Path, data: datasets.Dataset, prediction: Prediction) -> Path:
     check(folder / "submission.csv", data)
     if runs.IN_KERNEL:
         shutil.copyfile(folder / "submission.csv", "submission.csv")
+    else:
+        with whole_file(folder / "window_scores.csv") as partial:
+            prediction.over_time.to_csv(partial, index=False, lineterminator="\n", float_format="%.4f")
     return folder / "submission.csv"
 
 
@@ -349,22 +363,22 @@ def _score(
     choice: dict,
     second: stage2.Stage2Model | None,
     loss: str,
-) -> tuple[dict[str, np.ndarray], pd.Series]:
-    """Clip scores by fname, and the number of windows of each clip."""
+) -> tuple[dict[str, np.ndarray], pd.DataFrame]:
+    """Clip scores by fname; and fname, window_start_s and the models' mean scores (a column a class) of the windows."""
     table = windows.rolling(store, store.index, cut)
     if table.empty:
-        return {}, pd.Series(dtype=int)
+        return {}, pd.DataFrame(columns=WINDOW)
     weighted = second is None and pooling.POOLINGS[choice["method"]].weighted
     weights = windows.energy(store, table, cut.window_s).to_numpy() if weighted else None
-    fnames, starts, total = table["fname"].to_numpy(str), table["window_start_s"].to_numpy(), 0.0
+    fnames, starts, total, of_windows = table["fname"].to_numpy(str), table["window_start_s"].to_numpy(), 0.0, 0.0
     for logits in models.score(networks, store, table, cut.n_frames(store.logmel)):
         scores = models.activate(logits, loss)
         if second is None:
             clips, one = pooling.pool(choice["method"], fnames, scores, parameter=choice["parameter"], weights=weights)
         else:
             clips, one = stage2.clip_scores(second, fnames, starts, scores, loss)
-        total = total + one / len(networks)
-    return dict(zip(clips, total, strict=True)), table["fname"].value_counts()
+        total, of_windows = total + one / len(networks), of_windows + scores / len(networks)
+    return dict(zip(clips, total, strict=True)), table[WINDOW].join(pd.DataFrame(of_windows, table.index))
 
 
 @dataclass
