@@ -63,8 +63,8 @@ def home(tmp_path):
 READER = Reader(max_clip_s=1.0, class_order="alphabetical", stage2_epochs=2)
 
 
-def judge(models, readouts=("mean",)):
-    return models.judge(READER, list(readouts), seed=1)
+def evaluate(models, readouts=("mean",)):
+    return models.evaluate(READER, list(readouts), seed=1)
 
 
 def read(home, names=("early", "late", "early+late"), repeats=2):
@@ -73,12 +73,13 @@ def read(home, names=("early", "late", "early+late"), repeats=2):
 
 def test_the_best_of_the_other_folds_is_taken_even_where_the_outer_fold_says_otherwise(home):
     models = read(home, ["early", "late"])
-    judged = judge(models)
-    best = judged.candidates.loc[judged.candidates.groupby("outer")["lwlrap"].idxmax()].set_index("outer")["method"]
+    evaluation = evaluate(models)
+    inner = evaluation.candidates
+    best = inner.loc[inner.groupby("outer")["lwlrap"].idxmax()].set_index("outer")["method"]
     # outer 2: early is perfect on 0 and 1; outer 0: late has .75 and 1, early 1 and 0
     assert best.to_dict() == {0: "late", 1: "late", 2: "early"}
-    comparison = models.compare(judged)
-    told = models.by_fold(judged, comparison.scores[choice.CHOSEN_PER_FOLD]).set_index("outer")
+    comparison = models.compare(evaluation)
+    told = models.by_fold(evaluation, comparison.scores[choice.CHOSEN_PER_FOLD]).set_index("outer")
     assert told["seed_7"].to_dict() == {0: 0.75, 1: 0.75, 2: 0.0}
     assert told["seed_8"].to_dict() == {0: 0.75, 1: 0.75, 2: 0.5}
     assert told["minutes"].to_dict() == {0: 2.0, 1: 2.0, 2: 2.0}  # early: one and three minutes
@@ -88,17 +89,17 @@ def test_the_best_of_the_other_folds_is_taken_even_where_the_outer_fold_says_oth
 
 
 def test_what_is_judged_by_hand(home):
-    judged = judge(read(home)).candidates.set_index(["outer", "method"])
-    assert judged.loc[(2, "early"), "hit_rate"] == 1.0
-    assert judged.loc[(2, "late"), "hit_rate"] == 0.75
-    assert judged.loc[(0, "early"), "hit_rate"] == 0.5
-    assert judged.loc[(0, "late"), "lwlrap"] == pytest.approx((8 + 6 + 2 / 2) / 16)
-    assert judged.loc[(0, "early+late"), "hit_rate"] == judged.loc[(0, "late"), "hit_rate"]  # late is the surer one
+    inner = evaluate(read(home)).candidates.set_index(["outer", "method"])
+    assert inner.loc[(2, "early"), "hit_rate"] == 1.0
+    assert inner.loc[(2, "late"), "hit_rate"] == 0.75
+    assert inner.loc[(0, "early"), "hit_rate"] == 0.5
+    assert inner.loc[(0, "late"), "lwlrap"] == pytest.approx((8 + 6 + 2 / 2) / 16)
+    assert inner.loc[(0, "early+late"), "hit_rate"] == inner.loc[(0, "late"), "hit_rate"]  # late is the surer one
 
 
 def test_an_average_is_that_of_the_clip_scores_seed_by_seed(home):
     models = read(home)
-    scores = models.compare(judge(models)).scores
+    scores = models.compare(evaluate(models)).scores
     early, late = scores["early"], scores["late"]
     assert early.shape == (2, 24, 2)
     np.testing.assert_allclose(scores["early+late"], (early + late) / 2)
@@ -111,7 +112,7 @@ def test_an_average_is_that_of_the_clip_scores_seed_by_seed(home):
 
 def test_every_choice_lists_its_clips_and_none_is_of_the_outer_fold(home):
     models = read(home)
-    models.compare(judge(models, ["mean", "power", "logistic"]))
+    models.compare(evaluate(models, ["mean", "power", "logistic"]))
     made = models.manifest()
     assert {use["what"].split(" without ")[0] for use in made["uses"]} == {
         *("choose a readout of early", "choose a readout of late", "choose the parameter of power", "fit logistic"),
@@ -131,15 +132,15 @@ def test_a_planted_leak_is_caught(home):
     table["model"] = table["model"].where(~planted, "without_0")  # it saw fold 1
     late.training = lambda outer: late.pairs.where(table["fold"].to_numpy() != outer)
     with pytest.raises(LeakError):
-        judge(models)
+        evaluate(models)
 
 
 def test_the_conclusion_tells_choice_and_scores(home):
     models = read(home, ["early", "late"])
-    judged = judge(models)
-    comparison = models.compare(judged)
+    evaluation = evaluate(models)
+    comparison = models.compare(evaluation)
     table = comparison.table().set_index("variant")
-    by_fold = models.by_fold(judged, comparison.scores[choice.CHOSEN_PER_FOLD])
+    by_fold = models.by_fold(evaluation, comparison.scores[choice.CHOSEN_PER_FOLD])
     says = models.conclusion(comparison, by_fold)
     assert "late (2 of 3), early (1 of 3)" in says
     assert "n = 24, mean of 2 seed(s): top-1 hit rate 0.583 (" in says
@@ -156,10 +157,10 @@ def test_the_conclusion_tells_choice_and_scores(home):
 
 def test_one_candidate_is_its_own_choice(home):
     models = read(home, ["late"], repeats=1)
-    judged = judge(models)
-    comparison = models.compare(judged)
+    evaluation = evaluate(models)
+    comparison = models.compare(evaluation)
     np.testing.assert_array_equal(comparison.scores[choice.CHOSEN_PER_FOLD], comparison.scores["late"])
-    assert judged.candidates["method"].eq("late").all()
+    assert evaluation.candidates["method"].eq("late").all()
     table = comparison.table().set_index("variant")
     assert models.base == "late, mean" and table.loc[choice.CHOSEN_PER_FOLD, "lwlrap_diff"] == 0
     assert table.loc[choice.CHOSEN_PER_FOLD, "verdict"] == "screened"
@@ -191,7 +192,7 @@ def test_recipes_of_other_labels_are_refused(home):
         table = pd.read_csv(path)
         table["labels"] = table["labels"].map({"x": "y", "y": "x"})
         table.to_csv(path, index=False)
-    with pytest.raises(ValueError, match="late was read on other clips, folds or classes than early"):
+    with pytest.raises(ValueError, match="late and early differ in clips, folds or classes. Train one of them again"):
         read(home, ["early", "late"])
 
 
@@ -217,14 +218,14 @@ def test_the_best_readout_is_that_of_the_training_folds(home):
         quiet = np.where((arrays["fold"][::3] == 2)[:, None], -2, 2) * right
         np.savez(part / "oof_windows.npz", **arrays | {"logits": np.stack([loud, quiet, quiet], 1).reshape(-1, 2)})
     models = read(home, ["early"], repeats=1)
-    judged = judge(models, ["mean", "max"])
-    best = judged.readouts[judged.readouts["chosen"]].set_index("outer")["readout"]
+    evaluation = evaluate(models, ["mean", "max"])
+    best = evaluation.readouts[evaluation.readouts["chosen"]].set_index("outer")["readout"]
     assert best[2] == "mean"
-    told = models.by_fold(judged, models.compare(judged).scores[choice.CHOSEN_PER_FOLD]).set_index("outer")
+    told = models.by_fold(evaluation, models.compare(evaluation).scores[choice.CHOSEN_PER_FOLD]).set_index("outer")
     assert told.loc[2, "readouts"] == "mean" and told.loc[2, "seed_7"] == 0.0  # the maximum would have been right
-    assert len(judged.readouts) == 2 * N_FOLDS and judged.readouts["chosen"].sum() == N_FOLDS
+    assert len(evaluation.readouts) == 2 * N_FOLDS and evaluation.readouts["chosen"].sum() == N_FOLDS
 
 
 def test_a_readout_that_there_is_not_is_named(home):
-    with pytest.raises(ValueError, match="readouts: best, energy are none that scores alone can give: mean, "):
-        judge(read(home), ["mean", "best", "energy"])
+    with pytest.raises(ValueError, match="readouts: best, energy can't be made here. There are: mean, "):
+        evaluate(read(home), ["mean", "best", "energy"])

@@ -148,7 +148,7 @@ def test_every_clip_is_shown_once():
     clips = pd.Index(["a", "b", "c"])
     one, two = (np.array(["c", "a"]), np.array([[3.0], [1.0]])), (np.array(["b"]), np.array([[2.0]]))
     assert nested.join_outer_folds([one, two], clips).tolist() == [[1], [2], [3]]
-    with pytest.raises(ValueError, match="3 scores of 2 clips for 3: each is reported once"):
+    with pytest.raises(ValueError, match="3 scores of 2 clips, expected one for each of 3 clips"):
         nested.join_outer_folds([one, (np.array(["a"]), np.zeros((1, 1)))], clips)
 
 

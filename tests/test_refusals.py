@@ -276,11 +276,11 @@ CASES = {
     ),
     "10 other labels": (
         *(read_10, change_clips("04_kfold/wide/*/clips.csv", labels="x"), ValueError),
-        ["wide was read on other clips, folds or classes than curated"],
+        ["wide and curated differ in clips, folds or classes"],
     ),
     "10 other classes": (
         *(read_10, change("04_kfold/wide/*/weights.json", classes=["y", "x"]), ValueError),
-        ["wide was read on other clips, folds or classes than curated"],
+        ["wide and curated differ in clips, folds or classes"],
     ),
     "10 other audio": (
         *(read_10, change("04_kfold/wide.seed_8/configuration.json", audio={"curated": "a"}), ValueError),

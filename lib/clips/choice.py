@@ -1,12 +1,14 @@
-"""Choosing among readouts (06) and among candidates (10) without the fold that reports the choice.
+"""Nested selection of a readout (06) and of a candidate (10).
+
+For each outer fold, the readout or candidate that is best on the other folds (`Design.training`) is scored on the outer
+fold, once. `Design.check_and_record` refuses a choice that reads the outer fold.
 
 Conventions
 -----------
-recipe : a variant of 04, with its pair models; trainings with another seed are `<recipe>.seed_<n>`, without pairs
-candidate : recipes joined by "+"; its clip scores are the mean of theirs, each by the readout that is best for it
-scores : float64 (n_seeds, n_clips, n_classes), clips in the order of `Design.clips`: each is in one outer fold
-Nested selection: for each outer fold, the readout or candidate that is best on the other folds (`Design.training`) is
-scored on it, once. `Design.check_and_record` watches.
+recipe : a variant of 04 with its pair models; a training with another seed is the variant `<recipe>.seed_<n>`, which
+    has no pair models
+candidate : recipes joined by "+". Each recipe's clip scores come from its best readout; the candidate's are their mean.
+scores : float64 (n_seeds, n_clips, n_classes), clips in the order of `Design.clips`; each is in one outer fold
 
 Used in: 06, 10.
 """
@@ -29,25 +31,24 @@ from lib.runs.modelset import ModelSet, settings_digest
 from lib.runs.recipes import of_candidates, other_data, seeded
 from lib.training import models
 
-__all__ = ["CHOSEN_PER_FOLD", "SEEDS_AVERAGED", "Candidates", "Judged", "best", "compare", "conclusion"]
+__all__ = ["CHOSEN_PER_FOLD", "SEEDS_AVERAGED", "Candidates", "Evaluation", "best", "compare", "conclusion"]
 __all__ += ["read_candidates", "result_metrics", "take_best", "write_choice"]
 
 BEST = "best_of_all"
 CHOSEN_PER_FOLD = "chosen for each fold"
 SEEDS_AVERAGED = "the same, seeds averaged"
-ENDS = (("low", "min"), ("high", "max"))
 
 
 # --- among methods: the readouts of 06, the candidates of 10 ---------------------------------------------------------
 
 
 def best(table: pd.DataFrame, among: list[str] | None = None) -> dict[int, str]:
-    """Outer fold -> the method with the highest lwlrap on the training folds, of equal ones the first.
+    """Outer fold -> the method with the highest lwlrap on the training folds; the first of equal ones.
 
     Parameters
     ----------
     table : outer, method, lwlrap, as from `nested.inner_scores`
-    among : methods; None: all
+    among : methods that may be chosen; None: all
     """
     table = table if among is None else table[table["method"].isin(list(among))]
     return {outer: table.loc[row, "method"] for outer, row in table.groupby("outer")["lwlrap"].idxmax().items()}
@@ -56,11 +57,16 @@ def best(table: pd.DataFrame, among: list[str] | None = None) -> dict[int, str]:
 def take_best(
     design: Design, scores: Mapping[str, np.ndarray], table: pd.DataFrame, among: list[str] | None = None
 ) -> np.ndarray:
-    """Scores of the method that is `best` on the training folds, for each outer fold: an honest "take the best".
+    """Nested scores of "take the best": each outer fold is scored by the method that is `best` on its training folds.
 
     Returns
     -------
     (n_seeds, n_clips, n_classes)
+
+    Raises
+    ------
+    LeakError
+        As `Design.check_and_record`.
     """
     result = np.empty((max(map(len, scores.values())), *next(iter(scores.values())).shape[1:]))
     for outer, method in best(table, among).items():
@@ -81,10 +87,10 @@ def compare(
 
     Parameters
     ----------
-    scores : method -> (n_seeds, n_clips, n_classes); what has one seed stands for all of another's
+    scores : method -> (n_seeds, n_clips, n_classes); a method with one seed is compared with every seed of the others
     only : bool (n_clips,), clips to count; None: all
-    n_trainings : seeds of the window models; those of stage 2 read the same windows and are no further ones: with fewer
-        than three of either, a method is screened
+    n_trainings : seeds of the window models. Seeds of stage 2 read the same windows, so they don't count here. A method
+        is screened if it has fewer than three seeds of either.
     """
     keep = np.ones(len(design.clips), bool) if only is None else np.asarray(only)
     some = {name: s[:, keep] for name, s in scores.items()}
@@ -93,19 +99,21 @@ def compare(
 
 
 def write_choice(folder: Path, design: Design, reader: Reader, comparison: pd.DataFrame, seed: int) -> dict:
-    """Write what is best for use: choice.json, and the best stage-2 model with its sidecar, trained on all clips.
+    """Choose for the submission: write choice.json, and the best stage-2 model, trained on all clips, with its sidecar.
 
-    The choice goes by the scores of all outer folds, so none of them can report it. For use, each model `without_f`
-    scores the windows, is pooled or read by stage 2 on its own, and the models are averaged: as it was measured.
+    This choice reads the scores of all outer folds, so no fold can report it: choice.json holds the nested score of
+    "take the best". 08 uses the choice as it was measured here: each model `without_f` scores the windows, its window
+    scores are pooled (or read by stage 2), and the models' clip scores are averaged.
 
     Parameters
     ----------
-    comparison : the table of `compare`, the best first, its names in `method`
+    comparison : the table of `compare`, best first, with the names in the column `method`
+    seed : of the stage-2 model
 
     Returns
     -------
-    choice.json: kind (pooling or stage2), method, parameter (None: it has none), settings (of the models, as
-    `modelset.settings_digest` names them), and lwlrap, lwlrap_low, lwlrap_high, n: what "take the best" reached nested
+    choice.json: kind (pooling or stage2), method, parameter (None: it has none), settings (of the models, see
+    `modelset.settings_digest`); lwlrap, lwlrap_low, lwlrap_high and n of the nested "take the best"
     """
     known = comparison[comparison["method"].isin([*pooling.POOLINGS, *MODELS])]
     method = known["method"].iloc[0]
@@ -115,19 +123,19 @@ def write_choice(folder: Path, design: Design, reader: Reader, comparison: pd.Da
     about |= {"loss": design.loss, "max_clip_s": reader.max_clip_s, "seed": seed, "unseen_folds": []}
     models.save(folder / "weights.safetensors", model, about)
     parameter = None if method in MODELS else nested.choose_parameter(design, method, design.single, None)
-    chosen = {"kind": "stage2" if method in MODELS else "pooling", "method": method, "parameter": parameter}
-    chosen["settings"] = settings_digest(design.sidecar)
+    choice = {"kind": "stage2" if method in MODELS else "pooling", "method": method, "parameter": parameter}
+    choice["settings"] = settings_digest(design.sidecar)
     reached = comparison.set_index("method").loc[BEST]
-    chosen |= {key: float(reached[key]) for key in ("lwlrap", "lwlrap_low", "lwlrap_high")} | {"n": int(reached["n"])}
-    write_json(folder / "choice.json", chosen)
-    return chosen
+    choice |= {key: float(reached[key]) for key in ("lwlrap", "lwlrap_low", "lwlrap_high")} | {"n": int(reached["n"])}
+    write_json(folder / "choice.json", choice)
+    return choice
 
 
 def result_metrics(comparison: Comparison, selection: pd.DataFrame) -> dict[str, float]:
-    """For `result.json`: what "take the best of the other folds" reached, the mean, and all differences to the mean.
+    """For `result.json`: scores of the nested "take the best", lwlrap of the mean, all differences to the mean.
 
-    And the mean over outer folds of what stage 2 gains in hit rate, picked there, by chance and chosen elsewhere, with
-    the numbers of tries and of clips (`probes.selection`).
+    Also the gain of stage 2 in hit rate, averaged over outer folds, when it is picked on the reported fold, by chance,
+    and when it is chosen on the other folds; with the numbers of tries and of clips (`probes.selection`).
     """
     gains = selection[selection["metric"] == "hit_rate"].mean(numeric_only=True)
     ways = ("picked there", "by chance", "chosen elsewhere")
@@ -140,7 +148,7 @@ def conclusion(comparison: Comparison, choice: dict) -> str:
     """The conclusion in sentences, from the measured values."""
     rows = comparison.rows.set_index("variant")
     base, best = rows.loc[BASE_POOLING], rows.loc[BEST]
-    told = [
+    sentences = [
         f"On {base['n']} clips, arithmetic mean: lwlrap {format_score(base)}, hit rate "
         f"{base['hit_rate']:.3f}; the best of the other folds: {best['lwlrap']:.3f}, hit rate {best['hit_rate']:.3f}."
     ]
@@ -148,13 +156,13 @@ def conclusion(comparison: Comparison, choice: dict) -> str:
     holds = rows["lwlrap_diff"].notna() & ~above & ~below
     for some, words in ((above, "Clear of zero, above the mean"), (below, "Below it"), (holds, "Not clear of zero")):
         diffs = [f"{r.Index} {r.lwlrap_diff:+.3f}{_brackets(r)}" for r in rows[some].itertuples()]
-        told += [f"{words}: {', '.join(diffs)}."] if diffs else []
+        sentences += [f"{words}: {', '.join(diffs)}."] if diffs else []
     if any(map(_brackets, comparison.compared.itertuples())):
-        told.append(
+        sentences.append(
             "In brackets, if a difference is not settled: about how many clips of this kind would settle it, and the "
             "probability that the method helps."
         )
-    return " ".join([*told, comparison.limits(), f"For use: {choice['method']}."])
+    return " ".join([*sentences, comparison.limits(), f"For use: {choice['method']}."])
 
 
 def _brackets(row: object) -> str:
@@ -168,12 +176,12 @@ def _brackets(row: object) -> str:
 
 
 @dataclass(frozen=True)
-class Judged:
-    """What a choice goes by, and what it would reach.
+class Evaluation:
+    """Scores on the training folds, which a choice is made by, and on the outer folds, which report it.
 
     Attributes
     ----------
-    readouts : outer, recipe, readout, lwlrap and hit_rate (on the training folds), chosen (the recipe's best)
+    readouts : outer, recipe, readout, lwlrap and hit_rate (on the training folds), chosen (bool: the recipe's best)
     candidates : outer, method (candidate), lwlrap and hit_rate (on the training folds)
     scores : candidate -> float64 (n_seeds, n_clips, n_classes) on the outer folds, clips in the order of the design
     """
@@ -185,15 +193,15 @@ class Judged:
 
 @dataclass(frozen=True)
 class Candidates:
-    """The models of all recipes.
+    """The candidates, and the models of all their recipes.
 
     Attributes
     ----------
     names : of the candidates
-    designs : recipe -> its pair models, all of the same clips and folds
-    seeds : of the models that are reported
-    windows : recipe -> for each seed, the windows of every fold f by `without_f`
-    minutes : recipe -> of one training on all folds but one, mean
+    designs : recipe -> its design; all have the same clips and folds
+    seeds : of the models that score the outer folds
+    windows : recipe -> for each seed, the windows of every fold f, scored by `without_f`
+    minutes : recipe -> mean minutes of a training on all folds but one
     """
 
     names: list[str]
@@ -204,15 +212,15 @@ class Candidates:
 
     @property
     def design(self) -> Design:
-        """Of the first recipe: the clips, classes and folds of all."""
+        """The first recipe's; its clips, classes and folds are those of all recipes."""
         return next(iter(self.designs.values()))
 
-    def judge(self, reader: Reader, names: list[str], seed: int) -> Judged:
-        """Every readout and every candidate on the training folds of every outer fold; the best readouts on that one.
+    def evaluate(self, reader: Reader, names: list[str], seed: int) -> Evaluation:
+        """Score every readout and candidate on the training folds, and each recipe's best readout on the outer folds.
 
         Parameters
         ----------
-        names : of poolings and stage-2 models; none: all but those that weigh by energy
+        names : of poolings and stage-2 models; none: all but the poolings that weigh windows by energy
         seed : of the stage-2 models
 
         Raises
@@ -232,67 +240,76 @@ class Candidates:
             inner[recipe] = {outer: readout.inner for outer, readout in by_fold.items()}
             seeds = [nested.read_outer(design, by_fold, windows.in_fold) for windows in self.windows[recipe]]
             outside[recipe] = np.concatenate(seeds)
-        judged, targets = [], self.design.targets
+        rows, targets = [], self.design.targets
         for outer in self.design.outer_folds:
             for name in self.names:
-                found = _mean({recipe: by_fold[outer] for recipe, by_fold in inner.items()}, name)
-                reached = metrics.point_scores(targets.loc[found.index].to_numpy(), found.to_numpy())
-                judged.append({"outer": outer, "method": name, **reached})
-        tried = pd.concat(tables).sort_values("outer", kind="stable", ignore_index=True)
-        tried = tried.rename(columns={"method": "readout"})
+                inner_mean = _mean({recipe: by_fold[outer] for recipe, by_fold in inner.items()}, name)
+                reached = metrics.point_scores(targets.loc[inner_mean.index].to_numpy(), inner_mean.to_numpy())
+                rows.append({"outer": outer, "method": name, **reached})
+        readouts = pd.concat(tables).sort_values("outer", kind="stable", ignore_index=True)
+        readouts = readouts.rename(columns={"method": "readout"})
         columns = ["outer", "recipe", "readout", "lwlrap", "hit_rate", "chosen"]
-        return Judged(tried[columns], pd.DataFrame(judged), {name: _mean(outside, name) for name in self.names})
+        return Evaluation(readouts[columns], pd.DataFrame(rows), {name: _mean(outside, name) for name in self.names})
 
     @property
     def base(self) -> str:
-        """What all is compared with: the first candidate, by the arithmetic mean over windows."""
+        """The baseline of the comparison: the first candidate, pooled by the arithmetic mean."""
         return f"{self.names[0]}, mean"
 
-    def compare(self, judged: Judged) -> Comparison:
-        """All candidates, the best for each outer fold and its seeds averaged, against the base."""
+    def compare(self, evaluation: Evaluation) -> Comparison:
+        """All candidates, the one chosen for each outer fold, and its seeds averaged, against the base."""
         index = self.design.clips.index
         pooled = {
             recipe: np.stack([nested.join_outer_folds([nested.pooled(w, BASE_POOLING)], index) for w in some])
             for recipe, some in self.windows.items()
         }
-        chosen = take_best(self.design, judged.scores, judged.candidates)
+        chosen = take_best(self.design, evaluation.scores, evaluation.candidates)
         ends = {CHOSEN_PER_FOLD: chosen, SEEDS_AVERAGED: chosen.mean(0, keepdims=True)}
-        scores = {self.base: _mean(pooled, self.names[0]), **judged.scores, **ends}
+        scores = {self.base: _mean(pooled, self.names[0]), **evaluation.scores, **ends}
         return compare(self.design, scores, self.base, n_trainings=len(self.seeds))
 
-    def by_fold(self, judged: Judged, scores: np.ndarray) -> pd.DataFrame:
-        """What was chosen for each outer fold and what it reached there.
+    def by_fold(self, evaluation: Evaluation, scores: np.ndarray) -> pd.DataFrame:
+        """The choice for each outer fold and its hit rates there.
+
+        Parameters
+        ----------
+        scores : (n_seeds, n_clips, n_classes) of the chosen candidates, as `take_best`
 
         Returns
         -------
         outer, candidate, readouts (of its recipes), minutes (of training, one seed, one core), then a column of hit
         rates for each seed, in [0, 1]
         """
-        rows, readout = [], judged.readouts[judged.readouts["chosen"]].set_index(["outer", "recipe"])["readout"]
-        for outer, name in best(judged.candidates).items():
+        rows, readout = [], evaluation.readouts[evaluation.readouts["chosen"]].set_index(["outer", "recipe"])["readout"]
+        for outer, name in best(evaluation.candidates).items():
             here = (self.design.clips["fold"] == outer).to_numpy()
             targets, recipes = self.design.targets.to_numpy()[here], name.split("+")
-            told = {"outer": outer, "candidate": name}
-            told["readouts"] = " + ".join(readout[outer, recipe] for recipe in recipes)
-            told["minutes"] = sum(self.minutes[recipe] for recipe in recipes)
+            row = {"outer": outer, "candidate": name}
+            row["readouts"] = " + ".join(readout[outer, recipe] for recipe in recipes)
+            row["minutes"] = sum(self.minutes[recipe] for recipe in recipes)
             hits = {f"seed_{n}": metrics.hit_rate(targets, s[here]) for n, s in zip(self.seeds, scores, strict=True)}
-            rows.append(told | hits)
+            rows.append(row | hits)
         return pd.DataFrame(rows)
 
     def result_metrics(self, comparison: Comparison, by_fold: pd.DataFrame) -> dict[str, float]:
-        """For `result.json`: scores of what was chosen, those of its seeds averaged (together_...), and the lowest and
-        highest hit rate of a fold (mean over seeds) and of a seed (over folds): folds_low, folds_high, seeds_low ..."""
+        """For `result.json`: scores of the chosen candidates, and with their seeds averaged (together_...).
+
+        Also the lowest and highest hit rate of a fold (mean over seeds) and of a seed (mean over folds): folds_low,
+        folds_high, seeds_low, seeds_high.
+        """
         rows = comparison.rows.set_index("variant")
         together = {f"together_{key}": rows.loc[SEEDS_AVERAGED, key] for key in metrics.SCORES}
-        spread = {f"{of}_{end}": rates.agg(least) for of, rates in _hit_rates(by_fold).items() for end, least in ENDS}
+        spread = {}
+        for of, rates in _hit_rates(by_fold).items():
+            spread |= {f"{of}_low": rates.min(), f"{of}_high": rates.max()}
         return {**rows.loc[CHOSEN_PER_FOLD, [*metrics.SCORES, "n"]], **together, **spread}
 
     def manifest(self) -> dict[str, object]:
         """Every fit and choice of all recipes with its clips, as `Design.manifest`."""
-        found = self.design.manifest()
+        manifest = self.design.manifest()
         for design in list(self.designs.values())[1:]:
-            found["uses"], found["sets"] = found["uses"] + design.uses, found["sets"] | design.sets
-        return found
+            manifest["uses"], manifest["sets"] = manifest["uses"] + design.uses, manifest["sets"] | design.sets
+        return manifest
 
     def conclusion(self, comparison: Comparison, by_fold: pd.DataFrame) -> str:
         """The conclusion in sentences, from the measured values."""
@@ -300,7 +317,7 @@ class Candidates:
         chosen, together = rows.loc[CHOSEN_PER_FOLD], rows.loc[SEEDS_AVERAGED]
         rates = _hit_rates(by_fold)
         counts = by_fold["candidate"].value_counts()
-        told = [
+        sentences = [
             f"Of {len(self.names)} candidate(s), chosen for each outer fold on the others by lwlrap: "
             + ", ".join(f"{name} ({n} of {len(by_fold)})" for name, n in counts.items()),
             f"On the outer folds, n = {int(chosen['n'])}, mean of {len(self.seeds)} seed(s): top-1 hit rate "
@@ -309,16 +326,16 @@ class Candidates:
         ]
         if len(self.names) > 1:
             best = rows.loc[self.names, "hit_rate"].idxmax()
-            told.append(
+            sentences.append(
                 f"No result, as it is picked on the same {int(rows.loc[best, 'n'])} clips: the best of "
                 f"{len(self.names)} tries, {best}, hit rate {rows.loc[best, 'hit_rate']:.3f}"
             )
         if len(self.seeds) > 1:
-            told.append(
+            sentences.append(
                 f"The scores of all seeds averaged: hit rate {format_score(together, 'hit_rate')}, "
                 f"lwlrap {format_score(together)}"
             )
-        return ". ".join(told) + "."
+        return ". ".join(sentences) + "."
 
 
 def read_candidates(home: Path, names: list[str], seed: int, repeats: int, profile: str) -> Candidates:
@@ -337,7 +354,7 @@ def read_candidates(home: Path, names: list[str], seed: int, repeats: int, profi
     FileNotFoundError
         Models are missing; the message holds the command that makes them.
     ValueError, LeakError
-        No candidates, recipes that were read on other clips, audio, folds or classes; and as `ModelSet.open` and
+        No candidates; recipes that differ in clips, audio, folds or classes; and as `ModelSet.open` and
         `ModelSet.windows`.
     """
     if not names:
@@ -354,10 +371,11 @@ def read_candidates(home: Path, names: list[str], seed: int, repeats: int, profi
     first, own = next(iter(designs.values())), next(iter(sets.values()))[0]
     for recipe, design in designs.items():
         if design.classes != first.classes or not design.clips.equals(first.clips):
-            raise ValueError(f"{recipe} was read on other clips, folds or classes than {next(iter(designs))}.")
+            differ = f"{recipe} and {next(iter(designs))} differ in clips, folds or classes"
+            raise ValueError(f"{differ}. Train one of them again: -p overwrite True.")
         for other in sets[recipe]:
             if differ := other_data(own.configuration, other.configuration):
-                raise ValueError(f"{own.variant} and {other.variant} differ ({differ}). Train one of them anew.")
+                raise ValueError(f"{own.variant} and {other.variant} differ ({differ}). Train one of them again.")
     windows = {recipe: [one.windows(one.single) for one in some] for recipe, some in sets.items()}
     minutes = {recipe: float(np.mean([_minutes(one) for one in some])) for recipe, some in sets.items()}
     return Candidates(names, designs, seeds, windows, minutes)
@@ -370,13 +388,13 @@ def _mean(scores: Mapping[str, np.ndarray | pd.DataFrame], name: str) -> np.ndar
 
 
 def _minutes(one: ModelSet) -> float:
-    """Mean minutes of the trainings `without_f`."""
+    """Mean minutes of the trainings without one fold."""
     parts = [one.folder / name / "manifest.json" for name in one.single]
     return float(np.mean([read_json(part)["seconds"] for part in parts])) / 60
 
 
 def _hit_rates(by_fold: pd.DataFrame) -> dict[str, pd.Series]:
-    """Of the folds, means over seeds; and of the seeds, means over folds."""
+    """`folds`: the mean over seeds for each fold; `seeds`: the mean over folds for each seed."""
     hits = by_fold.filter(regex="^seed_")
     return {"folds": hits.mean(axis=1), "seeds": hits.mean()}
 

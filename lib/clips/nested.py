@@ -1,17 +1,17 @@
-"""The nested design: what may be known of which clips while fold g is still to be reported, and readouts fitted so.
+"""Nested cross-validation of readouts: for an outer fold, they are fitted and chosen without any trace of that fold.
 
-The pair model `without_f_g` saw neither f nor g. So for the outer fold g, its scores of fold f are out-of-fold scores
-that know nothing of g: on those of all f, readouts are fitted and chosen. The result is then read once on g, by the
-same models, and g rotates over all folds.
+The pair model `without_f_g` saw neither fold f nor fold g. For outer fold g, its scores of fold f are out-of-fold, and
+g had no part in them. Readouts for g are fitted and chosen on the scores of all f != g. The result is scored once on g,
+by the same models. Each fold is the outer fold in turn.
 
 A readout turns window scores into clip scores: a pooling with its parameter, or a stage-2 model. It is fitted for one
 outer fold, on scores from models that never saw that fold (`Design.training`).
 
 Conventions
 -----------
-Every fit and every choice passes `Design.check_and_record`, which refuses a leak and writes down the clips for the
-manifest. Clips are found by (fname, fold, model), never by position; clip scores come sorted by fname. Stage-1 models
-are averaged after pooling or stage 2, unless a name says otherwise.
+Every fit and every choice passes `Design.check_and_record`, which refuses leakage and records the clips for the
+manifest. Windows are found by (fname, fold, model), never by position; clip scores are sorted by fname. Stage-1 models
+are averaged after pooling or stage 2, unless a docstring states otherwise.
 
 Used in: 06, 10.
 """
@@ -45,16 +45,18 @@ BASE_POOLING = "mean"
 
 @dataclass
 class Design:
-    """All window scores of one variant, and the clips; see the module's head.
+    """All window scores of one variant, and the clips.
 
     Attributes
     ----------
     variant : folder of the models
     clips : group, fold, labels; index fname, sorted
     classes : in submission order
-    pairs, single : windows of the pair models; windows of fold f by `without_f`
+    pairs : the windows that the pair models scored
+    single : windows of every fold f, scored by `without_f`
     sidecar : of the weights: audio, windows, recipe
-    uses : what was fitted or chosen for which outer fold, on which clips
+    uses : every fit and choice so far: what, outer (fold), clips (a name in `sets`)
+    sets : name -> fnames, sorted
     """
 
     variant: Path
@@ -92,39 +94,48 @@ class Design:
         return self.sidecar["windows"]["hop_s"]
 
     def training(self, outer: int) -> WindowScores:
-        """Windows of every other fold f, by the model that saw neither f nor `outer`; of no group that stands there."""
-        judge = {fold: folds.model_name(fold, outer) for fold in self.outer_folds if fold != outer}
-        mine = self.pairs.table["model"] == self.pairs.table["fold"].map(judge)
-        return self.pairs.where(mine & self.may_train(self.pairs, outer))
+        """Windows of every other fold f, scored by the model that saw neither f nor `outer`.
+
+        Clips whose group is also in the outer fold are left out.
+        """
+        scorer = {fold: folds.model_name(fold, outer) for fold in self.outer_folds if fold != outer}
+        is_inner = self.pairs.table["model"] == self.pairs.table["fold"].map(scorer)
+        return self.pairs.where(is_inner & self.may_train(self.pairs, outer))
 
     def may_train(self, windows: WindowScores, *held_out: int) -> np.ndarray:
-        """Which windows are of clips that `folds.training` allows, bool (n_windows,)."""
+        """Which windows belong to clips that `folds.training` allows, bool (n_windows,)."""
         clips = self.clips.index[folds.training(self.clips, held_out)]
         return windows.table["fname"].isin(clips).to_numpy()
 
     def reported(self, outer: int) -> WindowScores:
-        """Windows of fold `outer`, by each of the k - 1 pair models that did not see it."""
+        """Windows of fold `outer`, scored by each of the k - 1 pair models that did not see it."""
         return self.pairs.in_fold(outer)
 
     def check_and_record(self, what: str, windows: WindowScores, outer: int | None) -> None:
-        """Refuse to fit or choose on windows that know of `outer` (None: of no outer fold), and write down the clips.
+        """Refuse a fit or choice on windows that leak the outer fold (None: there is none); record its clips.
+
+        Parameters
+        ----------
+        what : the fit or choice, for the manifest
+        windows : those that it reads
 
         Raises
         ------
         LeakError
-            A clip of the outer fold or of its groups, or one whose scoring model saw the outer fold or the clip's own.
+            A clip is in the outer fold or shares a group with it, or its scoring model saw the outer fold or the clip's
+            own fold.
         """
-        dealt = self.clips.reset_index()[["fname", "group", "fold"]]
+        folds_table = self.clips.reset_index()[["fname", "group", "fold"]]
         judges = windows.table[["fname", "model"]].rename(columns={"model": "judged_by"})
         held_out = set() if outer is None else {outer}
-        folds.assert_no_leak(dealt, windows.table["fname"], held_out, judges=judges)
+        folds.assert_no_leak(folds_table, windows.table["fname"], held_out, judges=judges)
         fnames = sorted(set(windows.table["fname"]))
         name = digest(fnames)
         self.sets[name] = fnames
         self.uses.append({"what": what, "outer": outer, "clips": name})
 
     def manifest(self) -> dict[str, object]:
-        """Every fit and choice with the name of its set of clips, the sets, and the clips reported for each fold."""
+        """`uses`, `sets`, and `reported`: outer fold (as text) -> the clips that are scored there."""
         reported = {str(g): self.clips.index[self.clips["fold"] == g].tolist() for g in self.outer_folds}
         return {"uses": self.uses, "sets": self.sets, "reported": reported}
 
@@ -143,8 +154,8 @@ def read(home: Path, variant: str, profile: str) -> Design:
         As `ModelSet.open`, of all models, and as `ModelSet.labelled` and `ModelSet.windows`.
     """
     models = ModelSet.open(home, variant, "all", profile=profile)
-    sides = models.windows(folds.pair_models(models.n_folds)), models.windows(models.single)
-    return Design(models.folder, models.labelled(), models.sidecar["classes"], *sides, models.sidecar)
+    pairs, single = models.windows(folds.pair_models(models.n_folds)), models.windows(models.single)
+    return Design(models.folder, models.labelled(), models.sidecar["classes"], pairs, single, models.sidecar)
 
 
 def pooled(windows: WindowScores, method: str, parameter: float | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -161,10 +172,10 @@ def pooled(windows: WindowScores, method: str, parameter: float | None = None) -
 
 
 def averaged(windows: WindowScores) -> WindowScores:
-    """The models' scores averaged window by window, as if one model had given them (`model` names all of them)."""
-    starts = windows.table["window_start_s"].map("{:012.3f}".format)
-    keys, scores = pool_mean(starts + "/" + windows.table["fname"], windows.scores)
-    first = windows.table.assign(key=starts + "/" + windows.table["fname"]).drop_duplicates("key").set_index("key")
+    """The mean over models of each window's scores, as if one model had given them; `model` lists all names."""
+    key = windows.table["window_start_s"].map("{:012.3f}".format) + "/" + windows.table["fname"]
+    keys, scores = pool_mean(key, windows.scores)
+    first = windows.table.assign(key=key).drop_duplicates("key").set_index("key")
     names = " ".join(sorted(windows.table["model"].unique()))
     return WindowScores(first.loc[keys].reset_index(drop=True).assign(model=names), scores)
 
@@ -174,33 +185,34 @@ def join_outer_folds(parts: Iterable[tuple[np.ndarray, np.ndarray]], clips: pd.I
 
     Parameters
     ----------
-    parts : of each outer fold, fnames (n,) and scores (..., n, n_classes)
+    parts : for each outer fold, fnames (n,) and scores (..., n, n_classes)
 
     Raises
     ------
     ValueError
-        Unless every clip is scored just once.
+        A clip is not scored, or scored more than once.
     """
     parts = list(parts)
     fnames = np.concatenate([names for names, _ in parts])
     if len(fnames) != len(clips) or set(fnames) != set(clips):
-        raise ValueError(f"{len(fnames)} scores of {len(set(fnames))} clips for {len(clips)}: each is reported once.")
+        what = f"{len(fnames)} scores of {len(set(fnames))} clips, expected one for each of {len(clips)} clips"
+        raise ValueError(f"{what}. Give every outer fold once.")
     return np.concatenate([scores for _, scores in parts], axis=-2)[..., pd.Index(fnames).get_indexer(clips), :]
 
 
 @settings.group
 class Reader(settings.Stage2):
-    """How stage-2 models are made: the knobs of `settings.Stage2`."""
+    """Makes prediction images and trains stage-2 models, by the knobs of `settings.Stage2`."""
 
     def rows(self, design: Design, training: WindowScores) -> np.ndarray:
-        """The class that stands in each row, by what the training windows confuse."""
+        """The class of each row, int (n_classes,): by alphabet, or by the confusions of the training windows."""
         if self.class_order == "alphabetical":
             return np.arange(len(design.classes))
         clips, scores = pooled(training, BASE_POOLING)
         return stage2.confusion_order(design.targets.loc[clips].to_numpy(), scores)
 
     def images(self, design: Design, windows: WindowScores, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Prediction images of windows of one model a clip: fnames and float32 (n_clips, n_classes, n_columns)."""
+        """Prediction images, each clip scored by one model: fnames, images float32 (n_clips, n_classes, n_columns)."""
         columns = stage2.n_columns(design.window_s, design.hop_s, self.max_clip_s)
         start_s = windows.table["window_start_s"].to_numpy()
         return stage2.make_images(windows.table["fname"].to_numpy(str), start_s, windows.scores, columns, rows)
@@ -208,7 +220,19 @@ class Reader(settings.Stage2):
     def fit(
         self, design: Design, kind: str, training: WindowScores, outer: int | None, seed: int, what: str
     ) -> Stage2Model:
-        """Train a model on windows that know nothing of `outer`; a leak is refused."""
+        """Train a stage-2 model for an outer fold (None: for use, on all folds).
+
+        Parameters
+        ----------
+        kind : one of `stage2.MODELS`
+        training : the windows to train on
+        what : name of this fit in the manifest
+
+        Raises
+        ------
+        LeakError
+            As `Design.check_and_record`.
+        """
         design.check_and_record(what, training, outer)
         rows = self.rows(design, training)
         clips, images = self.images(design, training, rows)
@@ -226,10 +250,10 @@ class Readout:
     ----------
     name : in `pooling.POOLINGS` or `stage2.MODELS`, or an idea
     parameter : of the pooling; None where it has none
-    models : stage-2 models, one a seed; none: a pooling
+    models : stage-2 models, one a seed; empty for a pooling
     loss : that of the window models
-    inner : scores of the training clips by which a choice may go, each by a model that was not fitted on the clip's
-        fold; float64, index fname, a column a class
+    inner : scores of the training clips, which selection may use. A stage-2 model that scores a clip was not fitted on
+        the clip's fold. float64, index fname, a column a class
     """
 
     name: str
@@ -243,31 +267,31 @@ class Readout:
         if not self.models:
             fnames, scores = pooled(windows, self.name, self.parameter)
             return fnames, scores[None]
-        read = [_by_stage2(model, windows, self.loss) for model in self.models]
-        return read[0][0], np.stack([scores for _, scores in read])
+        parts = [_by_stage2(model, windows, self.loss) for model in self.models]
+        return parts[0][0], np.stack([scores for _, scores in parts])
 
 
 def fit_readouts(
     design: Design, reader: Reader, names: Collection[str] = (), seeds: Collection[int] = ()
 ) -> dict[str, dict[int, Readout]]:
-    """Poolings and stage-2 models, fitted for every outer fold: name -> outer fold -> readout.
+    """Fit poolings and stage-2 models for every outer fold: name -> outer fold -> readout.
 
     Parameters
     ----------
-    names : none: all; but poolings that weigh windows by energy only where it was measured (`with_energy`)
-    seeds : of the stage-2 models; `Readout.inner` is of the first
+    names : of poolings, stage-2 models or ideas; none: all. Poolings that weigh windows by energy need `with_energy`.
+    seeds : of the stage-2 models; `Readout.inner` comes from the first
 
     Raises
     ------
     LeakError
-        A score is read that knows of the outer fold.
+        As `Design.check_and_record`.
     ValueError
-        A name that is no such pooling or model.
+        An unknown name, or a pooling by energy without energy.
     """
     energy = "energy" in design.pairs.table
     known = [*(name for name, made in pooling.POOLINGS.items() if energy or not made.weighted), *MODELS]
     if unknown := [name for name in names if name not in known and not ideas.is_idea(name)]:
-        raise ValueError(f"readouts: {', '.join(unknown)} are none that scores alone can give: {', '.join(known)}.")
+        raise ValueError(f"readouts: {', '.join(unknown)} can't be made here. There are: {', '.join(known)}.")
     fitted: dict[str, dict[int, Readout]] = {name: {} for name in names or known}
     keys = [(name, outer) for name in fitted for outer in design.outer_folds]
     for name, outer in tqdm(keys, desc="readouts", unit="outer fold"):
@@ -283,7 +307,7 @@ def fit_readouts(
 
 
 def inner_scores(design: Design, fitted: dict[str, dict[int, Readout]]) -> pd.DataFrame:
-    """What every readout reaches on the training folds: the only scores that selection may use.
+    """Scores of every readout on the training folds: the only ones that selection may use.
 
     Returns
     -------
@@ -300,19 +324,21 @@ def inner_scores(design: Design, fitted: dict[str, dict[int, Readout]]) -> pd.Da
 def read_outer(
     design: Design, by_fold: dict[int, Readout], source: Callable[[int], WindowScores] | None = None
 ) -> np.ndarray:
-    """What the readouts that were fitted for g say of g, (n_seeds, n_clips, n_classes), in the order of the design.
+    """Scores of each outer fold by the readout that was fitted for it, (n_seeds, n_clips, n_classes).
+
+    Clips are in the order of `Design.clips`.
 
     Parameters
     ----------
     by_fold : outer fold -> readout
-    source : outer fold -> the windows of that fold that are read; None: `Design.reported`
+    source : outer fold -> the windows of that fold to read; None: `Design.reported`
     """
     source = source or design.reported
     return join_outer_folds([readout.read(source(g)) for g, readout in by_fold.items()], design.clips.index)
 
 
 def with_energy(design: Design, cache: Cache) -> Design:
-    """Add to every window its energy: mean power, 1 for the loudest window of a clip."""
+    """Add the column `energy` to the windows: mean power, relative to the loudest window of the clip, in [0, 1]."""
     for side in (design.pairs, design.single):
         rows = side.table[["fname", "window_start_s"]].drop_duplicates()
         power = windows.energy(cache, rows, design.window_s)
@@ -322,11 +348,11 @@ def with_energy(design: Design, cache: Cache) -> Design:
 
 
 def prediction_images(design: Design, reader: Reader, fnames: list[str]) -> tuple[np.ndarray, list[str]]:
-    """Prediction images of clips by the models `without_f`, and the class of each row.
+    """Prediction images of clips, from scores of the models `without_f`, and the class of each row.
 
     Returns
     -------
-    Scores in [0, 1], float32 (n, n_classes, n_columns), 0 where there is no window; n_classes names
+    images float32 (n, n_classes, n_columns), scores in [0, 1], 0 where there is no window; names of the n_classes rows
     """
     rows = reader.rows(design, design.single)
     clips, images = reader.images(design, design.single.where(design.single.table["fname"].isin(fnames)), rows)
@@ -334,7 +360,10 @@ def prediction_images(design: Design, reader: Reader, fnames: list[str]) -> tupl
 
 
 def choose_parameter(design: Design, method: str, training: WindowScores, outer: int | None) -> float | None:
-    """The parameter of a pooling that is best on training windows; None where it has none."""
+    """The parameter of a pooling that is best on the training windows; None where it has none.
+
+    Raises LeakError as `Design.check_and_record`.
+    """
     if not pooling.find(method).grid:
         return None
     design.check_and_record(f"choose the parameter of {method}", training, outer)
@@ -342,7 +371,7 @@ def choose_parameter(design: Design, method: str, training: WindowScores, outer:
 
 
 def _inner(design: Design, reader: Reader, kind: str, outer: int, seed: int) -> pd.DataFrame:
-    """Scores of each training fold by a stage-2 model that was fitted on other folds and groups."""
+    """Clip scores of each training fold, by a stage-2 model that was fitted on the other folds and groups."""
     training, parts = design.training(outer), []
     for fold in [fold for fold in design.outer_folds if fold != outer]:
         rest = training.where(design.may_train(training, outer, fold))
@@ -352,7 +381,7 @@ def _inner(design: Design, reader: Reader, kind: str, outer: int, seed: int) -> 
 
 
 def _by_stage2(model: Stage2Model, source: WindowScores, loss: str) -> tuple[np.ndarray, np.ndarray]:
-    """Stage 2 on each stage-1 model's windows, then averaged: fnames and scores."""
+    """Stage 2 reads the windows of each stage-1 model; the clip scores are averaged: fnames, scores."""
     parts = [
         stage2.clip_scores(model, t["fname"].to_numpy(str), t["window_start_s"].to_numpy(), one.scores, loss)
         for _, one in source.by_model()

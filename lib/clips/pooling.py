@@ -1,12 +1,12 @@
-"""Window scores to clip scores: every way that the workbook knows, by name.
+"""Pooling: from window scores to clip scores, by one of many named formulas.
 
 Conventions
 -----------
-scores  : float (n_windows, n_classes), in [0, 1]. What comes out lies in [0, 1] again.
-fnames  : (n_windows,) the clip of each window; windows of a clip may lie anywhere. Clips come out sorted by fname.
-logits  : log(score / (1 - score)), what the network gave before the logistic function (clipped at +-27).
-weights : (n_windows,) at least 0, such as the energy of the window; only the weighted mean reads them.
-Pooling never looks at labels or at other clips; `choose` looks at the labels of the clips it is given, no others.
+scores  : float (n_windows, n_classes), in [0, 1]. Pooled scores are in [0, 1] too.
+fnames  : (n_windows,) the clip of each window, in any order. Pooled clips are sorted by fname.
+logits  : log(score / (1 - score)), the network's output before the logistic function (clipped at +-27).
+weights : (n_windows,) at least 0, such as the energy of the window; only the weighted mean uses them.
+Pooling reads no labels and no other clips. `choose` reads the labels of the clips that it is given, and no others.
 
 Used in: 04, 06, 07, 08, 10.
 """
@@ -29,12 +29,12 @@ SMALLEST = 1.0e-12  # below it a score's logarithm is rounding
 
 @dataclass(frozen=True)
 class Pooling:
-    """A way from windows to a clip.
+    """A formula that pools the windows of a clip.
 
     Parameters
     ----------
     formula : (values (n_windows, n_classes) sorted by clip, their `_Clips`, parameter) -> (n_clips, n_classes)
-    grid : parameters to choose among, the mildest first; empty where the formula has none
+    grid : parameters to choose among, of equals the first wins; empty where the formula has none
     on_logits : whether the formula reads logits instead of scores
     weighted : whether it needs the weights of windows
     """
@@ -60,7 +60,7 @@ class _Clips:
         return self.sum(values) / self.n[:, None]
 
     def descending(self, values: np.ndarray) -> np.ndarray:
-        """Each class's values of each clip, highest first, the clips where they were."""
+        """The values of each class sorted within each clip, highest first; the clips keep their order."""
         clip = np.repeat(np.arange(len(self.n)), self.n)
         order = np.argsort(-values, axis=0, kind="stable")
         order = np.take_along_axis(order, np.argsort(clip[order], axis=0, kind="stable"), axis=0)
@@ -118,19 +118,19 @@ POOLINGS = {
     "log_sum_exp_logits": Pooling(_log_sum_exp, (0.1, 0.3, 1, 3), on_logits=True),
     "top_logits": Pooling(_top, (3, 2, 5, 10), on_logits=True),
     "energy_logits": Pooling(_weighted, on_logits=True, weighted=True),
-}  # the highest logit belongs to the highest score: a maximum of logits would be the one of scores
+}  # no max_logits: the highest logit belongs to the highest score, so it would equal max
 
 
 def find(method: str) -> Pooling:
-    """The pooling of that name, or an idea of one's own; ValueError where it is neither."""
+    """The pooling of that name, or one from ideas/; ValueError where it is neither."""
     if ideas.is_idea(method):
-        return Pooling(partial(_own, method))
+        return Pooling(partial(_idea, method))
     if method not in POOLINGS:
         raise ValueError(f"{method!r} is no pooling. There are: {', '.join(POOLINGS)}.")
     return POOLINGS[method]
 
 
-def _own(name: str, scores: np.ndarray, clips: _Clips, _: float) -> np.ndarray:
+def _idea(name: str, scores: np.ndarray, clips: _Clips, _: float) -> np.ndarray:
     pooled = np.asarray(ideas.find({}, name)(scores.copy(), clips.first.copy()), float)
     expected = len(clips.first), scores.shape[1]
     if pooled.shape != expected or not ((pooled >= 0) & (pooled <= 1)).all():
@@ -150,8 +150,8 @@ def pool(
 
     Parameters
     ----------
-    parameter : exponent, sharpness or number of windows; needed just where the method has a grid
-    weights : (n_windows,), needed where the method is weighted
+    parameter : exponent, sharpness or number of windows; required if the method has a grid, refused otherwise
+    weights : (n_windows,), required if the method is weighted
 
     Returns
     -------
@@ -160,7 +160,8 @@ def pool(
     Raises
     ------
     ValueError
-        An unknown method, a parameter or weights missing or not positive, and as `by_clip`.
+        An unknown method; a parameter that is missing, not above 0, or not allowed; weights that are missing, negative
+        or all 0 in a clip; an idea that gives another shape or values outside [0, 1]; and as `by_clip`.
     """
     pooling = find(method)
     clips, order, values, first, n = by_clip(fnames, scores)
@@ -176,24 +177,24 @@ def pool(
 
 
 def choose(method: str, fnames: pd.Series | np.ndarray, scores: np.ndarray, targets: pd.DataFrame) -> float | None:
-    """The parameter of a method whose lwlrap is best on the clips that are given; None where it has none.
+    """The parameter from the method's grid with the highest lwlrap on these clips; None where it has no grid.
+
+    The first of equals in the grid is taken.
 
     Parameters
     ----------
-    fnames, scores : windows of training folds, by models that saw neither them nor the fold to be reported
-    targets : 0/1, a row a clip (index fname), a column a class; clips without windows are passed over
-
-    Of equals the earlier in the grid is taken.
+    fnames, scores : windows of training folds, scored by models that saw neither them nor the fold to be reported
+    targets : 0/1, a row a clip (index fname), a column a class; clips without windows are ignored
     """
-    found = {}
+    reached = {}
     for parameter in find(method).grid:
         clips, pooled = pool(method, fnames, scores, parameter=parameter)
-        found[parameter] = metrics.lwlrap(targets.loc[clips].to_numpy(), pooled)
-    return max(found, key=found.get) if found else None
+        reached[parameter] = metrics.lwlrap(targets.loc[clips].to_numpy(), pooled)
+    return max(reached, key=reached.get) if reached else None
 
 
 def _checked(weights: np.ndarray | None, order: np.ndarray, first: np.ndarray, method: str) -> np.ndarray:
-    """Weights in the order of the sorted windows; a clip whose weights are all 0 has no weighted mean."""
+    """The weights, checked, in the order of the sorted windows. A clip whose weights are all 0 has no weighted mean."""
     if weights is None or len(weights) != len(order):
         n = "none" if weights is None else len(weights)
         raise ValueError(f"{method!r} needs a weight for each of {len(order)} windows, got {n}.")

@@ -1,13 +1,13 @@
-"""Stage 2: prediction images, and the small models that read one and score the whole clip.
+"""Stage 2: prediction images, and the small models that read an image and score the whole clip.
 
 Conventions
 -----------
-image : float32 (n_classes, n_columns), 0 to 255, from `make_images`: a row a class, a column a window in the order of
-    time; scores times 255. A clip with fewer windows stands in the middle, with columns of zeros around it; of a longer
-    one the middle `max_clip_s` is taken. A score is never exactly 0, so a column of zeros is one without a window.
-logits : float32 (n, n_classes), classes in submission order again.
-Normalisation and the order of rows belong to the model and lie in its weights and sidecar: scoring cannot differ from
-training. Only the 2-D network, which reads the image as it is drawn, sees the columns of zeros.
+image : float32 (n_classes, n_columns), scores times 255, from `make_images`. A row is a class, a column a window, in
+    order of time. A shorter clip is centred, with columns of zeros on both sides; a longer one is cut to its middle
+    `max_clip_s`. A score is never exactly 0, so a column of zeros means: no window.
+logits : float32 (n, n_classes), classes in submission order.
+Normalisation and the order of rows are stored in the model's weights and sidecar, so scoring uses those of training.
+Only the 2-D networks see the columns of zeros; the other models mask them.
 
 Used in: 06, 08, 10. Imports neither fastai nor librosa; `learners.fit_images` trains.
 
@@ -27,18 +27,18 @@ from lib.training.models import activate
 __all__ = ["MODELS", "WHITE", "Stage2", "Stage2Model", "clip_scores", "confusion_order", "make_images", "n_columns"]
 
 WHITE = 255.0  # a score of 1
-SMALLEST = 1.0e-5  # of a score, before its logarithm is taken: float32 holds no more below 1
+SMALLEST = 1.0e-5  # scores are clipped to [SMALLEST, 1 - SMALLEST] before the logarithm: the precision of float32 at 1
 
 
 @dataclass(frozen=True)
 class Stage2:
-    """What is needed to build and to feed a stage-2 model.
+    """The settings of a stage-2 model.
 
     Parameters
     ----------
     kind : one of MODELS
-    columns : width of the images it reads
-    rows : class that stands in each row of the images
+    columns : width of the images that it reads
+    rows : class of each row of the images, from the top
     """
 
     kind: str
@@ -47,7 +47,7 @@ class Stage2:
 
 
 class _Image(nn.Module):
-    """The write-up's: a 2-D network on the image. It keeps the rows, as only its row tells which class it is."""
+    """The write-up's model: a 2-D network on the image. It pools over time only: a class is known by its row."""
 
     def __init__(self, n_classes: int, reads_logits: bool = False) -> None:
         super().__init__()
@@ -60,14 +60,14 @@ class _Image(nn.Module):
         self.body = nn.Sequential(*layers)
         self.head = nn.Sequential(nn.Dropout(0.25), nn.Linear(2 * channels * -(-n_classes // 8), n_classes))
 
-    def forward(self, images: torch.Tensor, evidence: torch.Tensor, there: torch.Tensor) -> torch.Tensor:
+    def forward(self, images: torch.Tensor, evidence: torch.Tensor, is_window: torch.Tensor) -> torch.Tensor:
         x = evidence if self.reads_logits else images / WHITE
         x = self.body(x[:, None])
         return self.head(torch.cat([x.mean(-1).flatten(1), x.amax(-1).flatten(1)], 1))
 
 
 class _Convolution(nn.Module):
-    """Classes as channels, convolution over time, mean and maximum over it."""
+    """Convolution over time with classes as channels, then mean and maximum over time."""
 
     def __init__(self, n_classes: int, width: int = 48) -> None:
         super().__init__()
@@ -77,47 +77,47 @@ class _Convolution(nn.Module):
         )
         self.head = nn.Sequential(nn.Dropout(0.25), nn.Linear(2 * width, n_classes))
 
-    def forward(self, images: torch.Tensor, evidence: torch.Tensor, there: torch.Tensor) -> torch.Tensor:
-        return self.head(_mean_and_max(self.body(evidence), there))
+    def forward(self, images: torch.Tensor, evidence: torch.Tensor, is_window: torch.Tensor) -> torch.Tensor:
+        return self.head(_mean_and_max(self.body(evidence), is_window))
 
 
 class _Attention(nn.Module):
-    """Every window votes, and how much its vote counts is learned for each class. Blind to the order of windows."""
+    """A weighted mean over windows; the weights are learned for each class. The order of windows has no effect."""
 
     def __init__(self, n_classes: int) -> None:
         super().__init__()
         self.vote, self.weight = nn.Linear(n_classes, n_classes), nn.Linear(n_classes, n_classes)
 
-    def forward(self, images: torch.Tensor, evidence: torch.Tensor, there: torch.Tensor) -> torch.Tensor:
+    def forward(self, images: torch.Tensor, evidence: torch.Tensor, is_window: torch.Tensor) -> torch.Tensor:
         x = evidence.transpose(1, 2)
-        weight = self.weight(x).masked_fill(~there[:, :, None], -torch.inf).softmax(1)
+        weight = self.weight(x).masked_fill(~is_window[:, :, None], -torch.inf).softmax(1)
         return (weight * self.vote(x)).sum(1)
 
 
 class _Recurrent(nn.Module):
-    """A small GRU in both directions, mean and maximum over time."""
+    """A small bidirectional GRU, then mean and maximum over time."""
 
     def __init__(self, n_classes: int, width: int = 24) -> None:
         super().__init__()
         self.body = nn.GRU(n_classes, width, batch_first=True, bidirectional=True)
         self.head = nn.Sequential(nn.Dropout(0.25), nn.Linear(4 * width, n_classes))
 
-    def forward(self, images: torch.Tensor, evidence: torch.Tensor, there: torch.Tensor) -> torch.Tensor:
-        return self.head(_mean_and_max(self.body(evidence.transpose(1, 2))[0].transpose(1, 2), there))
+    def forward(self, images: torch.Tensor, evidence: torch.Tensor, is_window: torch.Tensor) -> torch.Tensor:
+        return self.head(_mean_and_max(self.body(evidence.transpose(1, 2))[0].transpose(1, 2), is_window))
 
 
 class _Logistic(nn.Module):
-    """The baseline: logistic regression on mean, maximum and standard deviation over time. Blind to order."""
+    """The baseline: logistic regression on mean, maximum and standard deviation over windows, in any order."""
 
     def __init__(self, n_classes: int) -> None:
         super().__init__()
         self.head = nn.Linear(3 * n_classes, n_classes)
 
-    def forward(self, images: torch.Tensor, evidence: torch.Tensor, there: torch.Tensor) -> torch.Tensor:
-        n = there.sum(1)[:, None]
+    def forward(self, images: torch.Tensor, evidence: torch.Tensor, is_window: torch.Tensor) -> torch.Tensor:
+        n = is_window.sum(1)[:, None]
         mean = evidence.sum(2) / n
-        spread = ((evidence - mean[:, :, None]).square() * there[:, None]).sum(2) / n
-        return self.head(torch.cat([_mean_and_max(evidence, there), (spread + 1e-6).sqrt()], 1))
+        spread = ((evidence - mean[:, :, None]).square() * is_window[:, None]).sum(2) / n
+        return self.head(torch.cat([_mean_and_max(evidence, is_window), (spread + 1e-6).sqrt()], 1))
 
 
 MODELS = {
@@ -132,11 +132,11 @@ assert tuple(MODELS) == STAGE2_MODELS
 
 
 class Stage2Model(nn.Module):
-    """Normalise, one of MODELS, float32.
+    """One of MODELS with normalised input, from images float32 (n, n_classes, columns) to logits.
 
     Parameters
     ----------
-    images : float32 (n, n_classes, columns), those it will be trained on: their mean and spread normalise
+    images : those that it will be trained on; their mean and standard deviation normalise the input
 
     Raises
     ------
@@ -156,15 +156,15 @@ class Stage2Model(nn.Module):
         self.register_buffer("std", torch.ones(n_classes, 1))
         self.register_buffer("back", torch.from_numpy(np.argsort(stage2.rows)), persistent=False)
         if images is not None:
-            there = self._checked(images)
-            logits = _logits(images).transpose(0, 1)[:, there]  # (n_classes, windows of all clips)
+            is_window = self._checked(images)
+            logits = _logits(images).transpose(0, 1)[:, is_window]  # (n_classes, windows of all clips)
             self.mean, self.std = logits.mean(1, keepdim=True), logits.std(1, keepdim=True) + 1e-3
 
     @classmethod
     def rebuild(cls, sidecar: dict) -> "Stage2Model":
         """The model that a sidecar describes, before its weights are loaded."""
-        made = sidecar["stage2"]
-        return cls(Stage2(made["kind"], made["columns"], tuple(made["rows"])))
+        stage2 = sidecar["stage2"]
+        return cls(Stage2(stage2["kind"], stage2["columns"], tuple(stage2["rows"])))
 
     @property
     def settings(self) -> dict:
@@ -172,12 +172,12 @@ class Stage2Model(nn.Module):
         return {"stage2": asdict(self.stage2)}
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        there = self._checked(images)
-        evidence = (_logits(images) - self.mean) / self.std * there[:, None]
-        return self.net(images, evidence, there)[:, self.back]
+        is_window = self._checked(images)
+        evidence = (_logits(images) - self.mean) / self.std * is_window[:, None]
+        return self.net(images, evidence, is_window)[:, self.back]
 
     def _checked(self, images: torch.Tensor) -> torch.Tensor:
-        """Which columns are windows, bool (n, columns)."""
+        """Which columns hold a window, bool (n, columns); ValueError for images of another shape."""
         expected = (len(self.stage2.rows), self.stage2.columns)
         if images.ndim != 3 or tuple(images.shape[1:]) != expected:
             raise ValueError(f"images {tuple(images.shape)}: expected (n, {expected[0]}, {expected[1]}).")
@@ -185,7 +185,7 @@ class Stage2Model(nn.Module):
 
 
 def n_columns(window_s: float, hop_s: float, max_clip_s: float) -> int:
-    """Columns of an image: windows of a clip of `max_clip_s`.
+    """Columns of an image: the number of windows of a clip of length `max_clip_s`; all in s.
 
     Raises
     ------
@@ -207,7 +207,7 @@ def make_images(
     fnames, start_s : (n_windows,) clip and start (s) of each window, in any order
     scores : (n_windows, n_classes), in [0, 1]
     columns : width, from `n_columns`
-    rows : (n_classes,) class that stands in each row, from the top; None: as the classes come
+    rows : (n_classes,) class of each row, from the top; None: in the order of the classes
 
     Returns
     -------
@@ -216,7 +216,7 @@ def make_images(
     Raises
     ------
     ValueError
-        Scores outside [0, 1]; rows that are not each class once.
+        Scores outside [0, 1], or rows that don't hold every class once.
     """
     scores = np.asarray(scores)
     if not ((scores >= 0) & (scores <= 1)).all():
@@ -228,53 +228,54 @@ def make_images(
     clips, first, n = np.unique(np.asarray(fnames, str)[order], return_index=True, return_counts=True)
     clip = np.repeat(np.arange(len(clips)), n)
     column = np.arange(len(order)) - first[clip] + ((columns - n) // 2)[clip]
-    shown = (column >= 0) & (column < columns)
+    is_inside = (column >= 0) & (column < columns)
     images = np.zeros((len(clips), scores.shape[1], columns), np.float32)
-    images[clip[shown], :, column[shown]] = WHITE * scores[order[shown]][:, rows]
+    images[clip[is_inside], :, column[is_inside]] = WHITE * scores[order[is_inside]][:, rows]
     return clips, images
 
 
 def confusion_order(targets: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """Classes in a row in which those that are taken for each other stand side by side.
+    """An order of the classes in which those that are confused stand side by side.
 
-    The pair that is confused most comes first; then the class that is closest to either end joins there, until all
-    stand. Compute it on training folds: it reads labels.
+    It starts with the most confused pair. Then the class that is most confused with either end is added at that end,
+    until all are placed. Use training folds only: it reads labels.
 
     Parameters
     ----------
-    targets, scores : (n_clips, n_classes); how much class j is scored where i is the label is their confusion
+    targets, scores : (n_clips, n_classes). The confusion of i with j is the mean score of j where i is a label, plus
+        the mean score of i where j is one.
 
     Returns
     -------
     int (n_classes,)
     """
     targets, scores = np.asarray(targets, float), np.asarray(scores, float)
-    taken = targets.T @ scores / np.maximum(targets.sum(0), 1)[:, None]
-    close = taken + taken.T
-    np.fill_diagonal(close, -np.inf)
-    chain = [int(i) for i in np.unravel_index(close.argmax(), close.shape)]
-    while len(chain) < len(close):
-        free = np.setdiff1d(np.arange(len(close)), chain)
-        left, right = close[chain[0], free], close[chain[-1], free]
+    mean_score = targets.T @ scores / np.maximum(targets.sum(0), 1)[:, None]
+    confusion = mean_score + mean_score.T
+    np.fill_diagonal(confusion, -np.inf)
+    chain = [int(i) for i in np.unravel_index(confusion.argmax(), confusion.shape)]
+    while len(chain) < len(confusion):
+        remaining = np.setdiff1d(np.arange(len(confusion)), chain)
+        left, right = confusion[chain[0], remaining], confusion[chain[-1], remaining]
         if left.max() > right.max():
-            chain.insert(0, int(free[left.argmax()]))
+            chain.insert(0, int(remaining[left.argmax()]))
         else:
-            chain.append(int(free[right.argmax()]))
+            chain.append(int(remaining[right.argmax()]))
     return np.array(chain)
 
 
 def clip_scores(
     model: Stage2Model, fnames: np.ndarray, start_s: np.ndarray, scores: np.ndarray, loss: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What stage 2 says of clips, from the window scores of one stage-1 model.
+    """Clip scores of a stage-2 model, from the window scores of one stage-1 model.
 
-    Several stage-1 models: call it for each and average, since it was trained on scores of one (06 measures the
-    difference).
+    With several stage-1 models, call it for each and average the clip scores: the stage-2 model was trained on scores
+    of one model (06 measures the difference).
 
     Parameters
     ----------
-    fnames, start_s, scores : as `make_images` takes them
-    loss : that of the training, tells how logits become scores
+    fnames, start_s, scores : as in `make_images`
+    loss : that of the training; it decides how logits become scores
 
     Returns
     -------
@@ -289,13 +290,13 @@ def clip_scores(
 
 
 def _logits(images: torch.Tensor) -> torch.Tensor:
-    """What the window model gave before the logistic function, from scores times 255."""
+    """The window model's logits, recovered from scores times 255."""
     scores = (images / WHITE).clamp(SMALLEST, 1 - SMALLEST)
     return scores.log() - (-scores).log1p()
 
 
-def _mean_and_max(x: torch.Tensor, there: torch.Tensor) -> torch.Tensor:
-    """Over the columns that are windows: (n, channels, columns) -> (n, 2 channels)."""
-    there = there[:, None]
-    mean = (x * there).sum(2) / there.sum(2)
-    return torch.cat([mean, x.masked_fill(~there, -torch.inf).amax(2)], 1)
+def _mean_and_max(x: torch.Tensor, is_window: torch.Tensor) -> torch.Tensor:
+    """Mean and maximum over the columns that hold a window: (n, channels, columns) -> (n, 2 channels)."""
+    is_window = is_window[:, None]
+    mean = (x * is_window).sum(2) / is_window.sum(2)
+    return torch.cat([mean, x.masked_fill(~is_window, -torch.inf).amax(2)], 1)
