@@ -183,7 +183,7 @@ def test_contradictions_are_refused(run, store, clips, dealt):
     assert made(run, store, clips, dealt, model="without_0_1", train_set="curated_noisy")  # nothing was judged
     with pytest.raises(FileNotFoundError, match="Select with that rule"):
         made(run, store, clips, dealt, train_windows="kept", rule="top_7")
-    with pytest.raises(ValueError, match="with one label a clip no other class can be in it"):
+    with pytest.raises(ValueError, match="exactly one label there, so no class can be unknown"):
         made(run, store, clips, dealt, ignore_missing=True, loss="ce")
     with pytest.raises(ValueError, match="selected on folds"):
         made(run, store, clips, dealt.assign(fold=(dealt["fold"] + 1) % 3), train_windows="kept")

@@ -1,20 +1,21 @@
-"""From models to one: what k fold models, one model on all the data, seeds, snapshots and averaged weights give.
+"""Ensembles: is it better to spend the same compute on several models, or on one long training?
 
 Conventions
 -----------
-One fold is the outer fold, held out from everything; "all data" are the other folds. A strategy is a way to spend
-`ensemble_epochs` passes over all data, a member one of its trainings (or what is made of the weights of some):
+One fold is the outer fold: no model is trained on it, and all scores are of its clips. "All data" are the other folds.
+A strategy spends `ensemble_epochs` passes over all data. A member is one of its trainings, or an average of the weights
+of trainings:
 
-one         one model for a third of the passes: what "the epochs chosen beforehand" cost; the rest is not spent
-long        one model for all of the passes
-long_fresh  the same weights, their batch statistics (of BatchNorm) taken anew, as those of swa have to be
-seeds       three models for a third each, with other seeds; the first is `one`
-snapshots   three times a third, each going on from the weights of the last; their scores are averaged
-swa         the same three, their weights are averaged; compared with long_fresh as well, like with like
-folds_<k>   k models, each on all but one of k parts, so that together they cost the same passes
+one         one model with a third of the passes; the rest is not spent
+long        one model with all of the passes
+long_fresh  the weights of long, with BatchNorm statistics computed again, as swa needs it: the control of swa
+seeds       three models with different seeds and a third of the passes each; the first is `one`
+snapshots   three trainings of a third each; each continues from the weights of the one before. Scores are averaged
+swa         the same three trainings; their weights are averaged. Also compared with long_fresh
+folds_<k>   k models, each on all but one of k parts of all data. Together they cost the same passes
 
-Every member is a result of its own in 07_ensemble/<member>/without_<outer fold>/seed_<seed>. Scores are those of the
-outer fold; there the parts are numbered on from the last fold: `without_2_5` saw neither fold 2 nor part 5.
+Each member has a result of its own, 07_ensemble/<member>/without_<outer fold>/seed_<seed>. In names of models, parts
+are numbered after the last fold: with five folds, `without_2_5` saw neither fold 2 nor the first part.
 
 Used in: 07.
 """
@@ -56,26 +57,25 @@ __all__ = [
     "verdict",
 ]
 
-TIMES = 3  # members of seeds and snapshots
-SMALLEST = 1.0e-12
+N_THIRDS = 3  # members of seeds and of snapshots
+SMALLEST = 1.0e-12  # of a score, before its logarithm is taken
 WEIGHTS = "weights.safetensors"
 MEANS = ("arithmetic", "geometric", "rank")
-RIVALS = {"swa": "long_fresh"}  # compared beside what all are compared with: both have fresh batch statistics
+RIVALS = {"swa": "long_fresh"}  # an extra comparison: both have new batch statistics
 
 
 @dataclass(frozen=True)
 class Member:
-    """One training.
+    """One training of a strategy, or an average of weights.
 
     Parameters
     ----------
-    name : folder
+    name : of its folder
     epochs : passes over its own clips; 0 where weights are averaged
-    shift : of the seed
-    k, part : which of k parts it does not see; k = 0: it sees all data
-    start : member whose weights it goes on from
-    of : members whose weights are averaged; of one, they are its own
-    kept : whether its own weights are written, since other members are made of them
+    shift : added (times 1000) to the seed
+    k, part : it does not see part `part` of k parts of all data; k = 0: it sees all of them
+    start : member whose weights the training starts from
+    of : members whose weights are averaged
     """
 
     name: str
@@ -85,7 +85,6 @@ class Member:
     part: int = 0
     start: str = ""
     of: tuple[str, ...] = ()
-    kept: bool = False
 
 
 def plan(passes: int, ks: list[int]) -> dict[str, list[Member]]:
@@ -93,26 +92,24 @@ def plan(passes: int, ks: list[int]) -> dict[str, list[Member]]:
 
     Parameters
     ----------
-    passes : over all data, for each strategy
+    passes : over all data, to be spent by each strategy
     ks : numbers of fold models
 
     Raises
     ------
     ValueError
-        Fewer passes than members have to share.
+        Too few passes: a member would get less than one.
     """
-    third = passes // TIMES
+    third = passes // N_THIRDS
     if third < 1 or any(round(passes / (k - 1)) < 1 for k in ks):
-        raise ValueError(f"ensemble_epochs={passes} is less than {max([TIMES, *ks])} models can share. Raise it.")
-    one = Member("one", third, kept=True)
-    cycles = [
-        Member(f"cycle_{i}", third, i, start=f"cycle_{i - 1}" if i > 1 else "one", kept=True) for i in range(1, TIMES)
-    ]
+        raise ValueError(f"ensemble_epochs={passes} is less than {max([N_THIRDS, *ks])} models can share. Raise it.")
+    one = Member("one", third)
+    cycles = [Member(f"cycle_{i}", third, i, start=f"cycle_{i - 1}" if i > 1 else "one") for i in range(1, N_THIRDS)]
     return {
         "one": [one],
-        "long": [Member("long", passes, kept=True)],
+        "long": [Member("long", passes)],
         "long_fresh": [Member("long_fresh", 0, of=("long",))],
-        "seeds": [one, *(Member(f"seed_{i}", third, i) for i in range(1, TIMES))],
+        "seeds": [one, *(Member(f"seed_{i}", third, i) for i in range(1, N_THIRDS))],
         "snapshots": [one, *cycles],
         "swa": [Member("swa", 0, of=("one", *(cycle.name for cycle in cycles)))],
         **{
@@ -123,17 +120,17 @@ def plan(passes: int, ks: list[int]) -> dict[str, list[Member]]:
 
 @dataclass(frozen=True)
 class Ensembles(datasets.Labelled):
-    """Scores of the outer folds by every member.
+    """Every member's scores of the outer folds.
 
     Attributes
     ----------
-    clips : group, fold, labels; index fname, sorted: the clips of the outer folds that were asked for
+    clips : group, fold, labels; index fname, sorted: the clips of the outer folds of this run
     classes : in submission order
     fnames : (n_windows,) the clip of each window
-    windows : strategy -> float64 (n_seeds, n_members, n_windows, n_classes)
-    passes : strategy -> over all data, summed over its members
-    n_folds : outer folds that there are
-    withheld : sentence about clips that train no member of an outer fold, as `folds.withheld`
+    windows : strategy -> scores float64 (n_seeds, n_members, n_windows, n_classes)
+    passes : strategy -> passes over all data, summed over its members
+    n_folds : of the whole set
+    withheld : a sentence about clips that train no member of an outer fold, as `folds.withheld`
     """
 
     clips: pd.DataFrame
@@ -146,7 +143,7 @@ class Ensembles(datasets.Labelled):
 
     @property
     def decides(self) -> bool:
-        """Whether there is enough for verdicts: all outer folds and three seeds."""
+        """Whether verdicts are drawn: with all outer folds and three seeds."""
         n_seeds = len(next(iter(self.windows.values())))
         return comparisons.enough(n_seeds, self.clips["fold"].nunique(), self.n_folds)
 
@@ -160,7 +157,7 @@ class Ensembles(datasets.Labelled):
 
     @cached_property
     def comparison(self) -> Comparison:
-        """Every strategy against one long training, and those of RIVALS against each other; best first."""
+        """Every strategy against one long training, and the pairs of RIVALS; best first."""
         averages = {name: self.average(name) for name in self.windows}
         return Comparison(self.clips, self.classes, averages, "long", self.decides, RIVALS, order="lwlrap")
 
@@ -172,7 +169,7 @@ class Ensembles(datasets.Labelled):
         """
         table = pd.DataFrame([{"variant": name, **self._row(name)} for name in self.windows])
         table = table.merge(self.comparison.table(), how="right", on="variant")
-        return table.astype({"n_members": "Int64"})  # none, of a pair
+        return table.astype({"n_members": "Int64"})  # a pair has none
 
     def _row(self, name: str) -> dict[str, float]:
         singles = self.singles(name)
@@ -188,7 +185,7 @@ class Ensembles(datasets.Labelled):
 
 
 def members(run: Run) -> pd.DataFrame:
-    """What will be trained, or is: a row a member: strategy, member, epochs, share (of all data), passes."""
+    """The plan of a run as a table, a row a member: strategy, member, epochs, share (of all data), passes."""
     rows = []
     for strategy, some in plan(run.params["ensemble_epochs"], run.params["ensemble_folds"]).items():
         for m in some:
@@ -199,13 +196,13 @@ def members(run: Run) -> pd.DataFrame:
 
 
 def train(run: Run, task: Task) -> Ensembles:
-    """Train the members that are not done yet, for the outer folds and seeds of the run, and read the rest.
+    """Train the members that are not done yet, for the outer folds and seeds of the run; read the others.
 
     Raises
     ------
     ValueError
-        A fold is asked for that there is not, `ensemble_folds` that are more than the groups, or a member's folder
-        that holds another configuration.
+        A fold in `folds` that does not exist; a number in `ensemble_folds` above that of the groups outside a fold;
+        a member's folder that holds another configuration.
     """
     asked, seeds = task.asked(run.params["folds"]), run.params["seeds"]
     for outer in asked:
@@ -217,43 +214,41 @@ def train(run: Run, task: Task) -> Ensembles:
             )
     strategies = plan(run.params["ensemble_epochs"], run.params["ensemble_folds"])
     todo = {m.name: m for some in strategies.values() for m in some}
+    sources = {name for m in todo.values() for name in (m.start, *m.of)}  # other members need their weights
     run.settle(**task.identity)
 
     def start(name: str, outer: int, seed: int) -> Run:
         return run.trial(name, folds.model_name(outer), seed, epochs=max(1, todo[name].epochs))
 
     def train(trial: Run, name: str, outer: int, seed: int) -> WindowScores:
-        return _train(trial, todo[name], task, outer)
+        return _train(trial, todo[name], task, outer, keep_weights=name in sources)
 
     def is_whole(trial: Run, name: str, outer: int, seed: int) -> bool:
-        return not todo[name].kept or (trial.folder / WEIGHTS).is_file()
+        return name not in sources or (trial.folder / WEIGHTS).is_file()
 
     keys = [(name, outer, seed) for outer in asked for seed in seeds for name in todo]
-    found = {
-        key: scored.where(scored.table["fold"] == key[1])
-        for key, _, scored in trials.do(run, keys, start, train, is_whole=is_whole)
-    }
-    fnames = np.concatenate([found["one", outer, seeds[0]].table["fname"].to_numpy(str) for outer in asked])
-    shown = {
-        name: np.stack([np.stack([_joined(found, m.name, asked, seed, fnames) for m in some]) for seed in seeds])
+    scores = {key: scored.in_fold(key[1]) for key, _, scored in trials.do(run, keys, start, train, is_whole=is_whole)}
+    fnames = np.concatenate([scores["one", outer, seeds[0]].table["fname"].to_numpy(str) for outer in asked])
+    by_strategy = {
+        name: np.stack([np.stack([_joined(scores, m.name, asked, seed, fnames) for m in some]) for seed in seeds])
         for name, some in strategies.items()
     }
-    table = task.folds[task.folds["fold"].isin(asked)].merge(task.curated[["fname", "labels"]], on="fname")
+    clips = task.folds[task.folds["fold"].isin(asked)].merge(task.curated[["fname", "labels"]], on="fname")
     passes = members(run).groupby("strategy")["passes"].sum().to_dict()
-    passes |= {name: float(run.params["ensemble_epochs"]) for name in ("long_fresh", "swa")}  # of what they are made of
+    passes |= {name: float(run.params["ensemble_epochs"]) for name in ("long_fresh", "swa")}  # of their sources
     withheld = folds.withheld(task.folds, [folds.model_name(outer) for outer in asked])
-    table = table.set_index("fname").sort_index()
-    return Ensembles(table, list(task.classes), fnames, shown, passes, task.n_folds, withheld)
+    clips = clips.set_index("fname").sort_index()
+    return Ensembles(clips, list(task.classes), fnames, by_strategy, passes, task.n_folds, withheld)
 
 
 def combine(scores: np.ndarray, how: str) -> np.ndarray:
-    """The models' scores as one.
+    """Average the scores of models.
 
     Parameters
     ----------
     scores : (n_models, ..., n_classes), in [0, 1]
-    how : arithmetic, geometric, or rank: the mean over the models of each class's rank within its row, as a share of
-        the classes; what ties there goes by the arithmetic mean
+    how : arithmetic, geometric or rank. rank: the mean rank of each class within its row, as a share of the classes;
+        the arithmetic mean breaks ties.
 
     Returns
     -------
@@ -262,7 +257,7 @@ def combine(scores: np.ndarray, how: str) -> np.ndarray:
     Raises
     ------
     ValueError
-        If there is no such mean.
+        `how` names no mean.
     """
     scores = np.asarray(scores, float)
     if how == "arithmetic":
@@ -276,8 +271,8 @@ def combine(scores: np.ndarray, how: str) -> np.ndarray:
     raise ValueError(f"how={how!r} is no mean between models. There are: {', '.join(MEANS)}.")
 
 
-def orders(found: Ensembles, strategies: list[str]) -> pd.DataFrame:
-    """Means between models, before and after the windows are pooled, each against the arithmetic mean.
+def orders(results: Ensembles, strategies: list[str]) -> pd.DataFrame:
+    """Geometric and rank mean of the models, before or after the windows are pooled, against the arithmetic mean.
 
     Returns
     -------
@@ -285,99 +280,95 @@ def orders(found: Ensembles, strategies: list[str]) -> pd.DataFrame:
     """
     tables = []
     for name in strategies:
-        base, others = found.average(name), {}
-        for how in MEANS:
-            after = np.stack([combine(seed, how) for seed in found.singles(name)])
-            before = np.stack([combine(seed, how) for seed in found.windows[name]])
+        base, others = results.average(name), {}
+        for how in MEANS[1:]:  # the arithmetic mean is the same before and after
+            after = np.stack([combine(seed, how) for seed in results.singles(name)])
+            before = np.stack([combine(seed, how) for seed in results.windows[name]])
             others[f"{how}, after pooling"] = after
-            others[f"{how}, before pooling"] = _pooled(found.fnames, before)
-        del others["arithmetic, before pooling"], others["arithmetic, after pooling"]  # the two are one
+            others[f"{how}, before pooling"] = _pooled(results.fnames, before)
         pairs = {how: (base, other) for how, other in others.items()}
-        rows = metrics.compare_each(found.targets, pairs, found.groups)
-        reached = [np.mean([metrics.lwlrap(found.targets, seed) for seed in s]) for s in others.values()]
+        rows = metrics.compare_each(results.targets, pairs, results.groups)
+        reached = [np.mean([metrics.lwlrap(results.targets, seed) for seed in s]) for s in others.values()]
         tables.append(pd.DataFrame(rows).assign(strategy=name, lwlrap=reached))
-    return comparisons.screened(pd.concat(tables, ignore_index=True), found.decides)
+    return comparisons.screened(pd.concat(tables, ignore_index=True), results.decides)
 
 
-def parts(found: Ensembles) -> pd.DataFrame:
-    """Where the gain of k fold models over one of them comes from, or does not: data, averaging, passes.
+def parts(results: Ensembles) -> pd.DataFrame:
+    """Where the gain of an ensemble over one of its members comes from: averaging, more data, more passes.
 
     Returns
     -------
-    part, base, other (what is compared), then as `metrics.compare_each`; what holds of a member is its seed's mean
+    part, base, other (what is compared), then as `metrics.compare_each`. Members alone count by their mean in a seed.
     """
-    single = {name: found.singles(name) for name in found.windows}
+    single = {name: results.singles(name) for name in results.windows}
     folds_ = [name for name in single if name.startswith("folds_")]
     pairs = {}
     for name in [name for name in single if name in ("seeds", "snapshots", *folds_)]:
-        pairs[f"averaging, {name}"] = ("a member", "their average", single[name], found.average(name))
+        pairs[f"averaging, {name}"] = ("a member", "their average", single[name], results.average(name))
     for name in folds_:
         one = "a model on all data, a third of the passes"
         pairs[f"more data, {name}"] = ("a member", one, single[name], single["seeds"])
-    pairs["more passes"] = ("one", "long", found.average("one"), found.average("long"))
-    rows = metrics.compare_each(found.targets, {part: pair[2:] for part, pair in pairs.items()}, found.groups)
+    pairs["more passes"] = ("one", "long", results.average("one"), results.average("long"))
+    rows = metrics.compare_each(results.targets, {part: pair[2:] for part, pair in pairs.items()}, results.groups)
     words = pd.DataFrame([(part, *pair[:2]) for part, pair in pairs.items()], columns=["part", "base", "other"])
-    return comparisons.screened(words.join(pd.DataFrame(rows).drop(columns="variant")), found.decides)
+    return comparisons.screened(words.join(pd.DataFrame(rows).drop(columns="variant")), results.decides)
 
 
-def trained_on(run: Run, found: Ensembles) -> dict[tuple[str, int, int], list[str]]:
-    """(member, outer fold, seed) -> the clips of its fit, from the manifests."""
-    names = {
-        m.name for some in plan(run.params["ensemble_epochs"], run.params["ensemble_folds"]).values() for m in some
-    }
+def trained_on(run: Run, results: Ensembles) -> dict[tuple[str, int, int], list[str]]:
+    """(member, outer fold, seed) -> the clips that it was trained on, from the manifests."""
     clips = {}
-    for name in sorted(names):
-        for outer in sorted(found.clips["fold"].unique().tolist()):
+    for name in sorted(set(members(run)["member"])):
+        for outer in sorted(results.clips["fold"].unique().tolist()):
             for seed in run.params["seeds"]:
                 manifest = run.trial(name, folds.model_name(outer), seed).folder / "manifest.json"
                 clips[name, outer, seed] = files.read_json(manifest)["clips"]["train"]
     return clips
 
 
-def result_metrics(found: Ensembles, parts_: pd.DataFrame) -> dict[str, float]:
-    """For `result.json`: the long training's scores, every strategy's difference to it, and the parts."""
-    return found.comparison.metrics() | comparisons.differences(
+def result_metrics(results: Ensembles, parts_: pd.DataFrame) -> dict[str, float]:
+    """For `result.json`: scores of one long training, the difference of every strategy to it, and the parts."""
+    return results.comparison.metrics() | comparisons.differences(
         parts_.set_index("part_" + parts_["part"].str.replace(",", ""))
     )
 
 
-def verdict(found: Ensembles) -> str | None:
-    """Of fold models against one long training: kept if all numbers of folds are, dropped if all are; None: too few."""
-    return found.comparison.verdict([name for name in found.windows if name.startswith("folds_")], every=True)
+def verdict(results: Ensembles) -> str | None:
+    """Fold models against one long training: kept or dropped if that holds for every k, else unclear; None: screened."""
+    return results.comparison.verdict([name for name in results.windows if name.startswith("folds_")], every=True)
 
 
-def conclusion(found: Ensembles, parts_: pd.DataFrame) -> str:
+def conclusion(results: Ensembles, parts_: pd.DataFrame) -> str:
     """The conclusion in sentences, from the measured values."""
-    n_seeds, scored = len(next(iter(found.windows.values()))), found.comparison.rows.dropna(subset="lwlrap")
-    told = [
-        f"On {len(found.clips)} clips of {found.clips['fold'].nunique()} of {found.n_folds} outer folds, {n_seeds} "
+    n_seeds, scored = len(next(iter(results.windows.values()))), results.comparison.rows.dropna(subset="lwlrap")
+    sentences = [
+        f"On {len(results.clips)} clips of {results.clips['fold'].nunique()} of {results.n_folds} outer folds, {n_seeds} "
         "seed(s), lwlrap: " + ", ".join(f"{r.variant} {r.lwlrap:.3f}" for r in scored.itertuples()),
         "Parts, a table of its own: "
         + "; ".join(f"{r.part} {comparisons.format_difference(r)}" for r in parts_.itertuples()),
-        "Differences to one long training: " + found.comparison.conclusion(),
+        "Differences to one long training: " + results.comparison.conclusion(),
     ]
-    return f"{'. '.join(told)} {found.withheld}".strip()
+    return f"{'. '.join(sentences)} {results.withheld}".strip()
 
 
-def _train(trial: Run, member: Member, task: Task, outer: int) -> WindowScores:
-    """Train one member and score what it did not see."""
+def _train(trial: Run, member: Member, task: Task, outer: int, *, keep_weights: bool) -> WindowScores:
+    """Train one member (or average weights) and score the outer fold."""
     network, cut, recipe = trial.pick(Network), trial.pick(Windows), trial.pick(learners.Recipe)
     seed = trial.params["seed"] + 1000 * member.shift
     place, beside = (folds.model_name(outer), trial.folder.name), trial.folder.parents[2]
     if member.of:
-        models_of = [models.load(beside.joinpath(name, *place, WEIGHTS))[0] for name in member.of]
-        fit = _average(models_of, task, outer, cut, recipe, seed)
+        sources = [models.load(beside.joinpath(name, *place, WEIGHTS))[0] for name in member.of]
+        fit = _average(sources, task, outer, cut, recipe, seed)
     else:
         name = folds.model_name(outer, task.n_folds + member.part if member.k else -1)
         start = beside.joinpath(member.start, *place, WEIGHTS) if member.start else None
-        mine = replace(task, folds=_parted(task, outer, member.k, trial.params["seed"])) if member.k else task
+        parted = replace(task, folds=_parted(task, outer, member.k, trial.params["seed"])) if member.k else task
         how = {"checkpoint": trial.checkpoint, "start": start}
-        fit = learners.train_fold(mine, name, network, cut, recipe, seed, **how)
-    return trials.keep(trial, fit, outer, keep_weights=member.kept)
+        fit = learners.train_fold(parted, name, network, cut, recipe, seed, **how)
+    return trials.keep(trial, fit, outer, keep_weights=keep_weights)
 
 
 def _average(some: list[WindowModel], task: Task, outer: int, cut: Windows, recipe: learners.Recipe, seed: int) -> Fit:
-    """The mean of some weights, its batch statistics taken anew from training windows; scores of the outer fold."""
+    """The mean of models' weights, with batch statistics of training windows; it scores the outer fold."""
     train, scored = task.split(outer)
     folds.assert_no_leak(task.folds, train["fname"], [outer])
     model = mean_weights(some).prepare()
@@ -391,7 +382,7 @@ def _average(some: list[WindowModel], task: Task, outer: int, cut: Windows, reci
 
 
 def mean_weights(some: list[WindowModel]) -> WindowModel:
-    """The first model with the mean of all models' weights; counters stay the first's."""
+    """The first model, with the mean of all models' weights; its counters stay."""
     states = [model.state_dict() for model in some]
     mean = {
         name: torch.stack([state[name] for state in states]).mean(0) if value.is_floating_point() else value
@@ -402,18 +393,18 @@ def mean_weights(some: list[WindowModel]) -> WindowModel:
 
 
 def _parted(task: Task, outer: int, k: int, seed: int) -> pd.DataFrame:
-    """The folds table, all but the outer fold parted anew in k, the parts numbered on from the last fold."""
+    """The folds table with all but the outer fold split into k parts, numbered after the last fold."""
     rest, _ = task.split(outer)
     targets = datasets.targets(rest, task.classes)
     table = folds.make(rest.drop(columns="fold"), targets, k, seed).assign(fold=lambda t: t["fold"] + task.n_folds)
     return pd.concat([task.folds[task.folds["fold"] == outer], table]).sort_values("fname", ignore_index=True)
 
 
-def _joined(found: dict[tuple, WindowScores], name: str, asked: list[int], seed: int, fnames: np.ndarray) -> np.ndarray:
-    """A member's window scores over all outer folds; the windows must be those of all others."""
-    whole = WindowScores.join(found[name, outer, seed] for outer in asked)
+def _joined(done: dict[tuple, WindowScores], name: str, asked: list[int], seed: int, fnames: np.ndarray) -> np.ndarray:
+    """A member's window scores of all outer folds, (n_windows, n_classes); ValueError if they are of other windows."""
+    whole = WindowScores.join(done[name, outer, seed] for outer in asked)
     if not np.array_equal(whole.table["fname"].to_numpy(str), fnames):
-        raise ValueError(f"{name} scored other windows than the first member. Train it anew (-p overwrite True).")
+        raise ValueError(f"{name} scored other windows than the first member. Train it again (-p overwrite True).")
     return whole.scores
 
 

@@ -2,13 +2,15 @@
 
 Conventions
 -----------
-train_set     : curated; curated_noisy (both at once); warm_up (noisy, then curated); pseudo (both, the noisy clips with
-                the classes that their judges hear in place of their labels); fewer_passes (the curated clips alone, but
-                only as often as curated_noisy shows them: what the noisy clips' share of the compute costs).
-train_windows : all; kept (the windows that 05 kept, of all clips); kept_noisy (of the noisy clips alone).
-targets       : 1 heard, 0 not heard, NaN not known: a label that no kept window of the clip confirms and, with
-                ignore_missing, a class that the judges hear strongly though the clip does not list it.
-What is read on fold g is chosen by judges without g alone, and carries their names, for `folds.assert_no_leak`.
+judges        : the pair models of 04's curated variant, which select windows and labels in 05
+train_set     : curated; curated_noisy (both at once); warm_up (noisy, then curated); pseudo (both, but noisy clips get
+                the classes that their judges detect as labels); fewer_passes (the curated clips alone, as many passes
+                as they get in curated_noisy: the control of curated_noisy).
+train_windows : all; kept (only windows that 05 kept); kept_noisy (the same for noisy clips, all windows of curated).
+targets       : 1 present, 0 absent, NaN unknown. Unknown is a label that no kept window of the clip confirms and, with
+                ignore_missing, a class that the judges detect strongly but the clip does not list.
+A model that is evaluated on fold g is trained on what judges without g selected. Their names are passed on with the
+windows, and `folds.assert_no_leak` checks them.
 
 Used in: 04_kfold, 05_curation (`leaks`).
 """
@@ -36,16 +38,16 @@ __all__ = ["MISSING", "PSEUDO", "SUBSETS", "from_kept", "make", "sources", "whol
 SUBSETS = {name: ["curated", "noisy"] for name in settings.TRAIN_SETS}
 SUBSETS["curated"] = ["curated"]  # fewer_passes counts the noisy clips, but trains on none
 PSEUDO = 0.5  # mean score over a clip's windows from which on a class is a pseudo-label
-MISSING = 0.9  # score of a clip's best window from which on a class that is not listed is not known
+MISSING = 0.9  # score of a clip's best window from which on a class that is not listed is unknown
 
 
 def sources(run: Run) -> dict[str, str]:
-    """For `Run.settle`: the digest of the selection that this run trains on; nothing where it trains on none.
+    """For `Run.settle`: `curation`, the digest of the selection that this run trains on; empty if it uses none.
 
     Raises
     ------
     FileNotFoundError
-        If 05 has not selected yet; the message holds the command.
+        05 has not selected yet; the message holds the command.
     """
     if not is_judged(run.params):
         return {}
@@ -58,21 +60,21 @@ def sources(run: Run) -> dict[str, str]:
 
 
 def make(run: Run, task: Task) -> TrainingSet | None:
-    """The training set that the parameters of a run of 04 ask for; None: the curated clips as they are.
+    """The training set for the parameters of a run of 04; None for the curated clips as they are.
 
     Parameters
     ----------
-    task : of the subsets that SUBSETS names for it
+    task : of the subsets in SUBSETS for this train_set
 
     Raises
     ------
     FileNotFoundError
-        If 05 has not selected for this rule and fold.
+        05 has not selected by this rule and for this fold.
     ValueError
-        A pair model that would train on judged windows (their judges saw one of its folds), a selection made on other
-        folds, parameters that contradict each other, a subset without usable clips, or a selection that leaves none.
+        Parameters that contradict each other; a subset without usable clips; a pair model that would train on judged
+        windows (their judges saw one of its folds); a selection made on other folds, or one that leaves no clip.
     """
-    params, clips, dealt, store = run.params, task.clips, task.folds, task.cache
+    params, clips, folds_table, store = run.params, task.clips, task.folds, task.cache
     wanted = params["train_set"], params["train_windows"], params["ignore_missing"]
     if wanted == ("curated", "all", False):
         return None
@@ -84,7 +86,7 @@ def make(run: Run, task: Task) -> TrainingSet | None:
         )
     if params["ignore_missing"] and params["loss"] == "ce":
         raise ValueError(
-            "ignore_missing=True and loss='ce': with one label a clip no other class can be in it, known or not. "
+            "ignore_missing=True and loss='ce': each clip has exactly one label there, so no class can be unknown. "
             "Take loss bce, or leave ignore_missing out."
         )
     if gone := set(SUBSETS[params["train_set"]]) - set(clips["subset"]):
@@ -97,49 +99,49 @@ def make(run: Run, task: Task) -> TrainingSet | None:
         raise ValueError(
             f"{run.folder.name} would train on windows whose judges saw one of its folds. Train single folds."
         )
-    clips = clips[folds.training(dealt, held_out, clips["group"])]
+    clips = clips[folds.training(folds_table, held_out, clips["group"])]
     clips = clips[clips["subset"].isin(SUBSETS[params["train_set"]])]
-    heard = _heard(run, dealt) if is_judged(run.params) else None
+    predicted = _predicted_labels(run, folds_table) if is_judged(run.params) else None
     parts = []
     for subset in SUBSETS[params["train_set"]]:
         here = clips[clips["subset"] == subset].reset_index(drop=True)
         if (params["train_set"], subset) == ("pseudo", "noisy"):
-            part = _pseudo(name, store, here, heard, task.classes, params["trim_train_db"])
+            part = _pseudo(name, store, here, predicted, task.classes, params["trim_train_db"])
         elif params["train_windows"] in ("kept", f"kept_{subset}"):
             kept = _read(_selected(run) / params["rule"] / run.folder.name / "kept_windows.csv")
             part = from_kept(name, store, here, kept[kept["subset"] == subset], task.classes, params["window_s"])
         else:
             part = whole(name, store, here, task.classes, params["trim_train_db"])
-        parts.append(_ignoring(part, heard, task.classes) if params["ignore_missing"] else part)
+        parts.append(_ignoring(part, predicted, task.classes) if params["ignore_missing"] else part)
     if params["train_set"] == "warm_up":
-        found = replace(parts[0], warm_up=parts[1])
+        training_set = replace(parts[0], warm_up=parts[1])
     elif params["train_set"] == "fewer_passes":
-        found = replace(parts[0], share=len(parts[0].targets) / sum(len(part.targets) for part in parts))
+        training_set = replace(parts[0], share=len(parts[0].targets) / sum(len(part.targets) for part in parts))
     else:
-        found = parts[0] if len(parts) == 1 else parts[0] + parts[1]
-    if not all(len(part.targets) for part in (found, found.warm_up) if part is not None):
+        training_set = parts[0] if len(parts) == 1 else parts[0] + parts[1]
+    if not all(len(part.targets) for part in (training_set, training_set.warm_up) if part is not None):
         raise ValueError(f"{name} leaves {run.folder.name} no clip to train on. Take a rule that keeps more.")
-    return found
+    return training_set
 
 
 def whole(name: str, store: Cache, clips: pd.DataFrame, classes: Collection[str], trim_db: float = 0.0) -> TrainingSet:
-    """Clips (fname, group, labels) as they are, but for what `windows.trim` cuts off."""
-    nobody = pd.DataFrame({"fname": [], "judged_by": []}, dtype=str)
+    """Clips (fname, group, labels) as they are, without the silence that `windows.trim` removes at trim_db (dB)."""
+    no_judges = pd.DataFrame({"fname": [], "judged_by": []}, dtype=str)
     groups = dict(zip(clips["fname"], clips["group"], strict=True))
     rows = windows.trim(store, store.rows(clips["fname"]), trim_db)
-    return TrainingSet(name, rows, datasets.targets(clips, tuple(classes)), groups, nobody)
+    return TrainingSet(name, rows, datasets.targets(clips, tuple(classes)), groups, no_judges)
 
 
 def from_kept(
     name: str, store: Cache, clips: pd.DataFrame, kept: pd.DataFrame, classes: Collection[str], window_s: float
 ) -> TrainingSet:
-    """The kept windows of the clips, merged into spans; a clip that keeps none trains nothing.
+    """The kept windows of the clips, merged into spans; a clip without a kept window is left out.
 
     Parameters
     ----------
     clips : fname, group, labels, duration_s; those that may train
     kept : a row a window, as 05 writes it (`curation.select`)
-    window_s : s
+    window_s : length of a window, s
     """
     classes = tuple(classes)
     kept = kept[kept["fname"].isin(clips["fname"])]
@@ -157,20 +159,21 @@ def from_kept(
 
 
 def _pseudo(
-    name: str, store: Cache, clips: pd.DataFrame, heard: pd.DataFrame, classes: Collection[str], trim_db: float
+    name: str, store: Cache, clips: pd.DataFrame, predicted: pd.DataFrame, classes: Collection[str], trim_db: float
 ) -> TrainingSet:
-    """Clips with the classes that their judges hear; those without any train nothing."""
-    found = heard[heard["fname"].isin(clips["fname"]) & (heard["mean"] >= PSEUDO)]
-    labels = found.groupby("fname")["class"].agg(tuple)
+    """Clips with pseudo-labels, the classes that their judges detect; clips without any are left out."""
+    detected = predicted[predicted["fname"].isin(clips["fname"]) & (predicted["mean"] >= PSEUDO)]
+    labels = detected.groupby("fname")["class"].agg(tuple)
     clips = clips[clips["fname"].isin(labels.index)]
     clips = clips.assign(labels=labels.loc[clips["fname"]].to_numpy())
-    return replace(whole(name, store, clips, classes, trim_db), judges=found[["fname", "judged_by"]].drop_duplicates())
+    judges = detected[["fname", "judged_by"]].drop_duplicates()
+    return replace(whole(name, store, clips, classes, trim_db), judges=judges)
 
 
-def _ignoring(part: TrainingSet, heard: pd.DataFrame, classes: Collection[str]) -> TrainingSet:
-    """The same set, where strongly heard classes that are not listed are not known."""
+def _ignoring(part: TrainingSet, predicted: pd.DataFrame, classes: Collection[str]) -> TrainingSet:
+    """The same set, with NaN targets for classes that are detected strongly but not listed."""
     fnames = pd.Index(part.rows["fname"].unique())
-    strong = heard[~heard["listed"] & (heard["best"] >= MISSING) & heard["fname"].isin(fnames)]
+    strong = predicted[~predicted["listed"] & (predicted["best"] >= MISSING) & predicted["fname"].isin(fnames)]
     row, column = fnames.get_indexer(strong["fname"]), pd.Index(list(classes)).get_indexer(strong["class"])
     targets = part.targets.copy()
     targets[row, column] = np.where(targets[row, column] == 0, np.nan, targets[row, column])
@@ -182,10 +185,10 @@ def _selected(run: Run) -> Path:
     return run.home / "05_curation" / "select"
 
 
-def _heard(run: Run, dealt: pd.DataFrame) -> pd.DataFrame:
-    """What the judges of this fold hear, after making sure that they judged these folds."""
+def _predicted_labels(run: Run, folds_table: pd.DataFrame) -> pd.DataFrame:
+    """`curation.predicted_labels` of this fold's judges, as 05 wrote it; ValueError if it selected on other folds."""
     theirs = read_json(_selected(run) / "configuration.json")["folds"]
-    if theirs != (mine := folds.digest(dealt)):
+    if theirs != (mine := folds.digest(folds_table)):
         raise ValueError(f"{_selected(run)} selected on folds {theirs}, but these are {mine}. Select again.")
     return _read(_selected(run) / "heard" / run.folder.name / "heard.csv")
 

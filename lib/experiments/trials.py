@@ -1,8 +1,8 @@
-"""The trials of an experiment, one after the other: what is done is read, what is not is trained.
+"""The trials of an experiment, one after the other: trials that are done are read, the others are trained.
 
 Conventions
 -----------
-A trial is a result of its own (`Run.trial`), known by its key: (variant, fold, seed) or the like.
+A trial is a training with a result of its own (`Run.trial`). Its key names it, such as (variant, fold, seed).
 
 Used in: `sweep` (02, 03), `ensembles` (07), `leaks` (05).
 """
@@ -30,18 +30,18 @@ def do(
     *,
     is_whole: Callable[..., bool] = lambda trial, *key: True,
 ) -> Iterator[tuple[tuple, Run, WindowScores | None]]:
-    """Each trial with its window scores; those that are not done yet are trained.
+    """Yield each trial with its window scores; train those that are not done yet.
 
     Parameters
     ----------
-    run : of the experiment, settled; its trials are made of the same labels, audio and folds
+    run : of the experiment, settled; its trials read the same labels, audio and folds
     start : key -> the trial
-    train : trial, key -> its window scores, None where it diverged or failed; finishes the trial
-    is_whole : trial that is done, key -> whether all that others need of it is there
+    train : (trial, key) -> its window scores, or None where it diverged or failed; it finishes the trial
+    is_whole : (trial, key) -> whether a trial that is done has all files that other trials need; else it is trained
 
     Yields
     ------
-    key, trial and scores, in the order of `keys`
+    key, trial and scores (None where the training failed), in the order of `keys`
 
     Raises
     ------
@@ -63,10 +63,10 @@ def do(
 
 
 def keep(trial: Run, fit: Fit, fold: int, *, keep_weights: bool = False) -> WindowScores:
-    """Save what a training gave, finish the trial with its clip scores of `fold`, and give back its window scores."""
+    """Save a fit and finish its trial, with the scores of the clips of `fold`; return the window scores."""
     clips = oof.save(trial.folder, fit, keep_weights=keep_weights)
     clips = replace(clips, table=clips.table[clips.table["fold"] == fold])
-    found = metrics.bootstrap(clips.targets, clips.scores, clips.groups)
-    says = f"lwlrap {found['lwlrap']:.3f} on {found['n']} clips."
-    trial.finish(found, "measured", says, again=True, **fit.facts)
+    scores = metrics.bootstrap(clips.targets, clips.scores, clips.groups)
+    conclusion = f"lwlrap {scores['lwlrap']:.3f} on {scores['n']} clips."
+    trial.finish(scores, "measured", conclusion, again=True, **fit.facts)
     return fit.scored
