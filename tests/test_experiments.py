@@ -123,31 +123,31 @@ def test_what_the_base_can_not_make_is_no_variant_and_keeps_no_other_from_being_
     table = sweep.features(run.params)
     assert set(sweep.features(base())) - set(table) == lost
     samples = np.random.default_rng(0).standard_normal(22050).astype(np.float32)
-    assert list(sweep.pictures(table, run, samples)) == ["logmel", "delta", "acceleration", "phase", "pcen"]
-    assert list(sweep.pictures({"base": {}}, run, samples)) == ["logmel"]
+    assert list(sweep.channels(table, run, samples)) == ["logmel", "delta", "acceleration", "phase", "pcen"]
+    assert list(sweep.channels({"base": {}}, run, samples)) == ["logmel"]
     with pytest.raises(ValueError, match=r"variants=\['several_n_fft'\] .* n_fft, hop_length and n_mels can't make"):
-        sweep.chosen(table, ["several_n_fft"])
+        sweep.select(table, ["several_n_fft"])
 
 
 def test_a_picture_is_that_of_the_first_variant_that_uses_it(tmp_path):
     run = a_run(tmp_path)
-    table = sweep.chosen(sweep.features(run.params), ["half_mels+delta", "delta"])
-    shown = sweep.pictures(table, run, np.ones(22050, np.float32))
+    table = sweep.select(sweep.features(run.params), ["half_mels+delta", "delta"])
+    shown = sweep.channels(table, run, np.ones(22050, np.float32))
     assert {name: len(picture) for name, picture in shown.items()} == {"logmel": 64, "delta": 32, "acceleration": 32}
 
 
 def test_variants_are_chosen_by_name_and_may_be_joined():
     table, more = sweep.features(base()), sweep.augmentation(base())
-    assert sweep.chosen(table, ["pcen", "base"]) == {"pcen": table["pcen"], "base": {}}
-    assert list(sweep.chosen(table, ["pcen", "base"])) == ["pcen", "base"]
-    assert sweep.chosen(table, []) == table
-    assert sweep.chosen(table, ["base", "gain"], more)["gain"] == more["gain"]
-    joint = sweep.chosen(table, ["base", "half_mels+slice"], more)["half_mels+slice"]
+    assert sweep.select(table, ["pcen", "base"]) == {"pcen": table["pcen"], "base": {}}
+    assert list(sweep.select(table, ["pcen", "base"])) == ["pcen", "base"]
+    assert sweep.select(table, []) == table
+    assert sweep.select(table, ["base", "gain"], more)["gain"] == more["gain"]
+    joint = sweep.select(table, ["base", "half_mels+slice"], more)["half_mels+slice"]
     assert joint == {"n_mels": 32, "lr_body": 0.01, "lr": 0.1}
     assert settings.check({"variants": "base,half_mels+slice"}) == {"variants": ["base", "half_mels+slice"]}
     for unknown in ("detla", "delta+detla", "gain"):
         with pytest.raises(ValueError, match=r"variants=\['.*'\] are not in the table .*: base, delta"):
-            sweep.chosen(table, ["base", unknown])
+            sweep.select(table, ["base", unknown])
 
 
 # equal compute
@@ -220,7 +220,7 @@ def test_a_training_of_every_variant_scores_what_it_did_not_see(table, name, sma
         small_sizes = {"image_size": 40, "progressive": [32, 36]}
         variants[name] = {key: small_sizes[key] for key in variants[name]}
     trials = sweep.train(run, {name: variants[name]}, a_task(run, clips, dealt))
-    assert trials.done["problem"].tolist() == [""]
+    assert trials.trainings["problem"].tolist() == [""]
     assert trials.scores[name].shape == (1, 8, 2)
     assert np.isfinite(trials.scores[name]).all() and np.ptp(trials.scores[name]) > 0
     assert set(trials.clips["fname"]) == set(dealt.loc[dealt["fold"] == 0, "fname"])
@@ -233,14 +233,14 @@ def test_a_training_of_every_variant_scores_what_it_did_not_see(table, name, sma
 def train(small, tmp_path, variants=("base", "delta"), **changes):
     clips, dealt = small
     run = a_run(tmp_path, **{**SMALL, "folds": [], "seeds": [1, 2, 3], **changes})
-    table = sweep.chosen(sweep.features(run.params), list(variants))
+    table = sweep.select(sweep.features(run.params), list(variants))
     return sweep.train(run, table, a_task(run, clips, dealt))
 
 
 def test_all_folds_and_three_seeds_are_pooled_into_verdicts(small, tmp_path):
     trials = train(small, tmp_path)
     assert {name: scores.shape for name, scores in trials.scores.items()} == {"base": (3, 24, 2), "delta": (3, 24, 2)}
-    assert len(trials.done) == 2 * 3 * 3 and (trials.done["problem"] == "").all()
+    assert len(trials.trainings) == 2 * 3 * 3 and (trials.trainings["problem"] == "").all()
     table = trials.table()
     assert list(table["variant"]) == ["base", "delta"]
     assert table["verdict"][1] in ("kept", "dropped", "unclear") and table["n"].eq(24).all()
@@ -323,7 +323,7 @@ def test_a_training_that_diverges_is_listed_and_costs_nothing_else(small, tmp_pa
     table = trials.table().set_index("variant")
     assert set(trials.scores) == {"base", "pcen"}
     assert table.loc["delta", "verdict"] == "failed" and np.isnan(table.loc["delta", "lwlrap"])
-    assert trials.done.query("variant == 'delta'")["problem"].str.contains("diverged").all()
+    assert trials.trainings.query("variant == 'delta'")["problem"].str.contains("diverged").all()
     result = tmp_path / "outputs" / "02_features" / "delta" / "without_0" / "seed_1" / "result.json"
     assert json.loads(result.read_text())["verdict"] == "failed"
 
@@ -383,7 +383,7 @@ def test_a_training_that_would_see_a_relative_is_stopped(small, tmp_path, monkey
 def test_who_is_helped_is_answered_class_by_class(small, tmp_path):
     clips, dealt = small
     run = a_run(tmp_path, **{**SMALL, "folds": [], "seeds": [1]})
-    table = sweep.chosen(sweep.augmentation(run.params), ["base", "by_seconds"])
+    table = sweep.select(sweep.augmentation(run.params), ["base", "by_seconds"])
     trials = sweep.train(run, table, a_task(run, clips, dealt))
     found, slopes = trials.by_class(pd.Series({"steady": 10.0, "fading": 40.0}))
     assert found[["variant", "class", "seconds", "n"]].to_numpy().tolist() == [
@@ -427,7 +427,7 @@ def test_pictures_and_augmented_windows_are_those_of_the_clip(small, tmp_path):
     run = a_run(tmp_path, **SMALL)
     logmel = run.pick(LogMel)
     samples = np.random.default_rng(0).standard_normal(8000).astype(np.float32)
-    shown = sweep.pictures(sweep.features(run.params), run, samples)
+    shown = sweep.channels(sweep.features(run.params), run, samples)
     assert list(shown)[:3] == ["logmel", "delta", "acceleration"] and "pcen" in shown and "logmel_256" in shown
     np.testing.assert_array_equal(shown["logmel"], logmel(samples)[0])
     store = cache.build(clips, logmel, tmp_path / "cache")

@@ -100,7 +100,7 @@ def test_a_set_without_noisy_clips_is_judged_too(models_of, tmp_path):
 
 def test_windows_of_other_settings_are_refused(models_of):
     judges, noisy, table = models_of
-    with pytest.raises(ValueError, match="windows are none of these"):
+    with pytest.raises(ValueError, match="windows differ from those of this run. Take the window_s"):
         curation.evidence_for(
             0, judges, noisy, make_task(CLIPS, DEALT, classes=CLASSES), table[table["window_start_s"] == 0]
         )

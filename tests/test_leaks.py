@@ -257,7 +257,7 @@ def test_a_noisy_judge_that_saw_the_outer_fold_is_refused(noisy_world, tmp_path)
     part = tmp_path / "04_kfold" / "curated_noisy"
     (part / "without_0").rename(part / "kept")
     shutil.copytree(part / "without_1", part / "without_0")
-    with pytest.raises(folds.LeakError, match="without_0 is no model without fold 0 of these folds"):
+    with pytest.raises(folds.LeakError, match="without_0 is not a model without fold 0 of these folds"):
         training_set(noisy_world, "first_attempt", 0)
 
 

@@ -1,23 +1,23 @@
-"""Which windows hold their label: who judges whom, an energy gate, rules, and a table that says why.
+"""Selection of windows in which a label of the clip is detected: judges, an energy gate, rules, and a table of reasons.
 
-Nothing is deleted. For outer fold g the judges are the pair models without g. A curated clip of fold f has one judge,
-`without_f_g`; a noisy clip has all of them or, where it shares a group with clips of fold f, only those without f
-(published folds may split a group: each of its folds counts). A clip whose group is in fold g is not judged, and is not
-used to train models evaluated on g. Judges are trained on curated clips alone: of a noisy clip no name could tell
-whether the model saw it. What judges say of the labels is all that a rule sees, so every rule is a function of one long
-table.
+For outer fold g the judges are the pair models without g. A curated clip of fold f has one judge, `without_f_g`. A
+noisy clip has all judges or, if it shares a group with clips of fold f, only those without f (published folds may split
+a group: then each of its folds counts). A clip whose group is in fold g is not judged, and is not used to train models
+that are evaluated on g. Judges are trained on curated clips only, because a model's name does not tell which noisy
+clips it saw. A rule reads nothing but the judges' scores of labels, so every rule is a function of one long table.
+No audio is deleted.
 
 Conventions
 -----------
-judges     : folder outputs/<run>/04_kfold/<variant>, a folder in it for each pair model; `ModelSet.open` has checked it
-clips      : a row a clip that was judged: fname, subset, group, labels (tuple), judged_by (names of models with blanks
-    between), sorted by fname
-windows    : a row a window: clip (row of clips), window_start_s, window_end_s (s), silent (bool), by clip and start. A
-    window is judged on the labels of its clip, each on its own. Before it is judged, it has a fname in place of clip
-judgements : a row a judge, window and label: pair (of window and label), window, clip, column (of the class), judge
-    (number), score in [0, 1], rank (1 is best; ties take the worst)
+judges     : folder outputs/<run>/04_kfold/<variant>, with a folder for each pair model; `ModelSet.open` has checked it
+clips      : a row a judged clip: fname, subset, group, labels (tuple), judged_by (names of models, separated by
+    blanks), sorted by fname
+windows    : a row a window: clip (row of clips), window_start_s, window_end_s (s), silent (bool), sorted by clip and
+    start. Each label of the clip is judged in each window. Before `gather`, the column is fname instead of clip
+judgements : a row a judge, window and label: pair (number of window and label), window, clip, column (of the class),
+    judge (number), score in [0, 1], rank (1 is best; ties take the worst)
 kept windows : a row a window; see `COLUMNS` and `select`
-A rule is written name_number, such as top_1; it is asked of each judge, then most judges must agree.
+A rule is written name_number, such as top_1. It is applied to each judge; then most judges must agree.
 
 Used in: 05_curation, `leaks`.
 """
@@ -46,7 +46,7 @@ __all__ += ["gather", "inference_windows", "judge_noisy", "predicted_labels", "r
 __all__ += ["silent", "surprising", "write_selection"]
 
 COLUMNS = ["subset", "fname", "window_start_s", "window_end_s", "labels", "scores", "rule", "kept", "reason"]
-COLUMNS += ["confirmed", "judged_by"]  # which of the labels the window is kept for, and who table so
+COLUMNS += ["confirmed", "judged_by"]  # the labels that the window is kept for, and the models that judged it
 PREDICTED = 0.5  # a class whose best window scores less is not listed
 CHUNK = 2**24  # scores compared at once
 BLOCK = 2**16  # windows whose logits become scores at once
@@ -54,12 +54,13 @@ BLOCK = 2**16  # windows whose logits become scores at once
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the judges of one outer fold say; see the module's conventions.
+    """The scores of the judges of one outer fold; tables as in the module's conventions.
 
     Attributes
     ----------
     classes : in submission order
-    mean, best : float32 (n_clips, n_classes), over the windows of a clip that are not silent, averaged over judges
+    mean, best : float32 (n_clips, n_classes), mean and maximum over the clip's windows that are not silent (over all
+        windows if all are), averaged over judges
     """
 
     classes: tuple[str, ...]
@@ -71,7 +72,7 @@ class Evidence:
 
     @cached_property
     def pairs(self) -> pd.DataFrame:
-        """window, clip, column, score (mean over the judges) of each pair, in the order of `pair`."""
+        """A row a pair, in the order of `pair`: window, clip, column, score (mean over the judges)."""
         first = self.judgements.drop_duplicates("pair").sort_values("pair")
         score = np.bincount(self.judgements["pair"], self.judgements["score"]) / np.bincount(self.judgements["pair"])
         return first[["window", "clip", "column"]].assign(score=score).reset_index(drop=True)
@@ -85,13 +86,14 @@ def inference_windows(task: Task, cut: Windows, gate_db: float) -> pd.DataFrame:
 
 
 def judge_noisy(folder: Path, judges: Path, names: list[str], cache: Cache, table: pd.DataFrame, width: int) -> None:
-    """Let each pair model score the windows of the noisy clips; a folder each, as 04's, but with fold -1.
+    """Score the windows of the noisy clips by each pair model; files are as those of 04, with fold -1.
 
-    A model that has done so before is passed over, and all are where there are no such windows.
+    Models whose folder exists are skipped. Without noisy windows nothing is done.
 
     Parameters
     ----------
-    folder : written to, <folder>/without_2_4/oof_windows.npz
+    folder : to write to: <folder>/without_2_4/oof_windows.npz
+    judges, names, cache : folder and names of the pair models; log-mels of the clips
     table : windows of the noisy clips, from `inference_windows`
     width : frames of a window
     """
@@ -104,18 +106,18 @@ def judge_noisy(folder: Path, judges: Path, names: list[str], cache: Cache, tabl
 
 
 def evidence_for(outer: int, judges: Path, noisy: Path, task: Task, table: pd.DataFrame) -> Evidence:
-    """What the models without fold `outer` say of every clip that may train a model that is read on it.
+    """The judges' scores of every clip that may train a model evaluated on fold `outer`.
 
     Parameters
     ----------
-    judges, noisy : folders of the pair models, and of what they say of noisy clips (`judge_noisy`)
+    judges, noisy : folders of the pair models, and of their scores of noisy clips (`judge_noisy`)
     task : of the curated and noisy clips
     table : their windows, from `inference_windows`
 
     Raises
     ------
     LeakError
-        A clip or a judge that may not be there (`folds.assert_no_leak`).
+        A clip is held out, or a judge saw fold `outer` or the clip's group (`folds.assert_no_leak`).
     ValueError
         The windows are not those that the models scored.
     """
@@ -136,10 +138,10 @@ def all_evidence(noisy: Path, judges: Path, task: Task, table: pd.DataFrame, cut
 
 
 def silent(cache: Cache, table: pd.DataFrame, width: int, gate_db: float) -> np.ndarray:
-    """Which windows hold no frame within gate_db of their clip's loudest: bool (n_windows,).
+    """Which windows have no frame within gate_db of their clip's loudest frame: bool (n_windows,).
 
-    A frame is as loud as its loudest band of channel 0. Frames that see beyond the window (half an n_fft at either end)
-    don't count, unless there are no others.
+    A frame is as loud as its loudest band in channel 0. Frames at either end that reach beyond the window (by half an
+    n_fft) don't count, unless there are no others.
 
     Parameters
     ----------
@@ -150,7 +152,7 @@ def silent(cache: Cache, table: pd.DataFrame, width: int, gate_db: float) -> np.
     Raises
     ------
     ValueError
-        If channel 0 is not in dB.
+        Channel 0 is not in dB.
     """
     if not cache.logmel.in_db[0]:
         raise ValueError(
@@ -174,18 +176,18 @@ def gather(
     classes: tuple[str, ...],
     judges: Iterable[tuple[str, np.ndarray, np.ndarray]],
 ) -> Evidence:
-    """Boil the scores of all judges down to what rules need; one judge's scores are held at a time.
+    """Collect from all judges' scores what the rules need, one judge at a time to save memory.
 
     Parameters
     ----------
     clips : fname, subset, group, labels; only clips that are to be judged
     windows : fname, window_start_s, window_end_s, silent
-    judges : name, rows (which windows, ascending, int), scores float (n_rows, n_classes)
+    judges : for each its name, rows (of the windows that it scored, ascending, int), scores float (n_rows, n_classes)
 
     Raises
     ------
     ValueError
-        A window that nobody judged, clips and windows that don't match, or scores outside [0, 1].
+        A clip without a judge, clips and windows that don't match, or scores outside [0, 1].
     """
     clips = clips[["fname", "subset", "group", "labels"]].sort_values("fname", ignore_index=True)
     windows = windows.rename_axis("row").reset_index().sort_values(["fname", "window_start_s"], ignore_index=True)
@@ -196,13 +198,13 @@ def gather(
     labels = pd.DataFrame(np.argwhere(truth), columns=["clip", "column"])
     pairs = windows[["clip"]].rename_axis("window").reset_index().merge(labels, on="clip")  # by window, then column
     pairs = pairs.rename_axis("pair").reset_index().astype(np.int32)
-    place = np.argsort(windows.pop("row").to_numpy())  # row of the table that was given -> window
+    window_of_row = np.argsort(windows.pop("row").to_numpy())  # row of the given table -> window
     tables, judged_by = [], []
     mean, best = np.zeros((2, *truth.shape), np.float32)
     for number, (name, rows, scores) in enumerate(judges):
         if scores.size and not (scores.min() >= 0 and scores.max() <= 1):  # NaN fails too
             raise ValueError(f"{name}: scores must lie in [0, 1]. Pass what `models.activate` makes of logits.")
-        window = place[rows]
+        window = window_of_row[rows]
         tables.append(_judge_scores(pairs, window, scores).assign(judge=np.int16(number)))
         judged, mean_of_clip, best_of_clip = _by_clip(windows.iloc[window], scores)
         mean[judged] += mean_of_clip
@@ -221,7 +223,7 @@ def gather(
     return Evidence(tuple(classes), clips, windows.drop(columns="fname"), table, mean, best)
 
 
-# rules: which rows of the judgements a judge confirms
+# rules: which rows of the judgements are confirmed, bool (n_judgements,)
 
 
 def top(evidence: Evidence, k: float) -> np.ndarray:
@@ -235,7 +237,7 @@ def threshold(evidence: Evidence, at: float) -> np.ndarray:
 
 
 def quantile(evidence: Evidence, q: float) -> np.ndarray:
-    """The label scores at least what a share q of the curated windows with that label stays below."""
+    """The label scores at least the q-quantile of the curated windows with that label that are not silent."""
     table, loud = evidence.judgements, ~evidence.windows["silent"].to_numpy()
     curated = (evidence.clips["subset"] == "curated").to_numpy()
     known = table[curated[table["clip"]] & loud[table["window"]]]
@@ -244,9 +246,9 @@ def quantile(evidence: Evidence, q: float) -> np.ndarray:
 
 
 def relative(evidence: Evidence, share: float) -> np.ndarray:
-    """The label scores at least `share` of what it scores in the best window of the clip: no curated clip is lost.
+    """The label scores at least `share` of its score in the clip's best window, so a curated clip keeps that window.
 
-    A silent window, which can't be kept, is no best one.
+    Silent windows, which can't be kept, don't count as the best.
     """
     table, loud = evidence.judgements, ~evidence.windows["silent"].to_numpy()
     scores = table["score"].where(loud[table["window"]])
@@ -255,30 +257,35 @@ def relative(evidence: Evidence, share: float) -> np.ndarray:
 
 
 def confident(evidence: Evidence, share: float) -> np.ndarray:
-    """Confident learning does not flag the label; all windows of a clip share its fate.
+    """Confident learning does not flag the label; it decides for all windows of a clip at once.
 
-    Clip scores (mean over windows and judges), each subset on its own; `share` of the errors that it estimates are
-    flagged. Source: Northcutt et al. 2021, through cleanlab's multi-label filter.
+    It reads clip scores (mean over windows and judges), each subset separately. `share` of the errors that it estimates
+    are flagged. Source: Northcutt et al. 2021, by cleanlab's multi-label filter.
     """
     from cleanlab.multilabel_classification.filter import find_multilabel_issues_per_class  # here: it takes seconds
 
     flagged = np.zeros(evidence.mean.shape, bool)
     truth = datasets.targets(evidence.clips, evidence.classes).astype(bool)
     for _, rows in evidence.clips.groupby("subset").indices.items():
-        tells = np.flatnonzero(truth[rows].any(0) & ~truth[rows].all(0))  # cleanlab refuses a class of one kind
-        if len(tells):
-            labels = [np.flatnonzero(row).tolist() for row in truth[np.ix_(rows, tells)]]
-            scores = evidence.mean[np.ix_(rows, tells)].astype(float)
+        mixed = np.flatnonzero(truth[rows].any(0) & ~truth[rows].all(0))  # cleanlab refuses the other classes
+        if len(mixed):
+            labels = [np.flatnonzero(row).tolist() for row in truth[np.ix_(rows, mixed)]]
+            scores = evidence.mean[np.ix_(rows, mixed)].astype(float)
             issues = find_multilabel_issues_per_class(labels, scores, frac_noise=share, n_jobs=1)
-            flagged[np.ix_(rows, tells)] = issues
+            flagged[np.ix_(rows, mixed)] = issues
     return ~flagged[evidence.judgements["clip"], evidence.judgements["column"]]
 
 
 @dataclass(frozen=True)
 class Rule:
-    """What a judge must find, the number that it takes by default, and numbers for its curve.
+    """A rule of selection.
 
-    most : more than half of the judges must agree; else the rule's number is the least share of them.
+    Attributes
+    ----------
+    confirms : (evidence, number) -> which judgements it confirms, bool (n_judgements,)
+    default : the number where none is given
+    curve : numbers for its precision and recall curve
+    most : whether more than half of the judges must agree; if not, the number is the share that must
     """
 
     confirms: Callable[[Evidence, float], np.ndarray]
@@ -298,12 +305,12 @@ RULES = {
 
 
 def rule_of(text: str) -> tuple[Rule, float]:
-    """The rule and the number of a text such as top_1 or threshold_0.5; the number may be left out.
+    """The rule and number of a text such as top_1 or threshold_0.5; the number may be left out.
 
     Raises
     ------
     ValueError
-        With the rules that there are.
+        No such rule; the message lists all of them.
     """
     name, _, number = text.partition("_")
     try:
@@ -315,7 +322,7 @@ def rule_of(text: str) -> tuple[Rule, float]:
 
 
 def confirmed(evidence: Evidence, text: str) -> np.ndarray:
-    """Which pairs of window and label a rule confirms, after the gate and the vote: bool (n_pairs,)."""
+    """Which pairs of window and label a rule confirms, after the vote of the judges and the gate: bool (n_pairs,)."""
     rule, at = rule_of(text)
     pair = evidence.judgements["pair"]
     share = np.bincount(pair, rule.confirms(evidence, at)) / np.bincount(pair)
@@ -324,11 +331,11 @@ def confirmed(evidence: Evidence, text: str) -> np.ndarray:
 
 
 def select(evidence: Evidence, rule: str, *, keep_best: bool = False) -> pd.DataFrame:
-    """Every window with its fate: a row a window, by fname and start, columns `COLUMNS`.
+    """Which windows a rule keeps, and why: a row a window, sorted by fname and start, with the columns `COLUMNS`.
 
     Parameters
     ----------
-    keep_best : a curated clip that would lose all its windows keeps the one in which a label of it scores best
+    keep_best : whether a curated clip that would lose all its windows keeps the one in which a label scores best
 
     Returns
     -------
@@ -361,19 +368,19 @@ def write_selection(folder: Path, evidences: Mapping[int, Evidence], rules: list
 
     Parameters
     ----------
-    evidences : outer fold -> what its judges say
+    evidences : outer fold -> evidence of its judges
     rules, keep_best : see `select`
 
     Returns
     -------
-    rule, subset, windows (share that was kept), clips (share of clips of which something was kept), silent (share of
-    windows), over all outer folds
+    rule, subset, windows (share kept), clips (share with a kept window), silent (share of windows), over all outer
+    folds
     """
     rows = []
-    for g, found in tqdm(evidences.items(), desc="selecting", unit="outer fold"):
-        tables = {f"heard/{folds.model_name(g)}/heard": predicted_labels(found)}
+    for g, evidence in tqdm(evidences.items(), desc="selecting", unit="outer fold"):
+        tables = {f"heard/{folds.model_name(g)}/heard": predicted_labels(evidence)}
         for rule in rules:
-            kept = select(found, rule, keep_best=keep_best)
+            kept = select(evidence, rule, keep_best=keep_best)
             tables[f"{rule}/{folds.model_name(g)}/kept_windows"] = kept
             rows.append(kept.assign(rule=rule, outer=g)[["rule", "outer", "subset", "fname", "kept", "reason"]])
         for name, table in tables.items():
@@ -387,20 +394,20 @@ def write_selection(folder: Path, evidences: Mapping[int, Evidence], rules: list
 
 
 def result_metrics(shares: pd.DataFrame, rule: str) -> dict[str, float]:
-    """For `result.json`: what a rule keeps, kept_curated_windows and so on; `shares` from `write_selection`."""
+    """For `result.json`: the shares that a rule keeps: kept_curated_windows ...; `shares` is from `write_selection`."""
     rows = shares[shares["rule"] == rule].itertuples()
     return {f"kept_{row.subset}_{what}": getattr(row, what) for row in rows for what in ("windows", "clips")}
 
 
 def conclusion(shares: pd.DataFrame, rule: str) -> str:
-    """What a rule keeps, in a sentence; `shares` from `write_selection`."""
+    """The shares that a rule keeps, in a sentence; `shares` is from `write_selection`."""
     rows = shares[shares["rule"] == rule].itertuples()
     parts = [f"{row.windows:.0%} of the {row.subset} windows (some of {row.clips:.0%} of the clips)" for row in rows]
     return f"{rule} keeps {' and '.join(parts)}."
 
 
 def by_class(kept: pd.DataFrame, clips: pd.DataFrame, window_s: float) -> pd.DataFrame:
-    """Clips and seconds of each class before and after; a clip counts for each of its labels.
+    """Clips and seconds of each class before and after selection; a clip counts for each of its labels.
 
     Parameters
     ----------
@@ -409,7 +416,7 @@ def by_class(kept: pd.DataFrame, clips: pd.DataFrame, window_s: float) -> pd.Dat
 
     Returns
     -------
-    subset, class, clips_before, clips_after, clips_lost (no window left at all), seconds_before, seconds_after
+    subset, class, clips_before, clips_after, clips_lost (without a kept window), seconds_before, seconds_after
     """
     durations_s = clips.set_index("fname")["duration_s"]
     judged = clips[clips["fname"].isin(kept["fname"])]
@@ -431,12 +438,12 @@ def by_class(kept: pd.DataFrame, clips: pd.DataFrame, window_s: float) -> pd.Dat
 
 
 def predicted_labels(evidence: Evidence) -> pd.DataFrame:
-    """Classes that a clip lists or its judges detect: pseudo-labels, and candidates for missing labels.
+    """Classes that a clip lists or its judges detect: for pseudo-labels and missing labels.
 
     Returns
     -------
-    subset, fname, class, listed (bool), mean, best (clip scores over its windows that are not silent), judged_by; a row
-    a class that is listed or whose best window scores PREDICTED or more
+    subset, fname, class, listed (bool), mean, best (as in `Evidence`), judged_by. A row for each class of a clip that
+    is listed, or whose best window scores PREDICTED or more
     """
     truth = datasets.targets(evidence.clips, evidence.classes).astype(bool)
     clip, column = np.nonzero(truth | (evidence.best >= PREDICTED))
@@ -449,11 +456,11 @@ def predicted_labels(evidence: Evidence) -> pd.DataFrame:
 
 
 def surprising(kept: pd.DataFrame, n: int) -> pd.DataFrame:
-    """The n kept windows that score least, and the n dropped ones (not silent) that score most; one a clip.
+    """The n kept windows with the lowest scores and the n dropped ones (not silent) with the highest; one a clip.
 
     Returns
     -------
-    Rows of `kept` with score, that of the best label; kept first
+    Rows of `kept`, with the column score (of the best label); the kept ones first
     """
     table = kept.assign(score=[max(map(float, text.split(","))) for text in kept["scores"]])
     least = table[table["kept"]].sort_values(["score", "fname"]).drop_duplicates("fname").head(n)
@@ -463,7 +470,7 @@ def surprising(kept: pd.DataFrame, n: int) -> pd.DataFrame:
 
 
 def _loud(cache: Cache, part: int, gate_db: float) -> np.ndarray:
-    """Frames before each frame of a part that lie within gate_db of their clip's loudest, int (n_frames + 1,)."""
+    """How many frames before each frame of a part are within gate_db of their clip's loudest, int (n_frames + 1,)."""
     level = np.concatenate([block[:, 0].amax(dim=1).float().numpy() for block in cache.parts[part].split(2**17)])
     near = np.zeros(len(level) + 1, np.int64)
     for clip in cache.index[cache.index["part"] == part].itertuples():
@@ -473,7 +480,7 @@ def _loud(cache: Cache, part: int, gate_db: float) -> np.ndarray:
 
 
 def _judge_scores(pairs: pd.DataFrame, window: np.ndarray, scores: np.ndarray) -> pd.DataFrame:
-    """What one judge says of the labels of its windows; see the conventions.
+    """One judge's scores and ranks of the labels of its windows, as rows of the judgements.
 
     Parameters
     ----------
@@ -493,7 +500,7 @@ def _judge_scores(pairs: pd.DataFrame, window: np.ndarray, scores: np.ndarray) -
 
 
 def _by_clip(windows: pd.DataFrame, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Clips that a judge judged, and the mean and best of their windows that are not silent (of all, if all are).
+    """The clips of a judge, and mean and maximum over their windows that are not silent (over all, if all are).
 
     Parameters
     ----------
@@ -523,27 +530,27 @@ def _judges(
 ) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
     """Name, rows of the table and scores of each judge, for `gather`."""
     at = pd.MultiIndex.from_arrays([table["fname"], table["window_start_s"].round(3)])
-    strange = ~clips["group"].isin(task.folds["group"])  # noisy clips that are related to no curated one
+    unrelated = ~clips["group"].isin(task.folds["group"])  # noisy clips without a curated clip in their group
     for name in folds.pair_models(task.n_folds, outer):
         (own,) = folds.unseen(name) - {outer}
         loss = models.sidecar(judges / name / "weights.safetensors")["recipe"]["loss"]
         held_out = task.folds[task.folds["fold"] == own]
         unseen = {"curated": clips["fname"].isin(held_out["fname"])}
-        unseen["noisy"] = (clips["subset"] == "noisy") & (clips["group"].isin(held_out["group"]) | strange)
+        unseen["noisy"] = (clips["subset"] == "noisy") & (clips["group"].isin(held_out["group"]) | unrelated)
         rows, scores = [], []
         for part, subset in ((judges, "curated"), (noisy, "noisy")):
             if not (part / name).is_dir():
                 continue  # a set without noisy clips
             judged, logits = oof.read_logits(part / name)
-            mine = judged["fname"].isin(clips.loc[unseen[subset], "fname"]).to_numpy()
-            place = at.get_indexer([judged["fname"][mine], judged["window_start_s"][mine].round(3)])
+            is_unseen = judged["fname"].isin(clips.loc[unseen[subset], "fname"]).to_numpy()
+            place = at.get_indexer([judged["fname"][is_unseen], judged["window_start_s"][is_unseen].round(3)])
             if (place < 0).any():
                 raise ValueError(
-                    f"{part / name}: {(place < 0).sum()} windows are none of these. Take the window_s, hop_s and "
-                    "features of the models, or train them again (-p overwrite True)."
+                    f"{part / name}: {(place < 0).sum()} windows differ from those of this run. Take the window_s, "
+                    "hop_s and features of the models, or train them again (-p overwrite True)."
                 )
             rows.append(place)
-            scores.append(_scores(logits[mine], loss))
+            scores.append(_scores(logits[is_unseen], loss))
         rows, scores = np.concatenate(rows), np.concatenate(scores)
         order = np.argsort(rows, kind="stable")
         yield name, rows[order], scores[order]

@@ -333,7 +333,7 @@ def result_metrics(results: Ensembles, parts_: pd.DataFrame) -> dict[str, float]
 
 
 def verdict(results: Ensembles) -> str | None:
-    """Fold models against one long training: kept or dropped if that holds for every k, else unclear; None: screened."""
+    """Fold models against one long training: kept or dropped if all are, else unclear; None if they are screened."""
     return results.comparison.verdict([name for name in results.windows if name.startswith("folds_")], every=True)
 
 
@@ -341,8 +341,8 @@ def conclusion(results: Ensembles, parts_: pd.DataFrame) -> str:
     """The conclusion in sentences, from the measured values."""
     n_seeds, scored = len(next(iter(results.windows.values()))), results.comparison.rows.dropna(subset="lwlrap")
     sentences = [
-        f"On {len(results.clips)} clips of {results.clips['fold'].nunique()} of {results.n_folds} outer folds, {n_seeds} "
-        "seed(s), lwlrap: " + ", ".join(f"{r.variant} {r.lwlrap:.3f}" for r in scored.itertuples()),
+        f"On {len(results.clips)} clips of {results.clips['fold'].nunique()} of {results.n_folds} outer folds, "
+        f"{n_seeds} seed(s), lwlrap: " + ", ".join(f"{r.variant} {r.lwlrap:.3f}" for r in scored.itertuples()),
         "Parts, a table of its own: "
         + "; ".join(f"{r.part} {comparisons.format_difference(r)}" for r in parts_.itertuples()),
         "Differences to one long training: " + results.comparison.conclusion(),

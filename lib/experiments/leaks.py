@@ -1,24 +1,26 @@
-"""Leaks: five ways in which a score fools, each beside its control.
+"""Leaks: five ways to get a score that is too high, each beside its control.
 
-a. The same clips, split by window at random instead of by group: windows of a clip stand on both sides.
-b. The selection effect: a model validated on windows that passed a filter, instead of on all of them.
-c. A model that judges the clips that it was trained on, instead of clips that it never saw.
-d. The write-up's .90 as it was made: a model trained on kept windows, validated on the kept windows of its held-out
-   fold, a window at a time. All windows were judged by models that never saw them; nothing leaks, but nobody is asked
-   for kept windows alone.
-e. The write-up's first attempt: a model is trained on curated and noisy clips, judges the windows of these same clips,
-   and what it keeps is split by window at random to train and validate the next model.
+a. Clips are split by window at random instead of by group: windows of one clip are on both sides.
+b. Selection effect: a model is validated on windows that passed a filter, instead of on all windows.
+c. A model judges the clips that it was trained on, instead of clips that it never saw.
+d. The write-up's .90: a model is trained on kept windows and validated on the kept windows of its held-out fold, each
+   window on its own. All windows were judged by models that never saw them, so nothing leaks; but the task scores whole
+   clips, not kept windows.
+e. The write-up's first attempt: a model is trained on curated and noisy clips and judges the windows of these same
+   clips. The windows that it keeps are split at random to train and validate the next model.
 
-Each is read twice: what it reports, and what the same model reaches on an outer fold g that had no part in anything.
+Each has two scores: the one that it reports, and the one that the same model reaches on an outer fold g, which took no
+part in training or selection.
 
 Conventions
 -----------
-judges     : the `ModelSet` of 04's curated models; those of other training sets lie beside it
-evidences  : outer fold -> what the judges say, from `curation.all_evidence`
-inner fold : g + 1, counted round. The control of (a) and (b) is the pair model without g and it; its validation is it.
-Trainings write <run>/05_curation/compare/<leak>/without_<g>/seed_<seed>/, one result each, at the compute of that pair
-model (a) or of 04's model (c, e). (d) trains nothing: it reads 04's kept_curated; (e) starts from 04's curated_noisy.
-What 04 has not trained is left out, and `tables` says why.
+judges     : the `ModelSet` of 04's curated models
+evidences  : outer fold -> evidence of its judges, from `curation.all_evidence`
+inner fold : g + 1, or 0 after the last. The control of (a) and (b) is the pair model without g and the inner fold,
+             validated on the inner fold.
+Each training has a result, <run>/05_curation/compare/<leak>/without_<g>/seed_<seed>/, at the compute of that pair model
+(a) or of 04's model (c, e). (d) trains nothing: it reads 04's kept_curated. (e) starts from 04's curated_noisy. A setup
+whose models 04 has not trained is left out; `tables` gives the reason.
 
 Used in: 05_curation.
 """
@@ -48,12 +50,12 @@ from lib.training.task import Task
 __all__ = ["RULE", "conclusion", "self_evidence", "tables", "train", "training_set"]
 
 RULE = "top_1"  # the write-up's
-BY_WINDOW, SELF_JUDGED, FIRST_ATTEMPT = "split_by_window", "self_judged", "first_attempt"  # a, c, e: they train
+BY_WINDOW, SELF_JUDGED, FIRST_ATTEMPT = "split_by_window", "self_judged", "first_attempt"  # (a), (c), (e)
 KEPT, KEPT_NOISY, NOISY = "kept_curated", "kept_curated_kept_noisy", "curated_noisy"  # training sets of 04
-NOISY_JUDGE = "the model trained on noisy clips too"  # who judges in (e)
+NOISY_JUDGE = "the model trained on noisy clips too"  # the judge in (e)
 NOISY_SETUP = "noisy clips judged by the model that trained on them"
 NOISY_DIFFERENCE = "reported less reached, noisy clips judged by their own model"
-ClipScores = tuple[np.ndarray, np.ndarray, np.ndarray]  # targets, scores, groups: a row a clip, once an outer fold
+ClipScores = tuple[np.ndarray, np.ndarray, np.ndarray]  # targets, scores, groups; a row a clip and outer fold
 
 # leak, setup, control, what it reports, what it reaches: names in `_measure`
 SETUPS = (
@@ -80,7 +82,7 @@ DIFFERENCES = (
 
 
 def train(run: Run, task: Task, judges: ModelSet, evidences: Mapping[int, Evidence]) -> dict[tuple, WindowScores]:
-    """Do the trainings of every outer fold that are not done yet: (leak, outer fold) -> windows that the model scored.
+    """Train what is not done yet, for every outer fold: (leak, outer fold) -> windows that the model scored.
 
     Parameters
     ----------
@@ -90,9 +92,9 @@ def train(run: Run, task: Task, judges: ModelSet, evidences: Mapping[int, Eviden
     Raises
     ------
     LeakError
-        A clip of the outer fold trains a model; or as `training_set`.
+        A clip of the outer fold would train a model; and as `training_set`.
     """
-    leaks = [BY_WINDOW, SELF_JUDGED, *([] if _no_first_attempt(run, task, judges) else [FIRST_ATTEMPT])]
+    leaks = [BY_WINDOW, SELF_JUDGED, *([] if _why_no_first_attempt(run, task, judges) else [FIRST_ATTEMPT])]
     keys = [(leak, g) for g in task.asked(run.params["folds"]) for leak in leaks]
 
     def train_one(trial: Run, leak: str, g: int) -> WindowScores:
@@ -104,14 +106,14 @@ def train(run: Run, task: Task, judges: ModelSet, evidences: Mapping[int, Eviden
 def training_set(
     trial: Run, task: Task, judges: ModelSet, evidence: Evidence, leak: str, g: int
 ) -> tuple[TrainingSet, int, pd.DataFrame]:
-    """What the model of a leak trains on, the clips that its epochs are counted in, and the windows that it reports on.
+    """The training set of a leak's model, the number of clips that its epochs count, and the windows that it reports.
 
     Raises
     ------
     LeakError
-        (e) would start from a model that is not one without fold g of these folds.
+        The judge of (e) is not a model without fold g of these folds.
     """
-    cut, inner = trial.pick(Windows), _inner(task, g)
+    cut, inner = trial.pick(Windows), _inner_fold(task, g)
     clips = task.clips[task.clips["fname"].isin(evidence.clips["fname"])]
     clips = clips[(clips["subset"] == "curated") | (leak == FIRST_ATTEMPT)]
     clips = clips.assign(fold=clips["fname"].map(task.folds.set_index("fname")["fold"]).fillna(-1))
@@ -119,7 +121,7 @@ def training_set(
     if leak == BY_WINDOW:
         n_base = folds.training(task.folds, [g, inner]).sum()
     else:
-        judge = (judges if leak == SELF_JUDGED else _beside(judges, NOISY)).folder / folds.model_name(g)
+        judge = (judges if leak == SELF_JUDGED else _other_variant(judges, NOISY)).folder / folds.model_name(g)
         if leak == FIRST_ATTEMPT:
             _check_judge(judge, task, g)
         model, _ = models.load(judge / "weights.safetensors")
@@ -127,15 +129,15 @@ def training_set(
         oof.write_windows(trial.folder / "judged", table, logits, list(task.classes))
         kept = curation.select(self_evidence(trial, evidence, g), RULE)
         if leak == SELF_JUDGED:
-            chosen = training_sets.from_kept(leak, task.cache, clips, kept, task.classes, cut.window_s)
-            return chosen, n_base, table[:0]
-        table = table[_among(table, kept)]
+            kept_set = training_sets.from_kept(leak, task.cache, clips, kept, task.classes, cut.window_s)
+            return kept_set, n_base, table[:0]
+        table = table[_is_kept(table, kept)]
     held_back = np.random.default_rng([trial.params["seed"], g]).random(len(table)) < 1 / (task.n_folds - 1)
     return _of_windows(leak, task, clips, table[~held_back], cut), n_base, table[held_back]
 
 
 def self_evidence(trial: Run, evidence: Evidence, g: int) -> Evidence:
-    """What the model without fold g says of the clips that it was trained on: curated ones, in (e) noisy ones too."""
+    """Evidence from the model without fold g on its own training clips: curated ones, in (e) noisy ones too."""
     judged = oof.read_windows(trial.folder / "judged", trial.params["loss"])
     rows = judged.table[["fname", "window_start_s"]].assign(row=np.arange(len(judged.table)))
     table = evidence.windows.assign(fname=evidence.clips["fname"].to_numpy()[evidence.windows["clip"]])
@@ -153,7 +155,7 @@ def tables(
     trained: Mapping[tuple, WindowScores],
     known: demo.Truth | None,
 ) -> dict[str, pd.DataFrame]:
-    """All that is told of the leaks; lwlrap, 95 % intervals that resample groups.
+    """The results as tables; scores are lwlrap, with 95 % intervals that resample groups.
 
     Parameters
     ----------
@@ -163,33 +165,34 @@ def tables(
     Returns
     -------
     leaks : a row a setup: leak (a to e), setup, control (bool), reported, reached, gap (reported - reached), each with
-        _low and _high, and n_reported, n_reached (clips; in d windows are reported). (c) reports nothing.
+        _low and _high; n_reported, n_reached (clips; in (d) windows are reported). (c) reports nothing.
     leak_effects : leak, what, gap, gap_low, gap_high
-    judged_by : what share of the labels in windows the filter lets through: subset (noisy only with (e)), judged_by
-        (itself, others, and in (e) a model of noisy clips), n (labels in windows, once an outer fold), share with _low
-        and _high
-    self_judging : (c) and (e) by known truth: `probes.rates` of windows, and with (e) of noisy labels, by who judges;
-        no row where no truth is known
+    judged_by : share of the labels in windows that pass the filter: subset (noisy only with (e)), judged_by (itself,
+        others, and in (e) the model trained on noisy clips), n (labels in windows, once an outer fold), share with
+        _low and _high
+    self_judging : (c) and (e) by known truth: `probes.rates` of windows, with (e) also of noisy labels, for each
+        judge; empty where no truth is known
     left_out : leak, why
     """
     measured = _measure(run, task, judges, evidences, trained)
-    by = {"itself": _self_evidences(run, evidences, trained, SELF_JUDGED), "others": _asked(run, task, evidences)}
+    others = [evidences[g] for g in task.asked(run.params["folds"])]
+    by_judge = {"itself": _self_evidences(run, evidences, trained, SELF_JUDGED), "others": others}
     left_out = {} if f"{KEPT} reaches" in measured else {"d": f"04 has not trained {KEPT} without each fold"}
-    if why := _no_first_attempt(run, task, judges):
+    if why := _why_no_first_attempt(run, task, judges):
         left_out["e"] = why
     else:
-        by[NOISY_JUDGE] = _self_evidences(run, evidences, trained, FIRST_ATTEMPT)
+        by_judge[NOISY_JUDGE] = _self_evidences(run, evidences, trained, FIRST_ATTEMPT)
     return {
         "leaks": pd.DataFrame([_row(measured, *setup) for setup in SETUPS if setup[-1] in measured]),
         "leak_effects": _differences(measured),
-        "judged_by": _let_through(by),
-        "self_judging": pd.DataFrame() if known is None else _by_truth(known, by),
+        "judged_by": _pass_rates(by_judge),
+        "self_judging": pd.DataFrame() if known is None else _by_truth(known, by_judge),
         "left_out": pd.DataFrame({"leak": left_out.keys(), "why": left_out.values()}),
     }
 
 
 def conclusion(tables: Mapping[str, pd.DataFrame]) -> str:
-    """What fools and by how much, in sentences, from `tables`."""
+    """What each setup reports and reaches, in sentences, from `tables`."""
     sentences = []
     for row in tables["leaks"].itertuples():
         reached = f"{row.reached:.3f} ({row.reached_low:.3f} to {row.reached_high:.3f})"
@@ -207,27 +210,28 @@ def _trial(run: Run, leak: str, g: int) -> Run:
     return run.trial(leak, folds.model_name(g), run.params["seed"])
 
 
-def _inner(task: Task, g: int) -> int:
+def _inner_fold(task: Task, g: int) -> int:
     return (g + 1) % task.n_folds
 
 
-def _beside(judges: ModelSet, variant: str) -> ModelSet:
-    """The models without one fold of another training set."""
+def _other_variant(judges: ModelSet, variant: str) -> ModelSet:
+    """The models without one fold of another variant of 04."""
     return replace(judges, variant=variant, need="single")
 
 
-def _no_first_attempt(run: Run, task: Task, judges: ModelSet) -> str:
-    """Why (e) is left out; empty where it is not."""
+def _why_no_first_attempt(run: Run, task: Task, judges: ModelSet) -> str:
+    """Why (e) is left out; empty if it is not."""
     if "noisy" not in set(task.clips["subset"]):
         return "the set has no noisy clips"
-    missing = [g for g in task.asked(run.params["folds"]) if g in _beside(judges, NOISY).missing]
+    missing = [g for g in task.asked(run.params["folds"]) if g in _other_variant(judges, NOISY).missing]
     return f"04 has not trained {NOISY} without fold {', '.join(map(str, missing))}" if missing else ""
 
 
 def _check_judge(judge: Path, task: Task, g: int) -> None:
+    """LeakError unless the judge held out fold g of these folds."""
     sidecar = models.sidecar(judge / "weights.safetensors")
     if set(sidecar["unseen_folds"]) != {g} or sidecar["folds"] != folds.digest(task.folds):
-        raise folds.LeakError(f"{judge} is no model without fold {g} of these folds. Train it again.")
+        raise folds.LeakError(f"{judge} is not a model without fold {g} of these folds. Train it again.")
 
 
 def _of_windows(name: str, task: Task, clips: pd.DataFrame, table: pd.DataFrame, cut: Windows) -> TrainingSet:
@@ -265,14 +269,14 @@ def _measure(
     evidences: Mapping[int, Evidence],
     trained: Mapping[tuple, WindowScores],
 ) -> dict[str, ClipScores]:
-    """What is reported and reached in every setup whose models are there; names as in SETUPS and DIFFERENCES."""
+    """Clip scores that the setups report and reach, by the names in SETUPS and DIFFERENCES; only of trained models."""
     outer = task.asked(run.params["folds"])
-    inner = {g: _inner(task, g) for g in outer}
+    inner = {g: _inner_fold(task, g) for g in outer}
     kept = {g: curation.select(evidence, RULE) for g, evidence in evidences.items()}
     pairs = {g: judges.windows([folds.model_name(g, inner[g])]) for g in outer}
     validated = {g: pairs[g].in_fold(inner[g]) for g in outer}
-    # what is validated was judged by another model than the one that scores it, and by none that saw it
-    passed = [_passed(some, kept[_inner(task, inner[g])]) for g, some in validated.items()]
+    # the windows of the inner fold were judged by a model that neither saw them nor scores them here
+    passed = [_kept_only(some, kept[_inner_fold(task, inner[g])]) for g, some in validated.items()]
     parts = {"by group reports": validated.values(), "filtered reports": passed}
     parts["by group reaches"] = [pairs[g].in_fold(g) for g in outer]
     for leak in dict.fromkeys(leak for leak, _ in trained):
@@ -280,18 +284,18 @@ def _measure(
         parts[f"{leak} reports"] = [scored.where(scored.table["fold"] != g) for g, scored in mine.items()]
         parts[f"{leak} reaches"] = [scored.in_fold(g) for g, scored in mine.items()]
     for variant in (KEPT, KEPT_NOISY) if FIRST_ATTEMPT in {leak for leak, _ in trained} else (KEPT,):
-        if not set(outer) & set((others := _beside(judges, variant)).missing):
+        if not set(outer) & set((others := _other_variant(judges, variant)).missing):
             parts[f"{variant} reaches"] = [others.windows([folds.model_name(g)]) for g in outer]
     measured = {name: _scores_of(task, some) for name, some in parts.items()}
     if every := parts.get(f"{KEPT} reaches"):
-        passed = [_passed(some, kept[inner[g]]) for g, some in zip(outer, every, strict=True)]
+        passed = [_kept_only(some, kept[inner[g]]) for g, some in zip(outer, every, strict=True)]
         measured[f"{KEPT}, kept windows"] = _scores_of(task, passed, pool=False)
         measured[f"{KEPT}, all windows"] = _scores_of(task, every, pool=False)
     return measured
 
 
 def _scores_of(task: Task, parts: Iterable[WindowScores], *, pool: bool = True) -> ClipScores:
-    """Clip scores (mean over windows) of each part one after the other; or a row a window."""
+    """Clip scores (mean over windows) of the parts, one after the other; with pool=False, a row a window."""
     fnames, scores = [], [np.zeros((0, len(task.classes)))]
     for part in parts:
         if len(part.table):
@@ -302,14 +306,14 @@ def _scores_of(task: Task, parts: Iterable[WindowScores], *, pool: bool = True) 
     return datasets.targets(clips, task.classes), np.concatenate(scores), clips["group"].to_numpy(str)
 
 
-def _passed(some: WindowScores, kept: pd.DataFrame) -> WindowScores:
-    return some.where(_among(some.table, kept))
+def _kept_only(some: WindowScores, kept: pd.DataFrame) -> WindowScores:
+    return some.where(_is_kept(some.table, kept))
 
 
-def _among(some: pd.DataFrame, kept: pd.DataFrame) -> np.ndarray:
-    """Which windows (fname, window_start_s) were kept by `curation.select`: bool (n_windows,)."""
-    there = pd.MultiIndex.from_frame(kept.loc[kept["kept"], ["fname", "window_start_s"]].round(3))
-    return pd.MultiIndex.from_frame(some[["fname", "window_start_s"]].round(3)).isin(there)
+def _is_kept(some: pd.DataFrame, kept: pd.DataFrame) -> np.ndarray:
+    """Which windows (fname, window_start_s) `curation.select` kept: bool (n_windows,)."""
+    kept_windows = pd.MultiIndex.from_frame(kept.loc[kept["kept"], ["fname", "window_start_s"]].round(3))
+    return pd.MultiIndex.from_frame(some[["fname", "window_start_s"]].round(3)).isin(kept_windows)
 
 
 def _row(
@@ -318,40 +322,37 @@ def _row(
     row = {"leak": leak, "setup": setup, "control": control}
     sides = {"reported": measured[reports] if reports else None, "reached": measured[reaches]}
     for name, side in sides.items():
-        if _enough(side):
-            found = metrics.bootstrap(*side)
-            row |= {f"{name}{end}": found[f"lwlrap{end}"] for end in ("", "_low", "_high")} | {f"n_{name}": found["n"]}
-    return row | (metrics.gap(sides["reported"], sides["reached"]) if _enough(sides["reported"]) else {})
+        if _has_interval(side):
+            scores = metrics.bootstrap(*side)
+            row |= {f"{name}{end}": scores[f"lwlrap{end}"] for end in ("", "_low", "_high")}
+            row[f"n_{name}"] = scores["n"]
+    return row | (metrics.gap(sides["reported"], sides["reached"]) if _has_interval(sides["reported"]) else {})
 
 
 def _differences(measured: Mapping[str, ClipScores]) -> pd.DataFrame:
     return pd.DataFrame(
         {"leak": leak, "what": what, **metrics.gap(measured[one], measured[other])}
         for leak, what, one, other in DIFFERENCES
-        if {one, other} <= set(measured) and _enough(measured[one])
+        if {one, other} <= set(measured) and _has_interval(measured[one])
     )
 
 
-def _enough(side: ClipScores | None) -> bool:
-    """Whether there are groups to resample: a filter may leave none."""
+def _has_interval(side: ClipScores | None) -> bool:
+    """Whether there are two groups to resample; a filter may leave fewer."""
     return side is not None and len(set(side[2])) > 1
-
-
-def _asked(run: Run, task: Task, evidences: Mapping[int, Evidence]) -> list[Evidence]:
-    return [evidences[g] for g in task.asked(run.params["folds"])]
 
 
 def _self_evidences(run: Run, evidences: Mapping[int, Evidence], trained: Mapping[tuple, object], leak: str) -> list:
     return [self_evidence(_trial(run, leak, g), evidences[g], g) for name, g in trained if name == leak]
 
 
-def _let_through(by: Mapping[str, list[Evidence]]) -> pd.DataFrame:
-    """(c) and (e) as seen by the filter, see `tables`."""
+def _pass_rates(by_judge: Mapping[str, list[Evidence]]) -> pd.DataFrame:
+    """The table `judged_by` of `tables`."""
     rows = []
     for subset in ("curated", "noisy"):
-        for who, evidences in by.items():
-            if subset == "curated" or (NOISY_JUDGE in by and who != "itself"):
-                rows.append({"subset": subset, "judged_by": who, **_share_kept(evidences, subset)})
+        for judge, evidences in by_judge.items():
+            if subset == "curated" or (NOISY_JUDGE in by_judge and judge != "itself"):
+                rows.append({"subset": subset, "judged_by": judge, **_share_kept(evidences, subset)})
     return pd.DataFrame(rows)
 
 
@@ -366,7 +367,7 @@ def _share_kept(evidences: list[Evidence], subset: str) -> dict[str, float]:
     return {"n": int(sums[:, 1].sum()), **metrics.ratio("share", *sums.T)}
 
 
-def _by_truth(known: demo.Truth, by: Mapping[str, list[Evidence]]) -> pd.DataFrame:
-    tables = [probes.rates(known, evidences, RULE).assign(judged_by=who) for who, evidences in by.items()]
+def _by_truth(known: demo.Truth, by_judge: Mapping[str, list[Evidence]]) -> pd.DataFrame:
+    tables = [probes.rates(known, evidences, RULE).assign(judged_by=judge) for judge, evidences in by_judge.items()]
     table = pd.concat(tables, ignore_index=True)
-    return table if NOISY_JUDGE in by else table[table["what"].str.startswith("curated")]
+    return table if NOISY_JUDGE in by_judge else table[table["what"].str.startswith("curated")]

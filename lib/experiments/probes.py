@@ -1,13 +1,14 @@
-"""Why scores are what they are: experiments beside the comparison of 06, and the rules of 05 by known truth.
+"""Side experiments that explain scores: of the readouts in 06, and of the rules of 05 where the truth is known.
 
 Conventions
 -----------
-As in `nested` and `curation`. What reads the reported fold to show a leak says so, and nothing is chosen by it; the
-truth of the demo set reports on rules, and never chooses one.
-A window holds a label if at least HOLDS_S of a sound of that class lies within it. A noisy label is wrong if the class
-is not in the clip; a rule flags it if no window of the clip is kept for it.
-precision : share of what was kept (flagged) that holds its label (is wrong); recall : share of what holds its label (is
-wrong) that was kept (flagged). Silent windows count for recall as any other.
+As in `nested` and `curation`. An experiment that reads the reported fold to show a leak states it, and nothing is
+chosen by it. The truth of the demo set measures rules, and chooses none.
+A window holds a label if at least HOLDS_S of a sound of that class is within it. A noisy label is wrong if the class is
+not in the clip; a rule flags the label if it keeps no window of the clip for it.
+precision : share of the kept pairs that hold their label (of the flagged labels that are wrong)
+recall    : share of the pairs that hold their label that are kept (of the wrong labels that are flagged). Silent
+            windows count too.
 
 Used in: 05, 06.
 """
@@ -35,11 +36,11 @@ __all__ = [
     "changed",
     "holds",
     "learning_curve",
-    "picked",
     "random_windows",
     "rates",
     "rescored",
     "selection",
+    "selection_conclusion",
     "shift",
     "silence_kept",
     "silenced",
@@ -50,22 +51,28 @@ __all__ = [
     "wrong",
 ]
 
-HOLDS_S = 0.1
+HOLDS_S = 0.1  # s
 SHARES = (0.25, 0.5)  # of the training groups
-WRITEUP = {"tries": 3, "n": 990, "gain": 0.04}  # mean, geometric mean and stage 2 on its fold; .67 to .71, then gone
+WRITEUP = {"tries": 3, "n": 990, "gain": 0.04}  # mean, geometric mean, stage 2: .67 to .71, then gone
 
 
 def shift(design: Design, stage2: dict[str, dict[int, Readout]]) -> pd.DataFrame:
-    """Does stage 2 lose its gain when it is fed other scores than it was trained on? Rows: kind x what it is fed.
+    """Does stage 2 lose its gain when its input comes from other models than in training?
 
-    Fed with: `one model`, the scores of a pair model, each a seed, as in training; `averaged after`, the same, and what
-    stage 2 says is averaged over the models; `averaged before`, stage 2 reads the average of the models' windows;
-    `larger model`, windows of without_g, which saw a fold more. The arithmetic mean is fed the same. Levels are by Holm
-    over the models that are fed alike; verdicts are "screened", as the window models have one seed.
+    Input, always compared with the arithmetic mean of the same input:
+    one model       : scores of one pair model, as in training; each pair model counts as a member
+    averaged after  : stage 2 reads each pair model's windows, and its clip scores are averaged
+    averaged before : stage 2 reads the windows averaged over the pair models
+    larger model    : windows of without_g, which was trained on one fold more
+    Holm corrects over the stage-2 models with the same input. All verdicts are "screened": window models have one seed.
 
     Parameters
     ----------
     stage2 : kind -> outer fold -> readout, from `nested.fit_readouts`
+
+    Returns
+    -------
+    model (kind), fed (input), mean and stage2 (lwlrap), then as `metrics.compare_each`
     """
     fed = {
         "one model": [lambda g, i=i: _nth_model(design.reported(g), i) for i in range(len(design.outer_folds) - 1)],
@@ -89,61 +96,62 @@ def shift(design: Design, stage2: dict[str, dict[int, Readout]]) -> pd.DataFrame
 
 
 def selection(design: Design, stage2: dict[str, np.ndarray], honest: np.ndarray, base: np.ndarray) -> pd.DataFrame:
-    """What picking the model on the fold that is reported pretends: its gain over `base` by fold.
-
-    `picked there`: the best of all models and seeds on the outer fold itself (a leak, shown for its size and used for
-    nothing); `chosen elsewhere`: `honest`, the model that was best on the training folds, the mean over its seeds.
+    """The false gain of picking a model on the fold that reports it, in gain over `base` for each fold.
 
     Parameters
     ----------
     stage2 : kind -> scores (n_seeds, n_clips, n_classes)
+    honest : scores (n_seeds, n_clips, n_classes) of the model that was best on the training folds
+    base : (1, n_clips, n_classes)
 
     Returns
     -------
-    outer, metric (hit_rate or lwlrap), chosen elsewhere, picked there, by chance (what the best of as many models would
-    gain if all were as good as `base`), tries (models and seeds), n (clips), spread (`metrics.spread` of the models)
+    outer, metric (hit_rate or lwlrap); chosen elsewhere: gain of `honest`, mean over seeds; picked there: gain of the
+    best of all models and seeds on the outer fold itself (a leak, shown for its size and used for nothing); by chance:
+    gain of the best of as many models if all were as good as `base`; tries (models times seeds), n (clips), spread
+    (`metrics.spread` of the models)
     """
     rows, targets = [], design.targets.to_numpy()
-    every = np.concatenate(list(stage2.values()))
+    scores = np.concatenate(list(stage2.values()))
     for outer in design.outer_folds:
         here = (design.clips["fold"] == outer).to_numpy()
-        errors = metrics.spread(targets[here], every[:, here], design.groups[here])
+        errors = metrics.spread(targets[here], scores[:, here], design.groups[here])
         for metric in (metrics.hit_rate, metrics.lwlrap):
-            start = metric(targets[here], base[0, here])
-            elsewhere = np.mean([metric(targets[here], s[here]) for s in honest]) - start
-            there = max(metric(targets[here], s[here]) for s in every) - start
+            base_score = metric(targets[here], base[0, here])
+            elsewhere = np.mean([metric(targets[here], s[here]) for s in honest]) - base_score
+            there = max(metric(targets[here], s[here]) for s in scores) - base_score
             row = {"outer": outer, "metric": metric.__name__, "chosen elsewhere": elsewhere, "picked there": there}
             error = errors[metric.__name__]
-            row |= {"by chance": error * metrics.expected_best(len(every)), "tries": len(every), "n": int(here.sum())}
+            row |= {"by chance": error * metrics.expected_best(len(scores)), "tries": len(scores), "n": int(here.sum())}
             rows.append(row | {"spread": error})
     return pd.DataFrame(rows)
 
 
-def picked(selection: pd.DataFrame) -> str:
-    """What picking on the reported fold pretends, and what chance alone gives here and in the write-up's own case."""
-    found = selection[selection["metric"] == "hit_rate"].mean(numeric_only=True)
-    if found["tries"] < 2:
+def selection_conclusion(selection: pd.DataFrame) -> str:
+    """The false gain of picking on the reported fold, beside chance, here and in the write-up's case, in sentences."""
+    mean = selection[selection["metric"] == "hit_rate"].mean(numeric_only=True)
+    if mean["tries"] < 2:
         return "One model of one seed: nothing was picked."
-    elsewhere = (found["spread"] * np.sqrt(found["n"] / WRITEUP["n"])) * metrics.expected_best(WRITEUP["tries"])
-    told = (
-        f"Picked on the fold that reports it, the best of {found['tries']:.0f} models and seeds gains "
-        f"{found['picked there']:+.3f} in hit rate on {found['n']:.0f} clips (mean of the folds); as many equally good "
-        f"ones would gain {found['by chance']:+.3f} by chance. Chosen on the other folds, it gains "
-        f"{found['chosen elsewhere']:+.3f}. In the write-up's case, the best of {WRITEUP['tries']} on some "
+    elsewhere = (mean["spread"] * np.sqrt(mean["n"] / WRITEUP["n"])) * metrics.expected_best(WRITEUP["tries"])
+    sentences = (
+        f"Picked on the fold that reports it, the best of {mean['tries']:.0f} models and seeds gains "
+        f"{mean['picked there']:+.3f} in hit rate on {mean['n']:.0f} clips (mean of the folds); as many equally good "
+        f"ones would gain {mean['by chance']:+.3f} by chance. Chosen on the other folds, it gains "
+        f"{mean['chosen elsewhere']:+.3f}. In the write-up's case, the best of {WRITEUP['tries']} on some "
         f"{WRITEUP['n']} clips, chance would give {elsewhere:+.3f}; a gain of {WRITEUP['gain']:+.3f} vanished there"
     )
-    small = elsewhere < WRITEUP["gain"] / 2
-    return told + (": picking does not explain it, and what does is not settled." if small else ".")
+    is_small = elsewhere < WRITEUP["gain"] / 2
+    return sentences + (": picking does not explain it, and what does is not settled." if is_small else ".")
 
 
 def learning_curve(
     design: Design, reader: Reader, kind: str, full: np.ndarray, seeds: list[int]
 ) -> dict[str, np.ndarray]:
-    """The model trained on a part of the training groups: share (as text) -> scores (n_seeds, n_clips, n_classes).
+    """A stage-2 model trained on SHARES of the training groups: share (text) -> scores (n_seeds, n_clips, n_classes).
 
     Parameters
     ----------
-    full : its scores when trained on all, the share 1
+    full : its scores when trained on all groups, for the share 1
     """
     scores = {}
     for share in SHARES:
@@ -157,9 +165,9 @@ def learning_curve(
 
 
 def rescored(design: Design, cache: Cache) -> tuple[WindowScores, WindowScores]:
-    """Out-of-fold windows at hops of a quarter window, and one silent window a clip, by the models `without_f`.
+    """Scores of the models `without_f`: of windows with a hop of a quarter window, and of one silent window a clip.
 
-    What is stored is taken where its hop is a quarter of a window; else the weights score anew.
+    Stored scores are used if they have that hop; else the models score the windows again.
     """
     fine, silent = [], []
     cut = replace(windows.Windows(**design.sidecar["windows"]), hop_s=design.window_s / 4)
@@ -169,15 +177,20 @@ def rescored(design: Design, cache: Cache) -> tuple[WindowScores, WindowScores]:
         model.prepare(precision=sidecar["precision"])
         clips = cache.rows(sorted(stored.table["fname"].unique()))
         table = windows.rolling(cache, clips, cut)
-        known = np.isclose(design.hop_s, cut.hop_s)
-        fine.append(stored if known else _score(model, cache, table, width, name, design))
-        empty = clips.assign(start_frame=clips["n_frames"], window_start_s=0.0)  # nothing but padding
-        silent.append(_score(model, cache, empty, width, name, design))
+        is_stored = np.isclose(design.hop_s, cut.hop_s)
+        fine.append(stored if is_stored else _score(model, cache, table, width, name, design))
+        padding = clips.assign(start_frame=clips["n_frames"], window_start_s=0.0)  # nothing but padding
+        silent.append(_score(model, cache, padding, width, name, design))
     return WindowScores.join(fine), WindowScores.join(silent)
 
 
 def random_windows(fine: WindowScores, n_draws: int = 10) -> dict[str, np.ndarray]:
-    """Arithmetic means of 1, 2 and 5 random windows (n_draws times, as seeds) and of rolling windows at three hops."""
+    """Clip scores from the mean of 1, 2 or 5 random windows (n_draws draws), and of rolling windows at three hops.
+
+    Returns
+    -------
+    name -> (n_draws or 1, n_clips, n_classes)
+    """
     ordered = fine.where(np.lexsort((fine.table["window_start_s"], fine.table["fname"])))
     at = ordered.table.groupby("fname").cumcount()
     last = at == ordered.table.groupby("fname")["fname"].transform("size") - 1
@@ -199,32 +212,32 @@ def random_windows(fine: WindowScores, n_draws: int = 10) -> dict[str, np.ndarra
 def silenced(
     design: Design, silent: WindowScores, methods: tuple[str, ...], counts: tuple[int, ...] = (0, 1, 2, 4)
 ) -> pd.DataFrame:
-    """lwlrap and hit rate when silent windows are put beside a clip's own: method, silent, lwlrap, hit_rate."""
+    """lwlrap and hit rate when silent windows are added to every clip: method, silent (how many), lwlrap, hit_rate."""
     rows, targets = [], design.targets.to_numpy()
     for n in counts:
         fnames = np.concatenate([design.single.table["fname"], *[silent.table["fname"]] * n])
         scores = np.concatenate([design.single.scores, *[silent.scores] * n])
         for method in methods:
-            _, found = pooling.pool(method, fnames, scores)
-            rows.append({"method": method, "silent": n, **metrics.point_scores(targets, found)})
+            _, pooled = pooling.pool(method, fnames, scores)
+            rows.append({"method": method, "silent": n, **metrics.point_scores(targets, pooled)})
     return pd.DataFrame(rows)
 
 
 def silent_example(design: Design, silent: WindowScores) -> tuple[pd.DataFrame, str]:
-    """The clearest clip of 4 to 12 windows (or the nearest to that), with a silent one put at its end.
+    """The clip of 4 to 12 windows (or nearly so) whose label scores highest, with a silent window added at its end.
 
     Returns
     -------
-    A row a window: window (from 1), score (of the label), silent; and the label
+    A row a window: window (from 1), score (of the label), silent (bool); and the label
     """
     table = design.single.table.assign(row=np.arange(len(design.single.table)))
-    found = {}
-    for fname, mine in table.sort_values("window_start_s").groupby("fname"):
+    candidates = {}
+    for fname, rows in table.sort_values("window_start_s").groupby("fname"):
         label = design.classes.index(design.clips.loc[fname, "labels"][0])
-        scores = design.single.scores[mine["row"], label]
-        found[fname] = (4 <= len(scores) <= 12, min(len(scores), 4), scores.mean()), scores, label
-    fname = max(found, key=lambda name: found[name][0])
-    _, scores, label = found[fname]
+        scores = design.single.scores[rows["row"], label]
+        candidates[fname] = (4 <= len(scores) <= 12, min(len(scores), 4), scores.mean()), scores, label
+    fname = max(candidates, key=lambda name: candidates[name][0])
+    _, scores, label = candidates[fname]
     quiet = silent.scores[(silent.table["fname"] == fname).to_numpy(), label]
     window = np.arange(len(scores) + 1) + 1
     shown = {"window": window, "score": np.concatenate([scores, quiet]), "silent": window > len(scores)}
@@ -232,7 +245,12 @@ def silent_example(design: Design, silent: WindowScores) -> tuple[pd.DataFrame, 
 
 
 def by_length(design: Design, scores: dict[str, np.ndarray]) -> pd.DataFrame:
-    """lwlrap of each method by the number of a clip's windows: one, and the shorter and longer half of the others."""
+    """lwlrap of each method for clips of one window, and for the shorter and longer half of the others.
+
+    Returns
+    -------
+    windows (range), n (clips), then a column a method
+    """
     n = design.single.table.groupby("fname").size().reindex(design.clips.index).to_numpy()
     middle = int(np.median(n[n > 1])) if (n > 1).any() else 1
     bins = {"1": n == 1, f"2 to {middle}": (n > 1) & (n <= middle), f"more than {middle}": n > middle}
@@ -246,16 +264,16 @@ def by_length(design: Design, scores: dict[str, np.ndarray]) -> pd.DataFrame:
 
 
 def changed(design: Design, base: np.ndarray, other: np.ndarray) -> pd.DataFrame:
-    """Clips that the second rescues (its best class is a label, the first's is not) or breaks.
+    """Clips that `other` rescues (its best class is a label, that of `base` is not) or breaks (the reverse).
 
     Parameters
     ----------
-    base, other : (n_clips, n_classes)
+    base, other : scores (n_clips, n_classes)
 
     Returns
     -------
-    fname, fold, labels, base, other (best classes), margin (how far the label's score moved against its best rival; the
-    largest first), wrong (the best class that is no label), change (rescued or broken)
+    fname, fold, labels, base, other (best classes), margin (change of the label's lead over the best other class;
+    largest first), wrong (the best class that is not a label), change (rescued or broken)
     """
     truth, names = design.targets.to_numpy() == 1, np.array(design.classes)
     margins = [np.where(truth, s, -1).max(1) - np.where(truth, -1, s).max(1) for s in (base, other)]
@@ -269,16 +287,21 @@ def changed(design: Design, base: np.ndarray, other: np.ndarray) -> pd.DataFrame
 
 
 def typical(design: Design) -> list[str]:
-    """Clips to show: for each class in turn the longest that has the label and is taken for one of its labels."""
+    """Clips to show: for each class the longest clip with that label whose best class is a label.
+
+    Returns
+    -------
+    fnames; a class without such a clip gets another clip with its label, or none
+    """
     clips, scores = nested.pooled(design.single, BASE_POOLING)
     targets = design.targets.loc[clips]
-    right = targets.to_numpy()[np.arange(len(clips)), scores.argmax(1)] == 1
+    is_hit = targets.to_numpy()[np.arange(len(clips)), scores.argmax(1)] == 1
     length = design.single.table.groupby("fname").size().loc[clips].to_numpy()
-    order = np.lexsort((-length, ~right))  # right ones first, the longest of them before the others
+    order = np.lexsort((-length, ~is_hit))  # hits first, the longest of them before the others
     shown = []
     for name in design.classes:
-        mine = [clips[i] for i in order if targets[name].iloc[i] and clips[i] not in shown]
-        shown += mine[:1]
+        clips_of_class = [clips[i] for i in order if targets[name].iloc[i] and clips[i] not in shown]
+        shown += clips_of_class[:1]
     return shown
 
 
@@ -286,7 +309,7 @@ def typical(design: Design) -> list[str]:
 
 
 def holds(truth: Truth, evidence: Evidence) -> np.ndarray:
-    """Which pairs of window and label are true, bool (n_pairs,)."""
+    """Which pairs of window and label hold the label by the known truth, bool (n_pairs,)."""
     pairs = evidence.pairs
     windows = evidence.windows.iloc[pairs["window"]].reset_index(drop=True)
     table = windows[["window_start_s", "window_end_s"]].assign(
@@ -307,15 +330,16 @@ def wrong(truth: Truth, clips: pd.DataFrame, classes: tuple[str, ...]) -> np.nda
 
 
 def rates(truth: Truth, evidences: Iterable[Evidence], rule: str) -> pd.DataFrame:
-    """Precision and recall of one rule, over all outer folds: a row each for curated and noisy windows, and for flags.
+    """Precision and recall of a rule over all outer folds, for curated windows, noisy windows and flagged noisy labels.
 
-    Where the truth has no spans, rows for curated and noisy clips replace those for windows: a clip counts once for
-    each of its labels. Clips of which nothing is known count nowhere.
+    If the truth has no spans, clips replace windows: each counts once for each of its labels. Clips without a known
+    truth are left out.
 
     Returns
     -------
-    what (curated windows, noisy windows or curated clips, noisy clips; noisy labels), rule, n_kept, n_true, n (all
-    pairs, once an outer fold), precision, recall, each with _low and _high: 95 % intervals that resample groups
+    what (curated windows, noisy windows, noisy labels; or curated clips, noisy clips, noisy labels), rule, n_kept,
+    n_true, n (all pairs, once an outer fold), precision, recall, each with _low and _high: 95 % intervals that resample
+    groups
     """
     table = pd.concat([part for evidence in evidences for part in _counts(truth, evidence, rule)], ignore_index=True)
     table["both"] = table["kept"] & table["true"]
@@ -328,7 +352,7 @@ def rates(truth: Truth, evidences: Iterable[Evidence], rule: str) -> pd.DataFram
 
 
 def truth_curves(truth: Truth, evidences: list[Evidence]) -> pd.DataFrame:
-    """`rates` of every rule at every number of its curve, with the columns name, at and default (bool)."""
+    """`rates` of every rule at every number of its curve; also columns name, at (the number) and default (bool)."""
     return pd.concat(
         [
             rates(truth, evidences, f"{name}_{at:g}").assign(name=name, at=at, default=at == rule.default)
@@ -340,8 +364,7 @@ def truth_curves(truth: Truth, evidences: list[Evidence]) -> pd.DataFrame:
 
 
 def truth_conclusion(curves: pd.DataFrame, rule: str) -> str:
-    """What the truth says of a rule, in a sentence; `curves` from `truth_curves`. Nothing of a rule that
-    they don't hold."""
+    """Precision and recall of a rule in a sentence, from `truth_curves`; empty for a rule that is not in them."""
     parts = []
     for row in curves[curves["rule"] == rule].itertuples():
         precision = f"{row.precision:.2f} ({row.precision_low:.2f} to {row.precision_high:.2f})"
@@ -351,9 +374,9 @@ def truth_conclusion(curves: pd.DataFrame, rule: str) -> str:
 
 
 def silence_kept(truth: Truth, clips: pd.DataFrame, kept: pd.DataFrame) -> pd.DataFrame:
-    """Windows that were kept though they lie wholly in the silent head or tail of a curated clip, where that is known.
+    """Windows that are wholly in the silent start or end of a curated clip, where the truth has spans.
 
-    Scenes have none: their background runs from end to end.
+    Scenes are left out: their background fills the whole clip.
 
     Parameters
     ----------
@@ -362,7 +385,7 @@ def silence_kept(truth: Truth, clips: pd.DataFrame, kept: pd.DataFrame) -> pd.Da
 
     Returns
     -------
-    The rows of kept windows with the column `kept`, for all windows that lie in silence; none should be kept
+    Rows of `kept` for all windows in silence; in none of them should the column `kept` be True
     """
     if truth.spans is None:
         return kept.head(0)
@@ -394,7 +417,7 @@ def _score(
 
 
 def _counts(truth: Truth, evidence: Evidence, rule: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Pairs of window (or clip) and label, then labels of noisy clips: what, group, kept (flagged), true (wrong)."""
+    """Pairs of window (or clip) and label, and labels of noisy clips: what, group, kept (flagged), true (wrong)."""
     pairs, ok, clips = evidence.pairs, curation.confirmed(evidence, rule), evidence.clips
     kept = np.zeros(evidence.mean.shape, bool)
     kept[pairs["clip"][ok], pairs["column"][ok]] = True

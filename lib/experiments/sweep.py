@@ -1,11 +1,11 @@
-"""Experiments: one base recipe, one thing changed at a time, on the same clips, folds and seeds.
+"""Sweeps: a base recipe and variants that change one thing each, on the same clips, folds and seeds.
 
 Conventions
 -----------
 A table maps the name of a variant to the parameters that it changes; `base` changes none. A trial is one training of a
-variant, for one fold and one seed; it is a result of its own in <notebook>/<variant>/without_<fold>/seed_<seed>, so
-what is done is never done again.
-Equal compute: the epochs of a trial are `trial_epochs` of the base, scaled by what `compute` keeps equal.
+variant, for one fold and one seed. Its result is in <notebook>/<variant>/without_<fold>/seed_<seed>; a trial that is
+done is never trained again.
+Equal compute: a trial has `trial_epochs` epochs of the base, scaled by what `compute` keeps equal.
 Comparisons are paired over clips, groups and seeds, on pooled out-of-fold scores of the last epoch; verdicts by Holm.
 
 Used in: 02, 03.
@@ -36,12 +36,12 @@ from lib.training.batches import N_MASKS, image_pixels
 from lib.training.models import Network, WindowModel
 from lib.training.task import Task
 
-__all__ = ["Trials", "augmentation", "augmented", "chosen", "costs", "features", "find_lr", "learning_rates"]
-__all__ += ["networks", "pictures", "train"]
+__all__ = ["Trials", "augmentation", "augmented", "channels", "costs", "features", "find_lr", "learning_rates"]
+__all__ += ["networks", "select", "train"]
 
-SILENCE_DB = 40.0  # dB below the loudest frame: what the trimming variants cut
-RIVALS = {"progressive_224": "fixed_224"}  # beside the base: growing pictures end as large as these are throughout
-LONGER = "+longer"  # beside the base: what has three times its budget has a base that has it too
+SILENCE_DB = 40.0  # dB below the loudest frame: quieter frames at either end are trimmed
+RIVALS = {"progressive_224": "fixed_224"}  # an extra comparison: the final input size is the same
+LONGER = "+longer"  # an extra comparison: a variant with three times the budget against the base with the same
 NETWORKS = {
     "regnetx_002": "regnetx_002",
     "resnet10t": "resnet10t",
@@ -49,23 +49,23 @@ NETWORKS = {
     "mobilenetv3_small": "mobilenetv3_small_100",
     "mobilenetv4_small": "mobilenetv4_conv_small",
     "efficientnetv2_b0": "tf_efficientnetv2_b0",
-    "cnn": "ideas/cnn.py:cnn",  # the audio field's own
+    "cnn": "ideas/cnn.py:cnn",  # a network made for audio
     "whole_stem": "ideas/whole_stem.py:resnet10",  # no band is strided away before the first block
 }
-BALANCING = ("by_seconds", "by_effective_number", "augment_rare")  # asked class by class
-DONE = ["variant", "fold", "seed", "epochs", "seconds", "train_s", "images_per_s", "problem"]
+BALANCING = ("by_seconds", "by_effective_number", "augment_rare")  # also compared class by class
+TRAININGS = ["variant", "fold", "seed", "epochs", "seconds", "train_s", "images_per_s", "problem"]
 CURVE = ["variant", "model", "epoch", "lr", "train_loss", "valid_loss", "lwlrap"]
 
 Table = dict[str, dict[str, object]]
 
 
 def features(base: dict[str, object]) -> Table:
-    """The variants of 02: which picture of the sound?
+    """The variants of 02: features and windows.
 
     Parameters
     ----------
-    base : the parameters that the variants start from; a variant that would change nothing is left out, and so is one
-        whose picture can't be made with them, such as more mel bands than n_fft has bins for
+    base : parameters of the base. A variant that would change nothing is left out, and so is one whose features they
+        don't allow, such as more mel bands than n_fft has bins for.
     """
     n_fft, n_mels = base["n_fft"], base["n_mels"]
     table = {
@@ -96,7 +96,7 @@ def networks(base: dict[str, object]) -> Table:
 
 
 def augmentation(base: dict[str, object]) -> Table:
-    """The variants of 03: which augmentation, sampling, picture size and learning rate?"""
+    """The variants of 03: augmentation, sampling, input size and learning rate; `base` as in `features`."""
     table = {
         "base": {},
         # SpecAugment
@@ -117,7 +117,7 @@ def augmentation(base: dict[str, object]) -> Table:
         "by_seconds": {"balance": "seconds"},
         "by_effective_number": {"balance": "effective"},
         "augment_rare": {"balance": "augment"},
-        # size of the picture
+        # size of the input
         "fixed_224": {"image_size": 224},
         "progressive_224": {"image_size": 224, "progressive": [64, 128]},
         # learning rate: slices as fastai writes them, first layers to last
@@ -129,37 +129,37 @@ def augmentation(base: dict[str, object]) -> Table:
     return _changing(table, base)
 
 
-def chosen(table: Table, names: list[str], more: Table | None = None) -> Table:
-    """The named variants, in that order; no names: the whole table.
+def select(table: Table, names: list[str], more: Table | None = None) -> Table:
+    """The named variants, in that order; the whole table if no names are given.
 
     Parameters
     ----------
     table : of this notebook
-    names : of variants; `a+b` makes the changes of both, which is how winners are trained together
-    more : a table of another notebook, whose variants may be named too: one correction over all that is compared
+    names : of variants; `a+b` makes the changes of both, to train winners together
+    more : the table of another notebook, whose variants may be named too
 
     Raises
     ------
     ValueError
-        If there is no variant of that name; the message lists those that there are.
+        A name that is in neither table; the message lists those that are.
     """
     known = {**table, **(more or {})}
     unknown = [name for name in names if not set(name.split("+")) <= set(known)]
     if unknown:
         raise ValueError(
-            f"variants={unknown} are not in the table of this experiment: {', '.join(known)}. What the base does "
-            "already is left out, and so is what its n_fft, hop_length and n_mels can't make."
+            f"variants={unknown} are not in the table of this experiment: {', '.join(known)}. Variants that "
+            "equal the base are left out, and so are those that its n_fft, hop_length and n_mels can't make."
         )
     if not names:
         return table
     return {name: {k: v for part in name.split("+") for k, v in known[part].items()} for name in names}
 
 
-# --- before anything trains: what variants look like and what they cost ----------------------------------------------
+# --- before training: what variants look like and what they cost -----------------------------------------------------
 
 
 def costs(table: Table, run: Run, clips: pd.DataFrame) -> pd.DataFrame:
-    """What the picture of each variant costs: compute, times the base's in the same run, and bytes cached per second.
+    """What the features of each variant cost.
 
     Parameters
     ----------
@@ -167,39 +167,44 @@ def costs(table: Table, run: Run, clips: pd.DataFrame) -> pd.DataFrame:
 
     Returns
     -------
-    variant, times_base (processor time, ratio), bytes_per_s (of audio), pixels (of a training picture)
+    variant, times_base (processor time over that of the base), bytes_per_s (in the cache, per second of audio), pixels
+    (of a training input)
     """
-    heard = [audio.read(path, run.params["sample_rate"]) for path in clips["path"]]
+    samples = [audio.read(path, run.params["sample_rate"]) for path in clips["path"]]
     rows, timed = [], {}
     for name, changes in {"base": {}, **table}.items():
         trial = run.trial(name, "", 0, **changes)
         logmel = trial.pick(LogMel)
         if logmel not in timed:
-            timed[logmel] = min(_seconds(logmel, heard) for _ in range(3))
+            timed[logmel] = min(_seconds(logmel, samples) for _ in range(3))
         size = logmel.n_channels * logmel.n_mels * 2 * logmel.frames_per_s
         rows.append([name, timed[logmel], round(size), round(image_pixels(trial.params))])
-    found = pd.DataFrame(rows, columns=["variant", "times_base", "bytes_per_s", "pixels"])
-    found["times_base"] = (found["times_base"] / found["times_base"].iloc[0]).round(2)
-    return found.drop_duplicates("variant", ignore_index=True)
+    costs = pd.DataFrame(rows, columns=["variant", "times_base", "bytes_per_s", "pixels"])
+    costs["times_base"] = (costs["times_base"] / costs["times_base"].iloc[0]).round(2)
+    return costs.drop_duplicates("variant", ignore_index=True)
 
 
-def pictures(table: Table, run: Run, samples: np.ndarray) -> dict[str, np.ndarray]:
-    """Every channel that the base and the variants of `table` use, of one clip, as the first that uses it makes it.
+def channels(table: Table, run: Run, samples: np.ndarray) -> dict[str, np.ndarray]:
+    """Every channel that the base or a variant of `table` uses, of one clip, with the settings of its first user.
+
+    Parameters
+    ----------
+    samples : (n_samples,), at the run's sample rate
 
     Returns
     -------
     name -> (n_mels, n_frames)
     """
-    shown = {}
+    arrays = {}
     for name, changes in {"base": {}, **table}.items():
         logmel = run.trial(name, "", 0, **changes).pick(LogMel)
-        for channel, picture in zip(logmel.channels, logmel(samples).numpy(), strict=True):
-            shown.setdefault(channel, picture)
-    return shown
+        for channel, array in zip(logmel.channels, logmel(samples).numpy(), strict=True):
+            arrays.setdefault(channel, array)
+    return arrays
 
 
 def augmented(store: caches.Cache, fnames: list[str], run: Run) -> dict[str, np.ndarray]:
-    """What training sees of a clip's loudest window: as it is, changed in every way of 03, and mixed with another one.
+    """A clip's loudest window: unchanged, after every augmentation of 03, and mixed with a window of another clip.
 
     Parameters
     ----------
@@ -222,18 +227,18 @@ def augmented(store: caches.Cache, fnames: list[str], run: Run) -> dict[str, np.
     shown["mixup, half and half"] = x.mean(dim=0)
     shown["mixup of powers"] = augment.from_power(powers, in_db)[0]
     shown["overlay"] = augment.add_powers(x[:1], x[1:], in_db)[0]
-    return {name: picture[0].numpy() for name, picture in shown.items()}
+    return {name: window[0].numpy() for name, window in shown.items()}
 
 
 def learning_rates(table: Table, run: Run) -> pd.DataFrame:
-    """Which layers are in which parameter group, and the peak learning rate that each gets, as the optimiser holds it.
+    """The parameter groups and their peak learning rates, as the optimiser has them.
 
     Returns
     -------
     A row a group: group, first_layer, last_layer, n_parameters, then a column of learning rates for the base and each
     variant of `table` that changes them
     """
-    found = pd.DataFrame()
+    rates = pd.DataFrame()
     for name, changes in {"base": {}, **table}.items():
         if name == "base" or {"lr", "lr_body"} & set(changes):
             trial = run.trial(name, "", 0, **changes, epochs=1)
@@ -241,13 +246,13 @@ def learning_rates(table: Table, run: Run) -> pd.DataFrame:
             network = replace(trial.pick(Network), normalise="set")  # the same layers, without statistics of bands
             model = WindowModel(network, 2, [0.0] * n_channels, [1.0] * n_channels)
             groups = learners.groups(model, trial.pick(learners.Recipe))
-            found = groups.drop(columns="lr") if found.empty else found
-            found[name] = groups["lr"]
-    return found
+            rates = groups.drop(columns="lr") if rates.empty else rates
+            rates[name] = groups["lr"]
+    return rates
 
 
 def find_lr(run: Run, task: Task) -> pd.DataFrame:
-    """The loss of the base over a growing learning rate, on the clips outside the first asked fold; see `learners`."""
+    """`learners.find_lr` for the base, on the clips outside the first fold of the run."""
     trial = run.trial("base", "", run.params["seed"], epochs=1)
     train, _ = task.split(task.asked(run.params["folds"])[0])
     cut, recipe = trial.pick(Windows), trial.pick(learners.Recipe)
@@ -260,24 +265,25 @@ def find_lr(run: Run, task: Task) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class Trials(datasets.Labelled):
-    """What the trials of an experiment found on the clips of its folds.
+    """The results of all trials, on the clips of the folds of the run.
 
     Attributes
     ----------
     clips : fname, group, fold, labels (tuples): the clips that every trial scored
     classes : in submission order
     scores : variant -> float64 (n_seeds, n_clips, n_classes), in the order of clips
-    done : a row a trial: variant, fold, seed, epochs, seconds, images_per_s, problem (why it has no scores, or "")
+    trainings : a row a trial: variant, fold, seed, epochs, seconds, train_s, images_per_s, problem (why it has no
+        scores, or "")
     curves : variant, model (fold and seed), epoch, lr, train_loss, valid_loss, lwlrap
-    n_folds : folds of the whole set; a verdict wants all of them
-    withheld : sentence about clips that did not train every model, as `folds.withheld`
-    compute : what is as much as the base's in each trial: pixels, windows or seconds
+    n_folds : of the whole set; a verdict needs all of them
+    withheld : a sentence about clips that some models could not train on, as `folds.withheld`
+    compute : what is equal to the base in each trial: pixels, windows or seconds
     """
 
     clips: pd.DataFrame
     classes: list[str]
     scores: dict[str, np.ndarray]
-    done: pd.DataFrame
+    trainings: pd.DataFrame
     curves: pd.DataFrame
     n_folds: int
     withheld: str = ""
@@ -285,28 +291,31 @@ class Trials(datasets.Labelled):
 
     @cached_property
     def comparison(self) -> Comparison:
-        """Every variant against the base, and those of RIVALS against each other; rounded, as it is written."""
-        enough = self.done["fold"].nunique() == self.n_folds
-        failed = self.done.loc[self.done["problem"] != "", "variant"].unique().tolist()
+        """Every variant against the base, and the pairs of RIVALS; rounded to four digits."""
+        enough = self.trainings["fold"].nunique() == self.n_folds
+        failed = self.trainings.loc[self.trainings["problem"] != "", "variant"].unique().tolist()
         longer = {name: LONGER[1:] for name in self.scores if name.endswith(LONGER)}
         how = {"rivals": RIVALS | longer, "failed": failed, "decimals": 4}
         return Comparison(self.clips, self.classes, self.scores, "base", enough, **how)
 
     def table(self) -> pd.DataFrame:
-        """The rows of the comparison, with the `epochs` of a trial."""
-        table, epochs = self.comparison.table(), self.done.drop_duplicates("variant").set_index("variant")["epochs"]
+        """The rows of the comparison, and the column `epochs` (of a trial)."""
+        epochs = self.trainings.drop_duplicates("variant").set_index("variant")["epochs"]
+        table = self.comparison.table()
         return table.assign(epochs=table["variant"].str.split(" ").str[0].map(epochs))
 
     def speed(self) -> pd.DataFrame:
-        """variant, seconds (of a trial, with scoring), train_s (s of training alone), images_per_s (training windows).
+        """Medians over the trials of each variant.
 
-        Medians over the trials of a variant.
+        Returns
+        -------
+        variant, seconds (with scoring), train_s (s of training alone), images_per_s (training windows)
         """
         columns = ["seconds", "train_s", "images_per_s"]
-        return self.done.groupby("variant", sort=False)[columns].median().round(1).reset_index()
+        return self.trainings.groupby("variant", sort=False)[columns].median().round(1).reset_index()
 
     def by_class(self, seconds: pd.Series) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """Whom do the variants that balance seconds help?
+        """Which classes do the variants that balance seconds of audio help?
 
         Parameters
         ----------
@@ -314,9 +323,9 @@ class Trials(datasets.Labelled):
 
         Returns
         -------
-        A row a variant and class, from little audio to much: variant, class, seconds, n, base, other, diff, diff_low,
-        diff_high (95 %, each class on its own). And a row a variant: slope, slope_low, slope_high: how much the
-        difference grows with twice the seconds.
+        A row a variant and class, sorted by seconds: variant, class, seconds, n, base, other, diff, diff_low, diff_high
+        (95 %, each class on its own). And a row a variant: slope, slope_low, slope_high: by how much the difference
+        changes when seconds double.
         """
         amount = seconds.reindex(self.classes).to_numpy(float)
         tables, slopes = [], []
@@ -324,8 +333,8 @@ class Trials(datasets.Labelled):
             if name in self.scores and "base" in self.scores:
                 sides = self.scores["base"], self.scores[name]
                 doublings = np.log2(np.maximum(amount, 1e-3))
-                found, slope = metrics.compare_classes(self.targets, *sides, self.groups, doublings)
-                table = pd.DataFrame({"variant": name, "class": self.classes, "seconds": amount.round(1), **found})
+                columns, slope = metrics.compare_classes(self.targets, *sides, self.groups, doublings)
+                table = pd.DataFrame({"variant": name, "class": self.classes, "seconds": amount.round(1), **columns})
                 tables.append(table.sort_values("seconds", ignore_index=True))
                 slopes.append({"variant": name, **slope})
         empty = pd.DataFrame(columns=["variant"])
@@ -333,27 +342,28 @@ class Trials(datasets.Labelled):
 
     def conclusion(self) -> str:
         """The conclusion in sentences, from the measured values."""
-        head = f"Difference in lwlrap to the base on {len(self.clips)} clips, {self.done['seed'].nunique()} seed(s), "
-        head += f"{self.done['fold'].nunique()} of {self.n_folds} folds, at equal {self.compute}. "
-        if lost := (self.done["problem"] != "").sum():
-            head += f"{lost} of {len(self.done)} trainings diverged or failed. "
-        found = self.comparison.conclusion() or "Nothing to compare: this takes the base and another variant."
-        return f"{head}{found} {self.withheld}".rstrip()
+        n_seeds, n_folds = self.trainings["seed"].nunique(), self.trainings["fold"].nunique()
+        head = f"Difference in lwlrap to the base on {len(self.clips)} clips, {n_seeds} seed(s), "
+        head += f"{n_folds} of {self.n_folds} folds, at equal {self.compute}. "
+        if failed := (self.trainings["problem"] != "").sum():
+            head += f"{failed} of {len(self.trainings)} trainings diverged or failed. "
+        differences = self.comparison.conclusion() or "Nothing to compare: this takes the base and another variant."
+        return f"{head}{differences} {self.withheld}".rstrip()
 
 
 def train(run: Run, table: Table, task: Task) -> Trials:
-    """Train what is not done yet of variants x folds x seeds, and read the rest.
+    """Train the trials (variants x folds x seeds) that are not done yet, and read the others.
 
     Parameters
     ----------
-    run : its parameters are the base's; `folds` and `seeds` among them say which trials
-    table : the variants (`chosen`)
-    task : its curated clips, with the base's log-mels
+    run : its parameters are those of the base; `folds` and `seeds` among them select the trials
+    table : the variants, from `select`
+    task : of the curated clips, with the base's log-mels
 
     Raises
     ------
     ValueError
-        If a fold is asked for that there is not, or a variant's folder holds another configuration.
+        A fold in `folds` that does not exist, or a variant's folder that holds another configuration.
     """
     asked = task.asked(run.params["folds"])
     run.settle(**task.identity)
@@ -372,29 +382,29 @@ def train(run: Run, table: Table, task: Task) -> Trials:
     def train(trial: Run, name: str, fold: int, seed: int) -> WindowScores | None:
         return _train(trial, task_of(trial), fold)
 
-    done, curves, scores = [], [], {}
+    trainings, curves, scores = [], [], {}
     keys = [(name, fold, seed) for name in table for fold in asked for seed in sorted(run.params["seeds"])]
     for (name, fold, seed), trial, scored in trials.do(run, keys, start, train):
-        done.append([name, fold, seed, *_told(trial)])
+        trainings.append([name, fold, seed, *_facts(trial)])
         if scored is not None:
             curve = pd.read_csv(trial.folder / "epochs.csv")
             curves.append(curve.assign(variant=name, model=f"without_{fold} seed_{seed}"))
             fnames, pooled = scored.pool_mean()
             scores[name, fold, seed] = pd.DataFrame(pooled, fnames)
-    return _gathered(run, task, pd.DataFrame(done, columns=DONE), curves, scores)
+    return _gathered(run, task, pd.DataFrame(trainings, columns=TRAININGS), curves, scores)
 
 
 def _changing(table: Table, base: dict[str, object]) -> Table:
-    """Without the variants whose changes the base has already, and those whose picture its settings can't make."""
+    """The table without variants that equal the base, and without those whose features its settings don't allow."""
     return {
         name: changes
         for name, changes in table.items()
         if name == "base"
-        or (any(base[key] != value for key, value in changes.items()) and _can_be_made({**base, **changes}))
+        or (any(base[key] != value for key, value in changes.items()) and _is_possible({**base, **changes}))
     }
 
 
-def _can_be_made(params: dict[str, object]) -> bool:
+def _is_possible(params: dict[str, object]) -> bool:
     try:
         LogMel(**{field.name: params[field.name] for field in fields(LogMel) if field.name in params})
     except ValueError:
@@ -403,21 +413,21 @@ def _can_be_made(params: dict[str, object]) -> bool:
 
 
 def _train(trial: Run, task: Task, fold: int) -> WindowScores | None:
-    """One training; a loss that diverges is a result too, without scores."""
+    """Train one trial; None where the loss diverges (a result too) or an idea fails."""
     settings = trial.pick(Network), trial.pick(Windows), trial.pick(learners.Recipe), trial.params["seed"]
     try:
         fit = learners.train_fold(task, folds.model_name(fold), *settings, checkpoint=trial.checkpoint)
     except learners.Diverged as error:
         trial.finish({}, "failed", str(error))
         return None
-    except ideas.Failed as error:  # it is not finished: the next call tries it again
+    except ideas.Failed as error:  # not finished: the next call trains it again
         tqdm.write(f"{trial.folder.name} of {trial.variant.name} failed, the others go on. {error}")
         return None
     return trials.keep(trial, fit, fold)
 
 
-def _told(trial: Run) -> list[object]:
-    """Of a trial that is done, or that failed: epochs, seconds, train_s, images_per_s, problem."""
+def _facts(trial: Run) -> list[object]:
+    """epochs, seconds, train_s, images_per_s and problem of a trial that is done or failed."""
     if not trial.done:
         failed = (trial.folder / "failed.txt").read_text(encoding="utf-8").strip().splitlines()
         return [trial.params["epochs"], np.nan, np.nan, np.nan, failed[-1]]
@@ -429,22 +439,22 @@ def _told(trial: Run) -> list[object]:
 
 
 def _gathered(
-    run: Run, task: Task, done: pd.DataFrame, curves: list[pd.DataFrame], scores: dict[tuple, pd.DataFrame]
+    run: Run, task: Task, trainings: pd.DataFrame, curves: list[pd.DataFrame], scores: dict[tuple, pd.DataFrame]
 ) -> Trials:
-    """All trials as one; a variant of which a trial diverged has no scores."""
-    asked, whole = list(dict.fromkeys(done["fold"])), {}
+    """Put the trials together; a variant with a trial that failed has no scores."""
+    asked, whole = list(dict.fromkeys(trainings["fold"])), {}
     clips = task.split(*{fold for _, fold, _ in scores})[1].reset_index(drop=True)
-    for name, own in done.groupby("variant", sort=False):
+    for name, own in trainings.groupby("variant", sort=False):
         if (own["problem"] == "").all():
             seeds = [pd.concat([scores[name, fold, seed] for fold in asked]) for seed in own["seed"].unique()]
             whole[name] = np.stack([part.loc[clips["fname"]].to_numpy() for part in seeds])
     epochs = pd.concat(curves, ignore_index=True) if curves else pd.DataFrame(columns=CURVE)
     withheld = folds.withheld(task.folds, [folds.model_name(fold) for fold in asked])
-    return Trials(clips, list(task.classes), whole, done, epochs, task.n_folds, withheld, run.params["compute"])
+    return Trials(clips, list(task.classes), whole, trainings, epochs, task.n_folds, withheld, run.params["compute"])
 
 
-def _seconds(logmel: LogMel, heard: list[np.ndarray]) -> float:
+def _seconds(logmel: LogMel, clips: list[np.ndarray]) -> float:
     started = time.process_time()
-    for samples in heard:
+    for samples in clips:
         logmel(samples)
     return time.process_time() - started
