@@ -97,7 +97,7 @@ def test_eight_networks_are_compared_and_a_larger_budget_beside_its_own_base(tmp
     table = sweep.networks(params)
     names = [params["arch"], *(changes["arch"] for name, changes in table.items() if name != "longer")]
     assert len(set(names)) == 8 and table["longer"] == {"trial_epochs": 3 * params["trial_epochs"]}
-    joint = sweep.chosen(sweep.features(params), ["cnn+longer"], table)
+    joint = sweep.select(sweep.features(params), ["cnn+longer"], table)
     assert joint == {"cnn+longer": {**table["cnn"], **table["longer"]}}
     for arch in names:
         body, n_features = _body(arch, 1)

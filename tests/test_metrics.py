@@ -305,8 +305,8 @@ def test_one_group_has_scores_but_no_interval():
         all_of_them[k] for k in ("lwlrap", "hit_rate", "n")
     )
     assert np.isnan([found[f"{name}_{end}"] for name in ("lwlrap", "hit_rate") for end in ("low", "high")]).all()
-    assert metrics.says(found, "lwlrap") == f"{found['lwlrap']:.3f} (one group of clips: no interval)"
-    assert metrics.says(all_of_them, "hit_rate").startswith(f"{found['hit_rate']:.3f} (95 % interval 0.")
+    assert metrics.in_words(found, "lwlrap") == f"{found['lwlrap']:.3f} (one group of clips: no interval)"
+    assert metrics.in_words(all_of_them, "hit_rate").startswith(f"{found['hit_rate']:.3f} (95 % interval 0.")
     [row] = compare_all(targets, scores, {"other": scores + targets}, ["a"] * 60)
     assert row["lwlrap_diff"] > 0 and np.isnan(row["lwlrap_diff_low"])
     assert (row["verdict"], row["p"], row["p_holm"]) == ("unclear", 1, 1)
@@ -561,9 +561,9 @@ def test_folds_that_were_not_used_for_developing_stand_apart():
     assert metrics.fresh(targets, seeds, groups, fold, [0, 1])["fresh_lwlrap"] > found["fresh_lwlrap"]
     assert metrics.fresh(targets, scores, groups, fold, []) == {}
     assert metrics.fresh(targets, scores, groups, fold, [0, 1, 2, 3, 4]) == {"fresh_n": 0}
-    told = metrics.says_fresh(found)
+    told = metrics.fresh_in_words(found)
     assert f"On the {found['fresh_n']} clips of folds that the recipe was not developed on" in told
     assert f"lwlrap is {found['fresh_lwlrap']:.3f} (95 % interval" in told
     assert f"hit rate {found['fresh_hit_rate']:.3f}" in told
-    assert metrics.says_fresh({"fresh_n": 0}) == " The recipe was developed on all of these folds."
-    assert metrics.says_fresh({}) == ""
+    assert metrics.fresh_in_words({"fresh_n": 0}) == " The recipe was developed on all of these folds."
+    assert metrics.fresh_in_words({}) == ""

@@ -1,11 +1,10 @@
-"""A comparison: named ways to score the same clips, each compared with a base, with intervals and verdicts.
+"""A comparison: variants that score the same clips, each compared with a base, with intervals and verdicts.
 
 Conventions
 -----------
-A table has a row a way (`variant`), and a row "<variant> against <rival>" for two that are compared beside the base.
-verdict : kept, dropped or unclear; "screened" where there are too few seeds or folds for one, in every notebook;
-    "failed" where a training diverged. The verdicts of a table hold together, its intervals one by one
-    (`metrics.compare_each`).
+A table has a row a variant, and a row "<variant> against <rival>" for each extra pair without the base.
+verdict : kept, dropped or unclear; "screened" where there are too few seeds or folds for a verdict; "failed" where a
+    training diverged. The verdicts of a table hold together, each interval on its own (`metrics.compare_each`).
 
 Used in: 02, 03, 05 to 07, 09, 10.
 """
@@ -33,28 +32,28 @@ __all__ = [
     "to_settle",
 ]
 
-AGAINST = " against "  # in the name of a row that compares two others than the base
+AGAINST = " against "  # in the name of a row that compares two variants, neither of them the base
 DIFFERENCE = ["lwlrap_diff", "lwlrap_diff_low", "lwlrap_diff_high"]
-MIN_SEEDS = 3  # of trainings of the window models; with fewer, a verdict is about models, not recipes
+MIN_SEEDS = 3  # of the window models; with fewer, a verdict would be about models, not about recipes
 
 
 @dataclass(frozen=True)
 class Comparison(Labelled):
-    """Named ways to score the same clips, all compared with one of them; corrected together by Holm.
+    """Variants that score the same clips, all compared with one of them; Holm corrects over all comparisons.
 
     Attributes
     ----------
     clips : labels (tuples) and group of each clip
     classes : in submission order
-    scores : name -> (n_clips, n_classes), with a first axis of seeds where there are several, and a second of members
-        of a seed, see `metrics`; what has one seed stands for every seed of another
-    base : the name that the others are compared with; if it has no scores, or nothing else has, nothing is compared
-    enough : whether all folds, and seeds of the window models enough, are there. If so, a way that has three seeds of
-        its own gets a verdict; all others are screened
-    rivals : name -> name of what it is compared with as well; passed over where one of the two has no scores
-    failed : names that have no scores, since their trainings diverged; None where nothing is trained
+    scores : variant -> (n_clips, n_classes), or with a first axis of seeds, or of seeds and members of a seed, see
+        `metrics`. A variant with one seed is compared with every seed of the others
+    base : the variant that the others are compared with. Without scores of the base and another, nothing is compared
+    enough : whether all folds and enough seeds of the window models are there. Then a variant with three seeds of its
+        own gets a verdict; all others are screened
+    rivals : variant -> another that it is also compared with; ignored where one of the two has no scores
+    failed : variants without scores, because their trainings diverged; None where nothing is trained
     order : column that the table is sorted by, best first; by "lwlrap_diff" the base is on top. None: as in `scores`
-    decimals : to which the table is rounded, and all that is said of it
+    decimals : the table and all sentences are rounded to; None: not rounded
     """
 
     clips: pd.DataFrame
@@ -69,23 +68,23 @@ class Comparison(Labelled):
 
     @cached_property
     def rows(self) -> pd.DataFrame:
-        """A row a way, then a row a pair of rivals, then those that failed.
+        """A row a variant, then a row a pair of rivals, then the variants that failed.
 
-        variant, its own scores and n as `metrics.bootstrap`, n_seeds; where something is compared, the difference to
-        the base, its interval, level, p and verdict as `metrics.compare_each`
+        Columns: variant, its scores and n as `metrics.bootstrap`, n_seeds; where something is compared, the difference
+        to the base and the rest of `metrics.compare_each`
         """
         targets, groups = self.targets, self.groups
         seeds = {name: np.asarray(s) if np.ndim(s) > 2 else np.asarray(s)[None] for name, s in self.scores.items()}
-        found = {row["variant"]: row for row in metrics.compare_each(targets, self._pairs(seeds), groups)}
+        differences = {row["variant"]: row for row in metrics.compare_each(targets, self._pairs(seeds), groups)}
         rows = []
         for name, s in seeds.items():
             own = {"variant": name, **metrics.bootstrap(targets, s, groups), "n_seeds": len(s)}
-            rows.append(own | found.pop(name, {}) | own)  # the number of seeds is its own
-        table = pd.DataFrame([*rows, *found.values()], columns=None if rows else ["variant"])
+            rows.append(own | differences.pop(name, {}) | own)  # its own number of seeds, not that of the comparison
+        table = pd.DataFrame([*rows, *differences.values()], columns=None if rows else ["variant"])
         if "verdict" in table:
             table = screened(table, self.enough & enough(table["n_seeds"]))
         if self.order in table:
-            pair = table["variant"].isin(found)
+            pair = table["variant"].isin(differences)
             ordered = table[~pair].sort_values(self.order, ascending=False, na_position="first")
             table = pd.concat([ordered, table[pair]], ignore_index=True)
         if self.failed is not None:
@@ -95,89 +94,93 @@ class Comparison(Labelled):
 
     @property
     def compared(self) -> pd.DataFrame:
-        """The rows that tell a difference."""
+        """The rows with a difference."""
         return self.rows.dropna(subset="lwlrap_diff") if "lwlrap_diff" in self.rows else self.rows[:0]
 
     def table(self, name: str = "variant") -> pd.DataFrame:
-        """The rows, for a CSV or a figure; `name` is the column of the names."""
+        """The rows, for a CSV or a figure; the column of variants is called `name`."""
         return self.rows.rename(columns={"variant": name})
 
     def metrics(self, of: str | None = None) -> dict[str, float]:
-        """For `result.json`: the scores of the base, or of another way, and the difference of every way to the base."""
+        """For `result.json`: scores of the base (or of the variant `of`), and every difference to the base."""
         rows, name = self.rows.set_index("variant"), of or self.base
         own = dict(rows.loc[name, [*metrics.SCORES, "n"]]) if name in self.scores else {}
         return own | differences(rows.drop(self.base, errors="ignore"))
 
     def verdict(self, among: Collection[str] | None = None, every: bool = False) -> str | None:
-        """One verdict of all that is compared with the base.
+        """One verdict over all variants: kept if one is kept, dropped if all are dropped, else unclear.
 
-        kept if a way is, dropped if all are, else unclear; None where ways are screened or nothing is compared.
+        None where a variant is screened or nothing is compared. Comparisons with a rival don't count.
 
         Parameters
         ----------
-        among : names that count; none: all. What one is against a rival decides nothing
-        every : kept only if all are
+        among : variants that count; None: all
+        every : kept only if all are kept
         """
-        mine = self.rows["variant"].isin(self.scores if among is None else among)
-        found = set(self.rows.loc[mine, "verdict"].dropna()) if "verdict" in self.rows else set()
-        if not found or "screened" in found:
+        counts = self.rows["variant"].isin(self.scores if among is None else among)
+        verdicts = set(self.rows.loc[counts, "verdict"].dropna()) if "verdict" in self.rows else set()
+        if not verdicts or "screened" in verdicts:
             return None
-        if len(found) == 1 and not self.failed:
-            return found.pop()
-        return "kept" if "kept" in found and not every else "unclear"
+        if len(verdicts) == 1 and not self.failed:
+            return verdicts.pop()
+        return "kept" if "kept" in verdicts and not every else "unclear"
 
     def conclusion(self, form: str = "{} {}: {}") -> str:
-        """Every difference to the base with its interval and verdict, and its `limits`; nothing if none is compared.
+        """Every difference with its interval and verdict, then the `limits`; empty if nothing is compared.
 
-        Of one that is not settled also: the probability that it helps, and how many clips of this kind would tell.
+        An unclear difference also has the probability that the variant is better, and the number of clips of this kind
+        that would settle it.
 
         Parameters
         ----------
-        form : of one of them: name, difference, verdict
+        form : of one difference: name, difference, verdict
         """
         rows = self.compared.itertuples()
-        told = [form.format(row.variant, format_difference(row), row.verdict) + _unsettled(row) for row in rows]
-        return f"{'; '.join(told)}. {self.limits()}" if told else ""
+        sentences = [form.format(row.variant, format_difference(row), row.verdict) + _unsettled(row) for row in rows]
+        return f"{'; '.join(sentences)}. {self.limits()}" if sentences else ""
 
     def limits(self) -> str:
-        """What a reader of the differences must know besides: what holds together and what alone, which are unclear
-        though their interval is clear of zero, which could have been shown, and which have no verdict."""
-        some = self.compared
-        if some.empty:
+        """How to read the differences, in sentences; empty if nothing is rows.
+
+        Verdicts hold together, intervals alone; which differences are unclear although their interval excludes zero;
+        the smallest difference that this table could show; which differences are screened.
+        """
+        rows = self.compared
+        if rows.empty:
             return ""
-        is_screened, clear = some["verdict"] == "screened", some["lwlrap_diff_low"] * some["lwlrap_diff_high"] > 0
-        late = ", ".join(some.loc[clear & (some["verdict"] == "unclear"), "variant"])
-        levels, smallest = _range(100 * some["level"], ".4g"), _range(some["smallest_diff"], ".3f")
-        told = {
-            f"Verdicts hold together, at 5 % for all {len(some)}": not is_screened.all(),
+        is_screened, clear = rows["verdict"] == "screened", rows["lwlrap_diff_low"] * rows["lwlrap_diff_high"] > 0
+        stopped = ", ".join(rows.loc[clear & (rows["verdict"] == "unclear"), "variant"])
+        levels, smallest = _range(100 * rows["level"], ".4g"), _range(rows["smallest_diff"], ".3f")
+        sentences = {
+            f"Verdicts hold together, at 5 % for all {len(rows)}": not is_screened.all(),
             f"Each interval holds alone, at its own level ({levels} %), which depends on how many are compared": True,
-            f"Clear of zero yet unclear, as Holm's procedure stops at the first unclear one: {late}": late,
+            f"Clear of zero yet unclear, as Holm's procedure stops at the first unclear one: {stopped}": stopped,
             f"Smallest difference that this table could have shown, 80 % power under the correction: {smallest}": True,
             "A screening, with fewer than three seeds or not all folds: no verdict is drawn from it": is_screened.all(),
-            f"Screened, without a verdict: {', '.join(some.loc[is_screened, 'variant'])}": 0 < is_screened.mean() < 1,
+            f"Screened, without a verdict: {', '.join(rows.loc[is_screened, 'variant'])}": 0 < is_screened.mean() < 1,
         }
-        return ". ".join(sentence for sentence, holds in told.items() if holds) + "."
+        return ". ".join(sentence for sentence, holds in sentences.items() if holds) + "."
 
     def _pairs(self, seeds: dict[str, np.ndarray]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        """Name -> what is compared, base first; all with as many seeds."""
+        """Name -> the two scores that are compared, base first; all have the same number of seeds."""
         if self.base not in seeds:
             return {}
         n_seeds = max(map(len, seeds.values()))
-        alike = {name: np.repeat(s, n_seeds, axis=0) if len(s) == 1 else s for name, s in seeds.items()}
-        pairs = {name: (alike[self.base], s) for name, s in alike.items() if name != self.base}
-        there = {name: rival for name, rival in self.rivals.items() if {name, rival} <= alike.keys()} if pairs else {}
-        return pairs | {f"{name}{AGAINST}{rival}": (alike[rival], alike[name]) for name, rival in there.items()}
+        full = {name: np.repeat(s, n_seeds, axis=0) if len(s) == 1 else s for name, s in seeds.items()}
+        pairs = {name: (full[self.base], s) for name, s in full.items() if name != self.base}
+        rivals = {name: rival for name, rival in self.rivals.items() if {name, rival} <= full.keys()} if pairs else {}
+        return pairs | {f"{name}{AGAINST}{rival}": (full[rival], full[name]) for name, rival in rivals.items()}
 
 
 def differences(table: pd.DataFrame) -> dict[str, float]:
-    """<name>_lwlrap_diff, _low and _high of a table whose index has the names; nothing where none is compared."""
+    """<name>_lwlrap_diff, _low and _high for each row of a table indexed by name; empty if nothing is compared."""
     if not set(DIFFERENCE) <= set(table):
         return {}
     return {f"{name.replace(' ', '_')}_{key}": row[key] for name, row in table.iterrows() for key in DIFFERENCE}
 
 
 def enough(n_seeds: int | pd.Series, n_folds: int = 1, of: int = 1) -> bool | pd.Series:
-    """Whether that many seeds of trainings, and that many of all folds, carry a verdict: three seeds and all folds."""
+    """Whether there is enough for a verdict: three seeds of trainings, and `n_folds` not fewer than `of`, all folds."""
     return (n_seeds >= MIN_SEEDS) & (n_folds >= of)
 
 
@@ -192,7 +195,7 @@ def format_score(row: Mapping[str, float], name: str = "lwlrap") -> str:
 
 
 def screened(table: pd.DataFrame, has_enough: bool | pd.Series = False) -> pd.DataFrame:
-    """The table, each verdict turned into "screened" unless there is `enough` behind it (for all, or row by row)."""
+    """The table with verdicts replaced by "screened", except where `has_enough` (for all rows, or row by row)."""
     return table.assign(verdict=table["verdict"].where(table["verdict"].isna() | has_enough, "screened"))
 
 
@@ -215,5 +218,5 @@ def _unsettled(row: object) -> str:
 
 
 def _range(values: pd.Series, form: str) -> str:
-    """The least and the most of some numbers, once where they are written alike."""
+    """Minimum and maximum of numbers, as text; once if both read the same."""
     return " to ".join(dict.fromkeys(format(value, form) for value in (values.min(), values.max())))

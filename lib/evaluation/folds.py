@@ -1,16 +1,16 @@
-"""Folds: which clips are held out together, and the check that no model is evaluated on clips it was made from.
+"""Folds: which clips are held out together, and the check that no model is evaluated on clips that it was trained on.
 
-Groups, never clips, are assigned to folds, balanced over all labels; windows inherit the fold of their clip. A model is
-named by what it did not see: `without_2` saw every fold but 2, `without_2_4` neither 2 nor 4.
+Groups, never single clips, are assigned to folds, balanced over all labels; windows inherit the fold of their clip. A
+model is named by the folds that it did not see: `without_2` saw every fold but 2, `without_2_4` neither 2 nor 4.
 
-Published folds, and those that a user brings, stay as they are, even where they split a group. A clip whose group also
-stands in a held-out fold then does not train that model (`training`); it is scored in its own fold, like any other.
+Published folds, and folds from a user's file, are never changed, even where they split a group. A clip whose group is
+also in a held-out fold then does not train that model (`training`); it is scored in its own fold, like any other.
 
 Conventions
 -----------
 * A folds table has the columns `fname`, `group` (text) and `fold` (int, from 0), one row a clip, sorted by `fname`.
-* Only curated clips get folds. A noisy clip has none, but may share a group with a clip that has.
-* On disk it is CSV in exactly that form, so that one table has one digest.
+* Only curated clips have folds. A noisy clip has none, but may share a group with a clip that has one.
+* On disk it is a CSV file in exactly this form, so equal tables have equal digests.
 
 Used in: 02 to 07 (every notebook that trains or chooses), 08 (the names of the weights).
 """
@@ -53,13 +53,13 @@ CLAIM_S = 10.0  # how long another process may take to rename a file
 
 
 class LeakError(AssertionError):
-    """A model would be evaluated on clips that it, or a judge of its training windows, has seen."""
+    """A model would be evaluated on clips that it, or a judge of its training windows, was trained on."""
 
 
 def make(clips: pd.DataFrame, targets: np.ndarray, n_folds: int, seed: int) -> pd.DataFrame:
-    """Assign clips to folds: the published folds where every clip has one, else stratified over groups and labels.
+    """Assign clips to folds: the published folds if every clip has one, else groups stratified over labels.
 
-    The order of the clips makes no difference; `seed` breaks ties, and means nothing for published folds.
+    The result does not depend on the order of the clips. `seed` breaks ties; published folds ignore it.
 
     Parameters
     ----------
@@ -74,7 +74,7 @@ def make(clips: pd.DataFrame, targets: np.ndarray, n_folds: int, seed: int) -> p
     ------
     ValueError
         Fewer than 2 folds, fewer groups than folds, targets of another length, a clip listed twice; published folds
-        that aren't 0 to n_folds - 1, or that leave a model no clip to train on.
+        that aren't 0 to n_folds - 1, or that leave a model without a training clip.
 
     Source: Sechidis et al. 2011, "On the stratification of multi-label data", applied to groups.
     """
@@ -92,13 +92,13 @@ def make(clips: pd.DataFrame, targets: np.ndarray, n_folds: int, seed: int) -> p
 
 
 def check_pairs(n_folds: int) -> None:
-    """Refuse folds of which no pair can be left out: ValueError unless there are three."""
+    """ValueError unless there are three folds: a pair model holds out two and needs a third to train on."""
     if n_folds < 3:
         raise ValueError(f"{n_folds} folds: a pair model needs a third one to train on. Set n_folds to 3 or more.")
 
 
 def model_name(fold: int, holdout_fold: int = -1) -> str:
-    """`without_2`, or `without_2_4` for a pair model, the same either way round; ValueError if that names no model."""
+    """`without_2`, or `without_2_4` for a pair model, in either order; ValueError for no fold or two equal ones."""
     if fold < 0 or fold == holdout_fold:
         raise ValueError(f"fold={fold}, holdout_fold={holdout_fold} name no model. Give one fold, or two that differ.")
     return "_".join(["without", *(str(f) for f in sorted([fold, holdout_fold]) if f >= 0)])
@@ -110,7 +110,7 @@ def single_models(n_folds: int) -> list[str]:
 
 
 def pair_models(n_folds: int, outer: int = -1) -> list[str]:
-    """Names of the models that did not see two folds; of those that did not see fold `outer` alone, if one is given."""
+    """Names of the models that did not see two folds; with `outer`, only of those that did not see that fold."""
     return [model_name(*pair) for pair in combinations(range(n_folds), 2) if outer in (-1, *pair)]
 
 
@@ -122,7 +122,7 @@ def unseen(model_name: str) -> frozenset[int]:
 
 
 def check_fold(fold: int, holdout_fold: int, n_folds: int) -> None:
-    """Raise ValueError unless each is -1 (pool all; hold out no second one) or 0 to n_folds - 1, and the two differ."""
+    """ValueError unless each is -1 (fold: pool all; holdout_fold: none) or 0 to n_folds - 1, and the two differ."""
     for name, value in (("fold", fold), ("holdout_fold", holdout_fold)):
         if value not in range(-1, n_folds):
             raise ValueError(
@@ -140,7 +140,7 @@ def training(folds: pd.DataFrame, held_out: Collection[int], groups: pd.Series |
 
     Parameters
     ----------
-    groups : group of each clip, where it is not the clips of the table that are asked for (noisy ones have no fold)
+    groups : group of each clip to decide on, for clips outside the table (noisy ones); None: the clips of the table
 
     Returns
     -------
@@ -151,7 +151,7 @@ def training(folds: pd.DataFrame, held_out: Collection[int], groups: pd.Series |
 
 
 def withheld(folds: pd.DataFrame, models: Iterable[str]) -> str:
-    """A sentence that counts the clips of other folds that each model does not train on, as their group is held out.
+    """A sentence that counts, for each model, the clips of other folds that it can't train on: their group is held out.
 
     Empty where folds split no group.
     """
@@ -170,24 +170,23 @@ def withheld(folds: pd.DataFrame, models: Iterable[str]) -> str:
 
 
 def notes(folds: pd.DataFrame, targets: np.ndarray, classes: Iterable[str]) -> list[str]:
-    """What these folds can't measure: a sentence for each class that a fold, or a model's training clips, lack.
+    """What these folds can't measure: a sentence for each class that is missing in a fold.
 
-    Another sentence counts the clips that are `withheld` from models.
-
-    `targets` (n_clips, n_classes) are in the order of `folds`, sorted by `fname`; ValueError for another length.
+    Another sentence counts the clips that are `withheld` from models. `targets` (n_clips, n_classes) are in the order
+    of `folds`, sorted by `fname`; ValueError for another length.
     """
     if len(targets) != len(folds):
         raise ValueError(f"targets have {len(targets)} rows, folds {len(folds)}. Give them in the order of the folds.")
     sentences = []
-    for name, holds in zip(classes, np.asarray(targets, bool).T, strict=True):
-        counts = np.bincount(folds["fold"][holds], minlength=folds["fold"].max() + 1)
+    for name, has_class in zip(classes, np.asarray(targets, bool).T, strict=True):
+        counts = np.bincount(folds["fold"][has_class], minlength=folds["fold"].max() + 1)
         present, absent = np.flatnonzero(counts).tolist(), np.flatnonzero(counts == 0).tolist()
         if not present:
             sentences.append(f"{name}: no clip, so nothing learns or measures it. Add clips or drop the class.")
         elif absent:
-            unheard = f"; {model_name(*present)} never trains on it" if len(present) <= 2 else ""
+            untrained = f"; {model_name(*present)} never trains on it" if len(present) <= 2 else ""
             sentences.append(
-                f"{name}: {counts.sum()} clips, none in folds {absent}, so nothing measures it there{unheard}. "
+                f"{name}: {counts.sum()} clips, none in folds {absent}, so nothing measures it there{untrained}. "
                 "Lower n_folds or add clips of other groups."
             )
     return [*sentences, *filter(None, [withheld(folds, map(model_name, sorted(set(folds["fold"]))))])]
@@ -201,22 +200,22 @@ def assert_no_leak(
     groups: Mapping[str, str] | None = None,
     judges: pd.DataFrame | None = None,
 ) -> None:
-    """Refuse training clips whose group, or whose judge's training, overlaps the folds that evaluate the model.
+    """Refuse training clips whose group is held out, or whose judges saw a held-out fold or the clip's own group.
 
     Parameters
     ----------
     train_fnames : clips that train the model, with or without a fold, repeated or not
     held_out : folds that the model will be evaluated on (none for a model of all data)
     groups : dict or Series, fname -> group, for the training clips that have no fold (noisy ones)
-    judges : kept windows, one row each: `fname`, and `judged_by`, the names of the models that judged it with blanks
-        between. Each must have held out every held-out fold, and a fold of the clip's own group, if that has any.
-        (A noisy clip has no fold, so a name can't tell whether the judge was trained on it: `ModelSet.open` refuses
-        judges that were trained on more than curated clips.)
+    judges : kept windows, one row each: `fname`, and `judged_by`, the names of the models that judged the window,
+        separated by blanks. Each judge must have held out every held-out fold, and a fold of the clip's group if that
+        has one. (A noisy clip has no fold, so a name can't tell whether the judge was trained on it: `ModelSet.open`
+        refuses judges that were trained on other than curated clips.)
 
     Raises
     ------
     LeakError
-        Names up to five clips, their groups and judges. A training clip of unknown group is refused as well.
+        The message names up to five clips, their groups and judges. Training clips of unknown group are refused too.
     ValueError
         A fold in `held_out` that is not in the table, or a judge whose name doesn't say what it did not see.
     """
@@ -246,17 +245,19 @@ def assert_no_leak(
 
 
 def digest(folds: pd.DataFrame) -> str:
-    """12 hex digits of the table as it stands on disk: whatever the order of rows, whatever version of pandas."""
+    """12 hex digits of the table as written to disk; the order of rows and the version of pandas don't change it."""
     return files.digest(_text(folds).encode())
 
 
 def settle(path: str | Path, folds: pd.DataFrame) -> pd.DataFrame:
-    """Put the table at `path` unless one is there, and return what is there. Safe for several processes at once.
+    """Write the table to `path` unless that exists, and return the table on disk. Safe for several processes at once.
 
     Raises
     ------
     ValueError
-        Another table is there; it is never overwritten.
+        `path` holds another table; it is never overwritten.
+    TimeoutError
+        As `_place`.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -276,16 +277,16 @@ def settle(path: str | Path, folds: pd.DataFrame) -> pd.DataFrame:
 
 
 def read(path: str | Path, clips: pd.DataFrame) -> pd.DataFrame:
-    """Folds that a user brings (`folds_csv`: columns `fname` and `fold`, from 0) for these clips, as a folds table.
+    """A folds table for these clips, from a user's file (`folds_csv`: columns `fname` and `fold`, from 0).
 
     Rows of other clips are ignored: the data in use may be a part of the set. Groups are those of `clips`. A column
-    `group` in the file is ignored too: put it into `groups.csv` beside the data.
+    `group` in the file is ignored: put it into `groups.csv` beside the data.
 
     Raises
     ------
     ValueError
-        Columns are missing, a clip is missing or listed twice, folds aren't 0 to k - 1, or a model has no clip to train
-        on, because every group stands in the fold that it holds out.
+        Columns are missing; a clip is missing or listed twice; folds aren't 0 to k - 1; a model has no training clip,
+        because every group is also in the fold that it holds out.
     """
     table = _parse(path, ["fname", "fold"])
     _refuse(table["fname"][table["fname"].duplicated()], f"{path}: clips are listed twice. Leave one row a clip.")
@@ -295,8 +296,8 @@ def read(path: str | Path, clips: pd.DataFrame) -> pd.DataFrame:
 
 
 def _stratify(groups: np.ndarray, truth: np.ndarray, n_folds: int, seed: int) -> np.ndarray:
-    """Fold of each clip. Groups are assigned by their labels, then moved one by one while that evens the folds."""
-    from iterstrat.ml_stratifiers import MultilabelStratifiedKFold  # only here: Kaggle hasn't got it
+    """Fold of each clip, int (n_clips,). Groups are stratified by label, then moved while that evens the folds."""
+    from iterstrat.ml_stratifiers import MultilabelStratifiedKFold  # only here: Kaggle does not have it
 
     names, group = np.unique(groups, return_inverse=True)
     if len(names) < n_folds:
@@ -316,10 +317,16 @@ def _stratify(groups: np.ndarray, truth: np.ndarray, n_folds: int, seed: int) ->
 
 
 def _even_out(counts: np.ndarray, fold: np.ndarray, n_folds: int) -> np.ndarray:
-    """Move one group at a time, best move first, until none lowers the folds' squared relative deviations from even.
+    """Move one group at a time, best move first, until no move lowers the squared relative deviation from even folds.
 
-    The library treats all groups as equally large; a Flickr user with 290 clips is not. Rare classes weigh as much as
-    common ones, the size of a fold as much as all classes. An empty fold always deserves a move.
+    It is needed because the stratifier treats all groups as equally large, but a Flickr user may have 290 clips. Rare
+    classes weigh as much as common ones, the size of a fold as much as all classes together. An empty fold always gets
+    a group.
+
+    Parameters
+    ----------
+    counts : (n_groups, 1 + n_classes), clips of each group, then clips of each class
+    fold : (n_groups,); it is changed and returned
     """
     from scipy.sparse import csr_array
 
@@ -343,15 +350,15 @@ def _even_out(counts: np.ndarray, fold: np.ndarray, n_folds: int) -> np.ndarray:
 
 
 def _table(clips: pd.DataFrame, fold: np.ndarray, source: object) -> pd.DataFrame:
-    """The folds table of the clips, checked."""
+    """The folds table of the clips; ValueError for clips listed twice, fold numbers with gaps, models without clips."""
     table = clips[["fname", "group"]].assign(fold=fold).sort_values("fname", ignore_index=True)
     _refuse(table["fname"][table["fname"].duplicated()], f"{source}: clips are listed twice. Give each clip once.")
-    if (found := sorted(set(table["fold"].tolist()))) != list(range(len(found))):
+    if (numbers := sorted(set(table["fold"].tolist()))) != list(range(len(numbers))):
         raise ValueError(
-            f"{source}: folds are {found}, counted from 0 here, expected 0 to {len(found) - 1} without a gap. Number "
+            f"{source}: folds are {numbers}, counted from 0 here, expected 0 to {len(numbers) - 1} without a gap. Number "
             "them so, or give folds of your own (folds_csv)."
         )
-    idle = [model_name(fold) for fold in found if len(found) > 1 and not training(table, [fold]).any()]
+    idle = [model_name(fold) for fold in numbers if len(numbers) > 1 and not training(table, [fold]).any()]
     remedy = "Give folds that split fewer groups (folds_csv), or smaller groups (groups.csv beside the data)."
     _refuse(idle, f"{source}: every group is also in the held-out fold: these models have no training clips. {remedy}")
     return table
@@ -365,7 +372,10 @@ def _text(folds: pd.DataFrame) -> str:
 
 
 def _place(partial: Path, path: Path) -> None:
-    """Give a file the name `path`, unless that is taken: of several processes one wins. Raises TimeoutError."""
+    """Rename `partial` to `path` unless that exists; of several processes, one succeeds.
+
+    TimeoutError where a killed process left its claim behind.
+    """
     try:
         os.link(partial, path)  # unlike a rename, this fails where the name is taken
         return
@@ -375,7 +385,7 @@ def _place(partial: Path, path: Path) -> None:
         claim, patience = path.with_name(f".{path.name}.claim"), time.monotonic() + CLAIM_S
     while not path.exists():
         try:
-            os.close(os.open(claim, os.O_CREAT | os.O_EXCL))  # whoever holds the claim may rename
+            os.close(os.open(claim, os.O_CREAT | os.O_EXCL))  # only the process with the claim renames
         except FileExistsError:
             if time.monotonic() > patience:
                 raise TimeoutError(f"{claim} was left behind by a process that was killed. Delete it.") from None
@@ -398,7 +408,7 @@ def _parse(path: str | Path, columns: list[str]) -> pd.DataFrame:
 
 
 def _refuse(names: Iterable[str], problem: str, error: type[Exception] = ValueError) -> None:
-    """Raise the error with up to five names, unless there are none."""
+    """Raise the error, naming up to five names; do nothing if there are none."""
     if len(names):
         more = f" and {len(names) - 5} more" if len(names) > 5 else ""
         raise error(f"{problem} ({len(names)}: {', '.join(sorted(map(str, names))[:5])}{more})")

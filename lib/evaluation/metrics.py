@@ -9,8 +9,8 @@ Conventions
 * Truth first: `targets` (n, n_classes) of exactly 0 or 1, `scores` (n, n_classes) of any scale, higher is likelier.
   Use logits or float64 probabilities: saturated float16 sigmoids are ties.
 * Ties get the worst rank, as in scikit-learn: a tie never helps. (The contest's own code let the later column win.)
-* Rows without a label are dropped; `n` counts the rows with one. All rates lie in [0, 1].
-* `groups` (n,) names what is never split: a group is resampled whole, because its clips resemble each other.
+* Rows without a label are dropped; `n` counts the rows with one. All rates are in [0, 1].
+* `groups` (n,) are resampled whole, because the clips of a group resemble each other.
 * `bootstrap` and `compare_each` also take scores of seeds, (n_seeds, n, n_classes): the value is the mean over them;
   or (n_seeds, n_members, n, n_classes): members are averaged within a seed, and only seeds count as repeats.
 
@@ -36,34 +36,38 @@ __all__ = [
     "confusions",
     "expected_best",
     "fresh",
+    "fresh_in_words",
     "gap",
     "hit_rate",
     "holm",
+    "in_words",
     "lwlrap",
     "per_class_lwlrap",
     "point_scores",
     "prior_by_fold",
     "prior_scores",
     "ratio",
-    "says",
-    "says_fresh",
     "spread",
     "validate",
 ]
 
-SCORES = ["lwlrap", "lwlrap_low", "lwlrap_high", "hit_rate", "hit_rate_low", "hit_rate_high"]  # what `bootstrap` gives
-CHUNK = 2**22  # numbers handled at once: 700,000 windows x 80 classes stay within some 100 MB of temporaries
+SCORES = ["lwlrap", "lwlrap_low", "lwlrap_high", "hit_rate", "hit_rate_low", "hit_rate_high"]  # of `bootstrap`
+CHUNK = 2**22  # numbers per step: 700,000 windows x 80 classes need some 100 MB of temporary memory
 NORMAL = NormalDist()
-POWER = 0.8  # a difference that is as large as the smallest one is found in 80 of 100 studies
+POWER = 0.8  # the smallest difference that counts as detectable is detected in 80 of 100 studies
 
 
 def validate(targets: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Check truth and scores, leave out the rows without a label: truth (bool), scores, which rows were kept (bool, n).
+    """Check truth and scores, and drop the rows without a label.
+
+    Returns
+    -------
+    truth bool (n_kept, n_classes), scores (n_kept, n_classes), bool (n,): which rows are kept
 
     Raises
     ------
     ValueError
-        Not two-dimensional, shapes differ, soft targets, NaN or infinite scores, no label at all.
+        Arrays that are not two-dimensional or differ in shape, soft targets, NaN or infinite scores, no label at all.
     """
     targets, scores = np.asarray(targets), np.asarray(scores)
     if targets.ndim != 2 or targets.shape != scores.shape:
@@ -76,7 +80,7 @@ def validate(targets: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.nd
     if soft.any():
         raise ValueError(
             f"targets hold {targets[soft][0]}, expected only 0 and 1. Mixup and label smoothing make soft targets, "
-            "for which lwlrap means nothing: score against the labels as they were before."
+            "for which lwlrap is not defined: score against the labels before mixing."
         )
     bad = ~np.isfinite(scores)
     if bad.any():
@@ -117,7 +121,7 @@ def per_class_lwlrap(targets: np.ndarray, scores: np.ndarray) -> tuple[np.ndarra
 def hit_rate(targets: np.ndarray, scores: np.ndarray) -> float:
     """Top-1 hit rate: share of clips whose best class is among the labels, in [0, 1]; raises as `validate`.
 
-    Where classes tie for the best, all of them must be labels: the worst rank again.
+    Where classes tie for the best, all of them must be labels (ties get the worst rank).
     """
     truth, scores, _ = validate(targets, scores)
     return float(_hits(truth, scores).mean())
@@ -129,11 +133,11 @@ def point_scores(targets: np.ndarray, scores: np.ndarray) -> dict[str, float]:
 
 
 def confusions(targets: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """How often the best class that is no label of a clip outranks (or ties with) a label of it; raises as `validate`.
+    """How often the best wrong class of a clip outranks (or ties with) a label of it; raises as `validate`.
 
     Returns
     -------
-    int (n_classes, n_classes): row the label, column the class that was taken for it
+    int (n_classes, n_classes): row the label, column the wrong class
     """
     truth, scores, _ = validate(targets, scores)
     wrong = np.where(truth, -np.inf, scores)
@@ -147,7 +151,7 @@ def confusions(targets: np.ndarray, scores: np.ndarray) -> np.ndarray:
 def clip_losses(targets: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """Loss of a clip's labels: the mean of -log(score) over them, nats, float64 (n,); nan without a label.
 
-    `scores` in [0, 1]. Only labels count, since what is not labelled may be there all the same.
+    `scores` are in [0, 1]. Other classes don't count, because a class that is not labelled may be present all the same.
     """
     surprise = -np.log(np.clip(np.asarray(scores, float), 1e-12, 1)) * (np.asarray(targets) == 1)
     n_labels = (np.asarray(targets) == 1).sum(1)
@@ -159,12 +163,12 @@ def bootstrap(
 ) -> dict[str, float | int]:
     """lwlrap, lwlrap_low, lwlrap_high, hit_rate, hit_rate_low, hit_rate_high (95 % intervals) and n, for `result.json`.
 
-    Percentile bootstrap: as many groups are drawn, with replacement, as there are. Several seeds are drawn as well, the
-    same for all groups of a resample, and one fewer than there are: n draws of n would understate the spread between
-    few seeds. The interaction of seeds and groups is counted more than once, so intervals over seeds tend to be too
-    wide (simulated, 2 to 5 seeds: they contained the truth in 90 to 99 % of cases).
-    Under about 20 groups they are too narrow. One group alone (a fold may be one) has none: its limits are NaN. Raises
-    ValueError as `validate`.
+    Percentile bootstrap: all n groups are drawn with replacement, n at a time. Seeds are drawn too, the same ones for
+    all groups of a resample, and one fewer than there are: n draws of n would understate the spread between few seeds.
+    The interaction of seeds and groups is counted more than once, so intervals over seeds tend to be too wide
+    (simulated, 2 to 5 seeds: they contained the truth in 90 to 99 % of cases). With fewer than about 20 groups they are
+    too narrow. With one group (a fold may be one) there is no interval: its limits are NaN. Raises ValueError as
+    `validate`.
 
     Source: Rao and Wu 1988 (n - 1 draws); Owen 2007, "The pigeonhole bootstrap" (crossed draws).
     """
@@ -175,9 +179,9 @@ def bootstrap(
 def fresh(
     targets: np.ndarray, scores: np.ndarray, groups: np.ndarray, fold: np.ndarray, developed_on: list[int]
 ) -> dict[str, float | int]:
-    """`bootstrap` on the folds that a recipe was not developed on, fresh_lwlrap ... fresh_n; raises as that.
+    """`bootstrap` on the folds that a recipe was not developed on: fresh_lwlrap ... fresh_n; raises as `bootstrap`.
 
-    Empty if all clips are in such folds; only fresh_n, which is 0, if none is.
+    Empty if all clips are in such folds. Only fresh_n = 0 if no clip is.
 
     Parameters
     ----------
@@ -188,26 +192,26 @@ def fresh(
     new = ~np.isin(fold, developed_on)
     if new.all() or not new.any():
         return {} if new.all() else {"fresh_n": 0}
-    found = bootstrap(np.asarray(targets)[new], np.asarray(scores)[..., new, :], np.asarray(groups)[new])
-    return {f"fresh_{key}": value for key, value in found.items()}
+    values = bootstrap(np.asarray(targets)[new], np.asarray(scores)[..., new, :], np.asarray(groups)[new])
+    return {f"fresh_{key}": value for key, value in values.items()}
 
 
-def says(found: dict[str, float], name: str) -> str:
-    """A metric and its interval in words, from what `bootstrap` found."""
-    low, high = found[f"{name}_low"], found[f"{name}_high"]
+def in_words(scores: dict[str, float], name: str) -> str:
+    """A metric and its interval in words, from the result of `bootstrap`: 0.870 (95 % interval 0.841 to 0.902)."""
+    low, high = scores[f"{name}_low"], scores[f"{name}_high"]
     interval = "one group of clips: no interval" if np.isnan(low) else f"95 % interval {low:.3f} to {high:.3f}"
-    return f"{found[name]:.3f} ({interval})"
+    return f"{scores[name]:.3f} ({interval})"
 
 
-def says_fresh(found: dict[str, float]) -> str:
+def fresh_in_words(scores: dict[str, float]) -> str:
     """The result of `fresh` as a sentence; empty if that is empty."""
-    if "fresh_n" not in found:
+    if "fresh_n" not in scores:
         return ""
-    if not found["fresh_n"]:
+    if not scores["fresh_n"]:
         return " The recipe was developed on all of these folds."
     return (
-        f" On the {found['fresh_n']} clips of folds that the recipe was not developed on, lwlrap is "
-        f"{says(found, 'fresh_lwlrap')} and the top-1 hit rate {says(found, 'fresh_hit_rate')}."
+        f" On the {scores['fresh_n']} clips of folds that the recipe was not developed on, lwlrap is "
+        f"{in_words(scores, 'fresh_lwlrap')} and the top-1 hit rate {in_words(scores, 'fresh_hit_rate')}."
     )
 
 
@@ -216,10 +220,10 @@ def compare_each(
 ) -> list[dict[str, float | int | str]]:
     """One table of comparisons: is the second of each pair better than the first? Corrected by Holm.
 
-    Both sides of a pair are read on the same resamples, drawn as in `bootstrap`. The verdicts hold together: in 95 of
-    100 tables none of them is false. An interval holds alone, at its row's `level`; it is not said that all intervals
-    of a table hold their truths. With one seed a side a verdict is about these two models; about two recipes it wants
-    three seeds or more.
+    Both sides of a pair are scored on the same resamples, drawn as in `bootstrap`. The verdicts hold together: in 95 of
+    100 tables none of them is false. Each interval holds alone, at its row's `level`; nothing is claimed of all
+    intervals of a table at once. With one seed a side, a verdict is about these two models. A verdict about two recipes
+    needs three seeds or more.
 
     Parameters
     ----------
@@ -231,32 +235,32 @@ def compare_each(
         variant: its name
         lwlrap_diff, lwlrap_diff_low, lwlrap_diff_high, hit_rate_diff, hit_rate_diff_low, hit_rate_diff_high:
             other - base, with intervals at `level`
-        level: that at which Holm's procedure tests the row: 1 - .05 / m for the smallest p of m, ..., .95 for the
-            largest. It depends on m and on the order of the p, so an interval moves where a comparison is added
+        level: at which Holm's procedure tests the row: 1 - .05 / m for the smallest p of m, ..., .95 for the largest.
+            It depends on m and on the order of the p, so another comparison in the table changes the interval
         n, n_groups, n_seeds: clips with a label, their groups, seeds a side
         smallest_diff: the smallest difference in lwlrap that this table could have shown, with 80 % power at 5 %
             two-sided: (z(1 - .025 / m) + .84) bootstrap standard errors, 2.80 for m = 1, 3.65 for m = 10
         n_to_settle: clips of this kind, with the same grouping and number of seeds, for which the observed difference
-            would be the smallest one; infinite where none was seen, NaN where nothing differs or there is no interval
-        p_better: share of the resamples in which the other is ahead, ties by halves; NaN where there is no interval
-        p, p_holm: two-sided, of the difference in lwlrap, never below 2 / (n_resamples + 1), and as Holm corrects it;
-            1 where there is no interval
-        verdict: of lwlrap, corrected: "kept" (interval above zero), "dropped" (below), "unclear" (holds it). Holm's
-            procedure stops at the first row that is not clear: those after it are unclear, even where their interval is
-            clear of zero
+            would equal smallest_diff; infinite for a difference of 0, NaN where nothing varies or there is no interval
+        p_better: share of the resamples in which the other is ahead, ties count half; NaN where there is no interval
+        p, p_holm: two-sided, of the difference in lwlrap, never below 2 / (n_resamples + 1), and Holm's correction of
+            it; 1 where there is no interval
+        verdict: of lwlrap, corrected: "kept" (interval above zero), "dropped" (below), "unclear" (zero is inside).
+            Holm's procedure stops at the first row that is not clear: all rows after it are unclear, even where their
+            interval excludes zero
 
     Raises
     ------
     ValueError
         As `bootstrap`; the sides of a pair differ in clips, classes or number of seeds.
     """
-    many = 1000 * max(2, len(pairs))  # enough that a tail of .025 / m holds some 25 resamples
-    found = [_paired(targets, *pair, groups, many, seed) for pair in pairs.values()]
-    p = np.array([_verdict(*pair, 0.95, len(pairs))["p"] for pair in found])
+    n_resamples = 1000 * max(2, len(pairs))  # some 25 resamples are in a tail of .025 / m
+    differences = [_paired(targets, *pair, groups, n_resamples, seed) for pair in pairs.values()]
+    p = np.array([_verdict(*difference, 0.95, len(pairs))["p"] for difference in differences])
     adjusted, rank = holm(p), np.argsort(np.argsort(p, kind="stable"), kind="stable")
     rows = []
     for i, name in enumerate(pairs):
-        row = _verdict(*found[i], 1 - 0.05 / (len(pairs) - rank[i]), len(pairs))
+        row = _verdict(*differences[i], 1 - 0.05 / (len(pairs) - rank[i]), len(pairs))
         verdict = row["verdict"] if adjusted[i] < 0.05 else "unclear"
         rows.append({"variant": name, **row, "p_holm": float(adjusted[i]), "verdict": verdict})
     return rows
@@ -314,10 +318,10 @@ def gap(
     n_resamples: int = 2000,
     seed: int = 0,
 ) -> dict[str, float]:
-    """lwlrap of `one` less that of `other`, rows of different clips or windows: gap, gap_low, gap_high (95 %).
+    """lwlrap of `one` minus lwlrap of `other`, on different clips or windows: gap, gap_low, gap_high (95 %).
 
-    What a validation reports and what a model reaches elsewhere are such a pair. Groups that stand on both sides are
-    resampled together.
+    An example is the score that a validation reports, and the score of the model on other clips. Groups that are on
+    both sides are resampled together.
 
     Parameters
     ----------
@@ -347,42 +351,42 @@ def ratio(name: str, upper: np.ndarray, lower: np.ndarray, *, n_resamples: int =
 
 @lru_cache(maxsize=1)
 def _resamples(n: int, n_resamples: int) -> np.ndarray:
-    """How often each of n groups is drawn in each resample, (n_resamples, n); many shares are of the same groups."""
-    return np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), n_resamples).astype(float)  # as BLAS wants it
+    """How often each of n groups is drawn in each resample, (n_resamples, n). Cached: many shares have the same n."""
+    return np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), n_resamples).astype(float)  # float for BLAS
 
 
 def expected_best(n_tries: int) -> float:
-    """How many standard errors the best of n equally good models leads their common level by chance, if they err apart.
+    """By how many standard errors the best of n equally good models leads by chance, if their errors are independent.
 
-    That is the expected maximum of n standard normal draws: 0 for one, .56 for two, 1.82 for eighteen.
+    This is the expected maximum of n standard normal draws: 0 for one, .56 for two, 1.82 for eighteen.
     """
     return float(np.mean([NORMAL.inv_cdf(u ** (1 / n_tries)) for u in (np.arange(5000) + 0.5) / 5000]))
 
 
 def spread(targets: np.ndarray, scores: np.ndarray, groups: np.ndarray) -> dict[str, float]:
-    """lwlrap and hit_rate: the standard error of one model on these clips, without what all models have in common.
+    """Standard error of one model on these clips, without the error that all models share: lwlrap, hit_rate.
 
-    Times `expected_best`, it is the false gain of picking the best of equally good models on the clips that report it.
-    It shrinks with the root of the number of clips. NaN for one model or one group.
+    Multiplied by `expected_best`, it is the false gain of picking the best of equally good models on the clips that
+    report it. It falls with the square root of the number of clips. NaN for one model or one group.
 
     Parameters
     ----------
-    scores : (n_models, n, n_classes), of models that are compared; how good each is does not count
+    scores : (n_models, n, n_classes) of the models that are compared; their mean scores have no influence
     """
     sums = _group_sums(targets, list(scores), groups)[0][0]
     if len(scores) < 2 or len(sums) < 2:
         return {"lwlrap": np.nan, "hit_rate": np.nan}
-    there, found = sums[:, None, :2], sums[:, 2:].reshape(len(sums), -1, 2)
-    errors = (found - there * found.sum(0) / there.sum(0)) / there.sum(0)  # of each group, model and metric
+    counts, reached = sums[:, None, :2], sums[:, 2:].reshape(len(sums), -1, 2)
+    errors = (reached - counts * reached.sum(0) / counts.sum(0)) / counts.sum(0)  # of each group, model and metric
     errors -= errors.mean(1, keepdims=True)
     variances = (errors**2).sum((0, 1)) / (len(scores) - 1)
     return dict(zip(("lwlrap", "hit_rate"), np.sqrt(variances).tolist(), strict=True))
 
 
 def holm(p_values: np.ndarray) -> np.ndarray:
-    """Adjusted p-values of one table of comparisons, in the same order: below .05 holds at 5 % for the whole table.
+    """Adjusted p-values of one table of comparisons, in the same order; below .05 is significant for the whole table.
 
-    Raises ValueError unless all lie in [0, 1]. Source: Holm 1979.
+    Raises ValueError unless all are in [0, 1]. Source: Holm 1979.
     """
     p = np.asarray(p_values, float)
     if p.ndim != 1 or not ((p >= 0) & (p <= 1)).all():
@@ -398,38 +402,38 @@ def prior_scores(train_targets: np.ndarray, n: int) -> np.ndarray:
     return np.tile(np.asarray(train_targets, float).mean(0), (n, 1))
 
 
-def prior_by_fold(targets: np.ndarray, dealt: pd.DataFrame) -> np.ndarray:
+def prior_by_fold(targets: np.ndarray, folds_table: pd.DataFrame) -> np.ndarray:
     """The baseline out of fold: each clip gets the class frequencies of the clips that train without its fold.
 
     Parameters
     ----------
-    dealt : group and fold of each clip, see `folds.training`
+    folds_table : group and fold of each clip, see `folds.training`
 
     Returns
     -------
     float64 (n, n_classes)
     """
-    targets, fold = np.asarray(targets), dealt["fold"].to_numpy()
+    targets, fold = np.asarray(targets), folds_table["fold"].to_numpy()
     scores = np.empty(targets.shape)
     for f in np.unique(fold):
-        scores[fold == f] = prior_scores(targets[folds.training(dealt, [f])], (fold == f).sum())
+        scores[fold == f] = prior_scores(targets[folds.training(folds_table, [f])], (fold == f).sum())
     return scores
 
 
-def baseline(targets: np.ndarray, dealt: pd.DataFrame, scored: np.ndarray | None = None) -> float:
-    """lwlrap of the baseline out of fold, which any model must beat. NaN where no clip is scored.
+def baseline(targets: np.ndarray, folds_table: pd.DataFrame, scored: np.ndarray | None = None) -> float:
+    """lwlrap of the baseline out of fold, which any model must beat; NaN if no clip counts.
 
     Parameters
     ----------
-    targets, dealt : as in `prior_by_fold`
-    scored : which clips count, bool (n,); none: all
+    targets, folds_table : as in `prior_by_fold`
+    scored : which clips count, bool (n,); None: all
     """
     scored = np.ones(len(targets), bool) if scored is None else np.asarray(scored)
-    return lwlrap(targets[scored], prior_by_fold(targets, dealt)[scored]) if scored.any() else np.nan
+    return lwlrap(targets[scored], prior_by_fold(targets, folds_table)[scored]) if scored.any() else np.nan
 
 
 def _precisions(truth: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Row, column and precision of every true pair: three arrays (n_labels,)."""
+    """Row, column and precision of every true (clip, class) pair: three arrays (n_labels,)."""
     rows, columns = truth.nonzero()
     precision = np.empty(len(rows))
     step = max(1, CHUNK // truth.shape[1])
@@ -456,13 +460,13 @@ def _group_sums(targets: np.ndarray, sides: list[np.ndarray], groups: np.ndarray
     for sides_of_seed in zip(*map(_by_seed, sides), strict=True):
         columns = []
         for members in sides_of_seed:
-            found = []
+            of_members = []
             for scores in members:
                 truth, scores, labelled = validate(targets, scores)
                 names, group = np.unique(np.asarray(groups, str)[labelled], return_inverse=True)
                 rows, _, precision = _precisions(truth, scores)
-                found.append([np.bincount(group[rows], precision), np.bincount(group, _hits(truth, scores))])
-            columns += list(np.mean(found, axis=0))
+                of_members.append([np.bincount(group[rows], precision), np.bincount(group, _hits(truth, scores))])
+            columns += list(np.mean(of_members, axis=0))
         sums.append(np.stack([np.bincount(group[rows]), np.bincount(group), *columns], axis=1))
     return np.stack(sums), len(truth)
 
@@ -480,9 +484,17 @@ def _rates(sums: np.ndarray, n_resamples: int, seed: int) -> np.ndarray:
 
 
 def _resample(sums: np.ndarray, n_resamples: int, seed: int) -> np.ndarray:
-    """Sums over groups, mean over seeds: of all in the first row, then of each resample, (1 + n_resamples, n_sums).
+    """Sums over groups, means over seeds: of all groups in the first row, then of each resample.
 
-    Resamples of one group are NaN: they would all be alike, which is no interval.
+    NaN for the resamples of a single group: they would all be equal, which is no interval.
+
+    Parameters
+    ----------
+    sums : (n_seeds, n_groups, n_sums)
+
+    Returns
+    -------
+    (1 + n_resamples, n_sums)
     """
     rng = np.random.default_rng(seed)
     n_seeds, n_groups, n_sums = sums.shape
@@ -500,7 +512,7 @@ def _resample(sums: np.ndarray, n_resamples: int, seed: int) -> np.ndarray:
 
 
 def _slopes(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Least-squares slope of each row of y over x; nan in y (a class that a resample lacks) is left out of its row."""
+    """Least-squares slope of each row of y over x; NaN in y (a class that a resample lacks) is left out of its row."""
     there = ~np.isnan(y)
     at = np.where(there, x, np.nan)
     at = at - np.nanmean(at, axis=1, keepdims=True)
@@ -512,7 +524,7 @@ def _paired(
     targets: np.ndarray, base: np.ndarray, other: np.ndarray, groups: np.ndarray, n_resamples: int, seed: int
 ) -> tuple[np.ndarray, dict[str, int]]:
     """other - base of both metrics, of all clips, then of each resample, (1 + n_resamples, 2); n, n_groups, n_seeds."""
-    shapes = [(found.shape[0], *found.shape[2:]) for found in map(_by_seed, (base, other))]
+    shapes = [(side.shape[0], *side.shape[2:]) for side in map(_by_seed, (base, other))]
     if shapes[0] != shapes[1]:
         raise ValueError(
             f"base {np.shape(base)} and other {np.shape(other)} differ: a paired comparison needs the same clips, "
@@ -524,9 +536,9 @@ def _paired(
 
 
 def _verdict(diffs: np.ndarray, counts: dict[str, int], level: float, n_compared: int) -> dict[str, float | int | str]:
-    """A row of `compare_each` before any correction: of differences as `_paired` has them, one of `n_compared`."""
-    found, diff, resampled = _intervals("_diff", diffs, level), diffs[0, 0], diffs[1:, 0]
-    low, high = found["lwlrap_diff_low"], found["lwlrap_diff_high"]
+    """A row of `compare_each` before correction, from differences as `_paired` gives them; one of `n_compared`."""
+    intervals, diff, resampled = _intervals("_diff", diffs, level), diffs[0, 0], diffs[1:, 0]
+    low, high = intervals["lwlrap_diff_low"], intervals["lwlrap_diff_high"]
     against = min((resampled <= 0).sum(), (resampled >= 0).sum())
     ahead = ((resampled > 0).mean() + (resampled >= 0).mean()) / 2
     n_errors = NORMAL.inv_cdf(1 - 0.025 / n_compared) + NORMAL.inv_cdf(POWER)
@@ -534,7 +546,7 @@ def _verdict(diffs: np.ndarray, counts: dict[str, int], level: float, n_compared
     with np.errstate(invalid="ignore", divide="ignore"):
         n_to_settle = np.ceil(counts["n"] * np.square(smallest / np.abs(diff)))
     return {
-        **found,
+        **intervals,
         "level": float(level),
         **counts,
         "smallest_diff": float(smallest),
@@ -546,13 +558,13 @@ def _verdict(diffs: np.ndarray, counts: dict[str, int], level: float, n_compared
 
 
 def _intervals(suffix: str, rates: np.ndarray, level: float) -> dict[str, float]:
-    """Value, low and high of both metrics as flat keys; `rates` of all clips, then of each resample, (1 + n, 2)."""
+    """Value, low and high of both metrics as flat keys, from `rates` of all clips and of each resample, (1 + n, 2)."""
     tails = [(1 - level) / 2, (1 + level) / 2]
     return _interval(f"lwlrap{suffix}", rates[:, 0], tails) | _interval(f"hit_rate{suffix}", rates[:, 1], tails)
 
 
 def _interval(name: str, values: np.ndarray, tails: Sequence[float] = (0.025, 0.975)) -> dict[str, float]:
-    """The first of some values, and the quantiles of the rest, its resamples: name, name_low, name_high."""
+    """The first value, and quantiles of the other values, its resamples: name, name_low, name_high."""
     resampled = values[1:]
     low, high = np.nanquantile(resampled, tails) if np.isfinite(resampled).any() else (np.nan, np.nan)
     return {name: float(values[0]), f"{name}_low": float(low), f"{name}_high": float(high)}

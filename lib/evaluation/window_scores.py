@@ -1,9 +1,9 @@
-"""Scores of windows, with the model that made them, and their mean over each clip.
+"""Scores of windows, with the model that gave them, and their mean over each clip.
 
 Conventions
 -----------
-scores : float (n_windows, n_classes), in [0, 1], a row for each row of the table beside it.
-fnames : (n_windows,) the clip of each window; windows of a clip may lie anywhere. Clips come out sorted by fname.
+scores : float (n_windows, n_classes), in [0, 1], in the order of the table's rows.
+fnames : (n_windows,) the clip of each window, in any order. Clip scores are sorted by fname.
 Windows are found by (fname, window_start_s, fold, model), never by position.
 
 Used in: `training`, `runs.oof`, `clips`, 02 to 07, 10.
@@ -20,11 +20,11 @@ __all__ = ["WindowScores", "by_clip", "pool_mean"]
 
 @dataclass(frozen=True)
 class WindowScores:
-    """Window scores of some models.
+    """Window scores of one or more models.
 
     Attributes
     ----------
-    table : fname, window_start_s (s), fold, model (that scored it, such as without_2), and energy where it was measured
+    table : fname, window_start_s (s), fold, model (that scored it, such as without_2); energy if it was measured
     scores : float64 (n_windows, n_classes), in [0, 1]
     """
 
@@ -32,7 +32,7 @@ class WindowScores:
     scores: np.ndarray
 
     def where(self, chosen: np.ndarray) -> "WindowScores":
-        """Some of the windows: bool (n_windows,), or their rows in a new order."""
+        """Some of the windows, chosen by bool (n_windows,) or by row numbers, in their order."""
         chosen = np.asarray(chosen)
         return WindowScores(self.table.iloc[chosen].reset_index(drop=True), self.scores[chosen])
 
@@ -46,12 +46,12 @@ class WindowScores:
             yield name, self.where(self.table["model"] == name)
 
     def pool_mean(self) -> tuple[np.ndarray, np.ndarray]:
-        """Clip scores, the arithmetic mean over all windows of each clip; see the function of that name."""
+        """Clip scores: the arithmetic mean over all windows of each clip, see the function `pool_mean`."""
         return pool_mean(self.table["fname"], self.scores)
 
     @classmethod
     def join(cls, parts: Iterable["WindowScores"]) -> "WindowScores":
-        """One after the other."""
+        """The windows of all parts, one part after the other."""
         parts = list(parts)
         tables = [part.table for part in parts]
         return cls(pd.concat(tables, ignore_index=True), np.concatenate([part.scores for part in parts]))
@@ -64,13 +64,13 @@ def by_clip(
 
     Returns
     -------
-    fnames (n_clips,) sorted; the row of each sorted window, int (n_windows,); its scores, float64 (n_windows,
-    n_classes); where each clip begins among the sorted windows, and how many it has, int (n_clips,)
+    fnames (n_clips,) sorted; order int (n_windows,): the row of each sorted window; the sorted scores, float64
+    (n_windows, n_classes); int (n_clips,): the first sorted window of each clip; int (n_clips,): its number of windows
 
     Raises
     ------
     ValueError
-        Lengths that differ, or scores that are not finite.
+        Lengths differ, or scores are not finite.
     """
     fnames, scores = np.asarray(fnames, dtype=str), np.asarray(scores)
     if len(fnames) != len(scores):

@@ -321,7 +321,7 @@ def conclude(data: datasets.Dataset, prediction: Prediction, packed: Bundle) -> 
         f"{packed.manifest['run']}, a window of {packed.sidecar['windows']['window_s']:g} s every "
         f"{_span(scored['hop_s'])} s, {packed.manifest['choice']['kind']}: {packed.manifest['choice']['method']}; "
         f"{numbers['n_prior']} got the class prior. Out of fold, on {expected['n']} curated clips, single models "
-        f"reached lwlrap {metrics.says(expected, 'lwlrap')}."
+        f"reached lwlrap {metrics.in_words(expected, 'lwlrap')}."
     )
     targets = datasets.targets(data.clips, data.classes)
     if not targets.any():
