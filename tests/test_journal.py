@@ -82,7 +82,7 @@ def test_no_run_at_all_is_an_empty_table(tmp_path):
     table = journal.rebuild(tmp_path)
     assert table.empty and (tmp_path / "journal.csv").is_file()
     assert journal.headline(table).empty and journal.answers(table) == "Nothing is finished here yet."
-    assert journal.says(table, "demo") == "Run demo holds no finished part yet; 0 other runs hold 0."
+    assert journal.summary(table, "demo") == "Run demo holds no finished part yet; 0 other runs hold 0."
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_what_other_code_has_made_is_marked(outputs):
     older = outputs / "mine" / "04_kfold" / "noisy" / "without_1" / "manifest.json"
     older.write_text(json.dumps({**json.loads(older.read_text()), "code": "0" * 12}))
     table = journal.rebuild(outputs)
-    assert "other code than what lies here now has made it" in row(table, "04_kfold", "noisy")["note"]
+    assert "made by other code than is here now" in row(table, "04_kfold", "noisy")["note"]
     assert "(04_kfold/noisy/without_1)" in row(table, "04_kfold", "noisy")["note"]
     shown = journal.headline(table).set_index("part")["commit"]
     assert shown["04_kfold noisy"] == "0123456 (other code)" and shown["04_kfold curated"] == "0123456"
@@ -211,7 +211,7 @@ def test_a_screening_has_no_verdict_and_says_so(tmp_path):
 
 def test_the_answer_in_sentences_counts_verdicts(outputs):
     table = journal.rebuild(outputs)
-    said = journal.says(table, "mine")
+    said = journal.summary(table, "mine")
     assert said.startswith("Run mine holds 3 finished parts (") and said.endswith("all runs (2): 4.")
     for part in ("1 unclear", "1 measured", "1 screened", "6 trainings);"):
         assert part in said

@@ -181,7 +181,7 @@ def test_models_of_another_kind_are_refused(home):
     listed = home / "04_kfold" / "curated" / "without_0" / "clips.csv"
     before = listed.read_text()
     pd.read_csv(listed).assign(fold=1).to_csv(listed, index=False)
-    with pytest.raises(ValueError, match="scored clips in other folds than folds.csv says"):
+    with pytest.raises(ValueError, match="scored clips in other folds than those in folds.csv"):
         nested.read(home, "curated", "demo")
     listed.write_text(before)
     other = clips[["fname", "group"]].assign(fold=(clips["fold"] + 1) % 3)

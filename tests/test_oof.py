@@ -201,7 +201,7 @@ def test_the_hardest_clips_come_first_and_ties_by_name():
 @pytest.mark.parametrize("name", ["rain, heavy", "fname", "group", "fold", "labels", "model", "variant", "seed"])
 def test_a_class_that_could_be_taken_for_something_else_is_refused_before_anything_is_written(tmp_path, name):
     clips = clips_of(0).assign(labels=[(name,)] * 3)
-    with pytest.raises(ValueError, match=rf"Classes \['{name}'\] hold a comma or are called as a column"):
+    with pytest.raises(ValueError, match=rf"Classes \['{name}'\] hold a comma or have the name of a column"):
         write_part(tmp_path / "without_0", clips, classes=["rain", name, "heavy"])
     assert not list((tmp_path / "without_0").iterdir())
 

@@ -224,7 +224,7 @@ CASES = {
     ),
     "06 clips in other folds": (
         *(read_06, change_clips(f"{BASE}/without_0/clips.csv", fold="1"), ValueError),
-        ["scored clips in other folds than folds.csv says", "-p run NAME"],
+        ["scored clips in other folds than those in folds.csv", "-p run NAME"],
     ),
     "06 a table is damaged": (
         *(read_06, cut_short(f"{BASE}/without_0/clips.csv"), ValueError),

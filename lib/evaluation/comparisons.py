@@ -140,7 +140,7 @@ class Comparison(Labelled):
         return f"{'; '.join(sentences)}. {self.limits()}" if sentences else ""
 
     def limits(self) -> str:
-        """How to read the differences, in sentences; empty if nothing is rows.
+        """How to read the differences, in sentences; empty if nothing is compared.
 
         Verdicts hold together, intervals alone; which differences are unclear although their interval excludes zero;
         the smallest difference that this table could show; which differences are screened.

@@ -355,8 +355,8 @@ def _table(clips: pd.DataFrame, fold: np.ndarray, source: object) -> pd.DataFram
     _refuse(table["fname"][table["fname"].duplicated()], f"{source}: clips are listed twice. Give each clip once.")
     if (numbers := sorted(set(table["fold"].tolist()))) != list(range(len(numbers))):
         raise ValueError(
-            f"{source}: folds are {numbers}, counted from 0 here, expected 0 to {len(numbers) - 1} without a gap. Number "
-            "them so, or give folds of your own (folds_csv)."
+            f"{source}: folds are {numbers}, counted from 0 here, expected 0 to {len(numbers) - 1} without a gap. "
+            "Number them so, or give folds of your own (folds_csv)."
         )
     idle = [model_name(fold) for fold in numbers if len(numbers) > 1 and not training(table, [fold]).any()]
     remedy = "Give folds that split fewer groups (folds_csv), or smaller groups (groups.csv beside the data)."

@@ -1,12 +1,12 @@
-"""What has changed since a run was made: labels, audio and folds of its data set.
+"""What has changed in the data set since a run was made: labels, audio and folds.
 
-A notebook refuses changed data itself (`Run.settle`). The pipeline checks here before it starts any notebook, since it
-starts none if all results exist.
+A notebook refuses changed data itself (`Run.settle`). The pipeline starts no notebook if all results exist, so it
+checks here first.
 
 Conventions
 -----------
-digests : "labels" and "audio" by subset, "folds"; as the notebooks write them into configuration.json. A part is
-          compared in the subsets that it was made of; 01 reads all that there are, 05 all but the test clips.
+digests : "labels" and "audio" by subset, and "folds", as the notebooks write them into configuration.json. A part is
+          compared in the subsets that it was made from; 01 reads all subsets, 05 all but test.
 
 Used in: `plan`, `submission`.
 """
@@ -23,78 +23,78 @@ from lib.runs.recipes import DATA, differences
 
 __all__ = ["LATE", "has_come_since", "now", "of_test", "since"]
 
-LATE = "no time was left"  # the problem of a test clip that a budget left out
+LATE = "no time was left"  # the problem of a test clip that was left out to keep a time limit
 
 
 def since(
     home: Path, params: Mapping[str, object], data_dir: Path, folds_csv: Path | None
 ) -> tuple[dict[str, str], dict[str, str]]:
-    """Which parts of a run were made from other data than there are now, each with what differs, in words.
+    """Which parts of a run were made from other data than the present ones, each with the difference in words.
 
     Parameters
     ----------
     home : outputs/<run>
     params : n_folds and esc10_only
-    data_dir, folds_csv : where they lie; no folds_csv: the run makes its folds
+    data_dir, folds_csv : their paths; folds_csv is None where the run makes its folds
 
     Returns
     -------
-    Part (such as "04_kfold/curated") -> the difference; and the same of submissions that only lack what has come since
-    (`has_come_since`), which cost nothing that was there
+    Part (such as "04_kfold/curated") -> the difference; and the same for submissions that only lack clips which were
+    added since (`has_come_since`): they can be made again without losing a score
     """
     made = {path.parent: read_json(path) for path in sorted(home.rglob("configuration.json"))}
-    made = {part: told for part, told in made.items() if any(part.rglob("result.json"))}
+    made = {part: configuration for part, configuration in made.items() if any(part.rglob("result.json"))}
     differing: dict[str, str] = {}
     lacking: dict[str, str] = {}
     if not made:
         return differing, lacking
-    here = now(home, params, data_dir, folds_csv, with_folds=any("folds" in told for told in made.values()))
-    for part, told in made.items():
-        name, of_part, found = part.relative_to(home).as_posix(), here, differing
+    here = now(home, params, data_dir, folds_csv, with_folds=any("folds" in one for one in made.values()))
+    for part, configuration in made.items():
+        name, of_part, target = part.relative_to(home).as_posix(), here, differing
         notebook = name.split("/")[0]
-        if notebook == "08_submission":  # asks for more than the test clips that can be used
+        if notebook == "08_submission":  # it lists all test clips, also those that can't be used
             of_part, contents = of_test(data_dir, home.parent / "cache")
-            found = lacking if has_come_since(part, contents) else differing
-        theirs = {key: told[key] for key in DATA if key in told and not isinstance(told[key], str)}
+            target = lacking if has_come_since(part, contents) else differing
+        theirs = {key: value for key, value in configuration.items() if key in DATA and not isinstance(value, str)}
         mine = {key: _read_by(notebook, theirs[key], of_part.get(key, {})) for key in theirs}
-        if "folds" in told:
-            theirs["folds"], mine["folds"] = told["folds"], of_part["folds"]
+        if "folds" in configuration:
+            theirs["folds"], mine["folds"] = configuration["folds"], of_part["folds"]
         if differ := differences(theirs, mine):
-            found[name] = differ
+            target[name] = differ
     return differing, lacking
 
 
 def now(
     home: Path, params: Mapping[str, object], data_dir: Path, folds_csv: Path | None, *, with_folds: bool = True
 ) -> dict[str, object]:
-    """The digests of a data set as it lies there; see `since`. What the caches could not decode is left out."""
+    """The present digests of a data set, without the clips that could not be decoded; parameters as in `since`."""
     with_audio = bool(datasets.with_audio(data_dir))
     data = datasets.load(data_dir, with_audio=with_audio, esc10_only=bool(params.get("esc10_only")))
-    found: dict[str, object] = {}
+    digests: dict[str, object] = {}
     if with_audio:
-        found["audio"] = audio.contents(data.clips, home.parent / "cache")
-        for subset, content in found["audio"].items():
-            for listed in sorted((home.parent / "cache").glob(f"logmel-*/{subset}-{content}/problems.csv"))[:1]:
-                data = data.without(audit.read(listed))
-    found["labels"] = datasets.label_digests(data.clips, data.classes)
+        digests["audio"] = audio.contents(data.clips, home.parent / "cache")
+        for subset, content in digests["audio"].items():
+            for problems in sorted((home.parent / "cache").glob(f"logmel-*/{subset}-{content}/problems.csv"))[:1]:
+                data = data.without(audit.read(problems))
+    digests["labels"] = datasets.label_digests(data.clips, data.classes)
     curated = data.clips.query("subset == 'curated'")
     if not with_folds:
-        return found
+        return digests
     if folds_csv:
         table = folds.read(folds_csv, curated)
     else:
         table = folds.make(curated, datasets.targets(curated, data.classes), params["n_folds"], folds.SEED)
-    return found | {"folds": folds.digest(table)}
+    return digests | {"folds": folds.digest(table)}
 
 
 def _read_by(notebook: str, theirs: Mapping[str, str], now: Mapping[str, str]) -> dict[str, str | None]:
-    """The digests now of the subsets that a result was made of, and of those that its notebook would read too."""
+    """The present digests of the subsets that a result was made from, and of those that its notebook reads now."""
     reads = {"01_eda": now.keys(), "05_curation": now.keys() - {"test"}}.get(notebook, set())
     return {subset: now.get(subset) for subset in theirs.keys() | reads}
 
 
 def of_test(data_dir: Path, cache: Path) -> tuple[dict[str, dict[str, str]], pd.Series]:
-    """The digests of a data set's test clips, and the hash of each clip's file, by fname; none where they are gone.
+    """The digests of a data set's test clips, and the hash of each clip's file, by fname; both empty if it has none.
 
     Parameters
     ----------
@@ -106,13 +106,14 @@ def of_test(data_dir: Path, cache: Path) -> tuple[dict[str, dict[str, str]], pd.
         return {}, pd.Series(dtype=str)
     clips = data.clips.drop_duplicates("fname")
     contents = pd.Series(audio.content_hashes(clips["path"], cache / "sha256.csv"), index=clips["fname"])
-    found = {"labels": datasets.label_digests(clips, data.classes), "audio": audio.contents(clips, cache)}
-    return found, contents
+    digests = {"labels": datasets.label_digests(clips, data.classes), "audio": audio.contents(clips, cache)}
+    return digests, contents
 
 
 def has_come_since(folder: Path, contents: pd.Series) -> bool:
-    """Whether a submission may be made again unasked: clips that had no scores have another file now, or no time was
-    left for them, and those that had scores are the same.
+    """Whether a submission may be made again without asking, because it gains scores and loses none.
+
+    That is: clips without scores have another file now, or no time was left for them; clips with scores are unchanged.
 
     Parameters
     ----------

@@ -1,11 +1,11 @@
-"""Where the inputs of a run lie: on disk as typed, or among the inputs that Kaggle mounts for a kernel.
+"""Find the inputs of a run: at the path that was given, or among the inputs that Kaggle mounts for a kernel.
 
 Standard library only.
 
 Conventions
 -----------
-"kaggle" as a path : the data set, weights or folds are looked for among a kernel's inputs by what they hold, never by a
-                  fixed place, since Kaggle has moved its mounts. "kaggle@<digest>" names the packed run that is meant.
+"kaggle" as a path : the data set, weights or folds are found among a kernel's inputs by their contents, not by a fixed
+                  path, because Kaggle has moved its mounts. "kaggle@<digest>" names the packed run.
 
 Used in: `run`, `bundle`.
 """
@@ -21,27 +21,27 @@ from lib.files import digest
 __all__ = ["IN_KERNEL", "MANIFEST", "ROOT", "find", "path"]
 
 CODE = Path(lib.__file__).resolve().parents[1]
-# A checkout has its outputs beside lib/; packed into a kernel there is no checkout, and the working folder serves.
+# A checkout has its outputs beside lib/. Code packed into a kernel has no checkout and uses the working folder.
 IN_KERNEL = not (CODE / "pyproject.toml").is_file()
 ROOT = Path.cwd() if IN_KERNEL else CODE
 MANIFEST = "manifest.json"  # of a packed run
 INPUT = Path("/kaggle/input")
-DEPTH = 4  # folders below INPUT that are looked into: datasets/<owner>/<slug>/<folder>
-DATA_MARKERS = (
-    "sample_submission.csv",
-    "vocabulary.csv",
-    "meta/esc50.csv",
-    "clips.csv",
-)  # each tells a layout of `datasets`
+DEPTH = 4  # levels below INPUT that are searched: datasets/<owner>/<slug>/<folder>
+DATA_MARKERS = ("sample_submission.csv", "vocabulary.csv", "meta/esc50.csv", "clips.csv")  # one a layout of `datasets`
 
 
 def path(name: str, key: str, root: Path = ROOT) -> Path:
-    """A path as typed: relative to the current folder or, failing that, to `root`, the workbook; or a kernel's input.
+    """An existing path, relative to the current folder or else to `root`, the workbook; or an input of a kernel.
+
+    Parameters
+    ----------
+    name : the path, or "kaggle" or "kaggle@<digest>"
+    key : the parameter that it comes from: data_dir, weights or folds_csv
 
     Raises
     ------
     FileNotFoundError
-        It is neither; and as `find`.
+        There is no such path; and as `find`.
     """
     special, _, wanted = name.partition("@")
     if special == "kaggle":
@@ -53,18 +53,18 @@ def path(name: str, key: str, root: Path = ROOT) -> Path:
 
 
 def find(key: str, wanted: str = "", root: Path | None = None) -> Path:
-    """An input of a kernel.
+    """The path of an input of a kernel.
 
     Parameters
     ----------
     key : data_dir (the folder of a data set), weights (of a packed run) or folds_csv (the file in a packed run)
-    wanted : digest of the packed run; "" takes the only one
-    root : where inputs are mounted; by default the environment's KERNEL_INPUT or /kaggle/input
+    wanted : digest of the packed run; "": there must be exactly one
+    root : where inputs are mounted; None: the environment's KERNEL_INPUT, or /kaggle/input
 
     Raises
     ------
     FileNotFoundError
-        None or several fit; the message lists what was found.
+        No folder fits, or several do; the message lists them.
     """
     root = Path(root or os.environ.get("KERNEL_INPUT") or INPUT)
     markers = DATA_MARKERS if key == "data_dir" else (MANIFEST,)
@@ -74,8 +74,8 @@ def find(key: str, wanted: str = "", root: Path | None = None) -> Path:
         names = [str(folder) for folder in folders]
     else:
         digests = [_packed(folder) for folder in folders]
-        names = [f"{folder} ({found or 'no packed run'})" for folder, found in zip(folders, digests, strict=True)]
-        folders = [f for f, found in zip(folders, digests, strict=True) if found and wanted in ("", found)]
+        names = [f"{folder} ({packed or 'no packed run'})" for folder, packed in zip(folders, digests, strict=True)]
+        folders = [f for f, packed in zip(folders, digests, strict=True) if packed and wanted in ("", packed)]
     if len(folders) == 1:
         return folders[0] / "folds.csv" if key == "folds_csv" else folders[0]
     what = f"holds {' or '.join(markers)}" + (f" of the packed run {wanted}" if wanted else "")
@@ -87,7 +87,7 @@ def find(key: str, wanted: str = "", root: Path | None = None) -> Path:
 
 
 def _folders(root: Path) -> Iterator[Path]:
-    """Folders below `root`, not deeper than DEPTH, in order; those of audio are not looked into."""
+    """Folders below `root`, at most DEPTH levels deep, sorted by name."""
     for place, names, _ in os.walk(root):
         names.sort()
         if len(Path(place).relative_to(root).parts) >= DEPTH:
@@ -96,12 +96,12 @@ def _folders(root: Path) -> Iterator[Path]:
 
 
 def _listing(root: Path) -> str:
-    """What lies at the top of the inputs, for a message."""
+    """The names at the top of the inputs, for a message."""
     return f"{sorted(path.name for path in root.iterdir())[:10]}" if root.is_dir() else f"no folder {root}"
 
 
 def _packed(folder: Path) -> str:
-    """Digest of the packed run in a folder; "" if its manifest is another program's."""
+    """Digest of the packed run in a folder; "" if its manifest is not one of a packed run."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         return digest(manifest) if "schema" in manifest and "files" in manifest else ""

@@ -1,10 +1,10 @@
-"""A command that ends with its caller, keeps what it printed, and tells which cell of a notebook failed.
+"""Run a command that ends with its caller, logs its output, and reports which cell of a notebook failed.
 
     python -m lib.runs.job papermill [options] notebook.ipynb executed.ipynb ...
 
-Its stderr (progress of a training) goes to log.txt beside the executed notebook. With GPUS=n in the environment it
-takes one of n places on this machine's GPUs that no other such job has. Standard library only: it runs before every
-notebook of the pipeline.
+The output (progress of a training) goes to log.txt beside the executed notebook. With GPUS=n in the environment, at
+most n such jobs run on this machine's GPUs at once. Standard library only: it runs before every notebook of the
+pipeline.
 
 Used in: Snakefile, `pipeline`.
 """
@@ -23,28 +23,33 @@ from typing import TextIO
 
 __all__ = ["MARK", "claim_gpu", "count_gpus", "end_with_caller", "failure", "main"]
 
-MARK = "! "  # begins the lines that `pipeline` passes on
+MARK = "! "  # start of the lines that `pipeline` shows to the user
 
 PR_SET_PDEATHSIG = 1  # prctl(2)
 SHOWN = 15  # last lines of a log or an error
 
 
 def end_with_caller() -> None:
-    """Have Linux kill this process when its parent is gone, even by `kill -9`; elsewhere nothing happens."""
+    """On Linux, have this process killed when its parent ends, even by `kill -9`; elsewhere do nothing."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def count_gpus() -> int:
-    """GPUs of this machine, by NVIDIA's tool."""
+    """The number of GPUs of this machine, by nvidia-smi."""
     if not shutil.which("nvidia-smi"):
         return 0
     return subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False).stdout.count("GPU ")
 
 
 def claim_gpu(n: int, n_gpus: int) -> tuple[int, TextIO] | None:
-    """A GPU for one of n trainings at once, which share n_gpus out among them, and the open file that holds the claim;
-    None without a GPU, and when all n places are taken. Other users of the machine are not asked.
+    """Claim a GPU for one of n simultaneous trainings, which share n_gpus.
+
+    Jobs of other users of the machine are not taken into account.
+
+    Returns
+    -------
+    The number of the GPU, and the open file that holds the claim; None without a GPU, or if all n places are taken
     """
     for place in range(n if n_gpus else 0):
         lock = Path(tempfile.gettempdir(), f"sound-tagging-{os.getuid()}-gpu-{place}.lock")
@@ -58,7 +63,7 @@ def claim_gpu(n: int, n_gpus: int) -> tuple[int, TextIO] | None:
 
 
 def failure(executed: Path, log: Path) -> str:
-    """Which cell of an executed notebook failed and why; the end of the log where no cell did (a kernel that died)."""
+    """Which cell of an executed notebook failed, and its error; without one (the kernel died), the end of the log."""
     cells = json.loads(executed.read_text(encoding="utf-8"))["cells"] if executed.is_file() else []
     for number, cell in enumerate([cell for cell in cells if cell["cell_type"] == "code"], 1):
         for output in cell.get("outputs", []):
@@ -76,7 +81,7 @@ def failure(executed: Path, log: Path) -> str:
 
 
 def main(words: list[str]) -> int:
-    """Run `words`; the exit status of the command."""
+    """Run the command `words`; return 1 if it failed, else 0."""
     end_with_caller()
     at_once = int(os.environ.get("GPUS", "0"))
     claimed = claim_gpu(at_once, count_gpus()) if at_once and "CUDA_VISIBLE_DEVICES" not in os.environ else None

@@ -2,11 +2,11 @@
 
 Conventions
 -----------
-A row is a part that answers something: a folder with result.json that is no single training. What was trained below it
-(`without_2`, `without_2_4/seed_1` ...) is counted and its seconds are added; pair models count with their variant.
-outputs/journal.csv is rebuilt from what lies there, never appended to; what can't be read, or was made by other code
-than what lies here now, has that in `note`.
-The difference of a row is to the base of the same run, never to the best so far, whose score is partly luck.
+A row is a part that answers a question: a folder with result.json that is not a single training. Trainings below it
+(`without_2`, `without_2_4/seed_1` ...) are counted and their seconds added; pair models belong to their variant.
+outputs/journal.csv is rebuilt from all results, never appended to. The column `note` tells of a part that can't be
+read, or that was made by other code than is here now.
+Differences are to the base of the same run, never to the best run so far, whose score is partly luck.
 
 Used in: 09_journal, `pages`.
 """
@@ -24,7 +24,7 @@ from lib.runs import inputs, variants
 from lib.runs.recipes import BASE
 
 __all__ = ["FILES", "NUMBERS", "TEXTS", "answers", "cost", "draft", "duration", "headline", "other_code"]
-__all__ += ["read_or_nothing", "rebuild", "says", "select"]
+__all__ += ["read_or_nothing", "rebuild", "select", "summary"]
 
 TEXTS = ["finished", "run", "notebook", "part", "question", "expected", "changed", "against_base", "verdict"]
 TEXTS += ["conclusion", "commit", "command", "note"]
@@ -36,7 +36,7 @@ OTHER_CODE = "other code"
 
 
 def rebuild(outputs: Path) -> pd.DataFrame:
-    """Read all results below `outputs`, write `outputs`/journal.csv and give it back: TEXTS, NUMBERS; newest first."""
+    """Read all results below `outputs`, write `outputs`/journal.csv and return it: TEXTS, NUMBERS; newest first."""
     parts = sorted(path.parent for path in outputs.glob("*/[0-9][0-9]_*/**/result.json"))
     rows = [_row(part, outputs) for part in parts if _answers(part.relative_to(outputs).parts)]
     for home in {outputs / row["run"] for row in rows if row["notebook"] == "04_kfold" and row["part"] != BASE}:
@@ -50,13 +50,13 @@ def rebuild(outputs: Path) -> pd.DataFrame:
 
 
 def select(table: pd.DataFrame, words: list[str]) -> pd.DataFrame:
-    """The rows whose notebook or question holds one of the words, whatever the case; no words: all."""
+    """The rows whose notebook or question contains one of the words, in upper or lower case; all rows without words."""
     texts = (table["notebook"] + " " + table["question"]).str.lower()
     return table[[not words or any(word.lower() in text for word in words) for text in texts]]
 
 
 def headline(table: pd.DataFrame) -> pd.DataFrame:
-    """The table to look at, all as text; of several differences to the base, only how many."""
+    """A short table of texts to look at; several differences to the base are only counted."""
     shown = {
         "finished": table["finished"].str[:16].str.replace("T", " "),
         "run": table["run"],
@@ -77,17 +77,17 @@ def headline(table: pd.DataFrame) -> pd.DataFrame:
 
 def answers(table: pd.DataFrame) -> str:
     """Markdown: each question with its answer, and what was changed."""
-    told = []
+    entries = []
     for row in table[table["conclusion"] != ""].to_dict("records"):
         name = f"{row['notebook']} {row['part']}".strip()
         changed = f" Changed: {row['changed']}." if row["changed"] else ""
         head = f"**{row['question'] or name}** ({name}; {row['verdict'] or 'no verdict'})"
-        told.append(f"{head}  \n{_measured(row)}{changed}")
-    return "\n\n".join(told) or "Nothing is finished here yet."
+        entries.append(f"{head}  \n{_measured(row)}{changed}")
+    return "\n\n".join(entries) or "Nothing is finished here yet."
 
 
 def draft(row: Mapping[str, object]) -> str:
-    """An entry for JOURNAL.md, in its form, of a row of the table; "..." stands for what only a person knows."""
+    """An entry for JOURNAL.md from a row of the table; "..." marks what only a person can fill in."""
     trainings = f"{row['trainings']:.0f} trainings, " if row["trainings"] else ""
     lines = {
         "Question": row["question"],
@@ -105,26 +105,26 @@ def draft(row: Mapping[str, object]) -> str:
     return "\n".join([f"## {row['finished'][:10]} · {name} · {row['run']}", *entry])
 
 
-def says(table: pd.DataFrame, run: str) -> str:
-    """A sentence: parts and verdicts of the run, and how many parts all runs have."""
+def summary(table: pd.DataFrame, run: str) -> str:
+    """The number of finished parts of the run, by verdict, and of all runs, in a sentence."""
     mine, n_runs = table[table["run"] == run], table["run"].nunique()
     if mine.empty:
         return f"Run {run} holds no finished part yet; {n_runs} other runs hold {len(table)}."
     verdicts = mine["verdict"].replace("", "without a verdict").value_counts()
-    told = ", ".join(f"{n} {verdict}" for verdict, n in verdicts.items())
-    trainings = f"{mine['trainings'].sum():.0f} trainings"  # not how long they took: equal runs say the same
-    return f"Run {run} holds {len(mine)} finished parts ({told}; {trainings}); all runs ({n_runs}): {len(table)}."
+    by_verdict = ", ".join(f"{n} {verdict}" for verdict, n in verdicts.items())
+    trainings = f"{mine['trainings'].sum():.0f} trainings"  # no seconds: equal runs have equal sentences
+    return f"Run {run} holds {len(mine)} finished parts ({by_verdict}; {trainings}); all runs ({n_runs}): {len(table)}."
 
 
 def cost(part: Path) -> tuple[int, float]:
-    """Trainings that belong to a part, and seconds of these and of the part itself, as their manifests tell."""
+    """The number of trainings of a part, and the seconds of all of them and of the part, from their manifests."""
     below = (part.parent if part.name == "pooled" else part).glob("**/without_*/**/manifest.json")
     seconds = [read_or_nothing(path).get("seconds", 0.0) for path in [*below, part / "manifest.json"]]
     return len(seconds) - 1, float(sum(seconds))
 
 
 def read_or_nothing(path: Path) -> dict:
-    """What a JSON file holds; nothing where it is not there or damaged, which its row or page then says."""
+    """The content of a JSON file; empty if the file is missing or damaged (its row or page reports that)."""
     try:
         content = read_json(path)
     except (OSError, ValueError):
@@ -133,42 +133,48 @@ def read_or_nothing(path: Path) -> dict:
 
 
 def other_code(part: Path, outputs: Path) -> list[str]:
-    """What other code has made than what lies here now, below `outputs`: this part, its trainings, what it has read."""
+    """Which of this part, its trainings and the parts that it read were made by other code than is here now.
+
+    Returns
+    -------
+    Their folders, relative to `outputs`, sorted
+    """
     mine = code.by_other_code([part.parent if part.name == "pooled" else part], outputs)
     return sorted({*mine, *read_json(part / "manifest.json").get("other_code", [])})
 
 
 def duration(seconds: float) -> str:
-    """In words: 12 s, 22.0 min, 2.0 h."""
+    """Seconds as text: 12 s, 22.0 min, 2.0 h."""
     size, unit = next(((s, u) for s, u in ((3600, "h"), (60, "min")) if seconds >= 2 * s), (1, "s"))
     return f"{seconds / size:.{0 if size == 1 else 1}f} {unit}"
 
 
 def _answers(names: tuple[str, ...]) -> bool:
-    """Is this (run, notebook, ...) a part that answers something: no single training, no half-made folder, not 09?"""
+    """Whether (run, notebook, ...) is a part that answers a question: no single training, no partial folder, not 09."""
     return names[1] != OWN and not any(name.startswith((".", "without_")) for name in names)
 
 
 def _row(part: Path, outputs: Path) -> dict[str, object]:
     run, notebook, *names = part.relative_to(outputs).parts
     row = {"run": run, "notebook": notebook, "part": "/".join(name for name in names if name != "pooled")}
-    row["question"], row["expected"] = _asked(part / "executed.ipynb", inputs.CODE / "notebooks" / f"{notebook}.ipynb")
+    source = inputs.CODE / "notebooks" / f"{notebook}.ipynb"
+    row["question"], row["expected"] = _question(part / "executed.ipynb", source)
     row["trainings"], row["seconds"] = cost(part)
     try:
-        told, made = (read_json(part / name) for name in FILES)
-        numbers = told["metrics"]
-        conclusion = told["conclusion" if told.get("schema", 1) > 1 else "says"]
-        row |= {"verdict": told["verdict"], "conclusion": conclusion, "finished": made["finished"]}
+        result, made = (read_json(part / name) for name in FILES)
+        numbers = result["metrics"]
+        conclusion = result["conclusion" if result.get("schema", 1) > 1 else "says"]
+        row |= {"verdict": result["verdict"], "conclusion": conclusion, "finished": made["finished"]}
         row |= {key: numbers.get(key) for key in ("lwlrap", "lwlrap_low", "lwlrap_high")}
         row |= {"n": numbers.get("n", numbers.get("n_clips")), "baseline": numbers.get("baseline_lwlrap")}
         names = [key.removesuffix(DIFF) for key in numbers if key.endswith(DIFF)]
         row["against_base"] = "; ".join(f"{name} {_interval(numbers, name + DIFF)}" for name in names)
         row["commit"] = made["commit"] + ("-dirty" if made["dirty"] else "")
-        row["changed"], row["command"] = _changed(notebook, told["parameters"])
+        row["changed"], row["command"] = _changed(notebook, result["parameters"])
         notes = [] if numbers.get("complete", True) else ["not complete: parts of it are still to be trained"]
         if other := other_code(part, outputs):
             names = ", ".join(name.removeprefix(f"{run}/") for name in other[:5]) + (" ..." if other[5:] else "")
-            notes.append(f"{OTHER_CODE} than what lies here now has made it, or some of what it read ({names})")
+            notes.append(f"made by {OTHER_CODE} than is here now, or read from parts that were ({names})")
         row["note"] = "; ".join(notes)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         why = f"{type(error).__name__}: {error}".replace(f"{outputs}/", "")
@@ -177,28 +183,28 @@ def _row(part: Path, outputs: Path) -> dict[str, object]:
 
 
 def _compare(rows: list[dict[str, object]], home: Path) -> None:
-    """Give the rows of a run's variants of 04 their difference to the base, its verdict, and what differs from it."""
-    found = {of["variant"]: of for of in variants.against_base(home).table.to_dict("records")}
+    """Add to the rows of a run's variants of 04 the difference to the base, its verdict, and the changed settings."""
+    compared = {of["variant"]: of for of in variants.against_base(home).table.to_dict("records")}
     for row in rows:
-        if row["part"] != BASE and row["part"] in found:
-            of = found[row["part"]]
+        if row["part"] != BASE and row["part"] in compared:
+            of = compared[row["part"]]
             row["against_base"] = f"{row['part']} {_interval(of, 'lwlrap_diff')}"
             row |= {"verdict": of["verdict"], "changed": of["changed"]}
-            # not those of 04, which asks of the base; what was expected only a person knows
+            # question and expectation of 04 are about the base; only a person knows what was expected here
             row |= {"question": f"What does {of['changed'] or row['part']} change against {BASE}?", "expected": ""}
 
 
-def _asked(*notebooks: Path) -> tuple[str, str]:
+def _question(*notebooks: Path) -> tuple[str, str]:
     """Question (the title) and expectation of the first of these notebooks that can be read."""
     for cells in filter(None, (read_or_nothing(path).get("cells") for path in notebooks)):
         forms = (r"^# \d+ · (.+)$", r"^\*\*Expectation\.\*\* (.+)$")
-        found = [re.search(form, "".join(cells[0]["source"]), re.MULTILINE) for form in forms]
-        return tuple(match[1] if match else "" for match in found)
+        matches = [re.search(form, "".join(cells[0]["source"]), re.MULTILINE) for form in forms]
+        return tuple(match[1] if match else "" for match in matches)
     return "", ""
 
 
 def _changed(notebook: str, params: Mapping[str, object]) -> tuple[str, str]:
-    """What differs from the named profile, and the command that makes it again, with no path of this machine."""
+    """The changes to the named profile, and the command that makes the part again, without paths of this machine."""
     name, profile = params["profile"], _profile(str(params["profile"]))
     usual = settings.defaults() | settings.defaults(notebook) | (profile or {})
     differ = {k: v for k, v in params.items() if k in usual.keys() - settings.PLACE and v != usual[k]}
@@ -213,24 +219,24 @@ def _changed(notebook: str, params: Mapping[str, object]) -> tuple[str, str]:
 
 @remember
 def _profile(name: str) -> dict[str, object] | None:
-    """What params/<name>.yaml says; None where it isn't there any more."""
+    """The parameters in params/<name>.yaml; None if there is no such file any more."""
     path = inputs.CODE / "params" / f"{name}.yaml"
     return settings.load_profile(path) if path.is_file() else None
 
 
 def _typed(value: object) -> str:
-    """A value as it is given to papermill."""
+    """A value as papermill takes it on the command line."""
     return (",".join(map(str, value)) if isinstance(value, list) else str(value)) or '""'
 
 
 def _measured(row: Mapping[str, object]) -> str:
-    """The answer; for variants of 04, which can't know it themselves, with the difference to the base."""
+    """The conclusion; for a variant of 04, which does not read the base itself, also the difference to the base."""
     compared = row["against_base"] if row["notebook"] == "04_kfold" else ""
     return row["conclusion"] + (f" Against {BASE} of the same run, paired, one seed: {compared}." if compared else "")
 
 
 def _interval(numbers: Mapping[str, object], key: str) -> str:
-    """.838 [.794, .880], as JOURNAL.md writes it, differences with their sign; nothing where there is no number."""
+    """A number and its interval as in JOURNAL.md: .838 [.794, .880], differences with a sign; "" without a number."""
     values = [numbers.get(key + end) for end in ("", "_low", "_high")]
     if any(value is None or value != value for value in values):
         return ""

@@ -1,14 +1,14 @@
-"""The models of a variant of 04, checked: complete, named right, with equal settings, on the folds of their run.
+"""The models of a variant of 04, checked: complete, named correctly, with equal settings, on the folds of their run.
 
-Every reader of models opens them here: 05 uses them as judges, 06 and 10 read their scores, 08 their weights. Models
-that don't belong together are refused; missing ones are named with the commands that train them.
+All models are opened here: 05 uses them as judges, 06 and 10 read their scores, 08 their weights. Models that don't
+belong together are refused. Missing models are listed with the commands that train them.
 
 Conventions
 -----------
 home    : outputs/<run>, with folds.csv and 04_kfold/<variant>/without_2[_4].
 single  : the models without one fold, `without_2`; together they score every clip once.
 pairs   : the models without two folds, `without_2_4`.
-sidecar : weights.json; it tells how a model was made and what it did not see.
+sidecar : weights.json: the settings of a model and the folds that it did not see.
 
 Used in: 04 to 06, 08 to 10.
 """
@@ -33,25 +33,25 @@ from lib.training.models import Network
 
 __all__ = ["SHARED", "ModelSet", "WrongModel", "settings_digest"]
 
-SHARED = ("classes", "audio", "windows", "network", "recipe", "folds")  # the models of a variant agree in these
+SHARED = ("classes", "audio", "windows", "network", "recipe", "folds")  # equal for all models of a variant
 KINDS = {"audio": LogMel, "windows": Windows, "network": Network, "recipe": Training}
 TRAINED_BY = {"folds": "04", "single": "04", "pairs": "05", "all": "06"}  # the notebook whose `make run` trains them
 
 
 class WrongModel(LeakError, ValueError):
-    """A model that saw other folds or other clips than its folder says: using it could leak."""
+    """A model saw other folds or clips than the name of its folder states: using it could leak."""
 
 
 @dataclass(frozen=True)
 class ModelSet:
-    """The models of a variant. `open` checks them; made directly, it only knows where they lie.
+    """The models of a variant. `open` checks them; the constructor checks nothing.
 
     Attributes
     ----------
     home : outputs/<run>
     variant : of 04
     n_folds : of the run
-    need : which models are read: single, pairs, all (both), or folds (none, but the folds of the run)
+    need : which models are used: single, pairs, all (both), or folds (no models, only the folds of the run)
     profile : named in the commands that train what is missing
     """
 
@@ -72,23 +72,23 @@ class ModelSet:
         also: Collection[str] = (),
         profile: str = "",
     ) -> "ModelSet":
-        """The models, after making sure that they are there and belong together.
+        """Check that the models exist and belong together, and return them.
 
         Parameters
         ----------
         home, variant, need, profile : see the class
-        weights : whether their weights are read, not only their scores
-        also : further files of the variant that must be there, such as pooled/result.json
+        weights : whether their weights are needed, not only their scores
+        also : further files of the variant that are needed, such as pooled/result.json
 
         Raises
         ------
         FileNotFoundError
-            Folds or models are missing; the message names all of them, and the commands that make them.
+            Folds or models are missing; the message lists all of them, and the commands that make them.
         WrongModel
-            A model saw other folds than its name says, or is of other folds than the run; or one of the base was
-            trained on other clips than the curated ones as they are.
+            A model saw other folds than its name states, or its folds are not those of the run; or a model of the base
+            was not trained on the unchanged curated clips.
         ValueError
-            Fewer than three folds, where pair models are needed; or models that were made with different settings.
+            Fewer than three folds where pair models are needed, or models with different settings.
         """
         models = cls(Path(home), variant, 0, need, profile)
         if not (place := models.home / "folds.csv").is_file():
@@ -113,7 +113,7 @@ class ModelSet:
 
     @property
     def names(self) -> list[str]:
-        """Of the models that are needed."""
+        """Names of the models that are needed."""
         pairs = folds.pair_models(self.n_folds) if self.need in ("pairs", "all") else []
         return (self.single if self.need in ("single", "all") else []) + pairs
 
@@ -124,7 +124,7 @@ class ModelSet:
 
     @property
     def configuration(self) -> dict[str, object]:
-        """What the parts of the variant share (`runs.run`); nothing where none was written."""
+        """What the parts of the variant share (see `run`); empty if none was written."""
         path = self.folder / "configuration.json"
         return read_json(path) if path.is_file() else {}
 
@@ -141,21 +141,21 @@ class ModelSet:
 
     @property
     def sidecar(self) -> dict:
-        """The first model's; all models agree in SHARED."""
+        """The sidecar of the first model; the keys in SHARED are equal for all models."""
         return self.sidecars[self.names[0]]
 
     @property
     def identity(self) -> str:
-        """12 hex digits that name the weights of these models."""
+        """12 hex digits that identify the weights of these models."""
         return digest(*[(self.folder / name / "weights.safetensors").read_bytes() for name in self.names])
 
     def clips(self, part: str = "pooled") -> oof.Clips:
-        """Clip scores of one model or, for `pooled`, of all models without one fold that are done, each clip once.
+        """Clip scores of one model or, for `pooled`, of all finished models without one fold; each clip once.
 
         Raises
         ------
         FileNotFoundError
-            Nothing of that is done; the message holds the commands.
+            No such model is done; the message holds the commands.
         ValueError
             Two models score the same clip, or a file was damaged since it was written.
         """
@@ -184,19 +184,19 @@ class ModelSet:
         clips = self.clips().table.set_index("fname")[["group", "fold", "labels"]]
         if not clips["fold"].equals(self.fold_table.set_index("fname")["fold"].reindex(clips.index)):
             raise ValueError(
-                f"{self.folder} scored clips in other folds than folds.csv says. Take another run (-p run NAME)."
+                f"{self.folder} scored clips in other folds than those in folds.csv. Take another run (-p run NAME)."
             )
         return clips
 
     def windows(self, names: Collection[str]) -> WindowScores:
-        """The windows that some models scored, of every clip that they did not see.
+        """The window scores of some models, for all clips that they did not see.
 
         Raises
         ------
         LeakError
             A model scored a clip that it may have seen.
         ValueError
-            A model scored other clips than those of the folds that it did not see, or a file was damaged.
+            The scored clips of a model are not exactly those of the folds that it did not see, or a file was damaged.
         """
         fold_of, parts = self.fold_table.set_index("fname")["fold"], []
         for name in names:
@@ -211,7 +211,7 @@ class ModelSet:
         return WindowScores.join(parts)
 
     def _check_files(self, weights: bool, also: Collection[str]) -> None:
-        """FileNotFoundError that names the first missing file of each model."""
+        """FileNotFoundError if files are missing; it names the first one of each model."""
         needed, lacks = ["result.json", *(["weights.safetensors"] if weights else []), "weights.json"], []
         for name in self.names:
             here = [f"{name}/{file}" for file in needed + (["clips.csv"] if name in self.single else [])]
@@ -223,7 +223,7 @@ class ModelSet:
             raise FileNotFoundError(f"{what} {self._how(models)}")
 
     def _check_names(self) -> None:
-        """WrongModel unless each model saw what its name says, on the folds of the run."""
+        """WrongModel unless each model saw the folds that its name states, on the folds of the run."""
         mine = folds.digest(self.fold_table)
         for name, sidecar in self.sidecars.items():
             place, theirs = self.folder / name, sidecar["folds"]
@@ -249,7 +249,7 @@ class ModelSet:
                 )
 
     def _how(self, names: list[str]) -> str:
-        """How models are trained: the base by hand or all at once, another variant by what knows its parameters."""
+        """The commands that train models, for a message."""
         run, profile = self.home.name, self.profile or "..."
         recipe, seed = unseeded(self.variant)
         if self.variant == BASE:
@@ -268,15 +268,15 @@ class ModelSet:
 
 
 def settings_digest(sidecar: dict) -> str:
-    """12 hex digits that name what all models of a run share: classes, audio, windows, network, recipe, folds, seed."""
+    """12 hex digits that identify what all models share: classes, audio, windows, network, recipe, folds, seed."""
     return digest({name: sidecar[name] for name in (*SHARED, "seed")})
 
 
 def _alike(key: str, one: object, other: object) -> bool:
-    """Whether two sidecars say the same, with the defaults of settings that an older version did not know."""
+    """Whether a value of two sidecars is equal, after adding defaults for settings that an older version lacked."""
     if one == other or key not in KINDS:
         return one == other
     try:
         return KINDS[key](**one) == KINDS[key](**other)
-    except (TypeError, ValueError):  # settings that this version does not know
+    except (TypeError, ValueError):  # settings that this version lacks
         return False

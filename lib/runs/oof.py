@@ -7,7 +7,7 @@ oof_windows.npz : fname, window_start_s (s), fold, logits (n_windows, n_classes)
 clips.csv       : fname, group, fold, labels (comma-joined), then a column of scores in [0, 1] for each class: the
                   arithmetic mean over the clip's windows, always.
 epochs.csv      : the learning curve.
-Rows are found by fname and fold, never by position.
+Rows are matched by fname and fold, never by position.
 
 Used in: 02 to 07, 10.
 """
@@ -30,16 +30,16 @@ from lib.training.task import Fit
 __all__ = ["Clips", "read", "read_logits", "read_windows", "save", "write", "write_windows"]
 
 COLUMNS = ["fname", "group", "fold", "labels"]
-ANEW = "-p overwrite True"
+AGAIN = "Train it again: -p overwrite True."
 
 
 @dataclass(frozen=True)
 class Clips:
-    """Clip scores of one part, or of the parts that are done.
+    """Clip scores of one part, or of all parts that are done.
 
     Attributes
     ----------
-    table : as clips.csv, sorted by fname, with the column `model` (without_2 ...), labels as tuples
+    table : as clips.csv, sorted by fname; also the column `model` (without_2 ...); labels as tuples
     classes : in submission order
     epochs : learning curves, with the column `model`
     missing : folds that are not done yet
@@ -71,13 +71,13 @@ class Clips:
         table = self.table[["fname", "labels"]].assign(first=first, loss=losses)
         return table.sort_values(["loss", "fname"], ascending=[False, True]).head(n).reset_index(drop=True)
 
-    def prior(self, dealt: pd.DataFrame, targets: np.ndarray) -> np.ndarray:
-        """The baseline: for every clip the class frequencies of its model's training clips.
+    def prior(self, folds_table: pd.DataFrame, targets: np.ndarray) -> np.ndarray:
+        """The baseline: for every clip, the class frequencies of its model's training clips.
 
         Parameters
         ----------
-        dealt : folds table
-        targets : (n, n_classes), in the order of `dealt`
+        folds_table : of all curated clips
+        targets : (n, n_classes), in the order of `folds_table`
 
         Returns
         -------
@@ -85,21 +85,21 @@ class Clips:
         """
         scores = np.empty((len(self.table), len(self.classes)))
         for model in self.table["model"].unique():
-            rows, trained = self.table["model"] == model, folds.training(dealt, folds.unseen(model))
+            rows, trained = self.table["model"] == model, folds.training(folds_table, folds.unseen(model))
             scores[rows] = metrics.prior_scores(targets[trained], rows.sum())
         return scores
 
 
 def save(part: Path, fit: Fit, *, keep_weights: bool = True) -> Clips:
-    """Write what a training gave: its weights, oof_windows.npz, clips.csv and epochs.csv.
+    """Write a fit: weights, oof_windows.npz, clips.csv and epochs.csv.
 
     Parameters
     ----------
-    keep_weights : False writes neither weights.safetensors nor weights.json, for experiments of many trainings
+    keep_weights : False: don't write weights.safetensors and weights.json (for experiments of many trainings)
 
     Returns
     -------
-    The clip scores, as `read` gives them
+    The clip scores, as `read` returns them
 
     Raises
     ------
@@ -122,10 +122,10 @@ def write(
 
     Parameters
     ----------
-    windows : fname, window_start_s, fold, a row a window
+    windows : fname, window_start_s (s), fold, a row a window
     logits : (n_windows, n_classes)
     clips : fname, group, fold, labels (tuples) of the scored clips
-    loss : tells how logits become scores
+    loss : of the training; it decides how logits become scores
 
     Returns
     -------
@@ -134,10 +134,10 @@ def write(
     Raises
     ------
     ValueError
-        A class whose name could not be told from a column, or from two labels, in clips.csv or what is made of it.
+        A class whose name holds a comma or is the name of a column: clips.csv would be ambiguous.
     """
     if confused := [name for name in classes if "," in name or name in datasets.RESERVED]:
-        raise ValueError(f"Classes {confused} hold a comma or are called as a column of tables of scores. Rename them.")
+        raise ValueError(f"Classes {confused} hold a comma or have the name of a column of score tables. Rename them.")
     write_windows(part, windows, logits, classes)
     fnames, scores = pool_mean(windows["fname"], activate(logits, loss))
     table = clips.set_index("fname").loc[fnames, COLUMNS[1:]].reset_index()
@@ -172,7 +172,7 @@ def read(part: Path) -> Clips:
     table = pd.read_csv(part / "clips.csv", dtype=text, keep_default_na=False, float_precision="round_trip")
     windows = part / "oof_windows.npz"
     if windows.is_file() and set(table["fname"]) != set(read_logits(part)[0]["fname"]):
-        raise ValueError(f"{part}/clips.csv is damaged: it lacks clips of {windows.name}. Train it anew, {ANEW}.")
+        raise ValueError(f"{part}/clips.csv is damaged: it lacks clips of {windows.name}. {AGAIN}")
     classes = list(table.columns[len(COLUMNS) :])
     table["labels"] = [tuple(labels.split(",")) for labels in table["labels"]]
     table = table.assign(model=part.name).sort_values("fname", ignore_index=True)
@@ -180,7 +180,7 @@ def read(part: Path) -> Clips:
 
 
 def read_windows(part: Path, loss: str) -> WindowScores:
-    """The window scores of a part, by the model that its folder names; `loss` tells how logits become scores.
+    """The window scores of a part, by the model that its folder names; `loss` decides how logits become scores.
 
     Raises as `read_logits`.
     """
@@ -189,7 +189,7 @@ def read_windows(part: Path, loss: str) -> WindowScores:
 
 
 def read_logits(part: Path) -> tuple[pd.DataFrame, np.ndarray]:
-    """What oof_windows.npz holds: fname, window_start_s, fold, a row a window; logits, float32 (n_windows, n_classes).
+    """The content of oof_windows.npz: fname, window_start_s (s), fold, a row a window; float32 (n_windows, n_classes).
 
     Raises
     ------
@@ -200,4 +200,4 @@ def read_logits(part: Path) -> tuple[pd.DataFrame, np.ndarray]:
         with np.load(part / "oof_windows.npz", allow_pickle=False) as arrays:
             return pd.DataFrame({name: arrays[name] for name in ("fname", "window_start_s", "fold")}), arrays["logits"]
     except (zipfile.BadZipFile, EOFError, ValueError) as error:
-        raise ValueError(f"{part}/oof_windows.npz is damaged ({error}). Train it anew, {ANEW}.") from error
+        raise ValueError(f"{part}/oof_windows.npz is damaged ({error}). {AGAIN}") from error
