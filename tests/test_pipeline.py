@@ -170,7 +170,7 @@ def test_results_of_other_code_are_kept_and_said_and_again_makes_them_anew(workb
     path.write_text(path.read_text().replace("GAIN_DB = 6.0", "GAIN_DB = 7.0"))
     code, said = workbook.run()
     assert code == 0 and workbook.calls() == []
-    assert "results were made by other code than what lies here now (02_features" in said
+    assert "results were made by other code than is here now (02_features" in said
     assert "make run PROFILE=demo AGAIN=1" in said
     code, said = workbook.run("--again")
     made = workbook.calls()
@@ -274,7 +274,7 @@ def test_one_notebook_and_what_it_needs(workbook):
     workbook.profile(candidates=[])
     code, said = workbook.run("--only", "10")
     assert (code, said.splitlines()) == (1, [said.strip()])
-    assert "nothing to make here: 00 is for JupyterLab, 08 wants test clips, 05, 06 and 10 three folds, 10 `" in said
+    assert "nothing to make here: 00 is for JupyterLab, 08 needs test clips, 05, 06 and 10 three folds, 10 `" in said
 
 
 def test_an_experiment_is_one_file(workbook):

@@ -341,11 +341,11 @@ CASES = {
     # 05, part compare: what was trained on kept windows
     "05 compares another recipe": (
         *(read_05_compare, change("04_kfold/kept_curated/configuration.json", epochs=2), ValueError),
-        ["curated and kept_curated differ in more (epochs: 1 there, 2 now)", "Train it anew"],
+        ["curated and kept_curated differ in more (epochs: 1 there, 2 now)", "Train it again"],
     ),
     "05 compares other audio": (
         *(read_05_compare, change("04_kfold/kept_curated/configuration.json", audio={"curated": "a"}), ValueError),
-        ["curated and kept_curated differ in more (audio of curated clips", "Train it anew"],
+        ["curated and kept_curated differ in more (audio of curated clips", "Train it again"],
     ),
     "05 compares other clips": (
         *(read_05_compare, rename_clip("kept_curated"), ValueError),

@@ -338,7 +338,7 @@ def test_a_result_does_not_come_to_lie_under_another_configuration(root):
     slow = start()
     slow.settle(data="d1")
     start(lr=0.9).settle(data="d1")  # meanwhile, while nothing was finished
-    with pytest.raises(ValueError, match=r"written anew meanwhile \(lr: 0.9 there, 0.1 now\)"):
+    with pytest.raises(ValueError, match=r"was changed meanwhile \(lr: 0.9 there, 0.1 now\)"):
         finish(slow)
     assert not slow.done
 
@@ -364,7 +364,7 @@ def test_results_of_other_code_are_read_and_said(monkeypatch, recwarn):
     again.settle(data="d1")
     assert again.other_code == [] and not recwarn
     monkeypatch.setattr(runs.code, "digest", lambda notebook: "another")
-    with pytest.warns(UserWarning, match="Made by other code than what lies here now: .*without_0.* AGAIN=1"):
+    with pytest.warns(UserWarning, match="Made by other code than is here now: .*without_0.* AGAIN=1"):
         again.settle(data="d1")
     pooled = start(fold=-1)
     with pytest.warns(UserWarning, match="without_0.*without_1"):
@@ -382,7 +382,7 @@ def test_an_experiment_tells_once_of_trials_that_other_code_has_made(monkeypatch
         trial.settle(folds="f")
         finish(trial)
     monkeypatch.setattr(runs.code, "digest", lambda notebook: "another")
-    with pytest.warns(UserWarning, match="02_features/a/without_0/seed_1.* and 2 more. It is read") as told:
+    with pytest.warns(UserWarning, match="02_features/a/without_0/seed_1.* and 2 more. It is used") as told:
         run.settle(folds="f")
         for variant in "abcdefg":
             run.trial(variant, "without_0", 1).settle(folds="f")

@@ -88,11 +88,11 @@ def test_the_base_alone_is_a_table_of_one(tmp_path):
         ({"folds": "a" * 12}, "Their folds are aaaaaaaaaaaa, those of the base ffffffffffff"),
         (
             {"labels": {"curated": "a" * 12}},
-            "They were made of other clips (labels of curated clips: 'aaa",
+            "They were made from other clips (labels of curated clips: 'aaa",
         ),
         (
             {"audio": {"curated": "a" * 12}},
-            "They were made of other clips (audio of curated clips: 'aaa",
+            "They were made from other clips (audio of curated clips: 'aaa",
         ),
         ({"done": 1}, "Folds [1] are still to be trained."),
         ({"n_folds": 4, "done": 0}, "Folds [0, 1, 2, 3] are still to be trained."),

@@ -1,21 +1,20 @@
-"""What a run publishes: its executed notebooks as pages, and the numbers of README and docs.
+"""What a run publishes: its executed notebooks as pages, and the numbers in README and docs.
 
 Conventions
 -----------
 report   : a folder of pages, one for every executed.ipynb below outputs/<run>/, and an index with the question, answer
-           and main figure of each part. Single trainings (`without_2` ...) are linked from the page of the part they
-           belong to. A page holds its figures, sounds and styles itself. It loads nothing and names no folder of this
-           machine, so it can be opened from disk or passed on.
-findings : outputs/findings/sources.yaml maps a file there to where a run leaves it, below outputs/; a list of
-           result.json becomes a table of their metrics, a row a run. Results of other code than what lies here now are
-           not copied, nor is a table of more seeds than its result has.
-front.md : in outputs/findings, a Jinja2 template of the blocks of PAGES that hold numbers, each between
-           `<!-- name -->` and `<!-- /name -->`. `{{ n("table", "row", "column") }}` is a number of a CSV file there.
-           The row is named by values of its text columns, joined by "/"; the column is `lwlrap_diff`, or
-           `lwlrap_diff+-` with its interval (the default). LATER stands for the numbers of a table that is still to be
-           measured again.
-Numbers up to 1 have three digits and no zero before the point, larger ones one digit, counts none; differences and gaps
-have their sign.
+           and main figure of each part. Pages of single trainings (`without_2` ...) are linked from the page of their
+           part. A page contains its figures, sounds and styles. It loads nothing and names no folder of this machine,
+           so it can be opened from disk or sent to others.
+findings : outputs/findings/sources.yaml maps each file there to a file of a run, below outputs/. A list of result.json
+           becomes a table of their metrics, a row a run. Results of other code than is here now are not copied, nor are
+           tables with more seeds than their result has.
+front.md : in outputs/findings, a Jinja2 template of the blocks with numbers in PAGES, each between `<!-- name -->` and
+           `<!-- /name -->`. `{{ n("table", "row", "column") }}` is a number from a CSV file there. The row is named by
+           values of its text columns, joined by "/". The column is such as `lwlrap_diff`, or `lwlrap_diff+-` (the
+           default) with its interval. LATER replaces the numbers of a table that must be measured again.
+Numbers up to 1 have three digits and no zero before the point, larger ones one digit, counts none. Differences and gaps
+have a sign.
 
 Used in: `make report`, `make findings`, and the test that compares the pages with findings.
 """
@@ -44,8 +43,8 @@ from lib.runs.plan import ROOT
 __all__ = ["PAGES", "Page", "build", "collect", "fill", "find", "main", "render"]
 
 EXECUTED = "executed.ipynb"
-PAGES = ("README.md", "docs/findings.md", "docs/data.md", "benchmarks/README.md")  # those with blocks of numbers
-# The figure that the index shows of a part: the first of these that it holds.
+PAGES = ("README.md", "docs/findings.md", "docs/data.md", "benchmarks/README.md")  # pages with blocks of numbers
+# The index shows one figure of each part: the first of these that the part has.
 HEADLINES = ("against_base", "against_promise", "differences", "strategies", "comparison", "seconds", "per_class")
 WIDGET = "application/vnd.jupyter.widget-view+json"
 PROGRESS = re.compile(r"\[\d+:\d\d")  # of a progress bar: [00:12<00:03, ...
@@ -59,16 +58,16 @@ LATER = "measured again later"
 
 @dataclass
 class Page:
-    """An executed notebook and what its part says.
+    """An executed notebook, with the result of its part.
 
     Attributes
     ----------
     folder : of the part, relative to outputs/<run>
     title : of the notebook
     result : result.json; empty while the part is not done
-    stopped : the error that stopped the notebook, or nothing
+    stopped : the error that stopped the notebook, or ""
     facts : verdict, cost and commit
-    figure : PNG in base64, or nothing
+    figure : PNG in base64, or ""
     below : pages of the single trainings of this part
     """
 
@@ -86,7 +85,7 @@ class Page:
 
     @property
     def heading(self) -> str:
-        """The title, and which part of its notebook it is: two variants of 04 ask the same question."""
+        """The title and the name of the part: two variants of 04 have the same title."""
         part = self.name.partition(" ")[2]
         return f"{self.title} ({part})" if part else self.title
 
@@ -100,12 +99,12 @@ class Page:
 
 
 def build(home: Path) -> Path:
-    """Render the run `home` (outputs/<run>) into `home`/report, whole or not at all; the path of its index.html.
+    """Render the run `home` (outputs/<run>) into `home`/report, completely or not at all; return its index.html.
 
     Raises
     ------
     FileNotFoundError
-        No such run, or no executed notebook in it; the message tells what to do.
+        No such run, or no executed notebook in it.
     """
     pages, site = find(home), home / "report"
     below = [single.folder for page in pages for single in page.below]
@@ -115,7 +114,7 @@ def build(home: Path) -> Path:
     shared = {"run": home.name, "pages": pages, "alone": alone, "policy": POLICY, "highlight": style}
     with files.whole_folder(site) as partial:
         for page in pages:
-            body = _without_places(_rendered(home / page.folder / EXECUTED), page, home.resolve().parents[1])
+            body = _without_paths(_rendered(home / page.folder / EXECUTED), page, home.resolve().parents[1])
             (partial / page.file).write_text(template.render(shared, page=page, body=body), encoding="utf-8")
         (partial / "index.html").write_text(template.render(shared), encoding="utf-8")
         files.throw_away(site)
@@ -123,17 +122,20 @@ def build(home: Path) -> Path:
 
 
 def find(home: Path) -> list[Page]:
-    """The pages of a run in the order of its notebooks; those of single trainings also stand `below` their part's."""
+    """The pages of a run in the order of its notebooks; single trainings are also listed in `below` of their part.
+
+    Raises FileNotFoundError as `build`.
+    """
     if not home.is_dir():
         there = sorted({path.parent.name for path in home.parent.glob("*/[0-9][0-9]_*/")})
         raise FileNotFoundError(f"There is no run {home}. There are: {', '.join(there) or 'none yet'}.")
-    found = [path.parent.relative_to(home) for path in sorted(home.glob(f"[0-9][0-9]_*/**/{EXECUTED}"))]
-    if not found:
+    folders = [path.parent.relative_to(home) for path in sorted(home.glob(f"[0-9][0-9]_*/**/{EXECUTED}"))]
+    if not folders:
         raise FileNotFoundError(
-            f"{home} holds no {EXECUTED}, the notebook that papermill leaves beside a result. Make them: make run "
+            f"{home} holds no {EXECUTED}, the notebook that papermill writes beside a result. Make them: make run "
             f"RUN={home.name}; or by hand: papermill notebooks/01_eda.ipynb {home}/01_eda/{EXECUTED} -p run {home.name}"
         )
-    pages = [_page(home, folder) for folder in found if not any(name[0] == "." for name in folder.parts)]
+    pages = [_page(home, folder) for folder in folders if not any(name[0] == "." for name in folder.parts)]
     for page in pages:
         variant = page.folder.parent if page.folder.name == "pooled" else page.folder
         page.below = [other for other in pages if other.single and not page.single and variant in other.folder.parents]
@@ -141,11 +143,11 @@ def find(home: Path) -> list[Page]:
 
 
 def collect(outputs: Path) -> tuple[list[str], list[str]]:
-    """Copy what `sources.yaml` names and a run has left; the rest stays as it is.
+    """Copy the files that `sources.yaml` names from the runs; a file without a source, or with a refused one, stays.
 
     Returns
     -------
-    Sentences about what is not there, and about what is refused: with the command that makes it again.
+    Sentences about sources that don't exist, and about refused ones, with the command that makes them again
     """
     folder, missing, refused = outputs / "findings", [], []
     for name, source in _sources(folder).items():
@@ -164,34 +166,35 @@ def collect(outputs: Path) -> tuple[list[str], list[str]]:
 
 
 def fill(template: str, folder: Path) -> str:
-    """A template with its numbers, `{{ n("table", "row", "column") }}`; the tables lie in `folder`.
+    """A template with its numbers, `{{ n("table", "row", "column") }}`, from tables in `folder`.
 
     Raises
     ------
     ValueError
-        A table, row or column that does not exist, or several rows of one name; the message names the place.
+        A table, row or column that does not exist, or several rows of that name; the message quotes the template.
     """
     environment = jinja2.Environment(keep_trailing_newline=True, undefined=jinja2.StrictUndefined)
     return environment.from_string(template).render(n=_number(folder))
 
 
 def render(pages: dict[str, str], front: str, folder: Path) -> dict[str, str]:
-    """Pages with their blocks written anew.
+    """The pages with their blocks replaced.
 
     Parameters
     ----------
-    pages : name -> text; every block of `front` stands in one of them
+    pages : name -> text; every block of `front` is in exactly one of them
+    front : the template, front.md
     folder : of the tables
 
     Raises
     ------
     ValueError
-        A block that stands in `front` or in the pages alone, or in two places; as `fill`.
+        A block that is only in `front`, only in the pages, or in two places; and as `fill`.
     """
     blocks = {block["name"]: block["text"] for block in BLOCK.finditer(front)}
-    there = [block["name"] for page in pages.values() for block in BLOCK.finditer(page)]
-    if wrong := sorted(blocks.keys() ^ set(there) | {name for name in there if there.count(name) > 1}):
-        raise ValueError(f"Blocks {wrong} must stand once in front.md and once in {', '.join(pages)}. Mend that.")
+    in_pages = [block["name"] for page in pages.values() for block in BLOCK.finditer(page)]
+    if wrong := sorted(blocks.keys() ^ set(in_pages) | {name for name in in_pages if in_pages.count(name) > 1}):
+        raise ValueError(f"Blocks {wrong} must be once in front.md and once in {', '.join(pages)}. Add or remove them.")
     texts = {name: f"<!-- {name} -->\n{fill(text, folder)}<!-- /{name} -->" for name, text in blocks.items()}
     return {name: BLOCK.sub(lambda block: texts[block["name"]], page) for name, page in pages.items()}
 
@@ -202,15 +205,16 @@ def main(words: list[str]) -> int:
     parser.add_argument("home", type=Path, nargs="?", help="outputs/<run>: its pages; else the docs' numbers")
     home = parser.parse_args(words).home
     try:
-        said, refused = (f"{build(home)} is the report: open it in a browser.\n", []) if home else _write_numbers()
+        message, refused = (f"{build(home)} is the report: open it in a browser.\n", []) if home else _write_numbers()
     except OSError as error:
-        said, refused = "", [str(error)]
-    sys.stdout.write(said)
+        message, refused = "", [str(error)]
+    sys.stdout.write(message)
     sys.stderr.write("".join(f"{line}\n" for line in refused))
     return 1 if refused else 0
 
 
 def _write_numbers() -> tuple[str, list[str]]:
+    """Collect findings and write their numbers into PAGES: what is missing, as text, and what is refused."""
     findings = ROOT / "outputs" / "findings"
     missing, refused = collect(findings.parent)
     pages = {name: (ROOT / name).read_text(encoding="utf-8") for name in PAGES}
@@ -242,7 +246,7 @@ def _page(home: Path, folder: Path) -> Page:
 
 
 def _rendered(path: Path) -> str:
-    """The cells as HTML: nothing remote, no widget (its still picture instead), no progress bars."""
+    """The cells as HTML, without remote content, progress bars and widgets (a static picture replaces a widget)."""
     try:
         notebook = nbformat.read(path, as_version=4)
     except ValueError as error:
@@ -257,8 +261,8 @@ def _rendered(path: Path) -> str:
     return REMOTE.sub("", body)
 
 
-def _without_places(body: str, page: Page, root: Path) -> str:
-    """The page without the places of this machine: the workbook's folder and that of the data set."""
+def _without_paths(body: str, page: Page, root: Path) -> str:
+    """The page without paths of this machine: those of the workbook and of the data set are shortened."""
     data = Path(str(page.result.get("parameters", {}).get("data_dir", "demo"))).expanduser()
     for place in (data, (root / data).resolve()):
         if len(place.parent.parts) > 1 and place.parent != root:
@@ -267,9 +271,9 @@ def _without_places(body: str, page: Page, root: Path) -> str:
 
 
 def _refusal(outputs: Path, path: Path) -> str:
-    """Why a file that a run has left, at this path below outputs/, is not copied; "" if it is."""
+    """Why the file of a run at this path below outputs/ is not copied; "" if it is."""
     if len(path.parts) == 1:
-        return ""  # of no run: a script has left it
+        return ""  # not of a run: written by a script
     home, run = outputs / path.parent, path.parts[0]
     if lost := [name for name in journal.FILES if not (home / name).is_file()]:
         return f"outputs/{path.parent} is not finished, it lacks {' and '.join(lost)}: make run RUN={run} ..."
@@ -277,14 +281,12 @@ def _refusal(outputs: Path, path: Path) -> str:
     again = f"make run NB={path.parts[1][:2]} RUN={run} PROFILE={params['profile']} DATA=... AGAIN=1"
     if other := journal.other_code(home, outputs):
         what = ", ".join(other[:3]) + (" ..." if other[3:] else "")
-        return (
-            f"other code than what lies here now has made it, or some of what it read ({what}). Make it again: {again}"
-        )
+        return f"It, or a part that it read, was made by other code than is here now ({what}). Make it again: {again}"
     n_seeds = max(len(set(params.get("seeds", [0]))), params.get("repeats", 1))
     counted = _table(outputs / path).get("n_seeds", pd.Series([0])).max() if path.suffix == ".csv" else 0
     if counted > n_seeds:
         what = f"outputs/{path} counts {counted:.0f} seeds, but its result has {n_seeds}"
-        return f"{what}: members of an ensemble and draws are no seeds. Mend what makes it, and then: {again}"
+        return f"{what}: members of an ensemble and draws are not seeds. Correct the notebook, then: {again}"
     return ""
 
 
@@ -298,7 +300,7 @@ def _table(path: Path) -> pd.DataFrame:
 
 
 def _number(folder: Path) -> Callable[..., str]:
-    """The function `n` of the templates; see the conventions."""
+    """The function `n` of the templates, see the conventions."""
     awaited = _sources(folder)
 
     def number(name: str, row: str, column: str = "lwlrap_diff+-") -> str:
@@ -323,7 +325,7 @@ def _number(folder: Path) -> Callable[..., str]:
 
 
 def _text(value: object, column: str) -> str:
-    """A value as it is written; see the conventions."""
+    """A value as text, see the conventions."""
     if isinstance(value, str):
         return value
     if float(value).is_integer() and abs(value) > 1:

@@ -1,12 +1,12 @@
-"""The plan of a run: its results, the notebook and the parameters that make each, and what it needs before.
+"""The plan of a run: its results, the notebook and parameters that make each, and the results that it needs.
 
-The Snakefile asks it and snakemake does the rest; nothing here schedules, retries or resumes.
+The Snakefile reads the plan; snakemake schedules, retries and resumes.
 
 Conventions
 -----------
 target : the result.json of a part, a path below outputs/ relative to the workbook. It is written last and means done.
-layers : parameter files, each over the one before: those of `profile`, then params/<run>.yaml if there is one, which
-         may name a `run` and a `variant` of its own: then it is an experiment, laid over the file of that run.
+layers : parameter files, each applied over the one before: those of `profile`, then params/<run>.yaml if it exists. A
+         file with a `run` and a `variant` of its own is an experiment; it is applied over the file of that run.
 Light imports only: every job of a cluster reads the Snakefile again.
 
 Used in: Snakefile, `pipeline`, `kaggle`, `pages`.
@@ -30,19 +30,20 @@ from lib.runs.recipes import BASE, VARIANTS
 __all__ = ["ROOT", "Plan"]
 
 ROOT = Path(__file__).resolve().parents[2]
-NEEDED = ("profile", "run", "data_dir")  # what a profile says itself: by default they are those of the demo run
-SPREAD = 2  # trainings of an experiment that stay in one kernel; more are spread over jobs, by fold and seed
+NEEDED = ("profile", "run", "data_dir")  # a profile must set them; the defaults are those of the demo run
+SPREAD = 2  # up to so many trainings of an experiment stay in one kernel; more become jobs, by fold and seed
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What the `layers` of parameter files define.
+    """The parameters of a run, from the `layers` of parameter files.
 
     Attributes
     ----------
-    params : of the run, all layers over the defaults, but for a knob whose default is not the same in all notebooks
-    base : of its base variant: without the last layer, where that is an experiment
-    variant : of 04 that is asked for
+    params : all layers over the defaults. A knob whose default differs between notebooks is only in it if a layer sets
+        it
+    base : the same for the base variant: without the last layer, if that is an experiment
+    variant : of 04, the one to make
     """
 
     params: dict[str, object]
@@ -55,37 +56,37 @@ class Plan:
 
         Parameters
         ----------
-        profile : names of parameter files, one over the other
-        run : folder under outputs/; empty: as the files say
-        data_dir : folder or table of the data set; empty: as the files say
+        profile : names of parameter files, each applied over the one before
+        run : folder under outputs/; "": the one in the files
+        data_dir : folder or table of the data set; "": the one in the files
 
         Raises
         ------
         FileNotFoundError, ValueError
-            As `settings.load_profile` and `settings.check`; a run whose name snakemake would take for a number;
-            layers that are no complete profile; as `recipes.check_base`.
+            As `settings.load_profile`, `settings.check` and `recipes.check_base`; a name of a run that snakemake would
+            read as a number; layers that are not a complete profile.
         """
         own = ROOT / "params" / f"{run}.yaml"
         layers = [ROOT / "params" / f"{name}.yaml" for name in profile.split()]
         layers += [own] if run and own.is_file() and own not in layers else []
         read = [settings.load_profile(layer) for layer in layers]
-        is_demo = any(layer.stem == "demo" for layer in layers)  # whose file says nothing: it is the defaults
+        is_demo = any(layer.stem == "demo" for layer in layers)  # its file is empty: the defaults are the demo run
         its_run = ROOT / "params" / f"{read[-1].get('run', '')}.yaml" if read else own
-        if its_run.is_file() and its_run not in layers:  # an experiment lies over the run that it belongs to
+        if its_run.is_file() and its_run not in layers:  # an experiment is applied over the file of its run
             layers.insert(-1, its_run)
             read.insert(-1, settings.load_profile(its_run))
         typed = {"data_dir": data_dir} if data_dir else {}
-        said = {name: value for layer in read for name, value in layer.items()} | typed
+        given = {name: value for layer in read for name, value in layer.items()} | typed
         if run and "run" not in (read[-1] if own in layers else {}):
-            said["run"] = run
-        params = settings.check(settings.defaults() | said)
+            given["run"] = run
+        params = settings.check(settings.defaults() | given)
         if re.fullmatch(r"(?i)[\d_.e+-]+|true|false|none|null", str(params.get("run", ""))):
             raise ValueError(f"run={params['run']!r} would be read as a number or a constant. Begin it with a word.")
-        if missing := [name for name in NEEDED if name not in said and not is_demo]:
+        if missing := [name for name in NEEDED if name not in given and not is_demo]:
             raise ValueError(
                 f"PROFILE={profile!r} is no complete profile: it lacks {', '.join(missing)}. Put the profile that it "
-                f"changes first, such as PROFILE='esc10 {profile}', or add these keys to it (what else it lacks is as "
-                "in the demo run)."
+                f"changes first, such as PROFILE='esc10 {profile}', or add these keys to it (other keys that it lacks "
+                "are as in the demo run)."
             )
         variant = str(params.pop("variant"))
         below = {name: value for layer in read[:-1] for name, value in layer.items()}
@@ -95,7 +96,7 @@ class Plan:
 
     @cached_property
     def subsets(self) -> frozenset[str]:
-        """Of the data set, those with audio: curated, noisy, test; raises as `datasets.load`."""
+        """The subsets of the data set that have audio: of curated, noisy, test; raises as `datasets.load`."""
         return _subsets(str(self.params["data_dir"]))
 
     @property
@@ -104,12 +105,12 @@ class Plan:
 
     @property
     def models(self) -> list[str]:
-        """Models without one fold."""
+        """Names of the models without one fold."""
         return folds.single_models(self.params["n_folds"])
 
     @property
     def pairs(self) -> list[str]:
-        """Models without two folds."""
+        """Names of the models without two folds."""
         return folds.pair_models(self.params["n_folds"])
 
     @property
@@ -118,7 +119,7 @@ class Plan:
         return recipes.compared(self.base["retrain"], self.base["loss"], self.subsets)
 
     def is_retrained(self, variant: str) -> bool:
-        """Whether a variant, of whatever seed, is trained on what 05 has selected."""
+        """Whether a variant (with any seed) is trained on a selection of 05."""
         return recipes.is_judged(self.values("04_kfold", variant))
 
     def target(self, *parts: str) -> str:
@@ -128,44 +129,44 @@ class Plan:
         return [self.target("04_kfold", variant, model) for model in models]
 
     @property
-    def raced(self) -> dict[str, list[str]]:
-        """Variants of 04 that 10 reads, and their models: of a recipe all, of its further seeds those without one fold.
+    def candidate_models(self) -> dict[str, list[str]]:
+        """Variants of 04 that 10 reads, with their models: all models of a recipe, single ones of its other seeds.
 
         Raises
         ------
         ValueError
-            A recipe that is neither the base nor a training set of 05 nor an experiment.
+            A recipe that is neither the base, nor a training set of 05, nor an experiment.
         """
-        found, seed = {}, self.base["seed"]
+        models, seed = {}, self.base["seed"]
         for recipe in recipes.of_candidates(self.base["candidates"]):
             if recipe not in (BASE, *VARIANTS) and not _experiment(recipe):
                 what = f"no training set of 05, and no params/{recipe}.yaml says `variant: {recipe}`"
                 raise ValueError(f"candidates: {recipe!r} is {what}.")
-            found[recipe] = self.models + self.pairs
+            models[recipe] = self.models + self.pairs
             for more in range(seed + 1, seed + self.base["repeats"]):
-                found[recipes.seeded(recipe, more, seed)] = self.models
-        return found
+                models[recipes.seeded(recipe, more, seed)] = self.models
+        return models
 
     @property
     def candidates(self) -> list[str]:
-        """Targets of what 10 reads; raises as `raced`."""
-        return [target for variant, models in self.raced.items() for target in self.kfold(variant, models)]
+        """Targets that 10 reads; raises as `candidate_models`."""
+        return [target for variant, models in self.candidate_models.items() for target in self.kfold(variant, models)]
 
     @property
     def choice(self) -> list[str]:
-        """What 08 reads of 06: nothing of two folds, which have no pair models to choose by."""
+        """Targets of 06 that 08 reads; none with two folds, which allow no pair models to choose by."""
         return [self.target("06_stage2", BASE)] if self.has_pairs else []
 
     @property
     def has_pairs(self) -> bool:
-        """Whether a model without two folds has a third one to train on: 05, 06 and 10 want such."""
+        """Whether a model without two folds has a third one to train on; 05, 06 and 10 need such models."""
         return self.params["n_folds"] > 2
 
     def pooled(self, variants: list[str]) -> list[str]:
         return [self.target("04_kfold", variant, "pooled") for variant in variants]
 
     def trials(self, part: str) -> list[str]:
-        """Targets of the trainings of an experiment, by fold and seed; none where one kernel does them all."""
+        """Targets of the trainings of an experiment, by fold and seed; none if one kernel does all of them."""
         seeds = [self.base["seed"]] if part.startswith("05") else self.base["seeds"]
         pairs = [(f, s) for f in self.base["folds"] or range(self.base["n_folds"]) for s in seeds]
         if len(pairs) <= SPREAD:
@@ -173,45 +174,46 @@ class Plan:
         return [self.target(part, "trials", f"{folds.model_name(f)}_seed_{s}") for f, s in pairs]
 
     def wanted(self, only: str = "") -> list[str]:
-        """Targets of the notebooks named by their numbers ("04 05"); all that the data allow by default.
+        """Targets of the notebooks with these numbers ("04 05"); "": all that the data allow.
 
         Raises
         ------
         ValueError
-            Of numbers that name no notebook, or none that has something to make; as `raced`.
+            Numbers that name no notebook, or only notebooks with nothing to make; and as `candidate_models`.
         FileNotFoundError, ValueError
-            As `datasets.load`, of an experiment too: before anything is moved or started.
+            As `datasets.load`, also for an experiment: before anything is moved or started.
         """
         subsets = self.subsets
-        if self.variant != BASE:  # an experiment is trained beside its base, and journalled
-            found = {"04_kfold": self.pooled([BASE, self.variant]), "09_journal": [self.target("09_journal")]}
+        if self.variant != BASE:  # an experiment: 04 trains it and its base, 09 lists it
+            targets = {"04_kfold": self.pooled([BASE, self.variant]), "09_journal": [self.target("09_journal")]}
         else:
-            found = {name: [self.target(name)] for name in ("01_eda", "02_features", "03_augmentation", "07_ensemble")}
-            found["04_kfold"] = self.pooled([BASE])
-            found["05_curation"] = [self.target("05_curation", "compare")] if self.has_pairs else []
-            found["06_stage2"] = self.choice
-            found["08_submission"] = [self.target("08_submission", BASE)] if "test" in subsets else []
-            found["09_journal"] = [self.target("09_journal")]
-            found["10_best"] = [self.target("10_best")] if self.has_pairs and self.candidates else []
+            alone = ("01_eda", "02_features", "03_augmentation", "07_ensemble", "09_journal")
+            targets = {name: [self.target(name)] for name in alone}
+            targets["04_kfold"] = self.pooled([BASE])
+            targets["05_curation"] = [self.target("05_curation", "compare")] if self.has_pairs else []
+            targets["06_stage2"] = self.choice
+            targets["08_submission"] = [self.target("08_submission", BASE)] if "test" in subsets else []
+            targets["10_best"] = [self.target("10_best")] if self.has_pairs and self.candidates else []
         numbers = [word.zfill(2) for word in only.split()]  # YAML reads 06 as 6
         chosen = [name for name in settings.NOTEBOOKS if not numbers or name[:2] in numbers]
         if not chosen:
             there = " ".join(sorted(name[:2] for name in settings.NOTEBOOKS))
             raise ValueError(f"NB={only!r} names no notebook. There are: {there}.")
-        targets = [target for name in chosen for target in found.get(name, [])]
-        if not targets:
+        found = [target for name in chosen for target in targets.get(name, [])]
+        if not found:
             why = (
-                "00 is for JupyterLab, 08 wants test clips, 05, 06 and 10 three folds, 10 `candidates`, an experiment "
-                "only 04 and 09"
+                "00 is for JupyterLab, 08 needs test clips, 05, 06 and 10 three folds, 10 `candidates`; an experiment "
+                "has only 04 and 09"
             )
             raise ValueError(f"NB={only!r} has nothing to make here: {why}.")
-        return targets
+        return found
 
     def before_journal(self) -> list[str]:
+        """All targets but that of 09, which reads them."""
         return [target for target in self.wanted() if "/09_journal/" not in target]
 
     def given(self, notebook: str, variant: str = BASE, **changes: object) -> str:
-        """The parameters that a notebook is started with, as JSON (which is YAML), but for `place`."""
+        """The parameters of a notebook as JSON (which is also YAML), without those in `place`."""
         values = self.values(notebook, variant, **changes)
         return json.dumps({k: v for k, v in values.items() if k not in settings.PLACE}, sort_keys=True)
 
@@ -230,24 +232,24 @@ class Plan:
         return {name: asked.get(name, default) for name, default in settings.defaults(notebook).items()}
 
     def recipe(self, variant: str) -> dict[str, object]:
-        """All parameters of a variant of 04, those of other notebooks among them."""
+        """The parameters of a variant of 04, and those of all other notebooks."""
         recipe, seed = recipes.unseeded(variant)
         own = self.params if recipe == self.variant else {**self.base, **_experiment(recipe)}
         return {**own, "variant": variant, **VARIANTS.get(recipe, {}), **seed}
 
     @property
     def place(self) -> str:
-        """The parameters that say where things are. Results do not depend on them, so snakemake ignores them."""
+        """The parameters that hold paths, as JSON. Results do not depend on them, so snakemake ignores them."""
         return json.dumps({k: v for k, v in self.params.items() if k in settings.PLACE})
 
     def stale(self, changed: Mapping[str, str] | None = None) -> dict[str, str]:
-        """Folders below outputs/<run> that were made with other parameters, or of such: why each.
+        """Folders below outputs/<run> to make again -> why: other parameters, or made from such a folder.
 
         Parameters
         ----------
-        changed : folders that are to be made again for another reason, with it
+        changed : folder -> another reason to make it again
         """
-        found, changed = {}, changed or {}
+        outdated, changed = {}, changed or {}
         for name, (values, needs) in self._parts().items():
             file = ROOT / self.home / name / "configuration.json"
             if not file.is_file():
@@ -255,18 +257,18 @@ class Plan:
             theirs, mine = read_json(file), settings.configuration(values)
             why = [recipes.differences({k: theirs[k] for k in mine if k in theirs}, mine)]
             why = [text for text in dict.fromkeys([*why, *_below(changed, name).values()]) if text]
-            if why or found.keys() & set(needs):
-                found[name] = ", ".join(why) or "it was made of that"
-        known = [path for name in found for path in _below(changed, name)]
-        return found | {path: why for path, why in changed.items() if path not in known}
+            if why or outdated.keys() & set(needs):
+                outdated[name] = ", ".join(why) or "a part that it reads is made again"
+        known = [path for name in outdated for path in _below(changed, name)]
+        return outdated | {path: why for path, why in changed.items() if path not in known}
 
     def check_profile(self) -> None:
-        """Refuse a run that was made with another profile; else a forgotten PROFILE would rebuild the whole run.
+        """Refuse a run that was made with another profile; otherwise, forgetting PROFILE=... would rebuild all of it.
 
         Raises
         ------
         ValueError
-            With both profiles, and what to do.
+            The message names both profiles.
         """
         for file in sorted((ROOT / self.home).glob("[0-9]*/**/result.json"))[:1]:
             theirs = read_json(file).get("parameters", {}).get("profile", self.params["profile"])
@@ -277,47 +279,47 @@ class Plan:
                 )
 
     def changes(self) -> tuple[dict[str, str], dict[str, str]]:
-        """What was made from other data than lie there now, and what only lacks some: `changes.since`."""
-        places = {name: str(self.params.get(name) or "") for name in ("data_dir", "folds_csv")}
-        found = {name: _place(place) if place else None for name, place in places.items()}
-        if not found["data_dir"].exists():  # a demo set that is not made yet
+        """Parts made from other data than the present ones, and submissions that only lack clips: `changes.since`."""
+        names = {key: str(self.params.get(key) or "") for key in ("data_dir", "folds_csv")}
+        paths = {key: _path(name) if name else None for key, name in names.items()}
+        if not paths["data_dir"].exists():  # the demo set, not made yet
             return {}, {}
-        return changes.since(ROOT / self.home, self.params, **found)
+        return changes.since(ROOT / self.home, self.params, **paths)
 
     def set_aside(self, changed: Mapping[str, str] | None = None) -> list[str]:
-        """Move what is stale to outputs/replaced/; sentences about it.
+        """Move the folders that are `stale` to outputs/replaced/; return a sentence about each.
 
-        A notebook refuses to mix configurations within a folder; here the change is meant: a parameter was asked for
-        by file, and `changed` (as for `stale`) by the person who says AGAIN=1.
+        A notebook refuses to mix configurations in a folder. Here the change is intended: the user changed a parameter
+        file or, for `changed` (as in `stale`), gave AGAIN=1.
         """
-        told, outputs = [], ROOT / "outputs"
+        sentences, outputs = [], ROOT / "outputs"
         for name, why in self.stale(changed).items():
             place = set_aside(ROOT / self.home / name, outputs)
             kept = f"; the old one is kept in {os.path.relpath(place, ROOT)}" if place else ""
-            told.append(f"{self.home}/{name} is made again ({why}){kept}")
+            sentences.append(f"{self.home}/{name} is made again ({why}){kept}")
         if "folds:" in " ".join((changed or {}).values()):
             set_aside(ROOT / self.home / "folds.csv", outputs)
-        return told
+        return sentences
 
     def _parts(self) -> dict[str, tuple[dict, list[str]]]:
-        """Folders with a configuration of their own: their parameters, and the folders that they are made of."""
+        """Folder with a configuration of its own -> its parameters, and the folders that it is made from."""
         base, select, compare = f"04_kfold/{BASE}", "05_curation/select", "05_curation/compare"
         stage2, submission = f"06_stage2/{BASE}", f"08_submission/{BASE}"
         parts = {name: (self.values(name), []) for name in ("01_eda", "02_features", "03_augmentation", "07_ensemble")}
         parts[base] = self.values("04_kfold"), []
         parts[select] = self.values("05_curation", part="select"), [base]
-        for name in dict.fromkeys([self.variant, *self.retrained, *self.raced]):
-            made_of = [select] if self.is_retrained(name) else []
-            parts.setdefault(f"04_kfold/{name}", (self.values("04_kfold", name), made_of))
+        for name in dict.fromkeys([self.variant, *self.retrained, *self.candidate_models]):
+            made_from = [select] if self.is_retrained(name) else []
+            parts.setdefault(f"04_kfold/{name}", (self.values("04_kfold", name), made_from))
         parts[compare] = self.values("05_curation", part="compare"), [f"04_kfold/{name}" for name in self.retrained]
         parts[stage2] = self.values("06_stage2"), [base]
         parts[submission] = self.values("08_submission"), [base, stage2]
-        parts["10_best"] = self.values("10_best"), [f"04_kfold/{name}" for name in self.raced]
+        parts["10_best"] = self.values("10_best"), [f"04_kfold/{name}" for name in self.candidate_models]
         return parts
 
 
 def _experiment(name: str) -> dict[str, object]:
-    """What the experiment params/<name>.yaml changes; nothing, where there is no such file or it is none."""
+    """The parameters that the experiment params/<name>.yaml changes; empty if there is no such experiment."""
     path = ROOT / "params" / f"{name}.yaml"
     values = settings.load_profile(path) if path.is_file() else {}
     changes = {key: value for key, value in values.items() if key not in ("run", "variant")}
@@ -325,20 +327,20 @@ def _experiment(name: str) -> dict[str, object]:
 
 
 def _subsets(data_dir: str) -> frozenset[str]:
-    """What a data set holds with its audio; the demo set, which may not be made yet, holds all."""
+    """The subsets of a data set that have audio; all for the demo set, which may not be made yet."""
     if data_dir == "demo":
         return frozenset(["curated", "noisy", "test"])
-    folder = _place(data_dir)
+    folder = _path(data_dir)
     return datasets.with_audio(folder) & frozenset(datasets.load(folder, with_audio=False).clips["subset"])
 
 
-def _place(name: str) -> Path:
-    """A path as typed: relative to the current folder or, failing that, to the workbook; the demo set's own."""
+def _path(name: str) -> Path:
+    """A path relative to the current folder or else to the workbook; "demo" is the folder of the demo set."""
     if name == "demo":
         return ROOT / "outputs" / "demo-data"
     return next((place for place in (Path(name).expanduser(), ROOT / name) if place.exists()), Path(name))
 
 
 def _below(changed: Mapping[str, str], name: str) -> dict[str, str]:
-    """What of the changed folders is, or lies in, the folder of that name."""
+    """The changed folders that are the folder of that name, or are in it."""
     return {path: why for path, why in changed.items() if f"{path}/".startswith(f"{name}/")}

@@ -2,11 +2,11 @@
 
 Conventions
 -----------
-recipe : a variant of 04 that 10 compares: the base, one of VARIANTS, or an experiment, params/<recipe>.yaml; with a
-         seed of its own it is the variant `<recipe>.seed_<n>`.
-configuration : what all parts of a variant share, as configuration.json holds it (`run`): parameters, and digests of
+recipe : a variant of 04 that 10 compares: the base, one of VARIANTS, or an experiment, params/<recipe>.yaml. Trained
+         with another seed, it is the variant `<recipe>.seed_<n>`.
+configuration : what all parts of a variant share, the content of configuration.json (`run`): parameters, and digests of
          "labels" and "audio" by subset and of "folds".
-Light imports only: every job of a cluster reads the Snakefile, and so this, again.
+Light imports only: every job of a cluster reads the Snakefile, and with it this module.
 
 Used in: Snakefile, 05 (BASE); all of `runs` that reads models; `training_sets`, `choice`, `kaggle`.
 """
@@ -19,11 +19,11 @@ __all__ = ["BASE", "DATA", "VARIANTS", "check_base", "compared", "differences", 
 __all__ += ["other_data", "papermill", "seeded", "unseeded"]
 
 BASE = "curated"
-# The training sets of 04 that 05 compares with the base: what each changes.
+# The training sets of 04 that 05 compares with the base, with the parameters that each changes.
 VARIANTS = {
     "kept_curated": {"train_windows": "kept"},
     "curated_noisy": {"train_set": "curated_noisy"},
-    "fewer_passes": {"train_set": "fewer_passes"},  # what curated_noisy takes from the curated clips: its control
+    "fewer_passes": {"train_set": "fewer_passes"},  # the control of curated_noisy: as many passes over curated clips
     "curated_kept_noisy": {"train_set": "curated_noisy", "train_windows": "kept_noisy"},
     "kept_curated_kept_noisy": {"train_set": "curated_noisy", "train_windows": "kept"},
     "warm_up": {"train_set": "warm_up"},
@@ -32,13 +32,14 @@ VARIANTS = {
     "ignore_missing": {"ignore_missing": True},
 }
 PLAIN = {"train_set": "curated", "train_windows": "all", "ignore_missing": False}  # what the base trains on
-DATA = ("labels", "audio", "folds")  # of a configuration: digests of what a result is made of
+DATA = ("labels", "audio", "folds")  # digests in a configuration
 
 
 def compared(retrain: list[str], loss: str, subsets: Collection[str]) -> list[str]:
-    """The training sets that 05 compares with the base: those that `retrain` names, or all that can be.
+    """The training sets that 05 compares with the base: those in `retrain`, or all that are possible.
 
-    Those of noisy clips need some. Under loss ce a clip has exactly one label, so no class can be unknown.
+    Training sets with noisy clips need noisy clips. With loss ce a clip has exactly one label, so no class can be
+    unknown and ignore_missing is left out.
 
     Raises
     ------
@@ -52,9 +53,9 @@ def compared(retrain: list[str], loss: str, subsets: Collection[str]) -> list[st
 
 
 def check_base(params: Mapping[str, object]) -> None:
-    """Refuse the base's name, with whatever seed, for another training set: ValueError that says what to do.
+    """ValueError if another training set has the name of the base (with any seed).
 
-    05 uses the base's models as judges, and everything is compared with the base.
+    05 uses the models of the base as judges, and everything is compared with the base.
     """
     changed = [f"{name}={params[name]!r}" for name, value in PLAIN.items() if params.get(name, value) != value]
     if changed and unseeded(str(params.get("variant", "")))[0] == BASE:
@@ -65,39 +66,39 @@ def check_base(params: Mapping[str, object]) -> None:
 
 
 def is_judged(params: Mapping[str, object]) -> bool:
-    """Whether a training set of 04 needs what 05 has selected or heard."""
+    """Whether a training set of 04 needs windows or labels that 05 selected."""
     return params["train_windows"] != "all" or params["train_set"] == "pseudo" or bool(params["ignore_missing"])
 
 
 def of_candidates(candidates: list[str]) -> list[str]:
-    """The variants that candidates ("a+b") are averages of, each once."""
+    """The recipes in candidates ("a+b" is the average of a and b), each once."""
     return list(dict.fromkeys(recipe for name in candidates for recipe in name.split("+")))
 
 
 def seeded(recipe: str, seed: int, own: int) -> str:
-    """The variant of a recipe that is trained with a seed; with the recipe's own one it is the recipe itself."""
+    """The variant of a recipe with this seed; the recipe itself if `seed` is its `own` seed."""
     return recipe if seed == own else f"{recipe}.seed_{seed}"
 
 
 def unseeded(variant: str) -> tuple[str, dict[str, int]]:
-    """A variant's recipe, and the seed that its name tells, if it does."""
-    found = re.fullmatch(r"(.+)\.seed_(\d+)", variant)
-    return (found[1], {"seed": int(found[2])}) if found else (variant, {})
+    """The recipe of a variant, and {"seed": n} if its name has a seed, else {}."""
+    match = re.fullmatch(r"(.+)\.seed_(\d+)", variant)
+    return (match[1], {"seed": int(match[2])}) if match else (variant, {})
 
 
 def papermill(notebook: str, profile: str, **values: object) -> str:
-    """The command that runs a notebook by hand with these parameters over those of a profile."""
+    """The command that runs a notebook with a profile and these parameters over it."""
     words = "".join(f" -p {name} {shlex.quote(str(value))}" for name, value in values.items())
     return f"papermill notebooks/{notebook}.ipynb out.ipynb -f params/{profile}.yaml{words}"
 
 
 def differences(theirs: Mapping[str, object], mine: Mapping[str, object], *, common: bool = False) -> str:
-    """What differs between two configurations, in words; "" where nothing does.
+    """The differences of two configurations in words; "" if they are equal.
 
-    A value by subset (digests of labels, of audio) is compared subset by subset. With `common`, only what both know.
+    Values by subset (digests of labels and audio) are compared subset by subset. With `common`, only keys of both are.
     """
     sides = [
-        {(name, subset): value for name, found in side.items() for subset, value in _by_subset(found).items()}
+        {(name, subset): value for name, content in side.items() for subset, value in _by_subset(content).items()}
         for side in (theirs, mine)
     ]
     keys = sides[0].keys() & sides[1].keys() if common else sides[0].keys() | sides[1].keys()
@@ -110,7 +111,7 @@ def differences(theirs: Mapping[str, object], mine: Mapping[str, object], *, com
 
 
 def other_data(theirs: Mapping[str, object], mine: Mapping[str, object]) -> str:
-    """What differs in the data that two results were made of (`DATA`), in words, of what both of them know."""
+    """The differences in the `DATA` of two configurations, in words; only keys of both are compared."""
     sides = ({name: side[name] for name in DATA if name in side} for side in (theirs, mine))
     return differences(*sides, common=True)
 

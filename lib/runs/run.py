@@ -1,11 +1,11 @@
-"""Runs: checked parameters, seeds, the run folder and what is written there.
+"""Runs: checked parameters, seeds, the folder of a run, and what is written there.
 
 Conventions
 -----------
-outputs/<run>/<notebook>/<part>/ holds one result. `result.json` is written last and whole: it alone means done.
-`manifest.json`, written just before, holds what may differ between two equal runs (commit, digest of the code,
-versions, seconds) and what was read. `configuration.json` beside the parts of a variant is what they share: parameters,
-and digests of labels, audio and folds. The first result fixes it; a part of another one is refused.
+outputs/<run>/<notebook>/<part>/ holds one result. `result.json` is written last, completely or not at all: a part with
+it is done. `manifest.json`, written just before, holds what may differ between two equal runs (commit, digest of the
+code, versions, seconds) and what was read. `configuration.json` beside the parts of a variant holds what they share:
+parameters, and digests of labels, audio and folds. The first result fixes it; a part with another one is refused.
 
 Used in: every notebook.
 """
@@ -51,10 +51,12 @@ class Run:
 
     Attributes
     ----------
-    folder : where this part is written
-    variant : the folder whose parts share one configuration; `folder` itself or above it
+    folder : of this part
+    variant : the folder whose parts share one configuration; `folder` itself or a folder above it
+    read : digests of labels, audio and folds (and what else was read), from `settle`
     is_trial : whether it is one training of an experiment
-    configuration, other_code : what `settle` fixed, and the parts read that other code has made
+    configuration : from `settle`
+    other_code : the parts read that were made by other code than is here now, from `settle`
     """
 
     notebook: str
@@ -74,31 +76,31 @@ class Run:
 
     @property
     def cache(self) -> Path:
-        """Where caches of all runs lie."""
+        """outputs/cache, shared by all runs"""
         return ROOT / "outputs" / "cache"
 
     @property
     def checkpoint(self) -> Path:
-        """What a training of this part that was killed goes on from; `finish` removes it."""
+        """The file that a killed training of this part continues from; `finish` removes it."""
         return self.folder / "checkpoint.safetensors"
 
     @property
     def done(self) -> bool:
-        """Whether this part was finished before (a pooled one, with all its folds)."""
+        """Whether this part is finished (a pooled part: with all folds)."""
         result = self.folder / "result.json"
         return result.is_file() and read_json(result)["metrics"].get("complete", True)
 
     def pick(self, group: type) -> object:
-        """A group of settings (`LogMel`, `Windows` ...) filled from the parameters of the same names."""
+        """A group of settings (`LogMel`, `Windows` ...), with the run's parameters of the same names."""
         return group(**{f.name: self.params[f.name] for f in fields(group) if f.name in self.params})
 
     def data_dir(self) -> Path:
-        """The data folder; `demo` is synthesised first, where it is not there yet; `kaggle` is found in a kernel.
+        """The folder of the data set. `demo` is synthesised if it does not exist; `kaggle` is found in a kernel.
 
         Raises
         ------
         FileNotFoundError
-            If it is neither relative to the current folder nor to the workbook.
+            As `inputs.path`.
         """
         name = str(self.params["data_dir"])
         if name == "demo":
@@ -106,7 +108,7 @@ class Run:
         return inputs.path(name, "data_dir", ROOT)
 
     def folds(self, clips: pd.DataFrame, targets: np.ndarray) -> pd.DataFrame:
-        """The folds of this run, for all its notebooks: outputs/<run>/folds.csv, made by whichever comes first.
+        """The folds of this run, shared by all its notebooks: outputs/<run>/folds.csv, made by the first one.
 
         Parameters
         ----------
@@ -132,13 +134,13 @@ class Run:
             made = [file.parent for file in self.home.rglob("configuration.json") if "folds" in read_json(file)]
             if any(next(part.rglob("result.json"), None) for part in made):
                 raise
-        path.unlink(missing_ok=True)  # left by a call that came to no result: it binds nobody
+        path.unlink(missing_ok=True)  # nothing was finished with it
         return folds.settle(path, table)
 
     def task(self, subsets: Collection[str] = ("curated",)) -> Task:
-        """The clips of these subsets, with their log-mels and the folds of the curated ones.
+        """The clips of these subsets, their log-mels, and the folds of the curated clips.
 
-        Clips that can't be used are left out and listed in `Task.data.problems`; with `strict` they stop the run.
+        Clips that can't be used are left out and listed in `Task.data.problems`; with `strict` they raise an error.
 
         Raises
         ------
@@ -160,7 +162,7 @@ class Run:
         Parameters
         ----------
         variant : name in the table of the experiment
-        model : named by what it does not see, such as without_2
+        model : name by the folds that it does not see, such as without_2
         changes : parameters that differ from those of this run
         """
         variant_folder = self.variant / variant
@@ -175,33 +177,33 @@ class Run:
         )
 
     def settle(self, *made_of: Path, **read: object) -> None:
-        """Fix the configuration of this variant: parameters and what was `read` (labels, audio, folds ...).
+        """Write the configuration of this variant, its parameters and what it `read`, or check that it is the same.
 
-        With `overwrite`, this part and what was pooled are moved to outputs/replaced; all parts, where their
-        configuration differs. An experiment, whose trials settle one by one, is moved only then.
+        With `overwrite`, this part and the pooled one are moved to outputs/replaced; all parts of the variant are, if
+        their configuration differs. An experiment is moved only if it differs, since each of its trials calls this too.
 
         Parameters
         ----------
-        made_of : folders of variants whose parts are read for this one
-        read : by subset (`labels`, `audio`) or one digest
+        made_of : folders of variants that this part reads
+        read : digests of what was read: by subset (`labels`, `audio`), or one digest (`folds` ...)
 
         Warns
         -----
         UserWarning
-            This part, or one that it is made of, was made by other code than what lies here now.
+            This part, or one that it reads, was made by other code than is here now.
 
         Raises
         ------
         ValueError
-            The variant was made with another configuration, or what it is made of was made from other labels, audio or
-            folds; the message names what differs and the ways out.
+            The variant was made with another configuration, or a variant that it reads was made from other labels,
+            audio or folds; the message names the differences and the ways out.
         """
         self.read, outputs = read, ROOT / "outputs"
         for folder in made_of:
             theirs = read_json(folder / "configuration.json") if (folder / "configuration.json").is_file() else {}
             if differ := recipes.other_data(theirs, read):
                 raise ValueError(
-                    f"{folder} was made from other data ({differ}). Make it again, and what is made of it: make run "
+                    f"{folder} was made from other data ({differ}). Make it and all that depends on it again: make run "
                     f"RUN={self.params['run']} PROFILE=... DATA=... AGAIN=1 (the old results are kept in "
                     "outputs/replaced). Or take another name: -p run NAME."
                 )
@@ -209,7 +211,7 @@ class Run:
         path = self.variant / "configuration.json"
         is_bound = path.is_file() and any(self.variant.rglob("result.json"))
         theirs = read_json(path) if is_bound else mine
-        known = mine.keys() | settings.RECIPE  # a knob that is of no recipe may once have been
+        known = mine.keys() | settings.RECIPE  # drop knobs that were in a recipe once and no longer are
         theirs = {name: value for name, value in theirs.items() if name in known or name not in settings.KNOBS}
         differ = recipes.differences(theirs, mine)
         if self.params["overwrite"]:
@@ -227,23 +229,23 @@ class Run:
         self.folder.mkdir(parents=True, exist_ok=True)
         mine_too = self.variant if self.folder.name == "pooled" else self.folder
         self.other_code = code.by_other_code([mine_too, *made_of], outputs)
-        if self.other_code and not self.is_trial:  # the run of its experiment has told
+        if self.other_code and not self.is_trial:  # the run of its experiment has warned already
             names = ", ".join(self.other_code[:5]) + (f" and {n} more" if (n := len(self.other_code) - 5) > 0 else "")
             warnings.warn(
-                f"Made by other code than what lies here now: {names}. It is read as it is; -p overwrite True (or make "
-                "run with AGAIN=1) makes it again.",
+                f"Made by other code than is here now: {names}. It is used as it is; -p overwrite True (or make run "
+                "with AGAIN=1) makes it again.",
                 stacklevel=2,
             )
 
     def save_table(self, name: str, table: pd.DataFrame) -> pd.DataFrame:
-        """Write a table as CSV into the run folder, and give it back to look at."""
+        """Write a table as CSV into the folder of this part, and return it for display."""
         with whole_file(self.folder / f"{name}.csv") as partial:
             table.to_csv(partial, index=False)
         return table
 
     def save_figure(self, name: str, figure: object) -> None:
-        """Draw a matplotlib figure once: as PNG into the run folder, and below the cell."""
-        from matplotlib import pyplot  # here, for whoever draws has imported it, and nobody else needs it
+        """Write a matplotlib figure as PNG into the folder of this part, and show it below the cell."""
+        from matplotlib import pyplot  # here: whoever draws has imported it already
 
         png = io.BytesIO()
         quick = {"compress_level": 1}  # a fifth larger, in a quarter of the time
@@ -251,36 +253,36 @@ class Run:
         figure.savefig(png, format="png", **how)
         with whole_file(self.folder / f"{name}.png") as partial:
             partial.write_bytes(png.getvalue())
-        pyplot.close(figure)  # else Jupyter draws it once more
+        pyplot.close(figure)  # else Jupyter shows it twice
         display(Image(png.getvalue(), alt=name))
 
     def finish(
         self, metrics: dict[str, float], verdict: str | None, conclusion: str, *, again: bool = False, **facts: object
     ) -> str:
-        """Write manifest.json, copies of ideas, and, last, result.json; a part that was done before keeps its own.
+        """Write manifest.json, copies of ideas and, last, result.json; a part that is done keeps its files.
 
         Parameters
         ----------
-        metrics : flat, plain numbers
-        verdict : kept, dropped, unclear, or measured where nothing is compared; None where nothing can be said yet
-        conclusion : in sentences, built from the measured values; the parameter `note` is put behind it
-        again : write again; for a table of other results, of which there may be more now
+        metrics : name -> number
+        verdict : kept, dropped or unclear; measured where nothing is compared; None where there is no verdict yet
+        conclusion : sentences built from the measured values; the parameter `note` is added at the end
+        again : write even if the part is done, for a summary of results of which there may be more now
         facts : further entries of the manifest, such as the clips of the fit
 
         Returns
         -------
-        One line that tells where to look, and the note.
+        A line with the folder, and the note
 
         Raises
         ------
         ValueError
-            Another configuration took this place meanwhile.
+            The configuration of the variant was changed meanwhile.
         """
         note = str(self.params.get("note", ""))
         if again or not self.done:
             there = self.variant / "configuration.json"
             if self.configuration and (differ := recipes.differences(read_json(there), self.configuration)):
-                raise ValueError(f"{there} was written anew meanwhile ({differ}). Start this part again.")
+                raise ValueError(f"{there} was changed meanwhile ({differ}). Start this part again.")
             manifest = {**_surroundings(), "code": code.digest(self.notebook), "other_code": self.other_code}
             manifest |= {"seconds": round(time.time() - self.started, 1), "read": self.read, **facts}
             write_json(self.folder / "manifest.json", manifest)
@@ -299,7 +301,7 @@ class Run:
 
 
 def start(namespace: dict[str, object], notebook: str) -> Run:
-    """Check the parameters in a notebook's namespace, seed everything, name the run folder. Writes nothing.
+    """Check the parameters in a notebook's namespace, seed everything, choose the folder. It writes nothing.
 
     On the first call, every public plain value in the namespace must be a parameter of the workbook, so a typo such as
     `-p fodl 2` is refused. Later calls in the same kernel ignore the notebook's other variables. The run has the
@@ -338,7 +340,7 @@ def start(namespace: dict[str, object], notebook: str) -> Run:
         done = (folder / "select" / "result.json").is_file()
         params["part"] = {"auto": "compare" if done else "select"}.get(params["part"], params["part"])
         folder = variant = folder / str(params["part"])
-    if not params.get("tabulate", True):  # what this job could say of the experiment stays in a folder of its own
+    if not params.get("tabulate", True):  # one job of an experiment, with a folder of its own
         held_out, seeds = params["folds"], params.get("seeds", [params["seed"]])
         if len(held_out) != 1 or len(seeds) != 1:
             raise ValueError("tabulate=False is for a job of one fold and one seed: -p folds 2 -p seeds 1.")
@@ -348,19 +350,18 @@ def start(namespace: dict[str, object], notebook: str) -> Run:
 
 
 def already(parts: Sequence[Run]) -> str:
-    """A sentence about trainings done before: when, on which machine, and where they are read from."""
-    made = [read_json(part.folder / "manifest.json") for part in parts]
-    minutes = [m["finished"][:16].replace("T", " ") for m in made]
-    first, last = min(minutes), max(minutes)
-    when = first if first == last else f"{first} to {last}"
-    machines = ", ".join(sorted({m["device"] for m in made}))
+    """A sentence about trainings that were already done: when, on which machine, and their folder."""
+    manifests = [read_json(part.folder / "manifest.json") for part in parts]
+    minutes = [manifest["finished"][:16].replace("T", " ") for manifest in manifests]
+    when = " to ".join(dict.fromkeys([min(minutes), max(minutes)]))
+    machines = ", ".join(sorted({manifest["device"] for manifest in manifests}))
     where = os.path.relpath(os.path.commonpath([part.folder for part in parts]))
     return f"{len(parts)} of the trainings: already trained on {when} ({machines}), read from {where}."
 
 
 def seed_everything(seed: int) -> None:
-    """Seed Python, numpy and torch, and ask torch for its deterministic algorithms, on a GPU too."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # CUDA's matrix products differ from run to run without
+    """Seed Python, numpy and torch, and switch torch to deterministic algorithms, on a GPU too."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else matrix products on CUDA vary from run to run
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
@@ -368,7 +369,7 @@ def seed_everything(seed: int) -> None:
 
 
 def _surroundings() -> dict[str, object]:
-    """What may differ between two equal runs: code, versions, machine, time."""
+    """For the manifest: code, versions, machine, time."""
     versions = {"python": platform.python_version()}
     for package in PACKAGES:
         with contextlib.suppress(metadata.PackageNotFoundError):
@@ -385,7 +386,7 @@ def _surroundings() -> dict[str, object]:
 
 
 def _git(*words: str) -> str:
-    """What git answers, or nothing outside a checkout."""
+    """The output of git, or "" outside a checkout."""
     with contextlib.suppress(OSError):
         answer = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=False)
         return answer.stdout.strip() if answer.returncode == 0 else ""
@@ -393,7 +394,7 @@ def _git(*words: str) -> str:
 
 
 def _plain(value: object) -> object:
-    """A number as JSON knows it; NaN and infinity become null."""
+    """A plain Python number for JSON; NaN and infinity become None."""
     if isinstance(value, (bool, np.bool_)):
         return bool(value)
     if isinstance(value, (int, np.integer)):

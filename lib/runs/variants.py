@@ -1,13 +1,14 @@
-"""Variants of 04 against their base: the curated models of the same run, or of another one with the same folds.
+"""Compare variants of 04 with their base: the curated models of the same run, or of another run with the same folds.
 
-Never against the best so far, whose score is partly luck. What was scored on other folds, labels, audio or clips is
-refused: its difference to the base could be that of the clips. The same recipe with another seed, as 10 trains it, is
-no variant.
+Variants are never compared with the best one so far, whose score is partly luck. A variant that was scored on other
+folds, labels, audio or clips is refused, because its difference to the base could come from the clips. The same recipe
+with another seed, as 10 trains it, is not a variant.
 
-05 compares training sets (`compare`): all but one show as many windows as the curated clips alone, with the same folds,
-seed and network; only what VARIANTS names may differ. So noisy clips take passes from the curated ones. `fewer_passes`,
-the one, shows these alone, as often as curated_noisy does, and the pair of RIVALS tells what noisy clips add to as many
-curated passes. 09 compares all variants that a run holds (`against_base`), and says of which the compute differs.
+05 compares training sets (`compare`). They have the same folds, seed and network as the base, and show the same number
+of windows; only the parameters in VARIANTS may differ. So noisy clips take passes away from the curated clips. The
+exception is `fewer_passes`: the curated clips alone, as often as in curated_noisy. So the pair in RIVALS measures what
+noisy clips add at the same number of curated passes. 09 compares all variants of a run (`against_base`), and reports
+differences in compute.
 
 Used in: 05_curation, 09_journal, `journal`.
 """
@@ -35,11 +36,11 @@ __all__ = ["Variants", "against_base", "commands", "compare", "conclusion"]
 
 RIVALS = {"curated_noisy": "fewer_passes"}
 MAY_DIFFER = {field.name for field in fields(settings.TrainingSet)} | {"loss"}  # and what is trained on
-UNEQUAL = 0.02  # from there on two trainings are not said to have cost the same
+UNEQUAL = 0.02  # compute that differs by more than this share is reported
 
 
 def commands(run: Run, n_folds: int, subsets: Collection[str]) -> list[str]:
-    """A papermill command for every training that 05 compares and that is still to be done, the base's first.
+    """The papermill commands of all trainings that 05 compares and that are not done yet, those of the base first.
 
     Parameters
     ----------
@@ -54,9 +55,9 @@ def commands(run: Run, n_folds: int, subsets: Collection[str]) -> list[str]:
 
 
 def compare(run: Run, n_folds: int, subsets: Collection[str]) -> Comparison:
-    """The training sets that are done on all folds, and pairs of RIVALS, against the base; screened, with one seed.
+    """The training sets that are done on all folds, and the pairs of RIVALS, against the base; screened: one seed.
 
-    The base alone while nothing else is done, no scores while it isn't.
+    Only the base if nothing else is done; no scores if the base is not done.
 
     Parameters
     ----------
@@ -66,7 +67,7 @@ def compare(run: Run, n_folds: int, subsets: Collection[str]) -> Comparison:
     ------
     ValueError
         A variant that differs from the base in more than its training set, scored other clips or audio, or was trained
-        on another selection than the one that lies in this run.
+        on another selection than that of this run.
     """
     sets = {name: ModelSet(run.home, name, n_folds) for name in (BASE, *_asked(run, subsets))}
     whole, read = {name: models for name, models in sets.items() if not models.missing}, {}
@@ -74,17 +75,17 @@ def compare(run: Run, n_folds: int, subsets: Collection[str]) -> Comparison:
         _check_recipe(run, whole[BASE], whole[name])
         read[name] = _clips(whole[name], read.get(BASE))
     clips, classes = (read[BASE].table, read[BASE].classes) if read else (pd.DataFrame({"labels": [], "group": []}), [])
-    return Comparison(clips, classes, {name: found.scores for name, found in read.items()}, BASE, False, RIVALS)
+    return Comparison(clips, classes, {name: part.scores for name, part in read.items()}, BASE, False, RIVALS)
 
 
 def conclusion(comparison: Comparison) -> str:
-    """What `compare` found, in sentences, from its values."""
-    found = comparison.conclusion("{} {}, {}")
-    if not found:
+    """The result of `compare` in sentences, from its values."""
+    differences = comparison.conclusion("{} {}, {}")
+    if not differences:
         return "Nothing is retrained yet on what was kept."
     base = comparison.rows.set_index("variant").loc[BASE]
     head = f"lwlrap of the curated clips as they are is {comparisons.format_score(base)}, n = {base['n']:.0f}"
-    return f"{head}. Differences to it, one seed: {found}"
+    return f"{head}. Differences to it, one seed: {differences}"
 
 
 class Variants(NamedTuple):
@@ -92,11 +93,11 @@ class Variants(NamedTuple):
 
     Attributes
     ----------
-    table : of the comparison; with `changed`, the settings that differ from the base, and `compute`, pixels of all
-        training inputs over the base's; the base on top; no row where the base is not whole
+    table : of the comparison, the base on top; also `changed` (the settings that differ from the base) and `compute`
+        (pixels of all training inputs over those of the base). Empty if the base is not complete
     curves : learning curves of the same variants: variant, model, epoch, train_loss, valid_loss, lwlrap
     refused : a sentence for each reason why variants are not compared
-    comparison : what the table is made of; all are screened, as a variant has one seed. None without a base
+    comparison : that of the table. All variants are screened, because they have one seed. None without a base
     """
 
     table: pd.DataFrame
@@ -105,20 +106,20 @@ class Variants(NamedTuple):
     comparison: Comparison | None = None
 
     def shown(self) -> pd.DataFrame:
-        """The columns of the table that fit on a page, rounded."""
+        """The main columns of the table, rounded, for display."""
         columns = ["variant", "changed", "lwlrap", *comparisons.DIFFERENCE, "p_better", "n_to_settle"]
         columns += ["verdict", "compute"]
         return self.table[[name for name in columns if name in self.table]].round(3)
 
     def conclusion(self) -> str:
-        """Every difference to the base in a sentence, and where the compute was not equal."""
-        found = self.comparison.conclusion() if self.comparison else ""
-        if not found:
+        """Every difference to the base, and the variants whose compute differs, in sentences; empty without any."""
+        differences = self.comparison.conclusion() if self.comparison else ""
+        if not differences:
             return ""
         unequal = self.table[(self.table["compute"] - 1).abs() > UNEQUAL]
         costs = ", ".join(f"{row.variant} {row.compute:.2f}" for row in unequal.itertuples())
         more = f" Not at equal compute (epochs x pixels, the base's 1): {costs}." if costs else ""
-        return f"Difference in lwlrap to the base on {self.table['n'].iloc[0]} clips: {found}{more}"
+        return f"Difference in lwlrap to the base on {self.table['n'].iloc[0]} clips: {differences}{more}"
 
 
 def against_base(home: Path, base_home: Path | None = None) -> Variants:
@@ -127,19 +128,19 @@ def against_base(home: Path, base_home: Path | None = None) -> Variants:
     Parameters
     ----------
     home : outputs/<run>
-    base_home : the run whose curated models are the base; none: the same
+    base_home : outputs/<run> of the run whose curated models are the base; None: the same run
     """
     folder = (base_home or home) / "04_kfold" / BASE
-    whom = f"{folder.parents[1].name}/{BASE}"
+    base_name = f"{folder.parents[1].name}/{BASE}"
     try:
         base = _models(folder)
         read, made = {BASE: _clips(base)}, {BASE: base.configuration}
     except (OSError, ValueError, KeyError) as error:
         empty = pd.DataFrame({"variant": [], "verdict": []})
-        return Variants(empty, empty, [f"Nothing is compared with {whom}: {error}"])
+        return Variants(empty, empty, [f"Nothing is compared with {base_name}: {error}"])
     causes = defaultdict(list)
-    there = (path.parent for path in (home / "04_kfold").glob("[!.]*/configuration.json"))
-    for other in sorted(place for place in there if place != folder and not unseeded(place.name)[1]):
+    folders = (path.parent for path in (home / "04_kfold").glob("[!.]*/configuration.json"))
+    for other in sorted(place for place in folders if place != folder and not unseeded(place.name)[1]):
         name = other.name if other.parent == folder.parent else f"{home.name}/{other.name}"
         try:
             models = _models(other)
@@ -147,24 +148,24 @@ def against_base(home: Path, base_home: Path | None = None) -> Variants:
             read[name], made[name] = _clips(models, read[BASE]), models.configuration
         except (OSError, ValueError, KeyError) as error:
             causes[str(error)].append(name)
-    scores = {name: found.scores for name, found in read.items()}
+    scores = {name: clips.scores for name, clips in read.items()}
     comparison = Comparison(read[BASE].table, read[BASE].classes, scores, BASE, enough=False, order=None)
     table = comparison.table()
     table.insert(1, "changed", [_changed(made[name], made[BASE]) for name in table["variant"]])
     compute = [_compute(made[name], read[name].epochs) for name in table["variant"]]
     table["compute"] = np.array(compute) / compute[0]
-    curves = pd.concat([found.epochs.assign(variant=name) for name, found in read.items()], ignore_index=True)
-    refused = [f"Not compared with {whom}: {', '.join(names)}. {why}" for why, names in causes.items()]
+    curves = pd.concat([clips.epochs.assign(variant=name) for name, clips in read.items()], ignore_index=True)
+    refused = [f"Not compared with {base_name}: {', '.join(names)}. {why}" for why, names in causes.items()]
     return Variants(table, curves, refused, comparison)
 
 
 def _asked(run: Run, subsets: Collection[str]) -> dict[str, dict]:
-    """The training sets that are compared, with what they change."""
+    """The training sets to compare, with the parameters that they change."""
     return {name: VARIANTS[name] for name in compared(run.params["retrain"], run.params["loss"], subsets)}
 
 
 def _models(folder: Path) -> ModelSet:
-    """The models of a variant, of as many folds as its configuration says; ValueError where nothing of it is there."""
+    """The models of a variant, with the number of folds in its configuration; ValueError if it does not exist."""
     home, path = folder.parents[1], folder / "configuration.json"
     if not path.is_file():
         raise ValueError(f"It is not there yet. Train it: make run NB=04 RUN={home.name} PROFILE=... DATA=...")
@@ -172,7 +173,7 @@ def _models(folder: Path) -> ModelSet:
 
 
 def _clips(models: ModelSet, base: oof.Clips | None = None) -> oof.Clips:
-    """Out-of-fold scores; ValueError unless all folds are done, and on the clips of the base."""
+    """Out-of-fold scores; ValueError unless all folds are done and the clips are those of the base."""
     if models.missing:
         raise ValueError(f"Folds {models.missing} are still to be trained.")
     clips = models.clips()
@@ -186,11 +187,11 @@ def _check_recipe(run: Run, base: ModelSet, models: ModelSet) -> None:
     name, theirs, mine = models.variant, base.configuration, models.configuration
     recipes = ({k: v for k, v in side.items() if k in settings.KNOBS.keys() - MAY_DIFFER} for side in (theirs, mine))
     if differ := differences(*recipes) or other_data(theirs, mine):
-        raise ValueError(f"{BASE} and {name} differ in more ({differ}): no fair comparison. Train it anew.")
+        raise ValueError(f"{BASE} and {name} differ in more ({differ}): no fair comparison. Train it again.")
     selection = run.home / "05_curation" / "select" / "configuration.json"
     if "curation" in mine and mine["curation"] != digest(read_json(selection)):
         raise ValueError(
-            f"{name} was trained on another selection than the one in {selection.parent}. Train it anew: "
+            f"{name} was trained on another selection than the one in {selection.parent}. Train it again: "
             f"-p variant {name} -p overwrite True, all folds."
         )
 
@@ -204,18 +205,19 @@ def _check_data(base: ModelSet, models: ModelSet) -> None:
             f"Train with the same ones: -p folds_csv outputs/{base.home.name}/folds.csv"
         )
     if differ := other_data(setting, of_base):
-        raise ValueError(f"They were made of other clips ({differ}, in the base). Train both on the same data.")
+        raise ValueError(f"They were made from other clips ({differ}, in the base). Train both on the same data.")
 
 
 def _changed(setting: Mapping, base: Mapping) -> str:
-    """What a person changed of the base, in words."""
+    """The knobs that differ from the base, in words."""
     return ", ".join(f"{k} {value}" for k, value in setting.items() if k in settings.KNOBS and value != base.get(k))
 
 
 def _compute(setting: Mapping, curves: pd.DataFrame) -> float:
-    """Epochs times pixels of a training input; NaN where a setting does not tell them.
+    """Epochs times pixels of a training input; NaN if the configuration lacks them.
 
-    All training sets show as many windows as `epochs` say, but fewer_passes: its curves tell how many epochs it had.
+    All training sets show as many windows as `epochs` of the base. Only fewer_passes shows fewer: its epochs are
+    counted in its curves.
     """
     try:
         fewer = setting.get("train_set") == "fewer_passes"
