@@ -310,7 +310,7 @@ def test_a_trial_whose_idea_raises_has_failed_and_is_tried_again(tmp_path, monke
     folder = tmp_path / "louder" / "without_0" / "seed_1"
     trial = Run("03_augmentation", {**settings.defaults(), "seed": 1, "epochs": 2}, folder, folder.parents[1])
     assert sweep._train(trial, None, 0) is None
-    assert not trial.done and sweep._facts(trial)[0] == 2 and sweep._facts(trial)[3] == "KeyError: 'late'"
+    assert not trial.done and sweep._facts(trial)[0] == 2 and sweep._facts(trial)[-1] == "KeyError: 'late'"
 
 
 # packed

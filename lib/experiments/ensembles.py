@@ -376,7 +376,8 @@ def _average(some: list[WindowModel], task: Task, outer: int, cut: Windows, reci
     torch.optim.swa_utils.update_bn((x for x, _ in batches), model, device=next(model.parameters()).device)
     table = task.windows(scored, cut)
     (logits,) = models.score([model], task.cache, table, cut.n_frames(task.cache.logmel))
-    about = {"classes": task.classes, "recipe": recipe.settings()}
+    precision = str(model.precision).removeprefix("torch.")
+    about = {"classes": task.classes, "recipe": recipe.settings(), "precision": precision}
     curve = pd.DataFrame(columns=["epoch", "lr", "train_loss", "valid_loss", "lwlrap"])
     return Fit(folds.model_name(outer), model, about, curve, scored, table, logits, train["fname"].tolist())
 
