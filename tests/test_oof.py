@@ -181,6 +181,14 @@ def test_the_prior_of_a_clip_knows_nothing_of_its_group_in_another_fold(tmp_path
     np.testing.assert_allclose(prior, metrics.prior_by_fold(pooled.targets, pooled.table))
 
 
+def test_what_the_best_epoch_would_add_is_read_from_each_models_own_curve():
+    curves = {"without_0": [0.5, np.nan, 0.9, 0.7], "without_1": [0.4, 0.6, np.nan, 0.8]}
+    epochs = pd.DataFrame([(name, e, y) for name, ys in curves.items() for e, y in enumerate(ys)])
+    epochs = epochs.set_axis(["model", "epoch", "lwlrap"], axis=1)
+    assert oof.Clips(pd.DataFrame(), CLASSES, epochs, []).best_epoch_gain == pytest.approx((0.2 + 0.0) / 2)
+    assert np.isnan(oof.Clips(pd.DataFrame(), CLASSES, epochs[epochs["lwlrap"].isna()], []).best_epoch_gain)
+
+
 def test_the_hardest_clips_come_first_and_ties_by_name():
     table = pd.DataFrame(
         {

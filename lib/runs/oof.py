@@ -64,6 +64,13 @@ class Clips:
     def groups(self) -> np.ndarray:
         return self.table["group"].to_numpy(str)
 
+    @property
+    def best_epoch_gain(self) -> float:
+        """What a model's best epoch, picked on its held-out fold, has above the last one: lwlrap of windows, the mean
+        over the models. Such a pick is a leak; NaN where no epoch was validated."""
+        of_model = self.epochs.dropna(subset="lwlrap").groupby("model")["lwlrap"]
+        return float((of_model.max() - of_model.last()).mean())
+
     def hardest(self, n: int) -> pd.DataFrame:
         """The n clips with the highest loss on their labels: fname, labels, first (best-scored class), loss (nats)."""
         first = np.array(self.classes)[self.scores.argmax(axis=1)]
