@@ -30,7 +30,11 @@ def pushed(tmp_path_factory):
     """What the server recorded of a data set, a kernel and a submission."""
     folder = tmp_path_factory.mktemp("push")
     kernel, data = kaggle.pack(
-        ROOT / "notebooks" / "08_submission.ipynb", make_run(folder / "first"), VALUES, folder / "build", owner="me"
+        ROOT / "notebooks" / "08_submission.ipynb",
+        make_run(folder / "first", arch="ideas/cnn.py:cnn"),  # a network of one's own goes along
+        VALUES,
+        folder / "build",
+        owner="me",
     )
     stub, home = Stub(), folder / "home"
     home.mkdir()
@@ -151,11 +155,14 @@ def test_04_kfold_trains_on_a_simulated_kaggle(tmp_path):
     pd.DataFrame(columns=["fname", "Rain", "Bark"]).to_csv(competition / "sample_submission.csv", index=False)
     values = {"profile": "demo", "fold": 1, "n_folds": 2, "epochs": 1, "batch_size": 2, "sample_rate": 8000}
     values |= {"n_fft": 256, "hop_length": 80, "n_mels": 16, "arch": "test_resnet"}
+    values |= {"augment": ["ideas/lowpass.py:lowpass"], "mix": "ideas/between_class.py:between_class"}
     home = make_run(tmp_path / "first")
     kernel, data = kaggle.pack(ROOT / "notebooks" / "04_kfold.ipynb", home, values, tmp_path, owner="me")
     shutil.copytree(data, tmp_path / "input" / "datasets" / "me" / data.name)
     text = (kernel / "04_kfold.ipynb").read_text()
     run_kernel(text, tmp_path / "input", tmp_path / "working", "fastai", "fastcore")
     part = tmp_path / "working" / "outputs" / "first" / "04_kfold" / "curated" / "without_1"
-    assert json.loads((part / "result.json").read_text())["metrics"]["n"] == 2
+    result = json.loads((part / "result.json").read_text())
+    assert result["metrics"]["n"] == 2 and result["parameters"]["mix"].startswith("ideas/between_class.py:")
+    assert {path.name for path in (part / "ideas").iterdir()} == {"lowpass.py", "between_class.py"}
     assert (home / "folds.csv").read_bytes() == (tmp_path / "working/outputs/first/folds.csv").read_bytes()
