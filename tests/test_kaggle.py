@@ -241,6 +241,12 @@ def test_a_variant_is_packed_with_the_parameters_that_it_is_trained_with(tmp_pat
     assert all(line in text for line in ("n_mels = 32", "variant = 'mels32'", "batch_size = 16", "run = 'mine'"))
 
 
+def test_the_notebook_for_jupyterlab_is_no_kernel(home, tmp_path):
+    with pytest.raises(ValueError, match="00_scratch can't be packed: it is for JupyterLab"):
+        kaggle.pack(ROOT / "notebooks" / "00_scratch.ipynb", home, {}, tmp_path / "packed", owner="me")
+    assert not (tmp_path / "packed").exists()
+
+
 @pytest.mark.parametrize(
     ("change", "saying"),
     [

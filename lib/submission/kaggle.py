@@ -90,6 +90,8 @@ def pack(
             "table as clips.csv, with its audio, as a data set (kaggle datasets create), and name it: "
             "make kaggle SOURCES=owner/slug ..."
         )
+    if notebook.stem == "00_scratch":
+        raise ValueError("00_scratch can't be packed: it is for JupyterLab on your own machine (make lab). Pack 04_kfold.")
     content = json.loads(Path(notebook).read_text(encoding="utf-8"))
     declared = settings.declared(content)
     if read := _reads_run(notebook.stem, {name: value for name, value in values.items() if name in declared}):
