@@ -91,7 +91,7 @@ def pack(
             "make kaggle SOURCES=owner/slug ..."
         )
     if notebook.stem == "00_scratch":
-        raise ValueError("00_scratch can't be packed: it is for JupyterLab on your own machine (make lab). Pack 04_kfold.")
+        raise ValueError("00_scratch can't be packed: it is for JupyterLab on this machine (make lab). Pack 04_kfold.")
     content = json.loads(Path(notebook).read_text(encoding="utf-8"))
     declared = settings.declared(content)
     if read := _reads_run(notebook.stem, {name: value for name, value in values.items() if name in declared}):
