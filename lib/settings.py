@@ -52,7 +52,7 @@ BALANCES = {"clip": "one each", "seconds": "", "effective": "", "augment": "wide
 TRAIN_SETS = {"curated": "", "curated_noisy": "", "warm_up": "noisy first", "pseudo": "model labels"}
 TRAIN_SETS |= {"fewer_passes": ""}
 COMPUTE = {"pixels": "", "windows": "", "seconds": "measured here"}
-STAGE2_MODELS = ("cnn", "cnn_logits", "conv1d", "attention", "gru", "logistic")
+STAGE2_MODELS = ("cnn", "cnn_logits", "dense", "conv1d", "attention", "gru", "logistic")
 
 STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, regex_engine="python-re")
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"  # names become folders
@@ -294,7 +294,7 @@ class Stage2Models(Group):
     """06: which stage-2 models."""
 
     stage2_models: tuple[Literal[*STAGE2_MODELS], ...] = knob(
-        ("cnn", "conv1d", "logistic"), f"of {_named(STAGE2_MODELS)}; empty: all"
+        ("cnn", "conv1d", "logistic"), f"{_named(STAGE2_MODELS)}; []: all"
     )
 
 

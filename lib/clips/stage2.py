@@ -7,7 +7,7 @@ image : float32 (n_classes, n_columns), scores times 255, from `make_images`. A 
     `max_clip_s`. A score is never exactly 0, so a column of zeros means: no window.
 logits : float32 (n, n_classes), classes in submission order.
 Normalisation and the order of rows are stored in the model's weights and sidecar, so scoring uses those of training.
-Only the 2-D networks see the columns of zeros; the other models mask them.
+Only the 2-D networks and the dense one see the columns of zeros; the other models mask them.
 
 Used in: 06, 08, 10. Imports neither fastai nor librosa; `learners.fit_images` trains.
 
@@ -64,6 +64,19 @@ class _Image(nn.Module):
         x = evidence if self.reads_logits else images / WHITE
         x = self.body(x[:, None])
         return self.head(torch.cat([x.mean(-1).flatten(1), x.amax(-1).flatten(1)], 1))
+
+
+class _Dense(nn.Module):
+    """Fully connected layers on the scores of all windows, one after the other: each column has weights of its own."""
+
+    def __init__(self, n_classes: int, columns: int, width: int = 64) -> None:
+        super().__init__()
+        first = nn.Linear(n_classes * columns, width, bias=False)
+        self.body = nn.Sequential(nn.Flatten(), first, nn.BatchNorm1d(width), nn.ReLU())
+        self.head = nn.Sequential(nn.Dropout(0.5), nn.Linear(width, n_classes))
+
+    def forward(self, images: torch.Tensor, evidence: torch.Tensor, is_window: torch.Tensor) -> torch.Tensor:
+        return self.head(self.body(evidence))
 
 
 class _Convolution(nn.Module):
@@ -123,6 +136,7 @@ class _Logistic(nn.Module):
 MODELS = {
     "cnn": _Image,
     "cnn_logits": partial(_Image, reads_logits=True),
+    "dense": _Dense,
     "conv1d": _Convolution,
     "attention": _Attention,
     "gru": _Recurrent,
@@ -151,7 +165,8 @@ class Stage2Model(nn.Module):
         if stage2.kind not in MODELS:
             raise ValueError(f"stage 2 has no model {stage2.kind!r}. There are: {', '.join(MODELS)}.")
         self.stage2, n_classes = stage2, len(stage2.rows)
-        self.net = MODELS[stage2.kind](n_classes)
+        shape = {"columns": stage2.columns} if stage2.kind == "dense" else {}
+        self.net = MODELS[stage2.kind](n_classes, **shape)
         self.register_buffer("mean", torch.zeros(n_classes, 1))
         self.register_buffer("std", torch.ones(n_classes, 1))
         self.register_buffer("back", torch.from_numpy(np.argsort(stage2.rows)), persistent=False)
