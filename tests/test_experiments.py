@@ -150,6 +150,18 @@ def test_variants_are_chosen_by_name_and_may_be_joined():
             sweep.select(table, ["base", unknown])
 
 
+def test_how_soon_a_variant_is_near_its_end_is_compared_model_by_model():
+    curves = {("base", "a"): [0.2, 0.6, 0.8, 0.8], ("base", "b"): [0.2, 0.4, 0.6, 0.8]}
+    curves |= {("slow", "a"): [0.1, 0.2, 0.5, 0.6], ("slow", "b"): [0.1, 0.2, np.nan, 0.6]}
+    curves["quick", "a"] = [0.5, 0.5, 0.5, 0.5]  # one model: no interval
+    rows = [(*key, epoch, value) for key, values in curves.items() for epoch, value in enumerate(values)]
+    epochs = pd.DataFrame(rows, columns=["variant", "model", "epoch", "lwlrap"])
+    found = sweep.Trials(pd.DataFrame(), [], {}, pd.DataFrame(), epochs, 3).convergence().set_index("variant")
+    assert found["epochs_to_near"].to_dict() == {"base": 3.5, "slow": 4.0, "quick": 1.0}
+    assert found.loc["slow", ["diff", "diff_low", "diff_high"]].tolist() == [0.5, 0.0, 1.0]
+    assert found.loc[["base", "quick"], "diff"].isna().all()
+
+
 # equal compute
 
 

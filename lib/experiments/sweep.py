@@ -41,6 +41,8 @@ __all__ += ["networks", "select", "train"]
 
 SILENCE_DB = 40.0  # dB below the loudest frame: quieter frames at either end are trimmed
 RIVALS = {"progressive_224": "fixed_224"}  # an extra comparison: the final input size is the same
+NEAR = 0.9  # share of the lwlrap at the end
+N_RESAMPLES = 2000
 LONGER = "+longer"  # an extra comparison: a variant with three times the budget against the base with the same
 NETWORKS = {
     "regnetx_002": "regnetx_002",
@@ -313,6 +315,28 @@ class Trials(datasets.Labelled):
         """
         columns = ["seconds", "train_s", "images_per_s"]
         return self.trainings.groupby("variant", sort=False)[columns].median().round(1).reset_index()
+
+    def convergence(self) -> pd.DataFrame:
+        """How soon does each variant reach NEAR of the lwlrap that it ends with, over windows of the held-out fold?
+
+        Returns
+        -------
+        A row a variant: variant, epochs_to_near (mean over its models), diff, diff_low, diff_high: epochs more than the
+        base takes, model by model, and a 95 % interval that resamples models (fold and seed); NaN with fewer than two
+        or without a base. It is as fine as the validated epochs, about 20 of a training.
+        """
+        curves = self.curves.dropna(subset="lwlrap").sort_values("epoch")
+        last = curves.groupby(["variant", "model"])["lwlrap"].transform("last")
+        near = curves[curves["lwlrap"] >= NEAR * last].groupby(["variant", "model"])["epoch"].min().add(1).unstack(0)
+        rows, rng = [], np.random.default_rng(0)
+        for name in near:
+            diff = near[name].sub(near.get("base")).dropna().to_numpy() if "base" in near else np.array([])
+            found = [np.nan] * 3
+            if name != "base" and len(diff) > 1:
+                means = rng.choice(diff, (N_RESAMPLES, len(diff))).mean(axis=1)
+                found = [diff.mean(), *np.quantile(means, [0.025, 0.975])]
+            rows.append([name, near[name].mean(), *found])
+        return pd.DataFrame(rows, columns=["variant", "epochs_to_near", "diff", "diff_low", "diff_high"]).round(2)
 
     def by_class(self, seconds: pd.Series) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Which classes do the variants that balance seconds of audio help?
