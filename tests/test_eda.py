@@ -272,6 +272,12 @@ def test_the_area_under_the_curve_is_scikit_learns(seed, n):
     assert contents._auc(y, score, weight) == pytest.approx(roc_auc_score(y, score, sample_weight=weight))
 
 
+def test_the_probability_of_a_forest_is_scikit_learns():
+    x = np.random.default_rng(0).standard_normal((60, 4))
+    forest = contents.RandomForestClassifier(9, class_weight="balanced", random_state=0).fit(x, x[:, 0] > 1)
+    np.testing.assert_array_equal(contents._probability(forest, x), forest.predict_proba(x)[:, 1])
+
+
 def test_groups_are_never_split(monkeypatch):
     monkeypatch.setattr(contents, "N_TREES", 30)
     rng = np.random.default_rng(1)

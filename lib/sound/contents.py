@@ -431,7 +431,7 @@ def tell_apart(
     for train, held_out in StratifiedGroupKFold(N_FOLDS, shuffle=True, random_state=seed).split(values, y, groups):
         forest = RandomForestClassifier(N_TREES, min_samples_leaf=3, class_weight="balanced", random_state=seed)
         forest.fit(values[train], y[train])
-        score[held_out] = forest.predict_proba(values[held_out])[:, 1]
+        score[held_out] = _probability(forest, values[held_out])
         if n_shuffles:
             shuffled = permutation_importance(
                 forest, values[held_out], y[held_out], scoring=_auc_of, n_repeats=n_shuffles, random_state=seed
@@ -452,7 +452,13 @@ def tell_apart(
 
 
 def _auc_of(forest: RandomForestClassifier, x: np.ndarray, y: np.ndarray) -> float:
-    return _auc(y, forest.predict_proba(x)[:, 1])
+    return _auc(y, _probability(forest, x))
+
+
+def _probability(forest: RandomForestClassifier, x: np.ndarray) -> np.ndarray:
+    """Of class 1: what `predict_proba` gives, several times as fast, since that prepares a job for each tree."""
+    x = x.astype(np.float32)
+    return sum(tree.tree_.predict(x)[:, 1] for tree in forest.estimators_) / len(forest.estimators_)
 
 
 def _auc(y: np.ndarray, score: np.ndarray, weight: np.ndarray | None = None) -> float:
