@@ -323,7 +323,7 @@ class Trials(datasets.Labelled):
         -------
         A row a variant: variant, epochs_to_near (mean over its models), diff, diff_low, diff_high: epochs more than the
         base takes, model by model, and a 95 % interval that resamples models (fold and seed); NaN with fewer than two
-        or without a base. It is as fine as the validated epochs, about 20 of a training.
+        or without a base. It is as fine as the validated epochs, at most 20 of a training.
         """
         curves = self.curves.dropna(subset="lwlrap").sort_values("epoch")
         last = curves.groupby(["variant", "model"])["lwlrap"].transform("last")

@@ -29,7 +29,7 @@ from lib.training.augment import MIXES, Draws
 
 __all__ = ["Checkpoint", "Curve", "Diverged", "ImageSize", "Mixing", "Reseed", "Scaler", "image_sizes"]
 
-VALIDATIONS = 20  # points of the learning curve
+VALIDATIONS = 20  # points of the learning curve, at most
 CHECKPOINT_S = 30.0  # s between checkpoints: a killed training loses that and an epoch at most
 
 
@@ -117,13 +117,13 @@ class ImageSize(Callback):
 
 
 class Curve(Callback):
-    """A row an epoch and a progress bar; validates at about VALIDATIONS epochs, the last one among them."""
+    """A row an epoch and a progress bar; validates at VALIDATIONS epochs at most, the last one among them."""
 
     order = 55
     COLUMNS = ("epoch", "lr", "train_loss", "valid_loss", "lwlrap")
 
     def __init__(self, epochs: int, label: str) -> None:
-        self.every, self.label, self.rows, self.bar = max(1, epochs // VALIDATIONS), label, [], None
+        self.every, self.label, self.rows, self.bar = -(-epochs // VALIDATIONS), label, [], None
         self.n_images, self.train_s = 0, 0.0
 
     def before_fit(self) -> None:

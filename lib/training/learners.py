@@ -159,7 +159,7 @@ def fit(
     Returns
     -------
     The trained model, and a table with a row an epoch: epoch, lr, train_loss, valid_loss, lwlrap (over the windows of
-    `validation`, about 20 points; NaN between). Its attrs hold images_per_s: training windows over the seconds of
+    `validation`, at most 20 points; NaN between). Its attrs hold images_per_s: training windows over the seconds of
     training batches.
 
     Warns
