@@ -204,6 +204,12 @@ def test_equal_seconds_are_measured_once_beside_the_base(small, tmp_path, monkey
     more = {**table, "quick": {"arch": "test_vit"}}
     assert compute.epochs(run, more, lambda trial: task) == found | {"quick": 60}
     assert timed[4:] == ["test_resnet", "test_vit"]
+    assert compute.seconds(run, more) == pytest.approx(  # beside one and the same base
+        {"base": 0.002, "slow": 0.004, "slow+longer": 0.004, "sizes": 0.0032, "quick": 0.001}
+    )
+    done = pd.DataFrame({"variant": ["slow", "other"], "seconds": 9.0, "train_s": 5.0, "images_per_s": 100.0})
+    speed = sweep.Trials(pd.DataFrame(), [], {}, done, pd.DataFrame(), 3, pace={"slow": 0.004}).speed()
+    assert speed["train_s"].tolist() == [2.0, 5.0]  # 500 windows, however long they took that time
 
 
 def test_a_pace_is_that_of_training_steps(small, tmp_path):

@@ -30,7 +30,7 @@ from lib.training.batches import image_pixels
 from lib.training.models import Network, best_device
 from lib.training.task import Task
 
-__all__ = ["epochs"]
+__all__ = ["epochs", "seconds"]
 
 N_BATCHES = 4  # timed at once
 TURNS = 5  # of all variants, one after the other; their median counts
@@ -60,17 +60,26 @@ def epochs(run: Run, table: Table, find_task: Callable[[Run], Task]) -> dict[str
     return {name: max(least[name], round(budget[name] * ratios[name])) for name in table}
 
 
+def seconds(run: Run, table: Table) -> dict[str, float]:
+    """Variant -> seconds a window of training, all beside the same seconds of the base; of those that were measured."""
+    known = _read(_place(run))
+    if known.empty:
+        return {}
+    base = known["base_seconds"].iloc[0]
+    own = dict(zip(known["changes"], base * known["seconds"] / known["base_seconds"], strict=True)) | {_key({}): base}
+    return {name: float(own[_key(changes)]) for name, changes in table.items() if _key(changes) in own}
+
+
 def _seconds(run: Run, table: Table, find_task: Callable[[Run], Task]) -> dict[str, float]:
     """Variant -> seconds a window of the base as a multiple of its own; what is not known yet is measured."""
-    device = best_device()
-    place = run.variant / f"seconds_{device.type}.csv"
+    place = _place(run)
     keys = {name: _key(changes) for name, changes in table.items()}
     known = _read(place)
     missing = pd.Series(keys).drop_duplicates()  # that of the first name
     missing = missing[~missing.isin([*known["changes"], _key({})])]
     if len(missing):
         found = _measured(run, {name: table[name] for name in missing.index}, find_task)
-        new = pd.DataFrame([[name, keys[name], _name(device), *found[name]] for name in found], columns=COLUMNS)
+        new = pd.DataFrame([[name, keys[name], _device(), *found[name]] for name in found], columns=COLUMNS)
         known = _read(place)  # another job may have measured them meanwhile: the first counts
         known = pd.concat([known, new[~new["changes"].isin(known["changes"])]], ignore_index=True)
         with whole_file(place) as partial:
@@ -105,6 +114,10 @@ def _paces(run: Run, name: str, changes: dict[str, object], find_task: Callable[
     return [learners.pace(replace(network, image_size=size), plain, batches) for size in sizes]
 
 
+def _place(run: Run) -> Path:
+    return run.variant / f"seconds_{best_device().type}.csv"
+
+
 def _read(place: Path) -> pd.DataFrame:
     return pd.read_csv(place, dtype={"changes": str}) if place.is_file() else pd.DataFrame(columns=COLUMNS)
 
@@ -114,5 +127,6 @@ def _key(changes: dict[str, object]) -> str:
     return digest({name: value for name, value in changes.items() if name != "trial_epochs"})
 
 
-def _name(device: torch.device) -> str:
+def _device() -> str:
+    device = best_device()
     return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} thread(s)"

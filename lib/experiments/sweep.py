@@ -12,7 +12,7 @@ Used in: 02, 03.
 """
 
 import time
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 
 import numpy as np
@@ -280,6 +280,7 @@ class Trials(datasets.Labelled):
     n_folds : of the whole set; a verdict needs all of them
     withheld : a sentence about clips that some models could not train on, as `folds.withheld`
     compute : what is equal to the base in each trial: pixels, windows or seconds
+    pace : variant -> seconds a window, measured beside the base (`compute.seconds`)
     """
 
     clips: pd.DataFrame
@@ -290,6 +291,7 @@ class Trials(datasets.Labelled):
     n_folds: int
     withheld: str = ""
     compute: str = "pixels"
+    pace: dict[str, float] = field(default_factory=dict)
 
     @cached_property
     def comparison(self) -> Comparison:
@@ -311,10 +313,13 @@ class Trials(datasets.Labelled):
 
         Returns
         -------
-        variant, seconds (with scoring), train_s (s of training alone), images_per_s (training windows)
+        variant, seconds (with scoring), train_s (s of training alone), images_per_s (training windows). train_s is
+        computed from `pace` where there is one, since trials run at different times on a machine that may be busy
         """
         columns = ["seconds", "train_s", "images_per_s"]
-        return self.trainings.groupby("variant", sort=False)[columns].median().round(1).reset_index()
+        table = self.trainings.groupby("variant", sort=False)[columns].median().reset_index()
+        alike = table["train_s"] * table["images_per_s"] * table["variant"].map(self.pace)
+        return table.assign(train_s=alike.fillna(table["train_s"])).round(1)
 
     def convergence(self) -> pd.DataFrame:
         """How soon does each variant reach NEAR of the lwlrap that it ends with, over windows of the held-out fold?
@@ -415,7 +420,8 @@ def train(run: Run, table: Table, task: Task) -> Trials:
             curves.append(curve.assign(variant=name, model=f"without_{fold} seed_{seed}"))
             fnames, pooled = scored.pool_mean()
             scores[name, fold, seed] = pd.DataFrame(pooled, fnames)
-    return _gathered(run, task, pd.DataFrame(trainings, columns=TRAININGS), curves, scores)
+    pace = compute.seconds(run, table)
+    return _gathered(run, task, pd.DataFrame(trainings, columns=TRAININGS), curves, scores, pace)
 
 
 def _changing(table: Table, base: dict[str, object]) -> Table:
@@ -463,7 +469,12 @@ def _facts(trial: Run) -> list[object]:
 
 
 def _gathered(
-    run: Run, task: Task, trainings: pd.DataFrame, curves: list[pd.DataFrame], scores: dict[tuple, pd.DataFrame]
+    run: Run,
+    task: Task,
+    trainings: pd.DataFrame,
+    curves: list[pd.DataFrame],
+    scores: dict[tuple, pd.DataFrame],
+    pace: dict[str, float],
 ) -> Trials:
     """Put the trials together; a variant with a trial that failed has no scores."""
     asked, whole = list(dict.fromkeys(trainings["fold"])), {}
@@ -474,7 +485,8 @@ def _gathered(
             whole[name] = np.stack([part.loc[clips["fname"]].to_numpy() for part in seeds])
     epochs = pd.concat(curves, ignore_index=True) if curves else pd.DataFrame(columns=CURVE)
     withheld = folds.withheld(task.folds, [folds.model_name(fold) for fold in asked])
-    return Trials(clips, list(task.classes), whole, trainings, epochs, task.n_folds, withheld, run.params["compute"])
+    how = {"compute": run.params["compute"], "pace": pace}
+    return Trials(clips, list(task.classes), whole, trainings, epochs, task.n_folds, withheld, **how)
 
 
 def _seconds(logmel: LogMel, clips: list[np.ndarray]) -> float:

@@ -65,7 +65,7 @@ def over_seconds(table: pd.DataFrame) -> Figure:
         colour = "black" if label == "base" else f"C{i % 10}"
         dots(axes, part, "lwlrap", part["train_s"], upright=True, color=colour)
         axes.plot(part["train_s"], part["lwlrap"], color=colour, ls=("-", "--")[i // 10 % 2], marker="o", label=label)
-    axes.set(xlabel="seconds of training (median of a variant's models; log)", ylabel="lwlrap, with 95 % intervals")
+    axes.set(xlabel="seconds of training (log)", ylabel="lwlrap, with 95 % intervals")
     axes.set(xscale="log", title="What seconds of training buy")
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter("{x:g}")
