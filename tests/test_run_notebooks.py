@@ -99,7 +99,7 @@ def result(folder):
         "verdict",
         "conclusion",
     }
-    assert set(told["metrics"]) - {"fresh_n"} == METRICS | {"baseline_lwlrap", "complete"}
+    assert set(told["metrics"]) - {"fresh_n"} == METRICS | {"baseline_lwlrap", "best_epoch_gain", "complete"}
     assert f"{told['metrics']['lwlrap']:.3f}" in told["conclusion"]
     return told
 
@@ -305,7 +305,7 @@ def augmentation_is_compared_on_the_demo_set(tmp, data):
     assert {path.name for path in home.iterdir()} == {
         *("base", "no_mixup", "comparison.csv", "costs.csv", "by_class.csv"),
         *("configuration.json", "manifest.json", "result.json"),
-        *("augmented.png", "lr_search.png", "differences.png", "convergence.png"),
+        *("augmented.png", "lr_search.png", "differences.png", "convergence.png", "convergence.csv"),
     }
     told = json.loads((home / "result.json").read_text())
     assert told["metrics"]["n"] == len(pd.read_csv(home / "base" / "without_0" / "seed_2019" / "clips.csv")) + len(
