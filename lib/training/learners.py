@@ -364,9 +364,9 @@ def find_lr(network: Network, recipe: Recipe, training: Training) -> pd.DataFram
     ValueError
         Fewer than two training clips, or targets that do not fit the loss.
     """
-    _check(training, recipe.loss)
+    model, cbs = _prepared(network, recipe, training, training)
     with tempfile.TemporaryDirectory() as folder:  # fastai keeps the first weights in a file, to go back to them
-        learn = _learner(_model(network, training), recipe, (training, training), _drawing(recipe, training), folder)
+        learn = _learner(model, recipe, (training, training), cbs, folder)
         with learn.no_bar():
             suggested = learn.lr_find(show_plot=False).valley
     table = pd.DataFrame({"lr": learn.recorder.lrs, "loss": [float(loss) for loss in learn.recorder.losses]})
