@@ -78,7 +78,7 @@ def features(base: dict[str, object]) -> Table:
         "pcen": {"channels": ["pcen"]},
         "half_mels": {"n_mels": n_mels // 2},
         "double_mels": {"n_mels": 2 * n_mels},
-        **{f"window_{s}s": {"window_s": float(s), "hop_s": min(base["hop_s"], s / 2)} for s in (1, 2, 4)},
+        **{f"window_{s}s": {"window_s": float(s), "hop_s": min(base["hop_s"], s / 2)} for s in (1, 1.5, 2, 4)},
         "trim_train": {"trim_train_db": SILENCE_DB},
         "trim_inference": {"trim_inference_db": SILENCE_DB},
         "trim_both": {"trim_train_db": SILENCE_DB, "trim_inference_db": SILENCE_DB},
