@@ -112,9 +112,11 @@ def augmentation(base: dict[str, object]) -> Table:
         "mixup_power": {"mix": "mixup_power"},
         "cutmix": {"mix": "cutmix"},
         "overlay": {"mix": "overlay"},
+        "between_class": {"mix": "ideas/between_class.py:between_class", "mixup": 1.0},
         # another recording of the same sound
         **{name: {"augment": [name]} for name in ("gain", "shift_wrap", "shift_pad", "equaliser", "stretch")},
         "recording": {"augment": ["equaliser", "gain", "stretch"]},
+        "lowpass": {"augment": ["ideas/lowpass.py:lowpass"]},
         # seconds of audio per class
         "by_seconds": {"balance": "seconds"},
         "by_effective_number": {"balance": "effective"},
