@@ -302,7 +302,7 @@ class Stage2Models(Group):
 class Ensembles(Group):
     """07: ensembles at equal compute."""
 
-    ensemble_epochs: int = knob(4, "passes over the training clips that each strategy may spend", ge=3, le=100_000)
+    ensemble_epochs: int = knob(6, "passes over the training clips that each strategy may spend", ge=3, le=100_000)
     ensemble_folds: tuple[Annotated[int, Field(ge=2, le=20)], ...] = which(
         (3,), "numbers of fold models to compare, at equal compute; empty: none"
     )

@@ -145,8 +145,8 @@ def test_what_one_variant_is_against_another_is_told_and_decides_nothing():
     assert found.verdict() == told(TABLE).verdict() == "unclear"
     assert found.compared["variant"].tolist() == ["one", "two", "one against two"]
     assert found.conclusion().startswith(
-        "one +0.020 (-0.001 to +0.043): unclear (not settled: about 1200 clips of this kind would, probability that it "
-        "helps 0.83); two -0.123 (-0.200 to -0.050): dropped; "
+        "one +0.020 (-0.001 to +0.043): unclear (not settled: about 1200 clips of this kind would settle it; "
+        "probability that it helps 0.83); two -0.123 (-0.200 to -0.050): dropped; "
     )
     assert "; one against two +0.100 (+0.050 to +0.200): kept. Verdicts hold together" in found.conclusion()
 
@@ -197,7 +197,7 @@ def test_what_is_not_settled_is_told_with_what_would_settle_it():
         return told(one.assign(**values)).conclusion().partition(". ")[0]
 
     assert said(verdict=[None, "screened"]).endswith(
-        "screened (not settled: about 1200 clips of this kind would, probability that it helps 0.83)"
+        "screened (not settled: about 1200 clips of this kind would settle it; probability that it helps 0.83)"
     )
     assert said(lwlrap_diff_low=0.001).endswith("helps 0.83)")  # clear of zero, yet unclear
     assert said(lwlrap_diff_low=0.001, verdict=[None, "screened"]).endswith("(+0.001 to +0.043): screened")

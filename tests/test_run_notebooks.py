@@ -361,7 +361,7 @@ def models_become_one(tmp, data):
     assert told["verdict"] is None and told["metrics"]["n"] == (dealt["fold"] == 1).sum()
     printed = succeeds(ROOT, tmp, "ensemble", *words, **common)
     assert {name: contents(home / name / "without_1" / "seed_2019") for name in members} == made
-    assert f"{len(members)} of the trainings: already trained on " in printed
+    assert f"{len(members)} trainings were done already, on " in printed
 
 
 def a_fold_of_esc10(tmp, data):
@@ -397,7 +397,7 @@ def a_pair_model_is_the_same_either_way_round(tmp, common):
     assert set(oof.read(part("pairs", "without_0_1")).table["fold"]) == {0, 1}
     printed = succeeds(tmp, tmp, "pairs", **common, fold=1, holdout_fold=0)
     assert contents(part("pairs", "without_0_1")) == made  # loaded, not trained again
-    assert "1 of the trainings: already trained on " in printed and "without_0_1." in printed
+    assert "1 training was done already, on " in printed and "without_0_1." in printed
     assert {path.name for path in part("pairs", "").iterdir()} == {"configuration.json", "without_0_1"}
 
 

@@ -434,7 +434,7 @@ def test_the_figures_say_what_is_seen(packed, tmp_path):
     assert list(left.lines[0].get_xdata()) == [75, 50, 0] and right.get_title().endswith("above 0.85")
     table = submission.compare(data, scores, packed)
     (axes,) = figures.against_oof(table).axes
-    assert axes.get_title() == "lwlrap 0.833 on test clips, 0.750 out of fold"
+    assert axes.get_title() == "lwlrap of all classes: 0.833 on test clips, 0.750 out of fold"
     assert [line.get_label() for line in axes.lines] == ["out of fold", "test clips"]
     (axes,) = figures.against_oof(table.assign(organisers=0.5)).axes
     assert axes.lines[-1].get_label().startswith("organisers")

@@ -213,7 +213,7 @@ def _unsettled(row: object) -> str:
     """What would settle a row, in brackets; nothing if it is settled."""
     if (needed := to_settle(row)) is None:
         return ""
-    clips = f"about {needed[0]:.0f} clips of this kind would, " if needed[0] < np.inf else ""
+    clips = f"about {needed[0]:.0f} clips of this kind would settle it; " if needed[0] < np.inf else ""
     return f" (not settled: {clips}probability that it helps {needed[1]:.2f})"
 
 

@@ -199,7 +199,8 @@ def conclusion(tables: Mapping[str, pd.DataFrame]) -> str:
         reported = "" if np.isnan(row.reported) else f"reports {row.reported:.3f} and "
         sentences.append(f"{row.setup} {reported}reaches {reached}")
     shares = " and ".join(
-        f"of {subset} windows " + ", ".join(f"{row.share:.0%} judged by {row.judged_by}" for row in rows.itertuples())
+        f"of the {subset} windows "
+        + ", ".join(f"{row.share:.0%} if judged by {row.judged_by}" for row in rows.itertuples())
         for subset, rows in tables["judged_by"].groupby("subset", sort=False)
     )
     left_out = "".join(f" ({row.leak}) is left out: {row.why}." for row in tables["left_out"].itertuples())
@@ -223,8 +224,9 @@ def _why_no_first_attempt(run: Run, task: Task, judges: ModelSet) -> str:
     """Why (e) is left out; empty if it is not."""
     if "noisy" not in set(task.clips["subset"]):
         return "the set has no noisy clips"
-    missing = [g for g in task.asked(run.params["folds"]) if g in _other_variant(judges, NOISY).missing]
-    return f"04 has not trained {NOISY} without fold {', '.join(map(str, missing))}" if missing else ""
+    there = _other_variant(judges, NOISY)
+    missing = [folds.model_name(g) for g in task.asked(run.params["folds"]) if g in there.missing]
+    return f"04 has not trained {NOISY} for {', '.join(missing)}" if missing else ""
 
 
 def _check_judge(judge: Path, task: Task, g: int) -> None:

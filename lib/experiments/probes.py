@@ -138,7 +138,8 @@ def selection_conclusion(selection: pd.DataFrame) -> str:
         f"{mean['picked there']:+.3f} in hit rate on {mean['n']:.0f} clips (mean of the folds); as many equally good "
         f"ones would gain {mean['by chance']:+.3f} by chance. Chosen on the other folds, it gains "
         f"{mean['chosen elsewhere']:+.3f}. In the write-up's case, the best of {WRITEUP['tries']} on some "
-        f"{WRITEUP['n']} clips, chance would give {elsewhere:+.3f}; a gain of {WRITEUP['gain']:+.3f} vanished there"
+        f"{WRITEUP['n']} clips, chance would give {elsewhere:+.3f} by the spread of this run; "
+        f"a gain of {WRITEUP['gain']:+.3f} vanished there"
     )
     is_small = elsewhere < WRITEUP["gain"] / 2
     return sentences + (": picking does not explain it, and what does is not settled." if is_small else ".")

@@ -207,7 +207,7 @@ def spectra(store: Cache | None, clips: pd.DataFrame, table: pd.DataFrame) -> Fi
     mesh = left.imshow(means, aspect="auto", cmap="magma", extent=extent, interpolation="nearest")
     name_rows(left, list(means.index))
     left.grid(visible=False)
-    figure.colorbar(mesh, ax=left, label="dB below the strongest band", location="bottom")
+    figure.colorbar(mesh, ax=left, label="dB, the strongest band at 0", location="bottom")
     ticks, middle = np.linspace(0, len(hz) - 1, 6).astype(int), len(hz) // 2
     left.set_xticks(ticks + 0.5, [f"{hz[i] / 1000:.1f}" for i in ticks])
     left.axvline(middle, color="white", ls="--", lw=1)
@@ -218,7 +218,7 @@ def spectra(store: Cache | None, clips: pd.DataFrame, table: pd.DataFrame) -> Fi
         low, median, high = np.quantile(values[subset == name], (0.25, 0.5, 0.75), axis=0)
         right.plot(hz / 1000, median, color=COLOURS[name], label=name)
         right.fill_between(hz / 1000, low, high, color=COLOURS[name], alpha=0.15, lw=0)
-    right.set(xscale="log", xlabel="frequency (kHz, logarithmic)", ylabel="dB below the strongest band")
+    right.set(xscale="log", xlabel="frequency (kHz, logarithmic)", ylabel="dB, the strongest band at 0")
     right.xaxis.set_major_formatter("{x:g}")
     right.set_title(wrapped(_furthest(values, subset, hz), 30))
     right.legend()

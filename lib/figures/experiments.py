@@ -39,14 +39,17 @@ def differences(table: pd.DataFrame, base: str = "the base") -> Figure:
     base : name of the base in the labels
     """
     table = table.dropna(subset="lwlrap_diff").sort_values("lwlrap_diff", ascending=False, ignore_index=True)
-    figure, (axes,) = by_name(list(table["variant"] + "  " + table["verdict"]))
+    same = table["verdict"].nunique() == 1  # then the title says it
+    figure, (axes,) = by_name(list(table["variant"] if same else table["variant"] + "  " + table["verdict"]))
     axes.axvline(0, color="0.3", lw=1)
     for verdict, part in table.groupby("verdict"):
         dots(axes, part, "lwlrap_diff", part.index, color=VERDICT_COLOURS[verdict])
     counts = table.loc[~table["variant"].str.contains(AGAINST, regex=False), "verdict"].value_counts()
     decided = ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICT_COLOURS if verdict in counts)
     level = f"lines: each at its own level, Holm; {int(table['n'].iloc[0])} clips"
-    axes.set(xlabel=f"difference in lwlrap to {base}\n({level})", title=f"Against {base}: {decided}")
+    pairs = table["variant"].str.contains(AGAINST, regex=False).any()
+    to = f"{base}; x{AGAINST}y: to y" if pairs else base
+    axes.set(xlabel=f"difference in lwlrap to {to}\n({level})", title=f"Against {base}: {decided}")
     return figure
 
 
@@ -67,6 +70,7 @@ def over_seconds(table: pd.DataFrame) -> Figure:
         axes.plot(part["train_s"], part["lwlrap"], color=colour, ls=("-", "--")[i // 10 % 2], marker="o", label=label)
     axes.set(xlabel="seconds of training (log)", ylabel="lwlrap, with 95 % intervals")
     axes.set(xscale="log", title="What seconds of training buy")
+    axes.set_xlim(table["train_s"].min() / 1.3, table["train_s"].max() * 1.3)
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter("{x:g}")
     figure.legend(loc="outside lower center", ncols=5)
@@ -111,7 +115,7 @@ def members(table: pd.DataFrame) -> Figure:
         axes.plot([row.disagreement] * 2, [row.single, row.lwlrap], "-o", color=f"C{i}", mfc="white", ms=8)
         axes.plot(row.disagreement, row.lwlrap, "o", color=f"C{i}", ms=8, label=label)
     axes.set(xlabel="disagreement: share of clips where two members rank different classes first", ylabel="lwlrap")
-    axes.set_title("Hollow: a single member; full: their average. Averaging pays where members disagree")
+    axes.set_title("Hollow: a single member; full: the average of all members")
     figure.legend(title="strategy (members)", loc="outside lower center", ncols=5)
     return figure
 
@@ -137,12 +141,12 @@ def convergence(curves: pd.DataFrame) -> Figure:
             style = {"color": "black", "lw": 2.5} if name == base else style
             low, mean, high = models[name].agg(["min", "mean", "max"], axis=1, skipna=False).to_numpy().T
             axes.fill_between(SHARES, low, high, color=style["color"], alpha=0.08, lw=0)
-            axes.plot(SHARES, mean, marker=".", label=name, **style)
+            axes.plot(SHARES, mean, label=name, **style)
         axes.set_xlabel("share of the training (%)")
     low, high = (f"{end(ends[others], default=0):.3f}" for end in (min, max))
     rest = "" if not others else f", the rest at {low}" if low == high else f",\nthe others between {low} and {high}"
     left.set(ylabel="training loss, as augmented (nats)", title="Lines: means of the models;\nshades: their range")
-    right.set(ylabel="lwlrap of held-out windows", title=f"The base ends at {ends[base]:.3f}{rest}")
+    right.set(ylabel="lwlrap of held-out windows", title=f"Windows: the base ends at {ends[base]:.3f}{rest}")
     title = "in the order of where they end" if others else ""
     figure.legend(*right.get_legend_handles_labels(), loc="outside lower center", ncols=4, title=title)
     return figure
@@ -253,7 +257,7 @@ def images(
         axes.set_facecolor("0.93")
         axes.grid(visible=False)
         axes.set_title(wrapped(caption.replace("_", " "), 17), fontsize="small", loc="left")
-        axes.set_yticks(range(len(rows)), [name.replace("_", " ")[:26] for name in rows], fontsize="small")
+        axes.set_yticks(range(len(rows)), [wrapped(name.replace("_", " "), 26) for name in rows], fontsize="small")
         at = [rows.index(name) for name in names if name in rows]
         axes.plot(np.zeros(len(at)), at, ">", color="C2", ms=7, clip_on=False, zorder=5)
         axes.set_xlabel("time (s)")
@@ -278,7 +282,9 @@ def silence(example: pd.DataFrame, name: str, table: pd.DataFrame) -> Figure:
         after = of(example["score"])
         left.axhline(after, color=style[:2], ls=style[2:], label=f"{mean} mean, with silence")
         changes.append(f"{mean} {of(active):.2f} to {after:.2f}")
-    left.set(ylim=(0, 1.4), yticks=np.arange(0, 1.1, 0.2), xlabel="window (the grey one is silent)")
+    for window in example.loc[example["silent"], "window"]:  # its score can be too small to be seen
+        left.axvspan(window - 0.4, window + 0.4, color="0.9", lw=0, zorder=0)
+    left.set(ylim=(0, 1.4), yticks=np.arange(0, 1.1, 0.2), xlabel="window (grey: silent)")
     left.set(ylabel=f"score of {name.replace('_', ' ')}", title="; ".join(changes))
     left.legend(loc="upper left")
     sns.lineplot(table, x="silent", y="lwlrap", hue="method", marker="o", markeredgecolor="none", ax=right)
@@ -286,7 +292,8 @@ def silence(example: pd.DataFrame, name: str, table: pd.DataFrame) -> Figure:
     loss = at[0] - at[1]
     right.set(xticks=at.columns, xlabel="silent windows added to every clip", ylabel="lwlrap")
     right.set_title(f"A silent window costs {loss['mean']:.3f} (arithmetic),\n{loss['geometric']:.3f} (geometric mean)")
-    right.legend()
+    right.legend(ncols=2, fontsize="small")
+    right.margins(y=0.25)
     return figure
 
 
@@ -320,7 +327,8 @@ def _fed(axes: Axes, shift: pd.DataFrame) -> None:
         dots(axes, mine, "lwlrap_diff", np.arange(len(fed)) + aside, color=f"C{i}", label=kind)
     name_rows(axes, [name.replace(" ", "\n", 1) for name in fed])
     axes.set_title("By the input scores of stage 2")
-    axes.legend()
+    axes.set_ylim(len(fed) - 0.5, -0.6 - 0.25 * len(kinds))  # room for the legend
+    axes.legend(loc="upper right", ncols=2)
 
 
 def _chosen(axes: Axes, hits: pd.DataFrame) -> None:
@@ -337,7 +345,8 @@ def _chosen(axes: Axes, hits: pd.DataFrame) -> None:
     axes.set(xlabel="gain in top-1 hit rate over the mean (points)", ylabel="reported fold")
     tries = f"The best of {hits['tries'].iloc[0]} on {hits['n'].mean():.0f} clips"
     axes.set_title(f"{tries},\nselected on other folds or on this one")
-    axes.legend(title="mean of folds")
+    axes.set_ylim(hits["outer"].min() - 0.5, hits["outer"].max() + 0.5 + 0.3 * len(hits))  # room for the legend
+    axes.legend(title="mean of folds", loc="upper right", fontsize="small")
 
 
 def _over_shares(curves: pd.DataFrame, column: str) -> pd.DataFrame:

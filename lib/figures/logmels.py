@@ -107,19 +107,21 @@ def with_scores(cache: Cache, kept: pd.DataFrame, chosen: pd.DataFrame, window_s
     for above, below, clip, at in zip(grid[::2], grid[1::2], clips.itertuples(), chosen.itertuples(), strict=True):
         end_s, part = durations_s[clip.fname], kept[kept["fname"] == clip.fname].sort_values("window_start_s")
         draw(above, cache, clip)
-        share = part["kept"].mean()
-        above.set_title(f"{clip.fname} ({part['subset'].iloc[0]}): {share:.0%} of {len(part)} windows kept", loc="left")
+        kept_here = f"{part['kept'].sum()} of {len(part)} windows kept"
+        above.set_title(f"{clip.fname} ({part['subset'].iloc[0]}, {part['labels'].iloc[0]}): {kept_here}", loc="left")
         above.set_xticklabels([])
         middle = part[["window_start_s", "window_end_s"]].mean(axis=1)
         scores = np.array([[float(score) for score in text.split(",")] for text in part["scores"]])
-        below.plot(middle, scores, marker=".", label=part["labels"].iloc[0].split(","))
+        names = part["labels"].iloc[0].split(",")
+        below.plot(middle, scores, marker=".", label=names)
         for span in spans[spans["fname"] == clip.fname].itertuples():
             below.axvspan(span.start_s, span.end_s, color="C2", alpha=0.2, lw=0)
             above.axvspan(span.start_s, span.end_s, ymax=0.04, color="C2", lw=0)
         frame = {"fill": False, "ec": "black", "ls": "--", "lw": 1}
         below.axvspan(max(at.window_start_s, 0), min(at.window_end_s, end_s), **frame)
         below.set(xlim=(0, end_s), ylim=(-0.03, 1.03), ylabel="score")
-        below.legend(loc="upper right")
+        if len(names) > 1:
+            below.legend(loc="upper right")
     grid[-1].set_xlabel("time (s); each score at the middle of its window; green: kept; dashed: the marked window")
     return figure
 

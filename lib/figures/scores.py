@@ -115,11 +115,11 @@ def against_oof(table: pd.DataFrame) -> Figure:
     at, both = range(len(rows)), rows[["all", "out_of_fold"]]
     figure, (axes,) = by_name(list(rows["class"] + "  (" + rows["n"].astype(str) + ")"))
     axes.hlines(at, both.min(axis=1), both.max(axis=1), color="0.75")
-    axes.plot(rows["out_of_fold"], at, "o", mfc="none", color=ORANGE, label="out of fold")
+    axes.plot(rows["out_of_fold"], at, "o", mfc="none", color=ORANGE, label="out of fold, arithmetic mean")
     axes.plot(rows["all"], at, "o", color=BLUE, label="test clips")
     if rows["organisers"].notna().any():
         axes.plot(rows["organisers"], at, "|", color="black", ms=9, mew=2, label="organisers' system, test clips")
     axes.set(xlim=(0, 1.02), xlabel="lwlrap (test clips of the class in brackets)")
-    axes.set_title(f"lwlrap {total['all']:.3f} on test clips, {total['out_of_fold']:.3f} out of fold")
+    axes.set_title(f"lwlrap of all classes: {total['all']:.3f} on test clips, {total['out_of_fold']:.3f} out of fold")
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure

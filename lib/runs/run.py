@@ -346,6 +346,7 @@ def start(namespace: dict[str, object], notebook: str) -> Run:
             raise ValueError("tabulate=False is for a job of one fold and one seed: -p folds 2 -p seeds 1.")
         folder = variant / "trials" / f"{folds.model_name(held_out[0])}_seed_{seeds[0]}"
     seed_everything(params["seed"])
+    pd.set_option("display.precision", 3, "display.max_colwidth", 120)  # of tables in notebooks
     return Run(notebook, params, folder, variant)
 
 
@@ -356,7 +357,8 @@ def already(parts: Sequence[Run]) -> str:
     when = " to ".join(dict.fromkeys([min(minutes), max(minutes)]))
     machines = ", ".join(sorted({manifest["device"] for manifest in manifests}))
     where = os.path.relpath(os.path.commonpath([part.folder for part in parts]))
-    return f"{len(parts)} of the trainings: already trained on {when} ({machines}), read from {where}."
+    were = "training was" if len(parts) == 1 else "trainings were"
+    return f"{len(parts)} {were} done already, on {when} ({machines}), read from {where}."
 
 
 def seed_everything(seed: int) -> None:
