@@ -220,7 +220,7 @@ def spectra(store: Cache | None, clips: pd.DataFrame, table: pd.DataFrame) -> Fi
         right.fill_between(hz / 1000, low, high, color=COLOURS[name], alpha=0.15, lw=0)
     right.set(xscale="log", xlabel="frequency (kHz, logarithmic)", ylabel="dB, the strongest band at 0")
     right.xaxis.set_major_formatter("{x:g}")
-    right.set_title(wrapped(_furthest(values, subset, hz), 30))
+    right.set_title(wrapped(_furthest(values, subset, hz), 34))
     right.legend()
     return figure
 

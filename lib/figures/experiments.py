@@ -251,13 +251,14 @@ def images(
     """
     figure, grid = panels(len(shown), 1.1 + 0.17 * len(rows), across=IMAGES_ACROSS, sharey=True)
     extent = (0, shown.shape[2] * hop_s, len(rows) - 0.5, -0.5)
+    names_of_rows = [name.replace("_", " ") if len(name) <= 26 else name.replace("_", " ")[:25] + "…" for name in rows]
     for axes, image, caption, names in zip(grid, shown, captions, labels, strict=True):
         scores = np.ma.masked_where(np.broadcast_to(image.max(0) == 0, image.shape), image)
         mesh = axes.imshow(scores, cmap="magma", vmin=0, vmax=1, aspect="auto", extent=extent, interpolation="nearest")
         axes.set_facecolor("0.93")
         axes.grid(visible=False)
         axes.set_title(wrapped(caption.replace("_", " "), 17), fontsize="small", loc="left")
-        axes.set_yticks(range(len(rows)), [wrapped(name.replace("_", " "), 26) for name in rows], fontsize="small")
+        axes.set_yticks(range(len(rows)), names_of_rows, fontsize="small")
         at = [rows.index(name) for name in names if name in rows]
         axes.plot(np.zeros(len(at)), at, ">", color="C2", ms=7, clip_on=False, zorder=5)
         axes.set_xlabel("time (s)")
@@ -345,7 +346,7 @@ def _chosen(axes: Axes, hits: pd.DataFrame) -> None:
     axes.set(xlabel="gain in top-1 hit rate over the mean (points)", ylabel="reported fold")
     tries = f"The best of {hits['tries'].iloc[0]} on {hits['n'].mean():.0f} clips"
     axes.set_title(f"{tries},\nselected on other folds or on this one")
-    axes.set_ylim(hits["outer"].min() - 0.5, hits["outer"].max() + 0.5 + 0.3 * len(hits))  # room for the legend
+    axes.set_ylim(hits["outer"].min() - 0.5, hits["outer"].max() + 0.5 + 0.8 * len(hits))  # room for the legend
     axes.legend(title="mean of folds", loc="upper right", fontsize="small")
 
 
