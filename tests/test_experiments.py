@@ -1,6 +1,7 @@
 """Tests of sweep: variants that can be trained, fair compute, and verdicts only where they may be."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -80,7 +81,9 @@ def test_every_variant_is_a_base_with_one_thing_changed_and_can_be_built(table, 
     variants = TABLES[table](params)
     assert variants["base"] == {}
     for name, changes in variants.items():
-        assert settings.check(changes) == changes, name  # known keys, right types, in range
+        checked = settings.check(changes)  # known keys, right types, in range; an idea gets its digest
+        assert settings.check(checked) == checked and checked.keys() == changes.keys(), name
+        assert re.sub("@[0-9a-f]{12}", "", str(checked)) == str(changes), name
         assert name == "base" or any(params[key] != value for key, value in changes.items()), name
         run = replace(a_run(ROOT, **params), params={**params, **changes, "epochs": 10})
         for group in (LogMel, Windows, Network, learners.Recipe):

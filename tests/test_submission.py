@@ -435,7 +435,7 @@ def test_the_figures_say_what_is_seen(packed, tmp_path):
     table = submission.compare(data, scores, packed)
     (axes,) = figures.against_oof(table).axes
     assert axes.get_title() == "lwlrap of all classes: 0.833 on test clips, 0.750 out of fold"
-    assert [line.get_label() for line in axes.lines] == ["out of fold", "test clips"]
+    assert [line.get_label() for line in axes.lines] == ["out of fold, arithmetic mean", "test clips"]
     (axes,) = figures.against_oof(table.assign(organisers=0.5)).axes
     assert axes.lines[-1].get_label().startswith("organisers")
 

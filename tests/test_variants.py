@@ -152,7 +152,7 @@ def test_curves_of_different_length_are_drawn_over_the_share_of_the_training(tmp
     assert base.get_xdata().tolist() == list(range(5, 101, 5))
     assert base.get_ydata()[-1] == pytest.approx(0.9) and other.get_ydata()[-1] == pytest.approx(0.4)
     assert base.get_color() == "black" and base.get_label() == "curated"
-    assert scores.get_title() == "The base ends at 0.900, the rest at 0.400"
+    assert scores.get_title() == "Windows: the base ends at 0.900, the rest at 0.400"
     assert losses.lines[0].get_ydata()[-1] == pytest.approx(0.5) and "(nats)" in losses.get_ylabel()
     assert "(%)" in scores.get_xlabel()
 
@@ -160,7 +160,7 @@ def test_curves_of_different_length_are_drawn_over_the_share_of_the_training(tmp
 def test_the_base_alone_has_a_title_of_its_own(tmp_path):
     make_variant(tmp_path / "mine", right=0.9)
     scores = figures.convergence(variants.against_base(tmp_path / "mine").curves).axes[1]
-    assert scores.get_title() == "The base ends at 0.900"
+    assert scores.get_title() == "Windows: the base ends at 0.900"
 
 
 # the training sets of 05
