@@ -66,7 +66,8 @@ def test_what_was_picked_is_told_with_tries_clips_and_chance():
     assert "the best of 18 models and seeds gains +0.080 in hit rate on 29 clips" in told
     assert "as many equally good ones would gain +0.090 by chance" in told and "it gains -0.020" in told
     # .0494 on 29 clips is .0085 on 990; times .846
-    assert "the best of 3 on some 990 clips, chance would give +0.007 by the spread of this run; a gain of" in told
+    assert "the best of 3 on some 990 clips, chance would give +0.007 by the spread of this run; " in told
+    assert "; a gain of +0.040 vanished there: picking" in told
     assert told.endswith("picking does not explain it, and what does is not settled.")
     assert probes.selection_conclusion(table.assign(spread=10 * spread)).endswith("vanished there.")
     assert probes.selection_conclusion(table.assign(tries=1)) == "One model of one seed: nothing was picked."

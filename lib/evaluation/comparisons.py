@@ -29,6 +29,7 @@ __all__ = [
     "format_difference",
     "format_score",
     "screened",
+    "shown",
     "to_settle",
 ]
 
@@ -197,6 +198,12 @@ def format_score(row: Mapping[str, float], name: str = "lwlrap") -> str:
 def screened(table: pd.DataFrame, has_enough: bool | pd.Series = False) -> pd.DataFrame:
     """The table with verdicts replaced by "screened", except where `has_enough` (for all rows, or row by row)."""
     return table.assign(verdict=table["verdict"].where(table["verdict"].isna() | has_enough, "screened"))
+
+
+def shown(table: pd.DataFrame) -> pd.DataFrame:
+    """The main columns of a comparison, of those that it has, rounded, for display."""
+    columns = ["variant", "changed", "epochs", "lwlrap", *DIFFERENCE, "p_better", "n_to_settle", "verdict", "compute"]
+    return table.filter(columns).round(3)
 
 
 def to_settle(row: object) -> tuple[float, float] | None:

@@ -44,11 +44,11 @@ def differences(table: pd.DataFrame, base: str = "the base") -> Figure:
     axes.axvline(0, color="0.3", lw=1)
     for verdict, part in table.groupby("verdict"):
         dots(axes, part, "lwlrap_diff", part.index, color=VERDICT_COLOURS[verdict])
-    counts = table.loc[~table["variant"].str.contains(AGAINST, regex=False), "verdict"].value_counts()
+    is_pair = table["variant"].str.contains(AGAINST, regex=False)
+    counts = table.loc[~is_pair, "verdict"].value_counts()
     decided = ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICT_COLOURS if verdict in counts)
     level = f"lines: each at its own level, Holm; {int(table['n'].iloc[0])} clips"
-    pairs = table["variant"].str.contains(AGAINST, regex=False).any()
-    to = f"{base}; x{AGAINST}y: to y" if pairs else base
+    to = f"{base}; x{AGAINST}y: to y" if is_pair.any() else base
     axes.set(xlabel=f"difference in lwlrap to {to}\n({level})", title=f"Against {base}: {decided}")
     return figure
 

@@ -106,10 +106,8 @@ class Variants(NamedTuple):
     comparison: Comparison | None = None
 
     def shown(self) -> pd.DataFrame:
-        """The main columns of the table, rounded, for display."""
-        columns = ["variant", "changed", "lwlrap", *comparisons.DIFFERENCE, "p_better", "n_to_settle"]
-        columns += ["verdict", "compute"]
-        return self.table[[name for name in columns if name in self.table]].round(3)
+        """As `comparisons.shown`."""
+        return comparisons.shown(self.table)
 
     def conclusion(self) -> str:
         """Every difference to the base, and the variants whose compute differs, in sentences; empty without any."""

@@ -315,6 +315,8 @@ def examples(data: datasets.Dataset, prediction: Prediction, n: int = 2) -> pd.D
 def conclude(data: datasets.Dataset, prediction: Prediction, packed: Bundle) -> tuple[dict[str, float], str]:
     """Numbers for result.json, and the conclusion: how the clips were scored, and which score to expect."""
     how, expected = prediction.how, out_of_fold(packed)
+    nested = expected is packed.manifest["choice"]
+    whose = "models that lack two folds, read as was best on the other folds," if nested else "single models"
     scored = how[how["problem"] == ""]
     numbers: dict[str, float] = {"n_clips": len(how), "n_prior": len(how) - len(scored)}
     numbers |= {"n_windows": how["n_windows"].sum(), "n_models": scored["n_models"].min()}
@@ -324,7 +326,7 @@ def conclude(data: datasets.Dataset, prediction: Prediction, packed: Bundle) -> 
         f"{packed.manifest['run']}, a window of {packed.sidecar['windows']['window_s']:g} s every "
         f"{_span(scored['hop_s'])} s, {packed.manifest['choice']['kind']}: {packed.manifest['choice']['method']}; "
         f"{numbers['n_prior']} got the class prior. Out of fold, on {expected['n']} curated clips, "
-        f"{_what_promises(packed)} reached lwlrap {metrics.in_words(expected, 'lwlrap')}."
+        f"{whose} reached lwlrap {metrics.in_words(expected, 'lwlrap')}."
     )
     targets = datasets.targets(data.clips, data.classes)
     if not targets.any():
@@ -341,12 +343,6 @@ def out_of_fold(packed: Bundle) -> dict:
     """The run's score on clips that its models never saw: the nested score of its choice, else that of the mean."""
     choice = packed.manifest["choice"]
     return choice if "lwlrap" in choice else packed.manifest["oof"]
-
-
-def _what_promises(packed: Bundle) -> str:
-    """Whose score `out_of_fold` is, in words."""
-    nested = "lwlrap" in packed.manifest["choice"]
-    return "models that lack two folds, read as was best on the other folds," if nested else "single models"
 
 
 def _span(values: pd.Series) -> str:
