@@ -59,7 +59,7 @@ test-slurm: setup ## the pipeline on a SLURM of one node, which it starts on thi
 test-kills: setup ## ten kills of a demo run, and the same numbers in the end (a quarter of an hour)
 	$(BIN)/python tests/ten_kills.py
 
-test-mutants: setup ## do tests hold the honest lines? 101 of them changed, one at a time (minutes); IDS="leak-1 ..."
+test-mutants: setup ## do tests hold the honest lines? all changed, one at a time (minutes); IDS="leak-1 ..."
 	@$(BIN)/python -W ignore::FutureWarning tests/mutants.py $(IDS)
 
 golden: setup ## a demo run, and what of its numbers differs from tests/golden.json (WRITE=1: keep it as the golden one)

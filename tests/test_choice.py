@@ -9,6 +9,7 @@ import pytest
 
 from lib.clips import choice, nested, pooling, stage2
 from lib.clips.nested import Reader
+from lib.evaluation import comparisons
 from lib.evaluation.folds import LeakError
 from lib.experiments import probes
 from lib.runs.modelset import settings_digest
@@ -58,14 +59,15 @@ def test_one_seed_of_window_models_is_a_screening_whatever_stage_2_has(read):
         assert set(comparison.table()["verdict"].dropna()) == {"screened"}
         assert comparison.verdict(KINDS) is None
         says = choice.conclusion(comparison, {"method": "conv1d"})
-        assert "Clear of zero, above the mean: " in says and "no verdict is drawn from it" in says
+        assert "- It helps (screened): " in says and "no verdict is drawn from it" in says
         assert "under the correction" in says
         unclear = comparison.compared.query("lwlrap_diff_low < 0 < lwlrap_diff_high")
         row = unclear[np.isfinite(unclear["n_to_settle"])].iloc[0]
         n = float(f"{row.n_to_settle:.2g}")
-        assert f"{row.variant} {row.lwlrap_diff:+.3f} ({n:.0f}, {row.p_better:.2f})" in says
-        assert "geometric +0.000 (no number, 0.50)" in says
-        assert "how many clips of this kind would settle it, and the probability that the method helps" in says
+        settles = f"helps with probability {row.p_better:.2f}, about {n:.0f} clips would settle it"
+        assert f"{row.variant} {comparisons.format_difference(row)}, {settles}" in says
+        assert "- No difference larger than 0.015 (screened): " in says
+        assert "geometric +0.000 (-0.042 to +0.042), helps with probability 0.50;" in says  # no number of clips
     one = choice.compare(design, {**several, "alone": scores["conv1d"]}, n_trainings=3)
     one = one.table("method").set_index("method")
     assert one.loc["alone", "verdict"] == "screened" and one.loc["conv1d", "verdict"] == "kept"

@@ -145,10 +145,11 @@ def test_what_one_variant_is_against_another_is_told_and_decides_nothing():
     assert found.verdict() == told(TABLE).verdict() == "unclear"
     assert found.compared["variant"].tolist() == ["one", "two", "one against two"]
     assert found.conclusion().startswith(
-        "one +0.020 (-0.001 to +0.043): unclear (not settled: about 1200 clips of this kind would settle it; "
-        "probability that it helps 0.83); two -0.123 (-0.200 to -0.050): dropped; "
+        "- It helps: one against two +0.100 (+0.050 to +0.200).\n"
+        "- It hurts: two -0.123 (-0.200 to -0.050).\n"
+        "- Not settled: one +0.020 (-0.001 to +0.043), helps with probability 0.83, about 1200 clips would settle it."
+        "\n\nVerdicts hold together"
     )
-    assert "; one against two +0.100 (+0.050 to +0.200): kept. Verdicts hold together" in found.conclusion()
 
 
 def test_without_enough_for_a_verdict_a_row_that_has_one_is_screened():
@@ -185,25 +186,53 @@ def test_metrics_are_flat_numbers():
     assert comparisons.differences(pair[["level"]]) == {}
 
 
-def test_the_conclusion_takes_another_form():
-    assert told(TABLE).conclusion("{} {}, {}").startswith("one +0.020 (-0.001 to +0.043), unclear (not settled: ")
+@pytest.mark.parametrize(
+    ("low", "high", "verdict", "answer"),
+    [
+        (0.001, 0.043, "kept", "it helps"),
+        (-0.043, -0.001, "dropped", "it hurts"),
+        (0.001, 0.043, "screened", "it helps"),
+        (0.001, 0.043, "unclear", "not settled"),  # clear of zero, yet Holm's procedure has stopped
+        (-0.015, 0.015, "unclear", "no difference larger than 0.015"),
+        (0.001, 0.009, "unclear", "no difference larger than 0.015"),
+        (-0.015, 0.016, "unclear", "not settled"),
+        (-0.016, 0.015, "screened", "not settled"),
+        (0.0, 0.0, "unclear", "no difference larger than 0.015"),
+        (np.nan, np.nan, "unclear", "not settled"),  # one group: no interval
+    ],
+)
+def test_an_interval_is_an_answer(low, high, verdict, answer):
+    middle = 0.0 if np.isnan(low) else (low + high) / 2
+    row = {"variant": "one", "lwlrap_diff": middle, "lwlrap_diff_low": low, "lwlrap_diff_high": high}
+    [row] = pd.DataFrame([row | {"verdict": verdict}]).itertuples()
+    assert comparisons.answer(row) == answer
+    assert comparisons.answer(row._replace(lwlrap_diff=np.nan)) is None
+
+
+def test_a_table_says_its_answers():
+    table = study(6, scores={"base": (3, 0), "better": (3, 2), "same": (3, 0)}).table().set_index("variant")
+    assert table["answer"].dropna().to_dict() == {"better": "it helps", "same": "not settled"}
+    assert "answer" not in study(6, scores={"base": (3, 0)}).table()
 
 
 def test_what_is_not_settled_is_told_with_what_would_settle_it():
     """Where the interval holds zero or Holm's procedure has stopped, screened or not; nothing where there is none."""
-    one = TABLE.iloc[[0, 1]]
+    one = TABLE.iloc[[1]]
 
     def said(**values):
-        return told(one.assign(**values)).conclusion().partition(". ")[0]
+        return comparisons.answers(one.assign(**values))
 
-    assert said(verdict=[None, "screened"]).endswith(
-        "screened (not settled: about 1200 clips of this kind would settle it; probability that it helps 0.83)"
+    assert said(verdict="screened") == (
+        "- Not settled (screened): one +0.020 (-0.001 to +0.043), helps with probability 0.83, about 1200 clips would "
+        "settle it."
     )
-    assert said(lwlrap_diff_low=0.001).endswith("helps 0.83)")  # clear of zero, yet unclear
-    assert said(lwlrap_diff_low=0.001, verdict=[None, "screened"]).endswith("(+0.001 to +0.043): screened")
+    assert said(lwlrap_diff_low=0.001).endswith("would settle it.")  # clear of zero, yet unclear
+    assert said(lwlrap_diff_low=0.001, verdict="screened") == "- It helps (screened): one +0.020 (+0.001 to +0.043)."
     for n in (np.inf, np.nan):  # no difference was seen
-        assert said(n_to_settle=n).endswith("unclear (not settled: probability that it helps 0.83)")
-    assert said(p_better=np.nan, lwlrap_diff_low=np.nan).endswith("): unclear")  # one group: no interval
+        assert said(n_to_settle=n).endswith(", helps with probability 0.83.")
+    assert said(p_better=np.nan, lwlrap_diff_low=np.nan).endswith(" to +0.043).")  # one group: no interval
+    small = said(lwlrap_diff_low=-0.01, lwlrap_diff_high=0.012)
+    assert small == "- No difference larger than 0.015: one +0.020 (-0.010 to +0.012)."
 
 
 def test_what_a_reader_must_know_besides():
@@ -218,8 +247,8 @@ def test_what_a_reader_must_know_besides():
     screened = told(comparisons.screened(TABLE)).limits()
     assert screened.startswith("Each interval holds alone") and "Verdicts hold" not in screened
     assert screened.endswith("A screening, with fewer than three seeds or not all folds: no verdict is drawn from it.")
-    by_row = comparisons.screened(TABLE, pd.Series([True, False, True]))
-    assert told(by_row).limits().endswith("0.100. Screened, without a verdict: one.")
+    by_row = told(comparisons.screened(TABLE, pd.Series([True, False, True])))
+    assert "\n- Not settled (screened): one " in by_row.conclusion() and by_row.limits() == told(TABLE).limits()
     alone = told(TABLE[:2]).limits()
     assert "own level (95 %), which" in alone and alone.endswith("under the correction: 0.030.")
     assert told(TABLE[:1]).limits() == told(TABLE[["variant"]]).limits() == ""

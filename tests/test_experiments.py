@@ -272,7 +272,7 @@ def test_all_folds_and_three_seeds_are_pooled_into_verdicts(small, tmp_path):
     ordered = read.loc[trials.clips["fname"][mine], trials.classes]
     np.testing.assert_allclose(trials.scores["delta"][1][mine], ordered)  # seed 2 is the second, rows found by fname
     assert trials.conclusion().startswith(
-        "Difference in lwlrap to the base on 24 clips, 3 seed(s), 3 of 3 folds, at equal pixels. delta"
+        "Difference in lwlrap to the base on 24 clips, 3 seed(s), 3 of 3 folds, at equal pixels.\n\n- "
     )
 
 

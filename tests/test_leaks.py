@@ -241,7 +241,7 @@ def test_the_first_attempt_is_told_beside_judges_that_saw_no_noisy_clip(noisy_wo
         share = selected.query("subset == 'noisy'")["kept"].mean()
         assert kept.set_index(["subset", "judged_by"]).loc[("noisy", who), "share"] == pytest.approx(share)
     told = leaks.conclusion(tables)
-    assert "noisy clips judged by the model that trained on them reports" in told and "left out" not in told
+    assert "- Noisy clips judged by the model that trained on them: reports" in told and "left out" not in told
     assert "of the noisy windows " in told
     assert tables["leak_effects"]["leak"].tolist()[-1] == "e"
     as_if_trained(noisy_world, "kept_curated_kept_noisy")

@@ -120,7 +120,7 @@ def test_the_index_has_question_answer_figure_and_cost(home):
     assert (
         '<a href="04_kfold-curated-pooled.html">04 · Is it so? (curated)</a>' in pooled
     )  # another variant asks it too
-    assert f"<p>{SAYS.replace('<b>', '&lt;b&gt;')} It is a second sentence.</p>" in pooled
+    assert f'<p class="said">{SAYS.replace("<b>", "&lt;b&gt;")} It is a second sentence.</p>' in pooled
     assert base64.b64encode(b"per class").decode() in pooled  # of its figures, the one that tells it best
     assert "measured · 2.4 min in all · 2 trainings · commit 0123456" in pooled
     assert '<a href="04_kfold-warm_up-without_0.html">warm_up/without_0</a>' in index.split("no part has pooled yet")[1]

@@ -48,8 +48,8 @@ def test_the_answer_is_told_with_what_it_cost(tmp_path):
     found = variants.against_base(tmp_path / "mine")
     says = found.conclusion()
     assert (
-        says.startswith("Difference in lwlrap to the base on 20 clips: alike -0.300 (-0.")
-        and "): screened; short " in says
+        says.startswith("Difference in lwlrap to the base on 20 clips:\n\n- It hurts (screened): alike -0.300 (-0.")
+        and "\n- No difference larger than 0.015 (screened): short +0.000" in says
     )
     assert says.endswith(
         "no verdict is drawn from it. Not at equal compute (epochs x pixels, the base's 1): short 0.25."

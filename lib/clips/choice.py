@@ -148,28 +148,12 @@ def conclusion(comparison: Comparison, choice: dict) -> str:
     """The conclusion in sentences, from the measured values."""
     rows = comparison.rows.set_index("variant")
     base, best = rows.loc[BASE_POOLING], rows.loc[BEST]
-    sentences = [
+    head = (
         f"On {base['n']} clips, arithmetic mean: lwlrap {format_score(base)}, hit rate "
-        f"{base['hit_rate']:.3f}; the best of the other folds: {best['lwlrap']:.3f}, hit rate {best['hit_rate']:.3f}."
-    ]
-    above, below = rows["lwlrap_diff_low"] > 0, rows["lwlrap_diff_high"] < 0
-    holds = rows["lwlrap_diff"].notna() & ~above & ~below
-    for some, words in ((above, "Clear of zero, above the mean"), (below, "Below it"), (holds, "Not clear of zero")):
-        diffs = [f"{r.Index} {r.lwlrap_diff:+.3f}{_brackets(r)}" for r in rows[some].itertuples()]
-        sentences += [f"{words}: {', '.join(diffs)}."] if diffs else []
-    if any(map(_brackets, comparison.compared.itertuples())):
-        sentences.append(
-            "In brackets, if a difference is not settled: about how many clips of this kind would settle it, and the "
-            "probability that the method helps."
-        )
-    return " ".join([*sentences, comparison.limits(), f"For use: {choice['method']}."])
-
-
-def _brackets(row: object) -> str:
-    """What would settle a row, such as " (970, 0.62)"; nothing if it is settled."""
-    n, p_better = comparisons.to_settle(row) or (np.nan, np.nan)
-    clips = f"{n:.0f}" if n < np.inf else "no number"  # no difference was seen
-    return "" if np.isnan(p_better) else f" ({clips}, {p_better:.2f})"
+        f"{base['hit_rate']:.3f}; the best of the other folds: {best['lwlrap']:.3f}, hit rate {best['hit_rate']:.3f}. "
+        f"For use: {choice['method']}. Compared with the mean:"
+    )
+    return f"{head}\n\n{comparison.conclusion()}"
 
 
 # --- among candidates: 10 -----------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ Conventions
 A table has a row a variant, and a row "<variant> against <rival>" for each extra pair without the base.
 verdict : kept, dropped or unclear; "screened" where there are too few seeds or folds for a verdict; "failed" where a
     training diverged. The verdicts of a table hold together, each interval on its own (`metrics.compare_each`).
+answer : what the interval says in words, screened or not, see `answer`.
 
 Used in: 02, 03, 05 to 07, 09, 10.
 """
@@ -22,19 +23,22 @@ from lib.evaluation import metrics
 __all__ = [
     "AGAINST",
     "DIFFERENCE",
+    "MARGIN",
     "MIN_SEEDS",
     "Comparison",
+    "answer",
+    "answers",
     "differences",
     "enough",
     "format_difference",
     "format_score",
     "screened",
     "shown",
-    "to_settle",
 ]
 
 AGAINST = " against "  # in the name of a row that compares two variants, neither of them the base
 DIFFERENCE = ["lwlrap_diff", "lwlrap_diff_low", "lwlrap_diff_high"]
+MARGIN = 0.015  # lwlrap: no smaller difference is of interest
 MIN_SEEDS = 3  # of the window models; with fewer, a verdict would be about models, not about recipes
 
 
@@ -91,7 +95,8 @@ class Comparison(Labelled):
         if self.failed is not None:
             failed = pd.DataFrame({"variant": list(self.failed), "verdict": "failed"})
             table = pd.concat([table, failed], ignore_index=True)
-        return table if self.decimals is None else table.round(self.decimals)
+        table = table if self.decimals is None else table.round(self.decimals)
+        return table.assign(answer=list(map(answer, table.itertuples()))) if "lwlrap_diff" in table else table
 
     @property
     def compared(self) -> pd.DataFrame:
@@ -126,25 +131,15 @@ class Comparison(Labelled):
             return verdicts.pop()
         return "kept" if "kept" in verdicts and not every else "unclear"
 
-    def conclusion(self, form: str = "{} {}: {}") -> str:
-        """Every difference with its interval and verdict, then the `limits`; empty if nothing is compared.
-
-        An unclear difference also has the probability that the variant is better, and the number of clips of this kind
-        that would settle it.
-
-        Parameters
-        ----------
-        form : of one difference: name, difference, verdict
-        """
-        rows = self.compared.itertuples()
-        sentences = [form.format(row.variant, format_difference(row), row.verdict) + _unsettled(row) for row in rows]
-        return f"{'; '.join(sentences)}. {self.limits()}" if sentences else ""
+    def conclusion(self) -> str:
+        """The `answers` of the table, then the `limits`, in Markdown; empty if nothing is compared."""
+        return "" if self.compared.empty else f"{answers(self.compared)}\n\n{self.limits()}"
 
     def limits(self) -> str:
         """How to read the differences, in sentences; empty if nothing is compared.
 
         Verdicts hold together, intervals alone; which differences are unclear although their interval excludes zero;
-        the smallest difference that this table could show; which differences are screened.
+        the smallest difference that this table could show; whether all is screened.
         """
         rows = self.compared
         if rows.empty:
@@ -158,7 +153,6 @@ class Comparison(Labelled):
             f"Clear of zero yet unclear, as Holm's procedure stops at the first unclear one: {stopped}": stopped,
             f"Smallest difference that this table could have shown, 80 % power under the correction: {smallest}": True,
             "A screening, with fewer than three seeds or not all folds: no verdict is drawn from it": is_screened.all(),
-            f"Screened, without a verdict: {', '.join(rows.loc[is_screened, 'variant'])}": 0 < is_screened.mean() < 1,
         }
         return ". ".join(sentence for sentence, holds in sentences.items() if holds) + "."
 
@@ -171,6 +165,38 @@ class Comparison(Labelled):
         pairs = {name: (full[self.base], s) for name, s in full.items() if name != self.base}
         rivals = {name: rival for name, rival in self.rivals.items() if {name, rival} <= full.keys()} if pairs else {}
         return pairs | {f"{name}{AGAINST}{rival}": (full[rival], full[name]) for name, rival in rivals.items()}
+
+
+def answer(row: object) -> str | None:
+    """What the difference of a row (of `itertuples`) says; None without a difference.
+
+    It helps or hurts if its interval is clear of zero, unless Holm's procedure leaves it unclear. Else there is no
+    difference larger than MARGIN if the interval lies within it, and what is left is not settled.
+    """
+    low, high = row.lwlrap_diff_low, row.lwlrap_diff_high
+    if np.isnan(row.lwlrap_diff):
+        return None
+    if low * high > 0 and row.verdict != "unclear":
+        return "it helps" if low > 0 else "it hurts"
+    return f"no difference larger than {MARGIN}" if max(abs(low), abs(high)) <= MARGIN else "not settled"
+
+
+def answers(rows: pd.DataFrame, name: str = "variant") -> str:
+    """A line of Markdown for each answer: who has it, with difference and interval; screened ones in other lines.
+
+    What is not settled also has the probability that it helps, and the number of clips of this kind that would settle
+    it.
+
+    Parameters
+    ----------
+    rows : of `metrics.compare_each`, each with a difference
+    name : of the column that names them
+    """
+    told: dict[str, list[str]] = {}
+    for row in rows.itertuples():
+        said = answer(row).capitalize() + " (screened)" * (row.verdict == "screened")
+        told.setdefault(said, []).append(f"{getattr(row, name)} {format_difference(row)}{_unsettled(row)}")
+    return "\n".join(f"- {said}: {'; '.join(told[said])}." for said in sorted(told))  # it helps, it hurts, no, not
 
 
 def differences(table: pd.DataFrame) -> dict[str, float]:
@@ -202,26 +228,16 @@ def screened(table: pd.DataFrame, has_enough: bool | pd.Series = False) -> pd.Da
 
 def shown(table: pd.DataFrame) -> pd.DataFrame:
     """The main columns of a comparison, of those that it has, rounded, for display."""
-    columns = ["variant", "changed", "epochs", "lwlrap", *DIFFERENCE, "p_better", "n_to_settle", "verdict", "compute"]
-    return table.filter(columns).round(3)
-
-
-def to_settle(row: object) -> tuple[float, float] | None:
-    """What would settle a row: clips of this kind (two digits; not finite without a difference), and p_better.
-
-    None if the row is settled (its interval is clear of zero, and Holm's procedure does not leave it unclear), or if it
-    has no interval (one group of clips).
-    """
-    is_clear = row.lwlrap_diff_low * row.lwlrap_diff_high > 0 and row.verdict != "unclear"
-    return None if is_clear or np.isnan(row.p_better) else (float(f"{row.n_to_settle:.2g}"), row.p_better)
+    numbers = ["lwlrap", *DIFFERENCE, "p_better", "n_to_settle"]
+    return table.filter(["variant", "changed", "epochs", *numbers, "answer", "verdict", "compute"]).round(3)
 
 
 def _unsettled(row: object) -> str:
-    """What would settle a row, in brackets; nothing if it is settled."""
-    if (needed := to_settle(row)) is None:
+    """What would settle a row; nothing if it is settled, or has no interval (one group of clips)."""
+    if answer(row) != "not settled" or np.isnan(row.p_better):
         return ""
-    clips = f"about {needed[0]:.0f} clips of this kind would settle it; " if needed[0] < np.inf else ""
-    return f" (not settled: {clips}probability that it helps {needed[1]:.2f})"
+    clips = f", about {float(f'{row.n_to_settle:.2g}'):.0f} clips would settle it" if row.n_to_settle < np.inf else ""
+    return f", helps with probability {row.p_better:.2f}{clips}"
 
 
 def _range(values: pd.Series, form: str) -> str:

@@ -340,14 +340,16 @@ def verdict(results: Ensembles) -> str | None:
 def conclusion(results: Ensembles, parts_: pd.DataFrame) -> str:
     """The conclusion in sentences, from the measured values."""
     n_seeds, scored = len(next(iter(results.windows.values()))), results.comparison.rows.dropna(subset="lwlrap")
-    sentences = [
+    paragraphs = [
         f"On {len(results.clips)} clips of {results.clips['fold'].nunique()} of {results.n_folds} outer folds, "
-        f"{n_seeds} seed(s), lwlrap: " + ", ".join(f"{r.variant} {r.lwlrap:.3f}" for r in scored.itertuples()),
-        "Parts, a table of its own: "
-        + "; ".join(f"{r.part} {comparisons.format_difference(r)}" for r in parts_.itertuples()),
-        "Differences to one long training: " + results.comparison.conclusion(),
+        f"{n_seeds} seed(s), lwlrap: " + ", ".join(f"{r.variant} {r.lwlrap:.3f}" for r in scored.itertuples()) + ".",
+        "Parts, a table of its own:",
+        comparisons.answers(parts_, "part"),
+        "Compared with one long training:",
+        results.comparison.conclusion(),
+        results.withheld,
     ]
-    return f"{'. '.join(sentences)} {results.withheld}".strip()
+    return "\n\n".join(filter(None, paragraphs))
 
 
 def _train(trial: Run, member: Member, task: Task, outer: int, *, keep_weights: bool) -> WindowScores:

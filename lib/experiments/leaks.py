@@ -197,14 +197,14 @@ def conclusion(tables: Mapping[str, pd.DataFrame]) -> str:
     for row in tables["leaks"].itertuples():
         reached = f"{row.reached:.3f} ({row.reached_low:.3f} to {row.reached_high:.3f})"
         reported = "" if np.isnan(row.reported) else f"reports {row.reported:.3f} and "
-        sentences.append(f"{row.setup} {reported}reaches {reached}")
+        sentences.append(f"- {row.setup[0].upper()}{row.setup[1:]}: {reported}reaches {reached}.")
     shares = " and ".join(
         f"of the {subset} windows "
         + ", ".join(f"{row.share:.0%} if judged by {row.judged_by}" for row in rows.itertuples())
         for subset, rows in tables["judged_by"].groupby("subset", sort=False)
     )
     left_out = "".join(f" ({row.leak}) is left out: {row.why}." for row in tables["left_out"].itertuples())
-    return f"The leaks, lwlrap: {'; '.join(sentences)}. The filter lets through {shares}.{left_out}"
+    return "\n".join(["The leaks, lwlrap:", "", *sentences, "", f"The filter lets through {shares}.{left_out}"])
 
 
 def _trial(run: Run, leak: str, g: int) -> Run:

@@ -78,7 +78,7 @@ def features(base: dict[str, object]) -> Table:
         "pcen": {"channels": ["pcen"]},
         "half_mels": {"n_mels": n_mels // 2},
         "double_mels": {"n_mels": 2 * n_mels},
-        **{f"window_{s}s": {"window_s": float(s), "hop_s": min(base["hop_s"], s / 2)} for s in (1, 1.5, 2, 4)},
+        **{f"window_{s}s": {"window_s": float(s), "hop_s": min(base["hop_s"], s / 2)} for s in (1, 1.5, 2, 3, 4)},
         "trim_train": {"trim_train_db": SILENCE_DB},
         "trim_inference": {"trim_inference_db": SILENCE_DB},
         "trim_both": {"trim_train_db": SILENCE_DB, "trim_inference_db": SILENCE_DB},
@@ -379,7 +379,7 @@ class Trials(datasets.Labelled):
         if failed := (self.trainings["problem"] != "").sum():
             head += f"{failed} of {len(self.trainings)} trainings diverged or failed. "
         differences = self.comparison.conclusion() or "Nothing to compare: this takes the base and another variant."
-        return f"{head}{differences} {self.withheld}".rstrip()
+        return "\n\n".join(filter(None, [head.rstrip(), differences, self.withheld]))
 
 
 def train(run: Run, table: Table, task: Task) -> Trials:

@@ -93,7 +93,7 @@ def draft(row: Mapping[str, object]) -> str:
         "Question": row["question"],
         "Expected": row["expected"],
         "Changed": row["changed"] or "No parameter: the profile as it is.",
-        "Measured": _measured(row),
+        "Measured": re.sub(r"\n+(- )?", " ", _measured(row)),
         "Verdict": row["verdict"] or "none: a screening, or not all is done",
         "Because": "...",
         "Cost": f"{trainings}{duration(row['seconds'])} in all",

@@ -80,12 +80,12 @@ def compare(run: Run, n_folds: int, subsets: Collection[str]) -> Comparison:
 
 def conclusion(comparison: Comparison) -> str:
     """The result of `compare` in sentences, from its values."""
-    differences = comparison.conclusion("{} {}, {}")
+    differences = comparison.conclusion()
     if not differences:
         return "Nothing is retrained yet on what was kept."
     base = comparison.rows.set_index("variant").loc[BASE]
     head = f"lwlrap of the curated clips as they are is {comparisons.format_score(base)}, n = {base['n']:.0f}"
-    return f"{head}. Differences to it, one seed: {differences}"
+    return f"{head}. Compared with that, one seed:\n\n{differences}"
 
 
 class Variants(NamedTuple):
@@ -117,7 +117,7 @@ class Variants(NamedTuple):
         unequal = self.table[(self.table["compute"] - 1).abs() > UNEQUAL]
         costs = ", ".join(f"{row.variant} {row.compute:.2f}" for row in unequal.itertuples())
         more = f" Not at equal compute (epochs x pixels, the base's 1): {costs}." if costs else ""
-        return f"Difference in lwlrap to the base on {self.table['n'].iloc[0]} clips: {differences}{more}"
+        return f"Difference in lwlrap to the base on {self.table['n'].iloc[0]} clips:\n\n{differences}{more}"
 
 
 def against_base(home: Path, base_home: Path | None = None) -> Variants:
