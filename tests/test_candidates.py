@@ -1,6 +1,7 @@
 """Tests of candidates: the choice knows nothing of the fold that reports it, and says what it is made of."""
 
 import json
+import shutil
 from itertools import combinations
 
 import numpy as np
@@ -67,8 +68,8 @@ def evaluate(models, readouts=("mean",)):
     return models.evaluate(READER, list(readouts), seed=1)
 
 
-def read(home, names=("early", "late", "early+late"), repeats=2):
-    return choice.read_candidates(home, list(names), seed=7, repeats=repeats, profile="demo")
+def read(home, names=("early", "late", "early+late"), repeats=2, readouts=("mean", "max")):
+    return choice.read_candidates(home, list(names), list(readouts), seed=7, repeats=repeats, profile="demo")
 
 
 def test_the_best_of_the_other_folds_is_taken_even_where_the_outer_fold_says_otherwise(home):
@@ -164,6 +165,27 @@ def test_one_candidate_is_its_own_choice(home):
     table = comparison.table().set_index("variant")
     assert models.base == "late, mean" and table.loc[choice.CHOSEN_PER_FOLD, "lwlrap_diff"] == 0
     assert table.loc[choice.CHOSEN_PER_FOLD, "verdict"] == "screened"
+
+
+def test_where_nothing_is_selected_no_pair_model_is_needed(home):
+    """One candidate, read by the mean: the same scores as beside pair models, and a choice that says so."""
+    with_pairs = read(home, ["late"])
+    expected = with_pairs.compare(evaluate(with_pairs)).scores["late"]
+    for pair in PAIRS:
+        shutil.rmtree(home / "04_kfold" / "late" / pair)
+    with pytest.raises(FileNotFoundError, match="lacks"):
+        read(home, ["late"])
+    models = read(home, ["late"], readouts=["mean"])
+    evaluation = evaluate(models)
+    comparison = models.compare(evaluation)
+    by_fold = models.by_fold(evaluation, comparison.scores[choice.CHOSEN_PER_FOLD])
+    np.testing.assert_array_equal(comparison.scores[choice.CHOSEN_PER_FOLD], expected)
+    assert by_fold["candidate"].eq("late").all() and by_fold["readouts"].eq("mean").all()
+    assert evaluation.readouts["lwlrap"].isna().all() and evaluation.readouts["chosen"].all()
+    says = models.conclusion(comparison, by_fold)
+    assert says.startswith("Nothing is selected: late, read by the mean. On the outer folds, n = 24, mean of 2 seed(s)")
+    uses = models.manifest()
+    assert all(uses["sets"][use["clips"]] == [] for use in uses["uses"])
 
 
 def test_models_that_are_missing_are_named_with_the_command_that_makes_them(home):

@@ -313,6 +313,9 @@ def test_candidates_are_trained_with_their_pairs_and_further_seeds_without(workb
     needs = in_workbook(workbook, "{name: n for name, (_, n) in Plan.read('demo')._parts().items()}")
     assert needs["04_kfold/kept_curated"] == needs["04_kfold/kept_curated.seed_2020"] == ["05_curation/select"]
     assert needs["10_best"] == ["04_kfold/kept_curated", "04_kfold/kept_curated.seed_2020"]
+    workbook.profile(candidates=["mels32"], readouts=["mean"], repeats=2)
+    alone = in_workbook(workbook, "Plan.read('demo').candidate_models")
+    assert alone == {name: MODELS[1:] for name in ("mels32", "mels32.seed_2020")}  # nothing is selected: no pairs
     workbook.profile(candidates=["mels23"])
     code, said = workbook.run("--only", "10")
     assert code == 1 and "'mels23' is no training set of 05, and no params/mels23.yaml says `variant: mels23`" in said

@@ -21,14 +21,14 @@ import numpy as np
 import pandas as pd
 
 from lib.clips import nested, pooling
-from lib.clips.nested import BASE_POOLING, Design, Reader
+from lib.clips.nested import BASE_POOLING, Design, Reader, Readout
 from lib.clips.stage2 import MODELS
 from lib.evaluation import comparisons, metrics
 from lib.evaluation.comparisons import Comparison, format_score
 from lib.evaluation.window_scores import WindowScores
 from lib.files import read_json, write_json
 from lib.runs.modelset import ModelSet, settings_digest
-from lib.runs.recipes import of_candidates, other_data, seeded
+from lib.runs.recipes import of_candidates, other_data, seeded, selects
 from lib.training import models
 
 __all__ = ["CHOSEN_PER_FOLD", "SEEDS_AVERAGED", "Candidates", "Evaluation", "best", "compare", "conclusion"]
@@ -51,7 +51,8 @@ def best(table: pd.DataFrame, among: list[str] | None = None) -> dict[int, str]:
     among : methods that may be chosen; None: all
     """
     table = table if among is None else table[table["method"].isin(list(among))]
-    return {outer: table.loc[row, "method"] for outer, row in table.groupby("outer")["lwlrap"].idxmax().items()}
+    rows = table["lwlrap"].fillna(0.0).groupby(table["outer"]).idxmax()  # without a score: the only method
+    return {outer: table.loc[row, "method"] for outer, row in rows.items()}
 
 
 def take_best(
@@ -195,6 +196,11 @@ class Candidates:
     minutes: dict[str, float]
 
     @property
+    def selects(self) -> bool:
+        """Whether there is anything to select, see `recipes.selects`."""
+        return not self.design.pairs.table.empty
+
+    @property
     def design(self) -> Design:
         """The first recipe's; its clips, classes and folds are those of all recipes."""
         return next(iter(self.designs.values()))
@@ -214,7 +220,10 @@ class Candidates:
         """
         inner, outside, tables = {}, {}, []
         for recipe, design in self.designs.items():
-            fitted = nested.fit_readouts(design, reader, names, [seed])
+            if self.selects:
+                fitted = nested.fit_readouts(design, reader, names, [seed])
+            else:
+                fitted = {BASE_POOLING: dict.fromkeys(design.outer_folds, Readout(BASE_POOLING))}
             table = nested.inner_scores(design, fitted)
             chosen = best(table)
             tables.append(table.assign(recipe=recipe, chosen=table["method"] == table["outer"].map(chosen)))
@@ -228,8 +237,7 @@ class Candidates:
         for outer in self.design.outer_folds:
             for name in self.names:
                 inner_mean = _mean({recipe: by_fold[outer] for recipe, by_fold in inner.items()}, name)
-                reached = metrics.point_scores(targets.loc[inner_mean.index].to_numpy(), inner_mean.to_numpy())
-                rows.append({"outer": outer, "method": name, **reached})
+                rows.append({"outer": outer, "method": name, **nested.reached_on(targets, inner_mean)})
         readouts = pd.concat(tables).sort_values("outer", kind="stable", ignore_index=True)
         readouts = readouts.rename(columns={"method": "readout"})
         columns = ["outer", "recipe", "readout", "lwlrap", "hit_rate", "chosen"]
@@ -301,9 +309,10 @@ class Candidates:
         chosen, together = rows.loc[CHOSEN_PER_FOLD], rows.loc[SEEDS_AVERAGED]
         rates = _hit_rates(by_fold)
         counts = by_fold["candidate"].value_counts()
+        chosen_by = f"Of {len(self.names)} candidate(s), chosen for each outer fold on the others by lwlrap: "
+        chosen_by += ", ".join(f"{name} ({n} of {len(by_fold)})" for name, n in counts.items())
         sentences = [
-            f"Of {len(self.names)} candidate(s), chosen for each outer fold on the others by lwlrap: "
-            + ", ".join(f"{name} ({n} of {len(by_fold)})" for name, n in counts.items()),
+            chosen_by if self.selects else f"Nothing is selected: {self.names[0]}, read by the mean",
             f"On the outer folds, n = {int(chosen['n'])}, mean of {len(self.seeds)} seed(s): top-1 hit rate "
             f"{format_score(chosen, 'hit_rate')}, lwlrap {format_score(chosen)}",
             f"Hit rates of folds {_spread(rates['folds'])}, of seeds {_spread(rates['seeds'])}",
@@ -322,13 +331,16 @@ class Candidates:
         return ". ".join(sentences) + "."
 
 
-def read_candidates(home: Path, names: list[str], seed: int, repeats: int, profile: str) -> Candidates:
+def read_candidates(
+    home: Path, names: list[str], readouts: list[str], seed: int, repeats: int, profile: str
+) -> Candidates:
     """The candidates of a run, from outputs/<run>/04_kfold.
 
     Parameters
     ----------
     home : outputs/<run>
     names : candidates
+    readouts : those that will be compared: the mean alone, for one candidate, takes no pair models
     seed : of the recipes' own models
     repeats : number of seeds, counted on from `seed`
     profile : named in the command that trains what is missing
@@ -346,7 +358,7 @@ def read_candidates(home: Path, names: list[str], seed: int, repeats: int, profi
     seeds, designs, sets = list(range(seed, seed + repeats)), {}, {}
     try:
         for recipe in of_candidates(names):
-            designs[recipe] = nested.read(home, recipe, profile)
+            designs[recipe] = nested.read(home, recipe, profile, selects=selects(names, readouts))
             variants = [seeded(recipe, s, seed) for s in seeds]
             sets[recipe] = [ModelSet.open(home, variant, "single", profile=profile) for variant in variants]
     except FileNotFoundError as error:

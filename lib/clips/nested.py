@@ -37,8 +37,9 @@ from lib.sound import windows
 from lib.sound.cache import Cache
 from lib.training import learners
 
-__all__ = ["BASE_POOLING", "Design", "Reader", "Readout", "averaged", "choose_parameter", "fit_readouts"]
-__all__ += ["inner_scores", "join_outer_folds", "pooled", "prediction_images", "read", "read_outer", "with_energy"]
+__all__ = ["BASE_POOLING", "Design", "Reader", "Readout", "averaged", "choose_parameter"]
+__all__ += ["fit_readouts", "inner_scores", "join_outer_folds", "pooled", "prediction_images", "reached_on", "read"]
+__all__ += ["read_outer", "with_energy"]
 
 BASE_POOLING = "mean"
 
@@ -140,21 +141,23 @@ class Design:
         return {"uses": self.uses, "sets": self.sets, "reported": reported}
 
 
-def read(home: Path, variant: str, profile: str) -> Design:
+def read(home: Path, variant: str, profile: str, *, selects: bool = True) -> Design:
     """The design of a run's variant, from outputs/<run>/04_kfold/<variant> and the run's folds.csv.
 
     Parameters
     ----------
     home : outputs/<run>
     profile : named in the commands that train what is missing
+    selects : whether anything is fitted or chosen; else there are no pair models, and `pairs` is empty
 
     Raises
     ------
     FileNotFoundError, ValueError, LeakError
         As `ModelSet.open`, of all models, and as `ModelSet.labelled` and `ModelSet.windows`.
     """
-    models = ModelSet.open(home, variant, "all", profile=profile)
-    pairs, single = models.windows(folds.pair_models(models.n_folds)), models.windows(models.single)
+    models = ModelSet.open(home, variant, "all" if selects else "single", profile=profile)
+    single = models.windows(models.single)
+    pairs = models.windows(folds.pair_models(models.n_folds)) if selects else single.where(np.arange(0))
     return Design(models.folder, models.labelled(), models.sidecar["classes"], pairs, single, models.sidecar)
 
 
@@ -316,9 +319,16 @@ def inner_scores(design: Design, fitted: dict[str, dict[int, Readout]]) -> pd.Da
     rows, targets = [], design.targets
     for name, by_fold in fitted.items():
         for outer, readout in by_fold.items():
-            reached = metrics.point_scores(targets.loc[readout.inner.index].to_numpy(), readout.inner.to_numpy())
+            reached = reached_on(targets, readout.inner)
             rows.append({"outer": outer, "method": name, "parameter": readout.parameter, **reached})
     return pd.DataFrame(rows)
+
+
+def reached_on(targets: pd.DataFrame, inner: pd.DataFrame) -> dict[str, float]:
+    """lwlrap and hit_rate of clip scores, both with the index fname; NaN without any clip."""
+    if inner.empty:
+        return dict.fromkeys(metrics.SCORES, np.nan)
+    return metrics.point_scores(targets.loc[inner.index].to_numpy(), inner.to_numpy())
 
 
 def read_outer(

@@ -132,17 +132,20 @@ class Plan:
     def candidate_models(self) -> dict[str, list[str]]:
         """Variants of 04 that 10 reads, with their models: all models of a recipe, single ones of its other seeds.
 
+        Without anything to select, there are only single models.
+
         Raises
         ------
         ValueError
             A recipe that is neither the base, nor a training set of 05, nor an experiment.
         """
-        models, seed = {}, self.base["seed"]
-        for recipe in recipes.of_candidates(self.base["candidates"]):
+        models, seed, names = {}, self.base["seed"], self.base["candidates"]
+        pairs = self.pairs if recipes.selects(names, self.base["readouts"]) else []
+        for recipe in recipes.of_candidates(names):
             if recipe not in (BASE, *VARIANTS) and not _experiment(recipe):
                 what = f"no training set of 05, and no params/{recipe}.yaml says `variant: {recipe}`"
                 raise ValueError(f"candidates: {recipe!r} is {what}.")
-            models[recipe] = self.models + self.pairs
+            models[recipe] = self.models + pairs
             for more in range(seed + 1, seed + self.base["repeats"]):
                 models[recipes.seeded(recipe, more, seed)] = self.models
         return models

@@ -75,6 +75,11 @@ def of_candidates(candidates: list[str]) -> list[str]:
     return list(dict.fromkeys(recipe for name in candidates for recipe in name.split("+")))
 
 
+def selects(candidates: list[str], readouts: list[str]) -> bool:
+    """Whether 10 has anything to select, which takes pair models: not with one candidate that is read by the mean."""
+    return len(candidates) > 1 or readouts != ["mean"]
+
+
 def seeded(recipe: str, seed: int, own: int) -> str:
     """The variant of a recipe with this seed; the recipe itself if `seed` is its `own` seed."""
     return recipe if seed == own else f"{recipe}.seed_{seed}"
