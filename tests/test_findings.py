@@ -48,6 +48,11 @@ def test_a_place_becomes_its_number(folder, place, written):
     assert findings.fill(place, folder) == written
 
 
+def test_a_row_may_hold_the_sign_that_joins_values(tmp_path):
+    (tmp_path / "w.csv").write_text("method,lwlrap\nhop 1/2 window,0.7\nhop 1,0.6\n")
+    assert findings.fill("{{ n('w', 'hop 1/2 window', 'lwlrap') }}", tmp_path) == ".700"
+
+
 def test_numbers_are_rounded_as_in_the_notebooks(tmp_path):
     (tmp_path / "t.csv").write_text("run,hit_rate\none,0.8725\n")
     assert findings.fill("{{ n('t', 'one', 'hit_rate') }}", tmp_path) == f"{0.8725:.3f}".removeprefix("0") == ".873"

@@ -39,6 +39,7 @@ __all__ = [
 AGAINST = " against "  # in the name of a row that compares two variants, neither of them the base
 DIFFERENCE = ["lwlrap_diff", "lwlrap_diff_low", "lwlrap_diff_high"]
 MARGIN = 0.015  # lwlrap: no smaller difference is of interest
+MANY = 100_000  # clips: no larger number is told
 MIN_SEEDS = 3  # of the window models; with fewer, a verdict would be about models, not about recipes
 
 
@@ -236,8 +237,11 @@ def _unsettled(row: object) -> str:
     """What would settle a row; nothing if it is settled, or has no interval (one group of clips)."""
     if answer(row) != "not settled" or np.isnan(row.p_better):
         return ""
-    clips = f", about {float(f'{row.n_to_settle:.2g}'):.0f} clips would settle it" if row.n_to_settle < np.inf else ""
-    return f", helps with probability {row.p_better:.2f}{clips}"
+    chance, needed = f", helps with probability {row.p_better:.2f}", row.n_to_settle
+    if not needed < np.inf:
+        return chance
+    clips = f"about {float(f'{needed:.2g}'):.0f}" if needed <= MANY else f"more than {MANY}"
+    return f"{chance}, {clips} clips would settle it"
 
 
 def _range(values: pd.Series, form: str) -> str:

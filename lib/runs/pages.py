@@ -309,8 +309,9 @@ def _number(folder: Path) -> Callable[..., str]:
             return LATER
         if not path.is_file():
             raise ValueError(f"{place}: there is no table {path.name} in {folder.name}. Name one of sources.yaml.")
-        table, keys = _table(path), set(row.split("/"))
+        table = _table(path)
         texts = table.select_dtypes(exclude="number").astype(str)
+        keys = {row} if (texts == row).to_numpy().any() else set(row.split("/"))
         rows = table[[keys <= set(values) for values in texts.itertuples(index=False, name=None)]]
         if len(rows) != 1:
             raise ValueError(f"{place}: {len(rows)} rows of {path.name} hold {row}, one must. Name more of its values.")
