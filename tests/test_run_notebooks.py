@@ -371,7 +371,7 @@ def a_fold_of_esc10(tmp, data):
     told = result(part("esc10", "without_0"))
     assert told["parameters"]["profile"] == "esc10"
     profile = settings.load_profile(ROOT / "params" / "esc10.yaml")
-    assert told["parameters"]["window_s"] == profile["window_s"] and told["parameters"]["epochs"] == 2
+    assert told["parameters"]["mask_share"] == profile["mask_share"] and told["parameters"]["epochs"] == 2
     published = pd.read_csv(esc10 / "meta" / "esc50.csv")
     scored = oof.read(part("esc10", "without_0")).table
     assert set(scored["fname"]) == set(published.loc[published["fold"] == 1, "filename"])
