@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 from lib.clips import nested, pooling
-from lib.clips.nested import BASE_POOLING, Design, Reader, Readout
+from lib.clips.nested import BASE_POOLING, Design, Reader
 from lib.clips.stage2 import MODELS
 from lib.evaluation import comparisons, metrics
 from lib.evaluation.comparisons import Comparison, format_score
@@ -220,10 +220,7 @@ class Candidates:
         """
         inner, outside, tables = {}, {}, []
         for recipe, design in self.designs.items():
-            if self.selects:
-                fitted = nested.fit_readouts(design, reader, names, [seed])
-            else:
-                fitted = {BASE_POOLING: dict.fromkeys(design.outer_folds, Readout(BASE_POOLING))}
+            fitted = nested.fit_readouts(design, reader, names, [seed])
             table = nested.inner_scores(design, fitted)
             chosen = best(table)
             tables.append(table.assign(recipe=recipe, chosen=table["method"] == table["outer"].map(chosen)))
