@@ -128,7 +128,7 @@ rule compare:
 rule stage2:
     input:
         notebook=notebook("06_stage2"),
-        folds=PLAN.kfold(BASE, PLAN.models + PLAN.pairs),
+        folds=PLAN.readouts,
     output: PLAN.target("06_stage2", BASE)
     log: f"{HOME}/06_stage2/{BASE}/executed.ipynb"
     params: given=PLAN.given("06_stage2")

@@ -318,7 +318,9 @@ class Best(Group):
     readouts: tuple[Annotated[str, one_of(None)], ...] = knob(
         ("mean", "max", "logistic"), "poolings and stage-2 models to select from; empty: all but energy's"
     )
-    repeats: int = knob(1, "number of seeds for each model of a candidate: `seed`, `seed` + 1 and so on", ge=1, le=100)
+    repeats: int = knob(
+        1, "seeds of the window models: `seed`, `seed` + 1 and so on; a verdict needs three", ge=1, le=100
+    )
 
 
 @group
@@ -348,7 +350,7 @@ NOTEBOOKS: dict[str, tuple[type | str, ...]] = {
     "03_augmentation": (Run, Data, Folds, Variants, Trials, *MODEL),
     "04_kfold": (Run, Data, Folds, Model, TrainingSet, *MODEL),
     "05_curation": (Run, Data, Folds, Curation, "folds tabulate", *MODEL),
-    "06_stage2": (Run, Data, "variant seeds", Stage2Models, Stage2),
+    "06_stage2": (Run, Data, "variant seeds repeats", Stage2Models, Stage2),
     "07_ensemble": (Run, Data, Folds, Trials, Ensembles, *MODEL),
     "08_submission": (Run, "data_dir variant", Scoring),
     "10_best": (Run, "developed_on", Best, Stage2),

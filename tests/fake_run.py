@@ -98,7 +98,7 @@ def make_variant(
     setting : what its configuration has besides, such as folds="another digest"
     """
     clips = {"labels": {"curated": "1" * 12}, "audio": {"curated": "0" * 12}}
-    setting = {"n_folds": n_folds, "folds": "f" * 12, **clips, "lr": 0.01, **setting}
+    setting = {"n_folds": n_folds, "folds": "f" * 12, **clips, "lr": 0.01, "seed": 2019, **setting}
     variant, done = home / "04_kfold" / name, n_folds if done is None else done
     write_part(variant / "pooled", seconds=1.0) if done == n_folds else variant.mkdir(parents=True)
     (variant / "configuration.json").write_text(json.dumps(setting))

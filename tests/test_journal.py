@@ -127,7 +127,7 @@ def test_a_variant_of_04_is_judged_against_the_base_of_its_run(outputs):
     assert noisy["changed"] == "train_set curated_noisy"
     assert row(table, "02_features")["against_base"] == "delta +.010 [-.020, +.040]"
     draft = journal.draft(noisy)
-    assert "paired, one seed: noisy -.400" in draft
+    assert "paired: noisy -.400" in draft
     assert "\nQuestion    What does train_set curated_noisy change against curated?\nExpected    ...\n" in draft
     assert base["question"] != noisy["question"] and base["expected"]
 

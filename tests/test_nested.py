@@ -1,6 +1,7 @@
 """Tests of nested: who judged what, planted leaks that are caught, models that are missing or of another kind."""
 
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -10,6 +11,7 @@ from lib.clips import nested
 from lib.evaluation import folds
 from lib.evaluation.folds import LeakError
 from lib.evaluation.window_scores import WindowScores
+from lib.experiments import probes
 from lib.runs import oof
 from lib.runs.modelset import ModelSet
 from lib.sound.features import LogMel
@@ -60,6 +62,28 @@ def test_an_outer_fold_is_known_by_scores_of_models_that_saw_neither_it_nor_the_
             np.testing.assert_allclose(side.scores[:, 0], activate(said.to_numpy(), "bce"), rtol=1e-6)
     assert [folds.unseen(m) for m in design.single.table["model"]] == [{f} for f in design.single.table["fold"]]
     assert design.targets.loc["01.wav"].tolist() == [1, 0]
+
+
+def test_further_seeds_are_read_without_pair_models_and_score_the_same_clips(home):
+    design, variant = nested.read(home, "curated", "demo"), home / "04_kfold" / "curated"
+    assert nested.read_seeds(design, home, "demo", seed=1, repeats=1) == [design]
+    with pytest.raises(FileNotFoundError, match=r"curated\.seed_2"):
+        nested.read_seeds(design, home, "demo", seed=1, repeats=2)
+    for fold in range(3):
+        shutil.copytree(variant / f"without_{fold}", variant.with_name("curated.seed_2") / f"without_{fold}")
+    _, other = designs = nested.read_seeds(design, home, "demo", seed=1, repeats=2)
+    assert other.variant.name == "curated.seed_2" and other.pairs.table.empty and not other.single.table.empty
+    for one in designs:
+        one.single.table["energy"] = 1.0
+    read = probes.poolings(designs)
+    assert not {"power", "top", "log_sum_exp"} & set(read) and {"mean", "median", "energy"} <= set(read)
+    assert {scores.shape for scores in read.values()} == {(2, 12, 2)}
+    one_model = activate(np.array(1 / 100), "bce")  # without_0, of the first fold's clips
+    np.testing.assert_allclose(read["mean"][:, :4, 0], one_model, rtol=1e-6)
+    table = pd.read_csv(path := variant.with_name("curated.seed_2") / "without_0" / "clips.csv")
+    table.assign(labels="x").to_csv(path, index=False)
+    with pytest.raises(ValueError, match="curated.seed_2 and curated differ in clips, labels, folds or classes"):
+        nested.read_seeds(design, home, "demo", seed=1, repeats=2)
 
 
 def test_a_planted_leak_is_caught_whichever_way_it_comes(home):

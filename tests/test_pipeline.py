@@ -286,6 +286,10 @@ def test_an_experiment_is_one_file(workbook):
     read = json.loads((workbook.root / "outputs/demo/04_kfold/mels32/configuration.json").read_text())
     base = json.loads((workbook.root / "outputs/demo/04_kfold/curated/configuration.json").read_text())
     assert (read["n_mels"], base["n_mels"]) == (32, 64) and read.keys() == base.keys()
+    (workbook.root / "params" / "mels32.yaml").write_text("run: demo\nvariant: mels32\nn_mels: 32\nrepeats: 2\n")
+    code, said = workbook.run("--profile", "demo", "--run", "mels32", "--only", "04")
+    more = [f"04_kfold/{name}.seed_2020/{m}" for name in ("curated", "mels32") for m in MODELS[1:]]
+    assert (code, workbook.calls()) == (0, sorted(more)), said  # of both, to be compared seed by seed
 
 
 def test_candidates_are_trained_with_their_pairs_and_further_seeds_without(workbook):

@@ -90,7 +90,13 @@ def windows(n_windows):
 
 
 def test_hops_take_every_second_and_fourth_window_and_always_the_last():
-    scores = probes.random_windows(windows(7), n_draws=50)
+    found = probes.random_windows([windows(7), windows(5)], n_draws=50)
+    assert {name: scores.shape for name, scores in found.items()} == {
+        **{f"hop {name} window": (2, 1, 2, 2) for name in ("1/4", "1/2", "1")},
+        **{f"{n} random": (2, 50, 2, 2) for n in (5, 2, 1)},
+    }
+    assert found["hop 1/4 window"][1, 0, 0, 0] == pytest.approx(0.02)  # the second seed has five
+    scores = {name: of_seeds[0] for name, of_seeds in found.items()}
     assert scores["hop 1/4 window"][0, 0, 0] == pytest.approx(0.03)
     assert scores["hop 1/2 window"][0, 0, 0] == pytest.approx(0.03)  # 0, 2, 4, 6
     assert scores["hop 1 window"][0, 0, 0] == pytest.approx(np.mean([0, 4, 6]) / 100)

@@ -441,15 +441,23 @@ def clips_are_read_nested_once_all_models_are_there(tmp, common, words):
         succeeds(tmp, tmp, "pairs", **common, fold=fold)
     succeeds(ROOT / "notebooks", tmp, "pairs", *words, kernel=True, data_dir=common["data_dir"], notebook="06_stage2")
     home = OUTPUTS / f"{NAME}-pairs" / "06_stage2" / "curated"
-    tables = "by_length changed comparison learning_curve parameters random_windows selection shift silence"
+    tables = "by_length changed comparison learning_curve parameters poolings random_windows selection shift silence"
     assert {path.name for path in home.iterdir()} == {
         *(f"{name}.csv" for name in tables.split()),
-        *("images.png", "comparison.png", "silence.png", "why.png", "choice.json", "configuration.json"),
+        *(
+            "images.png",
+            "comparison.png",
+            "poolings.png",
+            "silence.png",
+            "why.png",
+            "choice.json",
+            "configuration.json",
+        ),
         *("weights.safetensors", "weights.json", "manifest.json", "result.json"),
         *(["changed.png"] if len(pd.read_csv(home / "changed.csv")) else []),
     }
     drawn = pd.read_csv(home / "random_windows.csv")
-    assert "n_seeds" not in drawn and drawn["n_draws"].max() == 10  # draws of windows are no seeds
+    assert (drawn["n_seeds"] == 1).all()  # draws of windows are no seeds
     told = json.loads((home / "manifest.json").read_text())["clips"]
     dealt = pd.read_csv(OUTPUTS / f"{NAME}-pairs" / "folds.csv").set_index("fname")
     nested = [use for use in told["uses"] if use["outer"] is not None]

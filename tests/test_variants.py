@@ -40,6 +40,30 @@ def test_variants_are_compared_with_the_base_on_top(tmp_path):
     assert set(found.curves["variant"]) == set(table.index) and set(found.curves["model"]) == {"without_0", "without_1"}
 
 
+def test_a_variant_with_the_three_seeds_of_the_base_gets_a_verdict(tmp_path):
+    right = {"curated": (0.9, 0.8, 0.7), "worse": (0.3, 0.2, 0.4), "begun": (0.9, 0.9), "longer": (0.3, 0.3, 0.3)}
+    for name, shares in right.items():
+        for seed, share in enumerate(shares):
+            of_seed = name if seed == 0 else f"{name}.seed_{seed}"
+            make_variant(
+                tmp_path / "mine", of_seed, right=share, seed=seed, epochs=2 if "longer.seed" in of_seed else 1
+            )
+    found = variants.against_base(tmp_path / "mine")
+    table = found.table.set_index("variant")
+    assert found.refused == [] and set(table.index) == set(right)
+    assert table["n_seeds"].to_dict() == {
+        "curated": 3,
+        "worse": 3,
+        "begun": 1,
+        "longer": 1,
+    }  # trained alike or left out
+    assert table.loc["curated", "hit_rate"] == pytest.approx(0.8)
+    assert table.loc["worse", "hit_rate_diff"] == pytest.approx(-0.5)  # of three seeds, each against its own
+    assert table.loc["begun", "hit_rate_diff"] == pytest.approx(0.1)  # one seed against the mean of three
+    assert table["verdict"].drop("curated").to_dict() == dict(worse="dropped", begun="screened", longer="screened")
+    assert "- It hurts: worse -0." in found.conclusion()
+
+
 def test_the_answer_is_told_with_what_it_cost(tmp_path):
     pixels = {"image_size": 0, "progressive": [], "n_mels": 64, "window_s": 1.0, "sample_rate": 100, "hop_length": 1}
     make_variant(tmp_path / "mine", right=0.9, epochs=4, **pixels)

@@ -88,13 +88,14 @@ def compare(
 
     Parameters
     ----------
-    scores : method -> (n_seeds, n_clips, n_classes); a method with one seed is compared with every seed of the others
+    scores : method -> (n_seeds, n_clips, n_classes), or with members of a seed, see `metrics`; one seed of a method is
+        compared with every seed of the others
     only : bool (n_clips,), clips to count; None: all
     n_trainings : seeds of the window models. Seeds of stage 2 read the same windows, so they don't count here. A method
         is screened if it has fewer than three seeds of either.
     """
     keep = np.ones(len(design.clips), bool) if only is None else np.asarray(only)
-    some = {name: s[:, keep] for name, s in scores.items()}
+    some = {name: s[..., keep, :] for name, s in scores.items()}
     enough = comparisons.enough(n_trainings)
     return Comparison(design.clips[keep], design.classes, some, base, enough, order="lwlrap")
 

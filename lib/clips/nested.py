@@ -33,13 +33,14 @@ from lib.evaluation import folds, metrics
 from lib.evaluation.window_scores import WindowScores, pool_mean
 from lib.files import digest
 from lib.runs.modelset import ModelSet
+from lib.runs.recipes import seeded
 from lib.sound import windows
 from lib.sound.cache import Cache
 from lib.training import learners
 
 __all__ = ["BASE_POOLING", "Design", "Reader", "Readout", "averaged", "choose_parameter"]
 __all__ += ["fit_readouts", "inner_scores", "join_outer_folds", "pooled", "prediction_images", "reached_on", "read"]
-__all__ += ["read_outer", "with_energy"]
+__all__ += ["read_outer", "read_seeds", "with_energy"]
 
 BASE_POOLING = "mean"
 
@@ -159,6 +160,29 @@ def read(home: Path, variant: str, profile: str, *, selects: bool = True) -> Des
     single = models.windows(models.single)
     pairs = models.windows(folds.pair_models(models.n_folds)) if selects else single.where(np.arange(0))
     return Design(models.folder, models.labelled(), models.sidecar["classes"], pairs, single, models.sidecar)
+
+
+def read_seeds(design: Design, home: Path, profile: str, seed: int, repeats: int) -> list[Design]:
+    """The design, whose models have `seed`, and those of the following seeds, which need no pair models.
+
+    Parameters
+    ----------
+    home, profile : as for `read`
+    repeats : number of seeds
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        As `read`; a seed that scored other clips than the design, or other labels or folds of them.
+    """
+    designs = [design]
+    for more in range(seed + 1, seed + repeats):
+        one = read(home, seeded(design.variant.name, more, seed), profile, selects=False)
+        if one.classes != design.classes or not one.clips.equals(design.clips):
+            differ = f"{one.variant.name} and {design.variant.name} differ in clips, labels, folds or classes"
+            raise ValueError(f"{differ}. Train one of them again: -p overwrite True.")
+        designs.append(one)
+    return designs
 
 
 def pooled(windows: WindowScores, method: str, parameter: float | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -349,7 +373,7 @@ def read_outer(
 
 def with_energy(design: Design, cache: Cache) -> Design:
     """Add the column `energy` to the windows: mean power, relative to the loudest window of the clip, in [0, 1]."""
-    for side in (design.pairs, design.single):
+    for side in (s for s in (design.pairs, design.single) if len(s.table)):
         rows = side.table[["fname", "window_start_s"]].drop_duplicates()
         power = windows.energy(cache, rows, design.window_s)
         table = rows.assign(energy=power / power.groupby(rows["fname"]).transform("max"))

@@ -36,6 +36,7 @@ __all__ = [
     "changed",
     "holds",
     "learning_curve",
+    "poolings",
     "random_windows",
     "rates",
     "rescored",
@@ -185,29 +186,38 @@ def rescored(design: Design, cache: Cache) -> tuple[WindowScores, WindowScores]:
     return WindowScores.join(fine), WindowScores.join(silent)
 
 
-def random_windows(fine: WindowScores, n_draws: int = 10) -> dict[str, np.ndarray]:
-    """Clip scores from the mean of 1, 2 or 5 random windows (n_draws draws), and of rolling windows at three hops.
+def poolings(designs: list[Design]) -> dict[str, np.ndarray]:
+    """Clip scores by every pooling without a parameter, read from the models `without_f` of each seed.
+
+    Nothing is chosen, so this takes no pair models.
+
+    Parameters
+    ----------
+    designs : of one recipe, one a seed of the window models, `nested.with_energy`
 
     Returns
     -------
-    name -> (n_draws or 1, n_clips, n_classes)
+    name -> (n_seeds, n_clips, n_classes)
     """
-    ordered = fine.where(np.lexsort((fine.table["window_start_s"], fine.table["fname"])))
-    at = ordered.table.groupby("fname").cumcount()
-    last = at == ordered.table.groupby("fname")["fname"].transform("size") - 1
-    scores = {
-        f"hop {name} window": chosen.pool_mean()[1][None]
-        for name, step in (("1/4", 1), ("1/2", 2), ("1", 4))
-        for chosen in [ordered.where((at % step == 0) | last)]
-    }
-    for n in (5, 2, 1):
-        draws = []
-        for seed in range(n_draws):
-            order = np.random.default_rng([seed, n]).permutation(len(ordered.table))
-            first = ordered.table.iloc[order].groupby("fname").cumcount().to_numpy() < n
-            draws.append(ordered.where(order[first]).pool_mean()[1])
-        scores[f"{n} random"] = np.stack(draws)
-    return scores
+    names, clips = [name for name, made in pooling.POOLINGS.items() if not made.grid], designs[0].clips.index
+    read = {name: [nested.join_outer_folds([nested.pooled(d.single, name)], clips) for d in designs] for name in names}
+    return {name: np.stack(of_seeds) for name, of_seeds in read.items()}
+
+
+def random_windows(fine: list[WindowScores], n_draws: int = 10) -> dict[str, np.ndarray]:
+    """Clip scores from the mean of 1, 2 or 5 random windows, and of rolling windows at three hops.
+
+    Parameters
+    ----------
+    fine : as from `rescored`, one a seed of the window models
+    n_draws : of random windows; they are members of a seed, see `metrics`
+
+    Returns
+    -------
+    name -> (n_seeds, n_draws or 1, n_clips, n_classes)
+    """
+    drawn = [_random_windows(of_seed, n_draws) for of_seed in fine]
+    return {name: np.stack([one[name] for one in drawn]) for name in drawn[0]}
 
 
 def silenced(
@@ -395,6 +405,26 @@ def silence_kept(truth: Truth, clips: pd.DataFrame, kept: pd.DataFrame) -> pd.Da
     curated = (table["subset"] == "curated") & ~table["labels"].str.contains("then")
     start, end = table["window_start_s"].clip(lower=0), table[["window_end_s", "duration_s"]].min(axis=1)
     return table[curated & ((end <= table["first_s"]) | (start >= table["last_s"]))]
+
+
+def _random_windows(fine: WindowScores, n_draws: int) -> dict[str, np.ndarray]:
+    """`random_windows` of one seed: name -> (n_draws or 1, n_clips, n_classes)."""
+    ordered = fine.where(np.lexsort((fine.table["window_start_s"], fine.table["fname"])))
+    at = ordered.table.groupby("fname").cumcount()
+    last = at == ordered.table.groupby("fname")["fname"].transform("size") - 1
+    scores = {
+        f"hop {name} window": chosen.pool_mean()[1][None]
+        for name, step in (("1/4", 1), ("1/2", 2), ("1", 4))
+        for chosen in [ordered.where((at % step == 0) | last)]
+    }
+    for n in (5, 2, 1):
+        draws = []
+        for seed in range(n_draws):
+            order = np.random.default_rng([seed, n]).permutation(len(ordered.table))
+            first = ordered.table.iloc[order].groupby("fname").cumcount().to_numpy() < n
+            draws.append(ordered.where(order[first]).pool_mean()[1])
+        scores[f"{n} random"] = np.stack(draws)
+    return scores
 
 
 def _nth_model(scored: WindowScores, i: int) -> WindowScores:

@@ -117,8 +117,10 @@ def summary(table: pd.DataFrame, run: str) -> str:
 
 
 def cost(part: Path) -> tuple[int, float]:
-    """The number of trainings of a part, and the seconds of all of them and of the part, from their manifests."""
-    below = (part.parent if part.name == "pooled" else part).glob("**/without_*/**/manifest.json")
+    """The number of trainings of a part (of all its seeds), and the seconds of all of them and of the part."""
+    variant = part.parent if part.name == "pooled" else part
+    places = [variant, *variant.parent.glob(f"{variant.name}.seed_*")]
+    below = [path for place in places for path in place.glob("**/without_*/**/manifest.json")]
     seconds = [read_or_nothing(path).get("seconds", 0.0) for path in [*below, part / "manifest.json"]]
     return len(seconds) - 1, float(sum(seconds))
 
@@ -232,7 +234,7 @@ def _typed(value: object) -> str:
 def _measured(row: Mapping[str, object]) -> str:
     """The conclusion; for a variant of 04, which does not read the base itself, also the difference to the base."""
     compared = row["against_base"] if row["notebook"] == "04_kfold" else ""
-    return row["conclusion"] + (f" Against {BASE} of the same run, paired, one seed: {compared}." if compared else "")
+    return row["conclusion"] + (f" Against {BASE} of the same run, paired: {compared}." if compared else "")
 
 
 def _interval(numbers: Mapping[str, object], key: str) -> str:

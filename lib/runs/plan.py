@@ -122,6 +122,11 @@ class Plan:
         """Whether a variant (with any seed) is trained on a selection of 05."""
         return recipes.is_judged(self.values("04_kfold", variant))
 
+    def seeds_of(self, recipe: str) -> list[str]:
+        """The variants that train a recipe with each of its `repeats` seeds, its own first."""
+        own = self.base["seed"]
+        return [recipes.seeded(recipe, seed, own) for seed in range(own, own + self.params["repeats"])]
+
     def target(self, *parts: str) -> str:
         return "/".join([self.home, *parts, "result.json"])
 
@@ -139,21 +144,25 @@ class Plan:
         ValueError
             A recipe that is neither the base, nor a training set of 05, nor an experiment.
         """
-        models, seed, names = {}, self.base["seed"], self.base["candidates"]
+        models, names = {}, self.base["candidates"]
         pairs = self.pairs if recipes.selects(names, self.base["readouts"]) else []
         for recipe in recipes.of_candidates(names):
             if recipe not in (BASE, *VARIANTS) and not _experiment(recipe):
                 what = f"no training set of 05, and no params/{recipe}.yaml says `variant: {recipe}`"
                 raise ValueError(f"candidates: {recipe!r} is {what}.")
-            models[recipe] = self.models + pairs
-            for more in range(seed + 1, seed + self.base["repeats"]):
-                models[recipes.seeded(recipe, more, seed)] = self.models
+            models |= dict.fromkeys(self.seeds_of(recipe), self.models) | {recipe: self.models + pairs}
         return models
 
     @property
     def candidates(self) -> list[str]:
         """Targets that 10 reads; raises as `candidate_models`."""
         return [target for variant, models in self.candidate_models.items() for target in self.kfold(variant, models)]
+
+    @property
+    def readouts(self) -> list[str]:
+        """Targets that 06 reads: all models of the base, single ones of its other seeds."""
+        pairs = self.kfold(BASE, self.pairs)
+        return [*pairs, *(target for name in self.seeds_of(BASE) for target in self.kfold(name, self.models))]
 
     @property
     def choice(self) -> list[str]:
@@ -188,7 +197,10 @@ class Plan:
         """
         subsets = self.subsets
         if self.variant != BASE:  # an experiment: 04 trains it and its base, 09 lists it
-            targets = {"04_kfold": self.pooled([BASE, self.variant]), "09_journal": [self.target("09_journal")]}
+            seeds = [*self.seeds_of(BASE), *self.seeds_of(self.variant)]
+            trained = [target for name in seeds for target in self.kfold(name, self.models)]
+            targets = {"04_kfold": [*trained, *self.pooled([BASE, self.variant])]}
+            targets["09_journal"] = [self.target("09_journal")]
         else:
             alone = ("01_eda", "02_features", "03_augmentation", "07_ensemble", "09_journal")
             targets = {name: [self.target(name)] for name in alone}
@@ -311,11 +323,12 @@ class Plan:
         parts = {name: (self.values(name), []) for name in ("01_eda", "02_features", "03_augmentation", "07_ensemble")}
         parts[base] = self.values("04_kfold"), []
         parts[select] = self.values("05_curation", part="select"), [base]
-        for name in dict.fromkeys([self.variant, *self.retrained, *self.candidate_models]):
+        seeds = [*self.seeds_of(BASE), *self.seeds_of(self.variant)]
+        for name in dict.fromkeys([*seeds, *self.retrained, *self.candidate_models]):
             made_from = [select] if self.is_retrained(name) else []
             parts.setdefault(f"04_kfold/{name}", (self.values("04_kfold", name), made_from))
         parts[compare] = self.values("05_curation", part="compare"), [f"04_kfold/{name}" for name in self.retrained]
-        parts[stage2] = self.values("06_stage2"), [base]
+        parts[stage2] = self.values("06_stage2"), [f"04_kfold/{name}" for name in self.seeds_of(BASE)]
         parts[submission] = self.values("08_submission"), [base, stage2]
         parts["10_best"] = self.values("10_best"), [f"04_kfold/{name}" for name in self.candidate_models]
         return parts

@@ -2,7 +2,7 @@
 
 Variants are never compared with the best one so far, whose score is partly luck. A variant that was scored on other
 folds, labels, audio or clips is refused, because its difference to the base could come from the clips. The same recipe
-with another seed, as 10 trains it, is not a variant.
+with another seed is not a variant: a variant is compared on all seeds of the base, or on its own seed if it lacks one.
 
 05 compares training sets (`compare`). They have the same folds, seed and network as the base, and show the same number
 of windows; only the parameters in VARIANTS may differ. So noisy clips take passes away from the curated clips. The
@@ -97,7 +97,7 @@ class Variants(NamedTuple):
         (pixels of all training inputs over those of the base). Empty if the base is not complete
     curves : learning curves of the same variants: variant, model, epoch, train_loss, valid_loss, lwlrap
     refused : a sentence for each reason why variants are not compared
-    comparison : that of the table. All variants are screened, because they have one seed. None without a base
+    comparison : that of the table; variants with fewer than three seeds are screened. None without a base
     """
 
     table: pd.DataFrame
@@ -138,16 +138,18 @@ def against_base(home: Path, base_home: Path | None = None) -> Variants:
         return Variants(empty, empty, [f"Nothing is compared with {base_name}: {error}"])
     causes = defaultdict(list)
     folders = (path.parent for path in (home / "04_kfold").glob("[!.]*/configuration.json"))
+    seeds = {BASE: _by_seed(base, read[BASE])}
     for other in sorted(place for place in folders if place != folder and not unseeded(place.name)[1]):
         name = other.name if other.parent == folder.parent else f"{home.name}/{other.name}"
         try:
             models = _models(other)
             _check_data(base, models)
             read[name], made[name] = _clips(models, read[BASE]), models.configuration
+            seeds[name] = _by_seed(models, read[name], seeds[BASE])
         except (OSError, ValueError, KeyError) as error:
             causes[str(error)].append(name)
-    scores = {name: clips.scores for name, clips in read.items()}
-    comparison = Comparison(read[BASE].table, read[BASE].classes, scores, BASE, enough=False, order=None)
+    scores = {name: [*of_seeds.values()] for name, of_seeds in seeds.items()}
+    comparison = Comparison(read[BASE].table, read[BASE].classes, scores, BASE, enough=True, order=None)
     table = comparison.table()
     table.insert(1, "changed", [_changed(made[name], made[BASE]) for name in table["variant"]])
     compute = [_compute(made[name], read[name].epochs) for name in table["variant"]]
@@ -178,6 +180,25 @@ def _clips(models: ModelSet, base: oof.Clips | None = None) -> oof.Clips:
     if base and clips.table["fname"].tolist() != base.table["fname"].tolist():
         raise ValueError(f"{models.variant} scored other clips than {BASE}. Train both on the same data and folds.")
     return clips
+
+
+def _by_seed(models: ModelSet, own: oof.Clips, asked: Collection[int] = ()) -> dict[int, np.ndarray]:
+    """Seed -> scores (n_clips, n_classes): the variant's own seed, then further ones trained alike on all folds.
+
+    Parameters
+    ----------
+    own : the clips of its own seed
+    asked : seeds of the base: these and no others, or the variant's own alone if it lacks one of them
+    """
+    setting = models.configuration
+    found = {setting["seed"]: own.scores}
+    for path in sorted(models.folder.parent.glob(f"{models.variant}.seed_*/configuration.json")):
+        more = _models(path.parent)
+        if not more.missing and not differences({**more.configuration, "seed": setting["seed"]}, setting):
+            found[more.configuration["seed"]] = _clips(more, own).scores
+    if not asked:
+        return found
+    return {seed: found[seed] for seed in (asked if found.keys() >= set(asked) else [setting["seed"]])}
 
 
 def _check_recipe(run: Run, base: ModelSet, models: ModelSet) -> None:
