@@ -128,7 +128,7 @@ def test_leaks_show_what_is_reported_and_what_is_reached():
     (axes,) = figure.axes
     assert axes.get_title() == "Split by window reports 0.90 and reaches 0.50"
     labels = [label.get_text() for label in axes.get_yticklabels()]
-    assert labels == ["a: by window", "a: by group (control)", "c: itself"]  # from the top
+    assert labels == ["by window", "by group (control)", "itself"]  # from the top
     reported, reached = (line.get_xdata().tolist() for line in axes.lines)
     assert reported[:2] == [0.9, 0.6] and np.isnan(reported[2]) and reached == [0.5, 0.55, 0.4]
     ends = axes.collections[1].get_segments()[0][:, 0]

@@ -223,14 +223,14 @@ def before_after(table: pd.DataFrame) -> Figure:
 
 def leaks(effects: pd.DataFrame) -> Figure:
     """What each leaky setup reports, and what it reaches. `effects` is the table `leaks` of `leaks.tables`."""
-    names = effects["leak"] + ": " + effects["setup"] + np.where(effects["control"], " (control)", "")
+    names = effects["setup"] + np.where(effects["control"], " (control)", "")
     figure, (axes,) = by_name(list(names), row=0.45)
     for name, colour, aside in (("reported", ORANGE, -0.12), ("reached", BLUE, 0.12)):
         dots(axes, effects, name, np.arange(len(effects)) + aside, color=colour, label=name)
     worst = effects.iloc[0]
     title = f"Split by window reports {worst['reported']:.2f} and reaches {worst['reached']:.2f}"
     axes.set(xlabel="lwlrap, 95 % interval", title=title)
-    axes.legend(loc="best")
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1))  # beside them: inside it would cover an interval
     return figure
 
 
