@@ -37,7 +37,7 @@ from lib.ideas import one_of
 __all__ = [
     *("Audio", "Network", "Stage2", "Training", "TrainingSet", "Windows"),
     *("AUGMENTATIONS", "BALANCES", "CHANNELS", "LOSSES", "MIXES", "NORMALISE", "SCHEDULES", "STAGE2_MODELS"),
-    *("TRAIN_SETS", "KNOBS", "NOTEBOOKS", "PLACE", "RECIPE", "RENAMED"),
+    *("TRAIN_SETS", "KNOBS", "NOTEBOOKS", "PLACE", "RECIPE"),
     *("cell", "check", "configuration", "declared", "defaults", "group", "load_profile", "main"),
 ]
 
@@ -362,7 +362,6 @@ OWN: dict[str, dict[str, object]] = {
     "03_augmentation": {"variants": ["base", "no_mixup"], "epochs": None},
     "07_ensemble": {"epochs": None},
 }
-RENAMED: dict[str, str] = {}  # a knob's name before -> now
 
 
 class Knob(NamedTuple):
@@ -514,8 +513,6 @@ def _plain(value: object, kind: type) -> object:
 def _refuse_unknown(name: object, value: object) -> None:
     if name in KNOBS:
         return
-    if name in RENAMED:
-        raise ValueError(f"{name!r} is called {RENAMED[name]!r} now. Write {RENAMED[name]}: {value!r}.")
     near = difflib.get_close_matches(str(name), KNOBS, n=1, cutoff=0.5)  # YAML reads `1:` and `on:` as no text
     hint = f" Did you mean {near[0]!r}?" if near else f" Known are: {', '.join(sorted(KNOBS))}."
     raise ValueError(f"{name!r} is no parameter of this workbook.{hint}")

@@ -53,12 +53,6 @@ def test_a_number_may_come_as_text(text):
     assert check({"lr": text}) == {"lr": 0.001}  # YAML reads 1e-3 as text
 
 
-def test_a_knob_that_was_renamed_is_refused_with_its_new_name(monkeypatch):
-    monkeypatch.setitem(settings.RENAMED, "learning_rate", "lr")
-    with pytest.raises(ValueError, match=r"'learning_rate' is called 'lr' now\. Write lr: 0\.1\."):
-        check({"learning_rate": 0.1})
-
-
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
