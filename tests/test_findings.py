@@ -19,10 +19,12 @@ FOLDER = ROOT / "outputs" / "findings"
 @pytest.fixture
 def folder(tmp_path):
     (tmp_path / "t.csv").write_text(
-        "variant,kind,n,ratio,lwlrap,lwlrap_low,lwlrap_high,lwlrap_diff,lwlrap_diff_low,lwlrap_diff_high,verdict\n"
-        "base,a,400,9.7046,0.92384,0.9,0.945,,,,\n"
-        "slice,a,400,1.5,0.91,0.89,0.93,-0.01384,-0.03,-0.0004,unclear\n"
-        "slice,b,400,2,1.0,0.99,1.0,0.0762,0.05,1.0,kept\n"
+        "variant,kind,n,ratio,lwlrap,lwlrap_low,lwlrap_high,lwlrap_diff,lwlrap_diff_low,lwlrap_diff_high,verdict,"
+        "smallest_diff,n_seeds\n"
+        "base,a,400,9.7046,0.92384,0.9,0.945,,,,,,1\n"
+        "slice,a,400,1.5,0.91,0.89,0.93,-0.01384,-0.03,-0.0004,unclear,0.03,3\n"
+        "slice,b,400,2,1.0,0.99,1.0,0.0762,0.05,1.0,kept,0.03,3\n"
+        "slice,c,400,2,1.0,0.99,1.0,0.001,-0.01,0.02,screened,0.03,1\n"
     )
     return tmp_path
 
@@ -33,11 +35,15 @@ def folder(tmp_path):
         ("{{ n('t', 'base', 'lwlrap+-') }}", ".924 [.900, .945]"),
         ("{{ n('t', 'base', 'lwlrap') }}", ".924"),
         ("{{ n('t', 'base', 'n') }}", "400"),
+        ("{{ n('t', 'base', 'n_seeds') }}", "1"),
         ("{{ n('t', 'base', 'ratio') }} {{ n('t', 'slice/a', 'ratio') }}", "9.7 1.5"),
         ("{{ n('t', 'slice/a') }}", "-.014 [-.030, +.000]"),
         ("{{ n('t', 'slice/b') }}", "+.076 [+.050, +1.000]"),
         ("{{ n('t', 'slice/b', 'lwlrap') }}", "1.000"),
         ("{{ n('t', 'slice/b', 'verdict') }}", "kept"),
+        ("{{ n('t', 'slice/b', 'answer') }}", "it helps"),
+        ("{{ n('t', 'slice/a', 'answer') }}", "not settled: about 1900 clips would"),  # 400 times (.03 / .01384)²
+        ("{{ n('t', 'slice/c', 'answer') }}", "not settled (screened): more than 100000 clips would"),
         (
             "n = {{ n('t', 'base', 'n') }}, {{ n('t', 'slice/a', 'verdict') }}; {no place} {}",
             "n = 400, unclear; {no place} {}",
@@ -63,7 +69,7 @@ def test_numbers_are_rounded_as_in_the_notebooks(tmp_path):
     [
         ("{{ n('u', 'base') }}", "there is no table u.csv"),
         ("{{ n('t', 'basis') }}", "0 rows of t.csv hold basis"),
-        ("{{ n('t', 'slice') }}", "2 rows of t.csv hold slice, one must"),
+        ("{{ n('t', 'slice') }}", "3 rows of t.csv hold slice, one must"),
         (
             "{{ n('t', 'base', 'hit_rate+-') }}",
             "has no column hit_rate, hit_rate_low, hit_rate_high. It has: variant, kind",

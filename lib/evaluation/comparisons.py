@@ -25,11 +25,13 @@ __all__ = [
     "DIFFERENCE",
     "MARGIN",
     "MIN_SEEDS",
+    "UNSETTLED",
     "Comparison",
     "answer",
     "answers",
     "differences",
     "enough",
+    "format_clips",
     "format_difference",
     "format_score",
     "screened",
@@ -40,6 +42,7 @@ AGAINST = " against "  # in the name of a row that compares two variants, neithe
 DIFFERENCE = ["lwlrap_diff", "lwlrap_diff_low", "lwlrap_diff_high"]
 MARGIN = 0.015  # lwlrap: no smaller difference is of interest
 MANY = 100_000  # clips: no larger number is told
+UNSETTLED = "not settled"
 MIN_SEEDS = 3  # of the window models; with fewer, a verdict would be about models, not about recipes
 
 
@@ -179,7 +182,7 @@ def answer(row: object) -> str | None:
         return None
     if low * high > 0 and row.verdict != "unclear":
         return "it helps" if low > 0 else "it hurts"
-    return f"no difference larger than {MARGIN}" if max(abs(low), abs(high)) <= MARGIN else "not settled"
+    return f"no difference larger than {MARGIN}" if max(abs(low), abs(high)) <= MARGIN else UNSETTLED
 
 
 def answers(rows: pd.DataFrame, name: str = "variant") -> str:
@@ -212,6 +215,11 @@ def enough(n_seeds: int | pd.Series, n_folds: int = 1, of: int = 1) -> bool | pd
     return (n_seeds >= MIN_SEEDS) & (n_folds >= of)
 
 
+def format_clips(number: float) -> str:
+    """A number of clips that would settle a comparison, with two digits: about 9000, or more than MANY."""
+    return f"about {float(f'{number:.2g}'):.0f}" if number <= MANY else f"more than {MANY}"
+
+
 def format_difference(row: object) -> str:
     """The difference of a row (of `itertuples`) and its interval: +0.020 (-0.001 to +0.043)."""
     return f"{row.lwlrap_diff:+.3f} ({row.lwlrap_diff_low:+.3f} to {row.lwlrap_diff_high:+.3f})"
@@ -235,13 +243,10 @@ def shown(table: pd.DataFrame) -> pd.DataFrame:
 
 def _unsettled(row: object) -> str:
     """What would settle a row; nothing if it is settled, or has no interval (one group of clips)."""
-    if answer(row) != "not settled" or np.isnan(row.p_better):
+    if answer(row) != UNSETTLED or np.isnan(row.p_better):
         return ""
     chance, needed = f", helps with probability {row.p_better:.2f}", row.n_to_settle
-    if not needed < np.inf:
-        return chance
-    clips = f"about {float(f'{needed:.2g}'):.0f}" if needed <= MANY else f"more than {MANY}"
-    return f"{chance}, {clips} clips would settle it"
+    return f"{chance}, {format_clips(needed)} clips would settle it" if needed < np.inf else chance
 
 
 def _range(values: pd.Series, form: str) -> str:

@@ -12,7 +12,8 @@ findings : outputs/findings/sources.yaml maps each file there to a file of a run
 front.md : in outputs/findings, a Jinja2 template of the blocks with numbers in PAGES, each between `<!-- name -->` and
            `<!-- /name -->`. `{{ n("table", "row", "column") }}` is a number from a CSV file there. The row is named by
            values of its text columns, joined by "/". The column is such as `lwlrap_diff`, or `lwlrap_diff+-` (the
-           default) with its interval. LATER replaces the numbers of a table that must be measured again.
+           default) with its interval; `answer` says in words what the difference of the row says, and what would settle
+           it. LATER replaces the numbers of a table that must be measured again.
 Numbers up to 1 have three digits and no zero before the point, larger ones one digit, counts none. Differences and gaps
 have a sign.
 
@@ -37,6 +38,7 @@ from nbconvert import HTMLExporter
 from pygments.formatters import HtmlFormatter
 
 from lib import files
+from lib.evaluation import comparisons
 from lib.runs import journal
 from lib.runs.plan import ROOT
 
@@ -315,6 +317,8 @@ def _number(folder: Path) -> Callable[..., str]:
         rows = table[[keys <= set(values) for values in texts.itertuples(index=False, name=None)]]
         if len(rows) != 1:
             raise ValueError(f"{place}: {len(rows)} rows of {path.name} hold {row}, one must. Name more of its values.")
+        if column == "answer":
+            return _answer(rows.iloc[0])
         key, interval, _ = column.partition("+-")
         wanted = [key, f"{key}_low", f"{key}_high"] if interval else [key]
         if missing := [name for name in wanted if name not in table]:
@@ -325,11 +329,20 @@ def _number(folder: Path) -> Callable[..., str]:
     return number
 
 
+def _answer(row: pd.Series) -> str:
+    """What the difference of a row says, and the number of clips that would settle it, as `comparisons.answers`."""
+    said, screened = comparisons.answer(row), " (screened)" * (row["verdict"] == "screened")
+    if said != comparisons.UNSETTLED:
+        return said + screened
+    needed = row["n"] * (row["smallest_diff"] / row["lwlrap_diff"]) ** 2  # tables of before 2026-11-26 lack this column
+    return f"{said}{screened}: {comparisons.format_clips(row.get('n_to_settle', needed))} clips would"
+
+
 def _text(value: object, column: str) -> str:
     """A value as text, see the conventions."""
     if isinstance(value, str):
         return value
-    if float(value).is_integer() and abs(value) > 1:
+    if float(value).is_integer() and (abs(value) > 1 or column.startswith("n_")):
         return f"{value:.0f}"
     digits = 3 if abs(value) <= 1 else 1
     value = round(float(value), digits) + 0.0  # no minus before zero
