@@ -62,12 +62,12 @@ def test_one_seed_of_window_models_is_a_screening_whatever_stage_2_has(read):
         assert "- It helps (screened): " in says and "no verdict is drawn from it" in says
         assert "under the correction" in says
         unclear = comparison.compared.query("lwlrap_diff_low < 0 < lwlrap_diff_high")
-        row = unclear[np.isfinite(unclear["n_to_settle"])].iloc[0]
+        row = unclear[unclear["n_to_settle"].between(1, 100_000)].iloc[0]
         n = float(f"{row.n_to_settle:.2g}")
         settles = f"helps with probability {row.p_better:.2f}, about {n:.0f} clips would settle it"
         assert f"{row.variant} {comparisons.format_difference(row)}, {settles}" in says
         assert "- No difference larger than 0.015 (screened): " in says
-        assert "geometric +0.000 (-0.042 to +0.042), helps with probability 0.50;" in says  # no number of clips
+        assert "geometric +0.000 (-0.042 to +0.042), helps with probability 0.50, about " in says  # to be within .015
     one = choice.compare(design, {**several, "alone": scores["conv1d"]}, n_trainings=3)
     one = one.table("method").set_index("method")
     assert one.loc["alone", "verdict"] == "screened" and one.loc["conv1d", "verdict"] == "kept"

@@ -42,8 +42,11 @@ def folder(tmp_path):
         ("{{ n('t', 'slice/b', 'lwlrap') }}", "1.000"),
         ("{{ n('t', 'slice/b', 'verdict') }}", "kept"),
         ("{{ n('t', 'slice/b', 'answer') }}", "it helps"),
-        ("{{ n('t', 'slice/a', 'answer') }}", "not settled: about 1900 clips would"),  # 400 times (.03 / .01384)²
-        ("{{ n('t', 'slice/c', 'answer') }}", "not settled (screened): more than 100000 clips would"),
+        ("{{ n('t', 'slice/a', 'answer') }}", "not settled: about 1900 clips would"),  # 400 (.03 / .01384)²
+        (
+            "{{ n('t', 'slice/c', 'answer') }}",
+            "not settled (screened): about 1800 clips would",
+        ),  # 400 (.03 / (.015 - .001))²
         (
             "n = {{ n('t', 'base', 'n') }}, {{ n('t', 'slice/a', 'verdict') }}; {no place} {}",
             "n = 400, unclear; {no place} {}",
@@ -224,6 +227,6 @@ def test_no_finding_counts_members_as_seeds():
 
 
 def test_one_seed_of_the_window_models_is_screened():
-    names = ("05_curation_fsd-mini.csv", "06_stage2_*.csv", "06_windows_*.csv")
+    names = ("05_curation_fsd-mini.csv", "06_stage2_*.csv", "06_windows_fsd-mini.csv")
     for path in (path for name in names for path in FOLDER.glob(name)):
         assert set(pd.read_csv(path)["verdict"].dropna()) == {"screened"}, path.name

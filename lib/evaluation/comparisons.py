@@ -23,7 +23,6 @@ from lib.evaluation import metrics
 __all__ = [
     "AGAINST",
     "DIFFERENCE",
-    "MARGIN",
     "MIN_SEEDS",
     "UNSETTLED",
     "Comparison",
@@ -40,7 +39,6 @@ __all__ = [
 
 AGAINST = " against "  # in the name of a row that compares two variants, neither of them the base
 DIFFERENCE = ["lwlrap_diff", "lwlrap_diff_low", "lwlrap_diff_high"]
-MARGIN = 0.015  # lwlrap: no smaller difference is of interest
 MANY = 100_000  # clips: no larger number is told
 UNSETTLED = "not settled"
 MIN_SEEDS = 3  # of the window models; with fewer, a verdict would be about models, not about recipes
@@ -175,14 +173,14 @@ def answer(row: object) -> str | None:
     """What the difference of a row (of `itertuples`) says; None without a difference.
 
     It helps or hurts if its interval is clear of zero, unless Holm's procedure leaves it unclear. Else there is no
-    difference larger than MARGIN if the interval lies within it, and what is left is not settled.
+    difference larger than `metrics.MARGIN` if the interval lies within it, and what is left is not settled.
     """
     low, high = row.lwlrap_diff_low, row.lwlrap_diff_high
     if np.isnan(row.lwlrap_diff):
         return None
     if low * high > 0 and row.verdict != "unclear":
         return "it helps" if low > 0 else "it hurts"
-    return f"no difference larger than {MARGIN}" if max(abs(low), abs(high)) <= MARGIN else UNSETTLED
+    return f"no difference larger than {metrics.MARGIN}" if max(abs(low), abs(high)) <= metrics.MARGIN else UNSETTLED
 
 
 def answers(rows: pd.DataFrame, name: str = "variant") -> str:
@@ -246,7 +244,7 @@ def _unsettled(row: object) -> str:
     if answer(row) != UNSETTLED or np.isnan(row.p_better):
         return ""
     chance, needed = f", helps with probability {row.p_better:.2f}", row.n_to_settle
-    return f"{chance}, {format_clips(needed)} clips would settle it" if needed < np.inf else chance
+    return chance if np.isnan(needed) else f"{chance}, {format_clips(needed)} clips would settle it"
 
 
 def _range(values: pd.Series, form: str) -> str:

@@ -48,12 +48,14 @@ __all__ = [
     "prior_scores",
     "ratio",
     "spread",
+    "to_settle",
     "validate",
 ]
 
 SCORES = ["lwlrap", "lwlrap_low", "lwlrap_high", "hit_rate", "hit_rate_low", "hit_rate_high"]  # of `bootstrap`
 CHUNK = 2**22  # numbers per step: 700,000 windows x 80 classes need some 100 MB of temporary memory
 NORMAL = NormalDist()
+MARGIN = 0.015  # lwlrap: no smaller difference is of interest
 POWER = 0.8  # the smallest difference that counts as detectable is detected in 80 of 100 studies
 
 
@@ -240,8 +242,8 @@ def compare_each(
         n, n_groups, n_seeds: clips with a label, their groups, seeds a side
         smallest_diff: the smallest difference in lwlrap that this table could have shown, with 80 % power at 5 %
             two-sided: (z(1 - .025 / m) + .84) bootstrap standard errors, 2.80 for m = 1, 3.65 for m = 10
-        n_to_settle: clips of this kind, with the same grouping and number of seeds, for which the observed difference
-            would equal smallest_diff; infinite for a difference of 0, NaN where nothing varies or there is no interval
+        n_to_settle: clips of this kind, with the same grouping and number of seeds, that settle the observed
+            difference, see `to_settle`; NaN where nothing varies or there is no interval
         p_better: share of the resamples in which the other is ahead, ties count half; NaN where there is no interval
         p, p_holm: two-sided, of the difference in lwlrap, never below 2 / (n_resamples + 1), and Holm's correction of
             it; 1 where there is no interval
@@ -361,6 +363,17 @@ def expected_best(n_tries: int) -> float:
     This is the expected maximum of n standard normal draws: 0 for one, .56 for two, 1.82 for eighteen.
     """
     return float(np.mean([NORMAL.inv_cdf(u ** (1 / n_tries)) for u in (np.arange(5000) + 0.5) / 5000]))
+
+
+def to_settle(n: float, diff: float, smallest: float) -> float:
+    """Clips that would settle a difference: clear of zero, or its interval within MARGIN, whichever takes fewer.
+
+    Parameters
+    ----------
+    n, diff, smallest : clips, difference in lwlrap, and smallest difference that these clips can show. The latter falls
+        with the root of the number of clips.
+    """
+    return float(np.ceil(n * (smallest / max(abs(diff), MARGIN - abs(diff))) ** 2))
 
 
 def spread(targets: np.ndarray, scores: np.ndarray, groups: np.ndarray) -> dict[str, float]:
@@ -543,14 +556,12 @@ def _verdict(diffs: np.ndarray, counts: dict[str, int], level: float, n_compared
     ahead = ((resampled > 0).mean() + (resampled >= 0).mean()) / 2
     n_errors = NORMAL.inv_cdf(1 - 0.025 / n_compared) + NORMAL.inv_cdf(POWER)
     smallest = n_errors * resampled.std(ddof=1)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        n_to_settle = np.ceil(counts["n"] * np.square(smallest / np.abs(diff)))
     return {
         **intervals,
         "level": float(level),
         **counts,
         "smallest_diff": float(smallest),
-        "n_to_settle": float(n_to_settle),
+        "n_to_settle": to_settle(counts["n"], diff, smallest) if smallest > 0 else np.nan,
         "p_better": np.nan if np.isnan(low) else float(ahead),
         "p": 1.0 if np.isnan(low) else float(min(1, 2 * (1 + against) / (1 + len(resampled)))),
         "verdict": "kept" if low > 0 else "dropped" if high < 0 else "unclear",

@@ -38,7 +38,7 @@ from nbconvert import HTMLExporter
 from pygments.formatters import HtmlFormatter
 
 from lib import files
-from lib.evaluation import comparisons
+from lib.evaluation import comparisons, metrics
 from lib.runs import journal
 from lib.runs.plan import ROOT
 
@@ -334,8 +334,8 @@ def _answer(row: pd.Series) -> str:
     said, screened = comparisons.answer(row), " (screened)" * (row["verdict"] == "screened")
     if said != comparisons.UNSETTLED:
         return said + screened
-    needed = row["n"] * (row["smallest_diff"] / row["lwlrap_diff"]) ** 2  # tables of before 2026-11-26 lack this column
-    return f"{said}{screened}: {comparisons.format_clips(row.get('n_to_settle', needed))} clips would"
+    needed = metrics.to_settle(row["n"], row["lwlrap_diff"], row["smallest_diff"])  # a column that old tables lack
+    return f"{said}{screened}: {comparisons.format_clips(needed)} clips would"
 
 
 def _text(value: object, column: str) -> str:
