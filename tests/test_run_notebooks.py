@@ -444,15 +444,8 @@ def clips_are_read_nested_once_all_models_are_there(tmp, common, words):
     tables = "by_length changed comparison learning_curve parameters poolings random_windows selection shift silence"
     assert {path.name for path in home.iterdir()} == {
         *(f"{name}.csv" for name in tables.split()),
-        *(
-            "images.png",
-            "comparison.png",
-            "poolings.png",
-            "silence.png",
-            "why.png",
-            "choice.json",
-            "configuration.json",
-        ),
+        *(f"{name}.png" for name in ("images", "comparison", "poolings", "silence", "why")),
+        *("choice.json", "configuration.json"),
         *("weights.safetensors", "weights.json", "manifest.json", "result.json"),
         *(["changed.png"] if len(pd.read_csv(home / "changed.csv")) else []),
     }

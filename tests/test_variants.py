@@ -51,12 +51,7 @@ def test_a_variant_with_the_three_seeds_of_the_base_gets_a_verdict(tmp_path):
     found = variants.against_base(tmp_path / "mine")
     table = found.table.set_index("variant")
     assert found.refused == [] and set(table.index) == set(right)
-    assert table["n_seeds"].to_dict() == {
-        "curated": 3,
-        "worse": 3,
-        "begun": 1,
-        "longer": 1,
-    }  # trained alike or left out
+    assert table["n_seeds"].to_dict() == dict(curated=3, worse=3, begun=1, longer=1)  # trained alike or left out
     assert table.loc["curated", "hit_rate"] == pytest.approx(0.8)
     assert table.loc["worse", "hit_rate_diff"] == pytest.approx(-0.5)  # of three seeds, each against its own
     assert table.loc["begun", "hit_rate_diff"] == pytest.approx(0.1)  # one seed against the mean of three

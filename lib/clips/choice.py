@@ -28,7 +28,7 @@ from lib.evaluation.comparisons import Comparison, format_score
 from lib.evaluation.window_scores import WindowScores
 from lib.files import read_json, write_json
 from lib.runs.modelset import ModelSet, settings_digest
-from lib.runs.recipes import of_candidates, other_data, seeded, selects
+from lib.runs.recipes import of_candidates, of_seeds, other_data, selects
 from lib.training import models
 
 __all__ = ["CHOSEN_PER_FOLD", "SEEDS_AVERAGED", "Candidates", "Evaluation", "best", "compare", "conclusion"]
@@ -357,7 +357,7 @@ def read_candidates(
     try:
         for recipe in of_candidates(names):
             designs[recipe] = nested.read(home, recipe, profile, selects=selects(names, readouts))
-            variants = [seeded(recipe, s, seed) for s in seeds]
+            variants = of_seeds(recipe, seed, repeats)
             sets[recipe] = [ModelSet.open(home, variant, "single", profile=profile) for variant in variants]
     except FileNotFoundError as error:
         command = f"make run NB=10 RUN={home.name} PROFILE={profile}"

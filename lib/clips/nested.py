@@ -33,7 +33,7 @@ from lib.evaluation import folds, metrics
 from lib.evaluation.window_scores import WindowScores, pool_mean
 from lib.files import digest
 from lib.runs.modelset import ModelSet
-from lib.runs.recipes import seeded
+from lib.runs.recipes import of_seeds
 from lib.sound import windows
 from lib.sound.cache import Cache
 from lib.training import learners
@@ -176,8 +176,8 @@ def read_seeds(design: Design, home: Path, profile: str, seed: int, repeats: int
         As `read`; a seed that scored other clips than the design, or other labels or folds of them.
     """
     designs = [design]
-    for more in range(seed + 1, seed + repeats):
-        one = read(home, seeded(design.variant.name, more, seed), profile, selects=False)
+    for variant in of_seeds(design.variant.name, seed, repeats)[1:]:
+        one = read(home, variant, profile, selects=False)
         if one.classes != design.classes or not one.clips.equals(design.clips):
             differ = f"{one.variant.name} and {design.variant.name} differ in clips, labels, folds or classes"
             raise ValueError(f"{differ}. Train one of them again: -p overwrite True.")

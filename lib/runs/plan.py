@@ -124,8 +124,7 @@ class Plan:
 
     def seeds_of(self, recipe: str) -> list[str]:
         """The variants that train a recipe with each of its `repeats` seeds, its own first."""
-        own = self.base["seed"]
-        return [recipes.seeded(recipe, seed, own) for seed in range(own, own + self.params["repeats"])]
+        return recipes.of_seeds(recipe, self.base["seed"], self.params["repeats"])
 
     def target(self, *parts: str) -> str:
         return "/".join([self.home, *parts, "result.json"])

@@ -15,7 +15,17 @@ import re
 import shlex
 from collections.abc import Collection, Mapping
 
-__all__ = ["BASE", "DATA", "VARIANTS", "check_base", "compared", "differences", "is_judged", "of_candidates"]
+__all__ = [
+    "BASE",
+    "DATA",
+    "VARIANTS",
+    "check_base",
+    "compared",
+    "differences",
+    "is_judged",
+    "of_candidates",
+    "of_seeds",
+]
 __all__ += ["other_data", "papermill", "seeded", "unseeded"]
 
 BASE = "curated"
@@ -83,6 +93,11 @@ def selects(candidates: list[str], readouts: list[str]) -> bool:
 def seeded(recipe: str, seed: int, own: int) -> str:
     """The variant of a recipe with this seed; the recipe itself if `seed` is its `own` seed."""
     return recipe if seed == own else f"{recipe}.seed_{seed}"
+
+
+def of_seeds(recipe: str, own: int, repeats: int) -> list[str]:
+    """The variants of a recipe with `repeats` seeds, counted on from its `own`, which is first."""
+    return [seeded(recipe, seed, own) for seed in range(own, own + repeats)]
 
 
 def unseeded(variant: str) -> tuple[str, dict[str, int]]:

@@ -133,19 +133,20 @@ def against_base(home: Path, base_home: Path | None = None) -> Variants:
     try:
         base = _models(folder)
         read, made = {BASE: _clips(base)}, {BASE: base.configuration}
+        seeds = {BASE: _by_seed(base, read[BASE])}
     except (OSError, ValueError, KeyError) as error:
         empty = pd.DataFrame({"variant": [], "verdict": []})
         return Variants(empty, empty, [f"Nothing is compared with {base_name}: {error}"])
     causes = defaultdict(list)
     folders = (path.parent for path in (home / "04_kfold").glob("[!.]*/configuration.json"))
-    seeds = {BASE: _by_seed(base, read[BASE])}
     for other in sorted(place for place in folders if place != folder and not unseeded(place.name)[1]):
         name = other.name if other.parent == folder.parent else f"{home.name}/{other.name}"
         try:
             models = _models(other)
             _check_data(base, models)
-            read[name], made[name] = _clips(models, read[BASE]), models.configuration
-            seeds[name] = _by_seed(models, read[name], seeds[BASE])
+            clips = _clips(models, read[BASE])
+            seeds[name] = _by_seed(models, clips, seeds[BASE])
+            read[name], made[name] = clips, models.configuration
         except (OSError, ValueError, KeyError) as error:
             causes[str(error)].append(name)
     scores = {name: [*of_seeds.values()] for name, of_seeds in seeds.items()}
