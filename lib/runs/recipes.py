@@ -15,18 +15,8 @@ import re
 import shlex
 from collections.abc import Collection, Mapping
 
-__all__ = [
-    "BASE",
-    "DATA",
-    "VARIANTS",
-    "check_base",
-    "compared",
-    "differences",
-    "is_judged",
-    "of_candidates",
-    "of_seeds",
-]
-__all__ += ["other_data", "papermill", "seeded", "unseeded"]
+__all__ = ["BASE", "DATA", "VARIANTS", "check_base", "compared", "differences", "is_judged", "of_candidates"]
+__all__ += ["of_seeds", "other_data", "papermill", "seeded", "selects", "unseeded"]
 
 BASE = "curated"
 # The training sets of 04 that 05 compares with the base, with the parameters that each changes.
