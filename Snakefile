@@ -50,7 +50,7 @@ rule eda:
 rule trials:  # the trainings of an experiment for one fold and one seed
     input:
         notebook=lambda w: notebook(w.part.partition("/")[0]),
-        before=lambda w: PLAN.pooled([BASE, *PLAN.retrained]) if w.part.startswith("05") else [],
+        before=lambda w: PLAN.compared if w.part.startswith("05") else [],
     output: HOME + "/{part}/trials/without_{fold}_seed_{seed}/result.json"
     log: HOME + "/{part}/trials/without_{fold}_seed_{seed}/executed.ipynb"
     params: given=lambda w: PLAN.given_trial(w.part, int(w.fold), int(w.seed))
@@ -113,7 +113,7 @@ rule select:
 rule compare:
     input:
         notebook=notebook("05_curation"),
-        retrained=PLAN.pooled([BASE, *PLAN.retrained]),
+        retrained=PLAN.compared,
         trials=PLAN.trials("05_curation/compare"),
         kept=PLAN.target("05_curation", "select"),
     output: PLAN.target("05_curation", "compare")

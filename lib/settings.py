@@ -349,7 +349,7 @@ NOTEBOOKS: dict[str, tuple[type | str, ...]] = {
     "02_features": (Run, Data, Folds, Variants, Trials, *MODEL),
     "03_augmentation": (Run, Data, Folds, Variants, Trials, *MODEL),
     "04_kfold": (Run, Data, Folds, Model, TrainingSet, *MODEL),
-    "05_curation": (Run, Data, Folds, Curation, "folds tabulate", *MODEL),
+    "05_curation": (Run, Data, Folds, Curation, "folds tabulate repeats", *MODEL),
     "06_stage2": (Run, Data, "variant seeds repeats", Stage2Models, Stage2),
     "07_ensemble": (Run, Data, Folds, Trials, Ensembles, *MODEL),
     "08_submission": (Run, "data_dir variant", Scoring),

@@ -392,10 +392,12 @@ def in_workbook(workbook, expression):
 
 def test_what_the_data_do_not_have_is_not_made(tmp_path):
     lean = plan.Plan.read("fsd-mini", data_dir=str(write_set(tmp_path, noisy=False)))
-    assert lean.retrained == ["kept_curated", "ignore_missing"]
+    assert lean.retrained == []  # all that the profile asks for train on noisy clips
     assert any("08_submission" in target for target in lean.wanted())
     full = plan.Plan.read("fsd-mini", data_dir=str(write_set(tmp_path / "b")))
-    assert full.retrained == list(recipes.VARIANTS)
+    assert full.retrained == full.base["retrain"] and len(full.retrained) == 4
+    seeds = {f"outputs/fsd-mini/04_kfold/pseudo{s}/without_4/result.json" for s in ("", ".seed_2020", ".seed_2021")}
+    assert seeds <= set(full.compared) and len(full.compared) == 5 * (1 + 3 * 5)  # each pooled once, three seeds
     trials = full.trials("05_curation/compare")
     assert len(trials) == 5 and trials[0].endswith("05_curation/compare/trials/without_0_seed_2019/result.json")
     for name in ("train_noisy", "test"):  # tables without their audio
@@ -408,6 +410,7 @@ def test_what_the_data_do_not_have_is_not_made(tmp_path):
 def test_one_label_a_clip_leaves_none_unknown(tmp_path):
     assert "ignore_missing" not in recipes.compared([], "ce", ["curated"]) and "ignore_missing" in recipes.VARIANTS
     assert recipes.compared([], "bce", ["curated"]) == ["kept_curated", "ignore_missing"]
+    assert recipes.compared([], "bce", ["curated", "noisy"]) == list(recipes.VARIANTS)
 
 
 def test_data_that_are_not_there_are_told_of_an_experiment_too(tmp_path, monkeypatch):

@@ -23,6 +23,7 @@ from lib.submission import bundle
 
 PARAMS = {"run": "mine", "profile": "demo", "data_dir": "demo", "retrain": [], "loss": "bce", "rule": "top_1"}
 PARAMS |= {"train_set": "curated", "train_windows": "kept", "ignore_missing": False, "window_s": 1.0}
+PARAMS |= {"seed": 2019, "repeats": 1}
 
 
 @pytest.fixture(scope="module")

@@ -185,6 +185,7 @@ def test_the_base_alone_has_a_title_of_its_own(tmp_path):
 # the training sets of 05
 
 ALL = ["curated", "noisy", "test"]
+OF_SEED = {"seed": 2019, "n_folds": 2}  # in every configuration
 
 
 @pytest.fixture
@@ -192,6 +193,7 @@ def trained(tmp_path, monkeypatch):
     """A run whose base, and a variant that is better, are done on both folds."""
     monkeypatch.setattr(Run, "home", property(lambda self: tmp_path))
     params = {"run": "r", "profile": "demo", "data_dir": "demo", "retrain": [], "loss": "bce"}
+    params |= OF_SEED | {"repeats": 1}
     run = Run("05_curation", params, tmp_path, tmp_path)
     truth, rng = np.arange(40) % 2, np.random.default_rng(0)
     for name, skill in (("curated", 0.0), ("kept_curated", 3.0)):
@@ -205,7 +207,8 @@ def trained(tmp_path, monkeypatch):
             oof.write(part, table, logits, table, list(CLASSES), "bce")
             pd.DataFrame({"epoch": [0]}).to_csv(part / "epochs.csv")
             write_json(part / "result.json", {})
-        write_json(tmp_path / "04_kfold" / name / "configuration.json", {"epochs": 3, "train_windows": name})
+        made = {"epochs": 3, "train_windows": name, **OF_SEED}
+        write_json(tmp_path / "04_kfold" / name / "configuration.json", made)
     return run
 
 
@@ -226,6 +229,34 @@ def test_what_is_done_is_compared_and_the_rest_is_told_as_commands(trained):
     alone = dataclasses.replace(comparison, scores={"curated": comparison.scores["curated"]})
     for found in (begun, alone):
         assert "Nothing is retrained" in variants.conclusion(found)
+
+
+def test_training_sets_are_compared_seed_by_seed_and_three_make_a_verdict(trained, tmp_path):
+    done = tmp_path / "04_kfold"
+    trained.params |= {"repeats": 3, "retrain": ["kept_curated"]}
+    todo = variants.commands(trained, 2, ALL)  # two further seeds of both, the base first
+    assert len(todo) == 2 * 2 * 2
+    assert todo[0].endswith("-p variant curated.seed_2020 -p fold 0 -p seed 2020")
+    assert todo[-1].endswith("-p variant kept_curated.seed_2021 -p fold 1 -p seed 2021 -p train_windows kept")
+
+    def further(name, seed):
+        made = shutil.copytree(done / name, done / f"{name}.seed_{seed}") / "configuration.json"
+        write_json(made, {"epochs": 3, "train_windows": name, **OF_SEED, "seed": seed})
+
+    for seed in (2020, 2021):
+        further("curated", seed)
+    further("kept_curated", 2020)
+    (begun,) = variants.compare(trained, 2, ALL).compared.itertuples()  # one seed is to be trained: its own alone
+    assert begun.verdict == "screened"
+    further("kept_curated", 2021)
+    comparison = variants.compare(trained, 2, ALL)
+    (row,) = comparison.compared.itertuples()
+    assert (row.n_seeds, row.verdict, comparison.verdict()) == (3, "kept", "kept")
+    assert "Compared with that, 3 seed(s):" in variants.conclusion(comparison)
+    assert variants.commands(trained, 2, ALL) == []
+    trained.params["repeats"] = 1  # a first look reads one seed of those that are there
+    (row,) = variants.compare(trained, 2, ALL).compared.itertuples()
+    assert (row.n_seeds, row.verdict) == (1, "screened")
 
 
 def test_noisy_clips_are_compared_with_as_many_curated_passes_too(trained, tmp_path):
@@ -261,10 +292,10 @@ def test_only_what_is_asked_for_is_compared(trained):
 
 def test_an_unfair_comparison_is_refused(trained, tmp_path):
     path = tmp_path / "04_kfold" / "kept_curated" / "configuration.json"
-    path.write_text(json.dumps({"epochs": 4, "train_windows": "kept"}))
+    path.write_text(json.dumps({"epochs": 4, "train_windows": "kept"} | OF_SEED))
     with pytest.raises(ValueError, match="curated and kept_curated differ in more .epochs: 3 there, 4 now."):
         variants.compare(trained, 2, ALL)
-    path.write_text(json.dumps({"epochs": 3, "train_windows": "kept", "curation": "of before"}))
+    path.write_text(json.dumps({"epochs": 3, "train_windows": "kept", "curation": "of before"} | OF_SEED))
     write_json(tmp_path / "05_curation" / "select" / "configuration.json", {"gate_db": 20.0})
     with pytest.raises(ValueError, match="kept_curated was trained on another selection than the one in"):
         variants.compare(trained, 2, ALL)
@@ -272,10 +303,10 @@ def test_an_unfair_comparison_is_refused(trained, tmp_path):
 
 def test_other_audio_is_refused(trained, tmp_path):
     base, mine = (tmp_path / "04_kfold" / name / "configuration.json" for name in ("curated", "kept_curated"))
-    write_json(base, {"epochs": 3, "audio": {"curated": "a"}})
-    write_json(mine, {"epochs": 3, "audio": {"curated": "a", "noisy": "b"}})
+    write_json(base, OF_SEED | {"epochs": 3, "audio": {"curated": "a"}})
+    write_json(mine, OF_SEED | {"epochs": 3, "audio": {"curated": "a", "noisy": "b"}})
     assert len(variants.compare(trained, 2, ALL).table()) == 2
-    write_json(mine, {"epochs": 3, "audio": {"curated": "x", "noisy": "b"}})
+    write_json(mine, OF_SEED | {"epochs": 3, "audio": {"curated": "x", "noisy": "b"}})
     with pytest.raises(ValueError, match="curated and kept_curated differ in more .audio of curated clips: 'a' there"):
         variants.compare(trained, 2, ALL)
 

@@ -118,6 +118,13 @@ class Plan:
         """Variants that 05 compares with the base: `recipes.compared`."""
         return recipes.compared(self.base["retrain"], self.base["loss"], self.subsets)
 
+    @property
+    def compared(self) -> list[str]:
+        """Targets of 04 that 05 compares: the base and the training sets, each with all seeds."""
+        sets = [BASE, *self.retrained]
+        seeds = [seed for name in sets for seed in self.seeds_of(name)]
+        return [*self.pooled(sets), *(target for seed in seeds for target in self.kfold(seed, self.models))]
+
     def is_retrained(self, variant: str) -> bool:
         """Whether a variant (with any seed) is trained on a selection of 05."""
         return recipes.is_judged(self.values("04_kfold", variant))
@@ -323,10 +330,11 @@ class Plan:
         parts[base] = self.values("04_kfold"), []
         parts[select] = self.values("05_curation", part="select"), [base]
         seeds = [*self.seeds_of(BASE), *self.seeds_of(self.variant)]
-        for name in dict.fromkeys([*seeds, *self.retrained, *self.candidate_models]):
+        sets = [name for recipe in self.retrained for name in self.seeds_of(recipe)]
+        for name in dict.fromkeys([*seeds, *sets, *self.candidate_models]):
             made_from = [select] if self.is_retrained(name) else []
             parts.setdefault(f"04_kfold/{name}", (self.values("04_kfold", name), made_from))
-        parts[compare] = self.values("05_curation", part="compare"), [f"04_kfold/{name}" for name in self.retrained]
+        parts[compare] = self.values("05_curation", part="compare"), [f"04_kfold/{name}" for name in sets]
         parts[stage2] = self.values("06_stage2"), [f"04_kfold/{name}" for name in self.seeds_of(BASE)]
         parts[submission] = self.values("08_submission"), [base, stage2]
         parts["10_best"] = self.values("10_best"), [f"04_kfold/{name}" for name in self.candidate_models]

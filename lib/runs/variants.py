@@ -28,7 +28,7 @@ from lib.evaluation.comparisons import Comparison
 from lib.files import digest, read_json
 from lib.runs import oof
 from lib.runs.modelset import ModelSet
-from lib.runs.recipes import BASE, VARIANTS, compared, differences, other_data, papermill, unseeded
+from lib.runs.recipes import BASE, VARIANTS, compared, differences, of_seeds, other_data, papermill, unseeded
 from lib.runs.run import Run
 from lib.training.batches import image_pixels
 
@@ -44,23 +44,27 @@ def commands(run: Run, n_folds: int, subsets: Collection[str]) -> list[str]:
 
     Parameters
     ----------
+    run : of 05; with `repeats`, every training set is trained with so many seeds
     subsets : of the data set, for `recipes.compared`
     """
-    todo = []
-    for name, changes in {BASE: {}, **_asked(run, subsets)}.items():
-        for fold in ModelSet(run.home, name, n_folds).missing:
-            given = {"run": run.params["run"], "data_dir": run.params["data_dir"], "variant": name, "fold": fold}
-            todo.append(papermill("04_kfold", str(run.params["profile"]), **given, **changes))
+    todo, own = [], run.params["seed"]
+    for recipe, changes in {BASE: {}, **_asked(run, subsets)}.items():
+        for name in of_seeds(recipe, own, run.params["repeats"]):
+            for fold in ModelSet(run.home, name, n_folds).missing:
+                given = {"run": run.params["run"], "data_dir": run.params["data_dir"], "variant": name, "fold": fold}
+                more = {**unseeded(name)[1], **changes}
+                todo.append(papermill("04_kfold", str(run.params["profile"]), **given, **more))
     return todo
 
 
 def compare(run: Run, n_folds: int, subsets: Collection[str]) -> Comparison:
-    """The training sets that are done on all folds, and the pairs of RIVALS, against the base; screened: one seed.
+    """The training sets that are done on all folds, and the pairs of RIVALS, against the base, seed by seed.
 
     Only the base if nothing else is done; no scores if the base is not done.
 
     Parameters
     ----------
+    run : of 05; compared are its `repeats` seeds, or its own alone where the base or a training set lacks one of them
     subsets : of the data set, for `recipes.compared`
 
     Raises
@@ -70,12 +74,15 @@ def compare(run: Run, n_folds: int, subsets: Collection[str]) -> Comparison:
         on another selection than that of this run.
     """
     sets = {name: ModelSet(run.home, name, n_folds) for name in (BASE, *_asked(run, subsets))}
-    whole, read = {name: models for name, models in sets.items() if not models.missing}, {}
+    whole, read, seeds = {name: models for name, models in sets.items() if not models.missing}, {}, {}
+    asked = range(run.params["seed"], run.params["seed"] + run.params["repeats"])
     for name in whole if BASE in whole else []:
         _check_recipe(run, whole[BASE], whole[name])
         read[name] = _clips(whole[name], read.get(BASE))
+        seeds[name] = _by_seed(whole[name], read[name], seeds.get(BASE, asked))
     clips, classes = (read[BASE].table, read[BASE].classes) if read else (pd.DataFrame({"labels": [], "group": []}), [])
-    return Comparison(clips, classes, {name: part.scores for name, part in read.items()}, BASE, False, RIVALS)
+    scores = {name: [*by_seed.values()] for name, by_seed in seeds.items()}
+    return Comparison(clips, classes, scores, BASE, True, RIVALS)
 
 
 def conclusion(comparison: Comparison) -> str:
@@ -85,7 +92,7 @@ def conclusion(comparison: Comparison) -> str:
         return "Nothing is retrained yet on what was kept."
     base = comparison.rows.set_index("variant").loc[BASE]
     head = f"lwlrap of the curated clips as they are is {comparisons.format_score(base)}, n = {base['n']:.0f}"
-    return f"{head}. Compared with that, one seed:\n\n{differences}"
+    return f"{head}. Compared with that, {base['n_seeds']:.0f} seed(s):\n\n{differences}"
 
 
 class Variants(NamedTuple):
@@ -149,7 +156,7 @@ def against_base(home: Path, base_home: Path | None = None) -> Variants:
             read[name], made[name] = clips, models.configuration
         except (OSError, ValueError, KeyError) as error:
             causes[str(error)].append(name)
-    scores = {name: [*of_seeds.values()] for name, of_seeds in seeds.items()}
+    scores = {name: [*by_seed.values()] for name, by_seed in seeds.items()}
     comparison = Comparison(read[BASE].table, read[BASE].classes, scores, BASE, enough=True, order=None)
     table = comparison.table()
     table.insert(1, "changed", [_changed(made[name], made[BASE]) for name in table["variant"]])
