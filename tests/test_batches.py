@@ -28,7 +28,7 @@ def counted():
     """11 clips, 40 frames long but the last, 80: band 0 holds the clip's number, band 1 the frame's."""
     lengths = np.array([40] * 10 + [80])
     frames = [np.stack([np.full(n, k), np.arange(n), *np.zeros((14, n))], axis=1) for k, n in enumerate(lengths)]
-    index = pd.DataFrame({"fname": [f"{k:02}.wav" for k in range(11)], "part": 0, "n_frames": lengths})
+    index = pd.DataFrame({"fname": [f"{k:02}.wav" for k in range(11)], "n_frames": lengths})
     index = index.assign(first_frame=np.cumsum(lengths) - lengths, floor_db=-80.0)
     stored = torch.from_numpy(np.concatenate(frames)[:, None].astype(np.float16))
     return Cache(LOGMEL, (stored,), index, pd.DataFrame(), "a-name")
@@ -225,14 +225,12 @@ def test_a_cache_stays_where_there_is_no_gpu(counted):
 
 def test_windows_of_joined_arrays_are_those_of_the_arrays(counted):
     """As on a GPU: the arrays of both subsets one after the other, the rows as they are."""
-    first, whole = 6 * 40, counted.parts[0]
-    index = counted.index.assign(part=[0] * 6 + [1] * 5)
-    index["first_frame"] -= first * index["part"]
-    two = dataclasses.replace(counted, parts=(whole[:first], whole[first:]), index=index)
+    first, whole, index = 6 * 40, counted.parts[0], counted.index
+    two = dataclasses.replace(counted, parts=(whole[:first], whole[first:]))
     joined = two.joined(torch.device("cpu"))
     assert len(joined.parts) == 1 and joined.index is index
     starts = np.arange(-3, 8)
-    expected = windows.batch(counted, counted.index, starts, 50)
+    expected = windows.batch(counted, index, starts, 50)
     for cache in (two, joined):
         assert torch.equal(windows.batch(cache, index, starts, 50), expected)
         assert torch.equal(cache.frames(index.iloc[8]), counted.frames(counted.index.iloc[8]))

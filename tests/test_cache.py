@@ -54,7 +54,7 @@ def n_fills(monkeypatch):
 
 def frames_of(store: cache.Cache, fname: str) -> torch.Tensor:
     (row,) = store.rows([fname]).itertuples()
-    return store.parts[row.part][row.first_frame : row.first_frame + row.n_frames]
+    return torch.cat(store.parts)[row.first_frame : row.first_frame + row.n_frames]
 
 
 # --- the right numbers ---------------------------------------------------------------------------------------------
@@ -97,7 +97,7 @@ def test_the_floor_of_a_clip_is_in_db_even_where_another_channel_lies_below_it(m
 def test_the_index_adds_up(clips, home):
     store = cache.build(clips, SMALL, home)
     index = store.index
-    assert index.columns.tolist() == ["fname", "part", "first_frame", "n_frames", "floor_db"]
+    assert index.columns.tolist() == ["fname", "first_frame", "n_frames", "floor_db"]
     assert index["fname"].tolist() == ["a.wav", "b.wav", "c.wav", "d.wav"]
     assert index["n_frames"].tolist() == [1 + n // 80 for n in (900, 4000, 8000, 80)]
     assert index["first_frame"].tolist() == [0, *index["n_frames"].cumsum()[:-1]]
@@ -108,12 +108,14 @@ def test_the_index_adds_up(clips, home):
 def test_several_subsets_are_several_parts(make_clips, home):
     sets = [make_clips({f"{s}{i}.wav": noise(500) for i in range(2)}, s) for s in ("test", "curated", "noisy")]
     store = cache.build(pd.concat(sets), SMALL, home)
-    assert len(store.parts) == 3
-    assert store.index["part"].tolist() == [0, 0, 1, 1, 2, 2]
-    assert store.index["first_frame"].tolist() == [0, 7] * 3
+    assert [len(part) for part in store.parts] == [14, 14, 14]
+    assert store.index["fname"].tolist() == [f"{s}{i}.wav" for s in ("curated", "noisy", "test") for i in range(2)]
+    assert store.index["first_frame"].tolist() == [0, 7, 14, 21, 28, 35]
     for clip in pd.concat(sets).itertuples():
         expected = SMALL(audio.read(clip.path, 8000))[0]
         torch.testing.assert_close(frames_of(store, clip.fname)[:, 0].T.float(), expected, atol=0.05, rtol=0)
+        (row,) = store.rows([clip.fname]).itertuples()
+        assert torch.equal(store.frames(row), frames_of(store, clip.fname))
 
 
 def test_a_subset_is_shared_by_whoever_asks_for_it(make_clips, home, n_fills):
@@ -145,7 +147,7 @@ def test_statistics_are_numpys(make_clips, home):
 
 def test_statistics_are_per_channel():
     frames = torch.stack([torch.tensor([[1.0, 3.0]]), torch.tensor([[5.0, 5.0]])], dim=1).half()  # (1, 2 channels, 2)
-    index = pd.DataFrame({"fname": ["a"], "part": 0, "first_frame": 0, "n_frames": 1, "floor_db": 1.0})
+    index = pd.DataFrame({"fname": ["a"], "first_frame": 0, "n_frames": 1, "floor_db": 1.0})
     mean, std = cache.Cache(SMALL, (frames,), index, pd.DataFrame(), "").statistics(pd.Series(["a"]))
     assert mean == [2, 5]
     assert std == pytest.approx([1, 1e-3])  # never 0: one divides by it
@@ -260,7 +262,7 @@ def test_a_subset_that_is_all_bad_beside_a_good_one(make_clips, home):
     curated, noisy = make_clips({"z.wav": b"", "y.wav": b"x"}), make_clips({"n.wav": noise(500)}, "noisy")
     for _ in range(2):  # made, and opened
         store = cache.build(pd.concat([curated, noisy]), SMALL, home)
-        assert store.index[["fname", "part"]].to_numpy().tolist() == [["n.wav", 0]] and len(store.parts) == 1
+        assert store.index[["fname", "first_frame"]].to_numpy().tolist() == [["n.wav", 0]] and len(store.parts) == 1
         assert store.problems["fname"].tolist() == ["y.wav", "z.wav"]
         assert store.problems["usable"].dtype == bool  # else ~ means something else
 

@@ -200,7 +200,7 @@ LOGMEL = LogMel(sample_rate=8000, n_fft=160, hop_length=80, n_mels=16, fmin=20) 
 def level_cache(*levels):
     """A cache of clips whose frames have these levels, dB."""
     lengths = np.array([len(level) for level in levels])
-    index = pd.DataFrame({"fname": list("abcdef")[: len(levels)], "part": 0, "n_frames": lengths, "floor_db": -80.0})
+    index = pd.DataFrame({"fname": list("abcdef")[: len(levels)], "n_frames": lengths, "floor_db": -80.0})
     index.insert(2, "first_frame", np.cumsum(lengths) - lengths)
     frames = np.repeat(np.concatenate(levels)[:, None, None], 16, axis=2)
     return Cache(LOGMEL, (torch.from_numpy(frames.astype(np.float16)),), index, pd.DataFrame(), "a-name")

@@ -100,7 +100,7 @@ def run(tmp_path_factory):
     for i, clip in enumerate(frames):
         clip[:, slice(0, 6) if i % 2 else slice(10, 16)] += 20
     fnames = [f"{i:02}.wav" for i in range(n)]
-    index = pd.DataFrame({"fname": fnames, "part": 0, "first_frame": lengths.cumsum() - lengths, "n_frames": lengths})
+    index = pd.DataFrame({"fname": fnames, "first_frame": lengths.cumsum() - lengths, "n_frames": lengths})
     stored = torch.from_numpy(np.concatenate(frames)[:, None].astype(np.float16))
     cache = Cache(LOGMEL, (stored,), index.assign(floor_db=-80.0), pd.DataFrame(), "a-cache")
     curated = pd.DataFrame({"fname": fnames, "subset": "curated", "group": [f"g{i // 2}" for i in range(n)]})

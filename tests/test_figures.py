@@ -81,7 +81,7 @@ def test_seconds_before_and_after_and_lost_clips():
 
 @pytest.fixture
 def store():
-    index = pd.DataFrame({"fname": ["a", "b"], "part": 0, "first_frame": [0, 200], "n_frames": [200, 50]})
+    index = pd.DataFrame({"fname": ["a", "b"], "first_frame": [0, 200], "n_frames": [200, 50]})
     frames = torch.from_numpy(np.random.default_rng(0).normal(-50, 9, (250, 1, 16)).astype(np.float16))
     return Cache(LOGMEL, (frames,), index.assign(floor_db=-80.0), pd.DataFrame(), "a-name")
 

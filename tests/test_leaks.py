@@ -94,7 +94,7 @@ def make_world(tmp_path, monkeypatch, n_noisy=0):
     monkeypatch.setattr(Run, "home", property(lambda self: tmp_path))
     names, rng = [f"c{i:02}" for i in range(18)] + [f"n{i:02}" for i in range(n_noisy)], np.random.default_rng(0)
     n = len(names)
-    index = pd.DataFrame({"fname": names, "part": 0, "first_frame": np.arange(n) * 60, "n_frames": 60})
+    index = pd.DataFrame({"fname": names, "first_frame": np.arange(n) * 60, "n_frames": 60})
     frames = torch.from_numpy(rng.normal(-50, 10, (n * 60, 1, 16)).astype(np.float16))
     store = Cache(LOGMEL, (frames,), index.assign(floor_db=-80.0), pd.DataFrame(), "a-name")
     clips = pd.DataFrame({"fname": names, "subset": "curated", "group": names, "duration_s": 0.6, "fold": -1})

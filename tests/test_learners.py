@@ -46,7 +46,6 @@ def make_cache(frames, fnames=None):
     index = pd.DataFrame(
         {
             "fname": [f"{i:02}.wav" for i in range(len(frames))],
-            "part": 0,
             "first_frame": np.cumsum(lengths) - lengths,
             "n_frames": lengths,
             "floor_db": FLOOR,

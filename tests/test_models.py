@@ -203,7 +203,7 @@ def test_small_scores_keep_their_order():
 def scene(lengths: tuple[int, ...]) -> tuple[Cache, pd.DataFrame, int]:
     """A cache of noise, the table of its windows (with an index that means nothing), and their width."""
     logmel = LogMel(8000, 256, 80, 32, 20)
-    index = pd.DataFrame({"fname": [f"{i}.wav" for i in range(len(lengths))], "part": 0, "n_frames": lengths})
+    index = pd.DataFrame({"fname": [f"{i}.wav" for i in range(len(lengths))], "n_frames": lengths})
     index = index.assign(first_frame=index["n_frames"].cumsum() - index["n_frames"], floor_db=-80.0)
     store = Cache(logmel, (decibels(1, sum(lengths), 1, 32)[0].half(),), index, pd.DataFrame(), "name")
     cut = windows.Windows(0.4, 0.2)

@@ -31,7 +31,7 @@ N = 12  # curated clips c00 ... in folds 0, 1, 2; noisy clips n00 ... n05; each 
 @pytest.fixture
 def store():
     names = [f"c{i:02}" for i in range(N)] + [f"n{i:02}" for i in range(6)]
-    index = pd.DataFrame({"fname": names, "part": 0, "first_frame": np.arange(len(names)) * 100, "n_frames": 100})
+    index = pd.DataFrame({"fname": names, "first_frame": np.arange(len(names)) * 100, "n_frames": 100})
     frames = np.random.default_rng(0).normal(-50, 10, (len(names) * 100, 1, 16)).astype(np.float16)
     return Cache(LOGMEL, (torch.from_numpy(frames),), index.assign(floor_db=-80.0), pd.DataFrame(), "a-name")
 

@@ -159,15 +159,11 @@ def silent(cache: Cache, table: pd.DataFrame, width: int, gate_db: float) -> np.
             f"channel 0 is {cache.logmel.channels[0]!r}, but the gate needs dB. Put logmel first in channels."
         )
     edge = -(-cache.logmel.n_fft // 2 // cache.logmel.hop_length)
-    loud = [_loud(cache, part, gate_db) for part in range(len(cache.parts))]
-    result = np.empty(len(table), bool)
-    for part in np.unique(table["part"]):
-        here = (table["part"] == part).to_numpy()
-        first, n, start = table.loc[here, ["first_frame", "n_frames", "start_frame"]].to_numpy().T
-        left, right = start.clip(0), np.minimum(start + width, n)
-        inner = np.where(right - left > 2 * edge, edge, 0)
-        result[here] = loud[part][first + right - inner] == loud[part][first + left + inner]
-    return result
+    loud = _loud(cache, gate_db)
+    first, n, start = table[["first_frame", "n_frames", "start_frame"]].to_numpy().T
+    left, right = start.clip(0), np.minimum(start + width, n)
+    inner = np.where(right - left > 2 * edge, edge, 0)
+    return loud[first + right - inner] == loud[first + left + inner]
 
 
 def gather(
@@ -469,11 +465,12 @@ def surprising(kept: pd.DataFrame, n: int) -> pd.DataFrame:
     return pd.concat([least, most], ignore_index=True)
 
 
-def _loud(cache: Cache, part: int, gate_db: float) -> np.ndarray:
-    """How many frames before each frame of a part are within gate_db of their clip's loudest, int (n_frames + 1,)."""
-    level = np.concatenate([block[:, 0].amax(dim=1).float().numpy() for block in cache.parts[part].split(2**17)])
+def _loud(cache: Cache, gate_db: float) -> np.ndarray:
+    """How many frames before each frame are within gate_db of their clip's loudest, int (n_frames + 1,)."""
+    blocks = (block for part in cache.parts for block in part.split(2**17))
+    level = np.concatenate([block[:, 0].amax(dim=1).float().numpy() for block in blocks])
     near = np.zeros(len(level) + 1, np.int64)
-    for clip in cache.index[cache.index["part"] == part].itertuples():
+    for clip in cache.index.itertuples():
         frames = slice(clip.first_frame, clip.first_frame + clip.n_frames)
         near[1:][frames] = level[frames] >= level[frames].max() - gate_db
     return near.cumsum()

@@ -7,8 +7,8 @@ Conventions
 -----------
 frames : float16 (n_frames, n_channels, n_mels), units as in `features`; the clips of a subset one after the other, in
   the order of fname.
-index  : DataFrame, a row a clip: fname, part (which subset's array), first_frame, n_frames, floor_db (the minimum of
-  its channels in dB: what these are padded with; without any such channel, of all).
+index  : DataFrame, a row a clip: fname, first_frame (counted through all subsets), n_frames, floor_db (the
+  minimum of its channels in dB: what these are padded with; without any such channel, of all).
 A cache is named by the digest of the feature settings, of the code that makes frames (`code`) and of the content of
 every file (not its path or time stamp): outputs/cache/logmel-<settings and code>/<subset>-<content>/. It is filled
 beside its place and renamed when whole, so two builders at once are safe. A clip that cannot be decoded is left out and
@@ -20,11 +20,12 @@ Used in: 01 to 08.
 import json
 import math
 import os
+from bisect import bisect
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import islice
+from itertools import accumulate, islice
 from pathlib import Path
 
 import numpy as np
@@ -51,12 +52,11 @@ class Cache:
     Attributes
     ----------
     logmel : the settings they were made with
-    parts : float16 tensors (n_frames, n_channels, n_mels), mapped from disk
-    index : DataFrame fname, part, first_frame, n_frames, floor_db
+    parts : float16 tensors (n_frames, n_channels, n_mels), one a subset, mapped from disk; or all in one (`joined`)
+    index : DataFrame fname, first_frame, n_frames, floor_db
     problems : DataFrame fname, subset, reason, usable: what could not be decoded
     name : digest over settings, code and content
     audio : subset -> digest of the names and contents of its files, whatever the settings
-    first : where each subset's frames begin, if they were joined (`joined`)
     """
 
     logmel: LogMel
@@ -65,7 +65,6 @@ class Cache:
     problems: pd.DataFrame
     name: str
     audio: dict[str, str] = field(default_factory=dict)
-    first: tuple[int, ...] = ()
 
     @property
     def n_channels(self) -> int:
@@ -80,6 +79,11 @@ class Cache:
     def in_db(self) -> torch.Tensor:
         """Which channels are in dB, bool (n_channels,), on the device."""
         return torch.tensor(self.logmel.in_db, device=self.device)
+
+    @cached_property
+    def starts(self) -> list[int]:
+        """The first frame of each part, counted through all parts, and at last the number of all frames."""
+        return list(accumulate(map(len, self.parts), initial=0))
 
     def rows(self, fnames: pd.Series) -> pd.DataFrame:
         """The index rows of `fnames`, in that order.
@@ -96,7 +100,8 @@ class Cache:
 
     def frames(self, clip: object) -> torch.Tensor:
         """The frames of one clip (a row of the index), float16 (n_frames, n_channels, n_mels)."""
-        part, first = (0, self.first[clip.part] + clip.first_frame) if self.first else (clip.part, clip.first_frame)
+        part = bisect(self.starts, clip.first_frame) - 1
+        first = clip.first_frame - self.starts[part]
         return self.parts[part][first : first + clip.n_frames]
 
     def on(self, device: torch.device) -> "Cache":
@@ -106,18 +111,11 @@ class Cache:
         return self.joined(device)
 
     def joined(self, device: torch.device) -> "Cache":
-        """This cache with its frames in one array on the device; rows of the index stay as they are, see `placed`."""
-        frames = torch.empty(sum(map(len, self.parts)), *self.parts[0].shape[1:], dtype=torch.float16, device=device)
-        first = [0, *np.cumsum([len(part) for part in self.parts])]
-        for begin, part in zip(first, self.parts, strict=False):
-            frames[begin : begin + len(part)] = part
-        return replace(self, parts=(frames,), first=tuple(int(begin) for begin in first[:-1]))
-
-    def placed(self, rows: pd.DataFrame) -> pd.DataFrame:
-        """Rows of the index as the frames lie here: counted through where the arrays of the subsets were joined."""
-        if not self.first:
-            return rows
-        return rows.assign(first_frame=rows["first_frame"] + np.array(self.first)[rows["part"]], part=0)
+        """This cache with its frames in one array on the device."""
+        frames = torch.empty(self.starts[-1], *self.parts[0].shape[1:], dtype=torch.float16, device=device)
+        for first, end, part in zip(self.starts, self.starts[1:], self.parts, strict=False):
+            frames[first:end] = part
+        return replace(self, parts=(frames,))
 
     def statistics(self, fnames: pd.Series, per_band: bool = False) -> tuple[list, list]:
         """Mean and standard deviation of the frames of the given clips: pass the training clips.
@@ -164,18 +162,22 @@ def build(clips: pd.DataFrame, logmel: LogMel, folder: Path, n_threads: int = 0)
             pd.read_csv(place / f"{name}.csv", dtype={"fname": str}, keep_default_na=False)
             for name in ("index", "problems")
         )
-        _check_whole(place, len(index) + len(lost), len(rows), int(index["n_frames"].sum()), logmel)
+        n_frames = int(index["n_frames"].sum())
+        _check_whole(place, len(index) + len(lost), len(rows), n_frames, logmel)
         problems += lost.itertuples(index=False, name=None)
         names.append(place.name)
         if len(index):
-            index.insert(1, "part", len(parts))
-            parts.append(_map(place / "frames.f16", int(index["n_frames"].sum()), logmel))
             indexes.append(index)
+            shape = n_frames, logmel.n_channels, logmel.n_mels  # mapped copy-on-write: nothing can change the file
+            mapped = torch.from_file(str(place / "frames.f16"), size=math.prod(shape), dtype=torch.float16)
+            parts.append(mapped.view(shape))
     found = audit.table(problems)
     if not parts:
         reasons = (found["fname"] + ": " + found["reason"]).head(5).tolist()
         raise ValueError(f"None of {len(clips)} clips can be used: {reasons}. Look at data.problems.")
-    return Cache(logmel, tuple(parts), pd.concat(indexes, ignore_index=True), found, digest(settings, names), contents)
+    index = pd.concat(indexes, ignore_index=True)
+    index["first_frame"] = index["n_frames"].cumsum() - index["n_frames"]  # counted through all parts
+    return Cache(logmel, tuple(parts), index, found, digest(settings, names), contents)
 
 
 def hold(clips: pd.DataFrame, logmel: LogMel) -> Cache:
@@ -187,7 +189,6 @@ def hold(clips: pd.DataFrame, logmel: LogMel) -> Cache:
     """
     parts: list[np.ndarray] = []
     index, problems = _written(_transformed(clips, logmel, os.cpu_count() or 1, quiet=True), logmel, parts.append)
-    index.insert(1, "part", 0)
     frames = np.concatenate(parts) if parts else np.empty((0, logmel.n_channels, logmel.n_mels), np.float16)
     return Cache(logmel, (torch.from_numpy(frames),), index, problems, "")
 
@@ -260,9 +261,3 @@ def _check_whole(place: Path, n_listed: int, n_clips: int, n_frames: int, logmel
             f"{place} is damaged: {n_listed} of {n_clips} clips, {size} of {expected} bytes of frames. "
             "Delete that folder: it is made again."
         )
-
-
-def _map(path: Path, n_frames: int, logmel: LogMel) -> torch.Tensor:
-    """The mapped frames; copy-on-write, so that nothing can change the file through the tensor."""
-    frames = np.memmap(path, dtype=np.float16, mode="c", shape=(n_frames, logmel.n_channels, logmel.n_mels))
-    return torch.from_numpy(frames)

@@ -56,10 +56,10 @@ def find(store: Cache | None, clips: pd.DataFrame) -> pd.DataFrame:
         return pd.DataFrame(columns=COLUMNS)
     clips = clips.sort_values("fname", ignore_index=True)
     pairs = list(_candidates(spectra(store, clips["fname"]), clips["group"].to_numpy()))
-    index = store.rows(clips["fname"])
+    index = list(store.rows(clips["fname"]).itertuples())
     rate, rows = store.logmel.frames_per_s, []
     for i, j in tqdm(pairs, desc="comparing clips", unit="pair", leave=False, delay=1):
-        similarity, lag, overlap = aligned(_frames(store, index.iloc[i]), _frames(store, index.iloc[j]))
+        similarity, lag, overlap = aligned(*(store.frames(index[k])[:, 0].float().numpy() for k in (i, j)))
         if similarity >= (SAME if overlap / rate >= LONG_S else SAME_SHORT):
             names = [clips.at[k, name] for name in ("fname", "subset", "group") for k in (i, j)]
             rows.append([*names, round(lag / rate, 2), round(overlap / rate, 2), round(similarity, 3)])
@@ -145,10 +145,6 @@ def _candidates(fingerprints: np.ndarray, groups: np.ndarray) -> Iterator[tuple[
         for row, column in zip(*np.nonzero(close), strict=True):
             pairs.add(tuple(sorted((first + int(row), int(nearest[row, column])))))
     yield from sorted(pairs)
-
-
-def _frames(store: Cache, clip: pd.Series) -> np.ndarray:
-    return store.parts[clip["part"]][clip["first_frame"] : clip["first_frame"] + clip["n_frames"], 0].float().numpy()
 
 
 def _fine(frames: np.ndarray) -> np.ndarray:

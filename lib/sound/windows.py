@@ -77,7 +77,8 @@ def trim(cache: Cache, rows: pd.DataFrame, trim_db: float) -> pd.DataFrame:
     ValueError
         If trim_db is negative, or channel 0 is not in dB.
     """
-    _check_trim("trim_db", trim_db)
+    if not trim_db >= 0:  # nor NaN
+        raise ValueError(f"trim_db={trim_db} must be 0 (off) or above: dB below the loudest frame.")
     if trim_db and not cache.logmel.in_db[0]:
         raise ValueError(
             f"trim_db={trim_db} needs channel 0 in dB, but it is {cache.logmel.channels[0]!r}. "
@@ -137,11 +138,10 @@ class Places:
 
     Attributes
     ----------
-    part, first_frame, n_frames, floor_db : of the row that a window is cut from, as in `Cache.index`
+    first_frame, n_frames, floor_db : of the row that a window is cut from, as in `Cache.index`
     start_frame : first frame of the window, counted from first_frame
     """
 
-    part: torch.Tensor
     first_frame: torch.Tensor
     n_frames: torch.Tensor
     floor_db: torch.Tensor
@@ -150,16 +150,12 @@ class Places:
     @classmethod
     def of(cls, cache: Cache, rows: pd.DataFrame, start_frame: np.ndarray) -> "Places":
         """`rows` of `Cache.index`, and the start of a window for each, int (n,)."""
-        table = cache.placed(rows)
-        columns = [table[name].to_numpy(np.int64, copy=True) for name in ("part", "first_frame", "n_frames")]
-        columns += [table["floor_db"].to_numpy(np.float32, copy=True), np.array(start_frame, dtype=np.int64)]
+        columns = [rows[name].to_numpy(np.int64, copy=True) for name in ("first_frame", "n_frames")]
+        columns += [rows["floor_db"].to_numpy(np.float32, copy=True), np.array(start_frame, dtype=np.int64)]
         return cls(*(torch.from_numpy(column).to(cache.device) for column in columns))
 
     def __getitem__(self, chosen: slice) -> "Places":
         return Places(*(getattr(self, name)[chosen] for name in self.__dataclass_fields__))
-
-    def __len__(self) -> int:
-        return len(self.part)
 
 
 def batch(cache: Cache, rows: pd.DataFrame, start_frame: np.ndarray, width: int) -> torch.Tensor:
@@ -184,10 +180,11 @@ def gather(cache: Cache, places: Places, width: int) -> torch.Tensor:
     if len(cache.parts) == 1:
         frames = _frames(cache.parts[0], source)
     else:
-        frames = torch.empty(len(places), width, cache.n_channels, cache.logmel.n_mels, device=cache.device)
+        frames = torch.empty(*source.shape, *cache.parts[0].shape[1:], device=cache.device)
+        part_of = torch.bucketize(places.first_frame, torch.tensor(cache.starts[1:-1], device=cache.device), right=True)
         for k, part in enumerate(cache.parts):
-            chosen = (places.part == k).nonzero()[:, 0]
-            frames[chosen] = _frames(part, source[chosen])
+            chosen = (part_of == k).nonzero()[:, 0]
+            frames[chosen] = _frames(part, source[chosen] - cache.starts[k])
     inside = (at >= 0) & (at < n_frames)
     padding = places.floor_db[:, None, None, None] * cache.in_db[:, None]  # (n, 1, n_channels, 1)
     return torch.where(inside[:, :, None, None], frames, padding).permute(0, 2, 3, 1)
@@ -284,8 +281,3 @@ def _loud_stretch(decibels: torch.Tensor, trim_db: float) -> tuple[int, int]:
     level = decibels.float().amax(dim=1)
     loud = (level >= level.max() - trim_db).nonzero()
     return int(loud[0]), int(loud[-1] - loud[0]) + 1
-
-
-def _check_trim(name: str, value: float) -> None:
-    if not value >= 0:  # nor NaN
-        raise ValueError(f"{name}={value} must be 0 (off) or above: dB below the loudest frame.")
