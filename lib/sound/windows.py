@@ -79,13 +79,13 @@ def trim(cache: Cache, rows: pd.DataFrame, trim_db: float) -> pd.DataFrame:
     """
     if not trim_db >= 0:  # nor NaN
         raise ValueError(f"trim_db={trim_db} must be 0 (off) or above: dB below the loudest frame.")
-    if trim_db and not cache.logmel.in_db[0]:
+    if not trim_db:
+        return rows.assign(offset_frames=0)
+    if not cache.logmel.in_db[0]:
         raise ValueError(
             f"trim_db={trim_db} needs channel 0 in dB, but it is {cache.logmel.channels[0]!r}. "
             "Put logmel first in channels, or set trim_db to 0."
         )
-    if not trim_db:
-        return rows.assign(offset_frames=0)
     kept = np.array([_loud_stretch(cache.frames(clip)[:, 0], trim_db) for clip in rows.itertuples()], int)
     first, n_frames = kept.reshape(-1, 2).T
     return rows.assign(first_frame=rows["first_frame"] + first, n_frames=n_frames, offset_frames=first)
@@ -107,9 +107,8 @@ def rolling(cache: Cache, clips: pd.DataFrame, windows: Windows) -> pd.DataFrame
     """
     logmel, clips = cache.logmel, trim(cache, clips, windows.trim_inference_db)
     width, hop = windows.n_frames(logmel), windows.hop_frames(logmel)
-    starts = [_starts(n, width, hop) for n in clips["n_frames"]]
-    table = clips.iloc[np.repeat(np.arange(len(clips)), [len(s) for s in starts])].reset_index(drop=True)
-    table["start_frame"] = np.concatenate(starts) if starts else np.zeros(0, int)
+    table = clips.assign(start_frame=[_starts(n, width, hop) for n in clips["n_frames"]])
+    table = table.explode("start_frame", ignore_index=True).astype({"start_frame": int})
     table["window_start_s"] = ((table["offset_frames"] + table["start_frame"]) / logmel.frames_per_s).round(3)
     return table
 
