@@ -17,7 +17,6 @@ listed in `problems`.
 Used in: 01 to 08.
 """
 
-import json
 import math
 import os
 from bisect import bisect
@@ -35,7 +34,7 @@ from tqdm import tqdm
 
 from lib import code
 from lib.data import audio, audit
-from lib.files import digest, whole_folder
+from lib.files import digest, whole_folder, write_json
 from lib.sound.features import LogMel
 
 __all__ = ["Cache", "build", "hold"]
@@ -125,11 +124,11 @@ class Cache:
         mean, std : a number a channel; with `per_band` a list a channel, (n_channels, n_mels). std is never 0
         """
         axes = (0,) if per_band else (0, 2)
-        total, square, n = 0.0, 0.0, 0
-        for row in self.rows(fnames).itertuples():
+        rows, total, square = self.rows(fnames), 0.0, 0.0
+        for row in rows.itertuples():
             frames = self.frames(row).double()
             total, square = total + frames.sum(dim=axes), square + frames.square().sum(dim=axes)
-            n += math.prod(frames.shape[axis] for axis in axes)
+        n = rows["n_frames"].sum() * (1 if per_band else self.parts[0].shape[2])
         mean = total / n
         return mean.tolist(), (square / n - mean.square()).clamp_min(1e-6).sqrt().tolist()
 
@@ -152,24 +151,27 @@ def build(clips: pd.DataFrame, logmel: LogMel, folder: Path, n_threads: int = 0)
     settings = {"code": code.digest("frames"), **logmel.settings()}
     home = Path(folder) / f"logmel-{digest(settings)}"
     contents = audio.contents(clips, Path(folder))
-    parts, indexes, problems, names = [], [], [], []
+    parts, indexes, problems = [], [], []
     for subset, rows in clips.sort_values("fname").groupby("subset", sort=True):
         place = home / f"{subset}-{contents[subset]}"
+        frames = place / "frames.f16"
         if not place.is_dir():
             with whole_folder(place) as partial:
                 _fill(partial, rows, logmel, settings, n_threads or os.cpu_count() or 1)
-        index, lost = (  # a clip may be called "NA"
-            pd.read_csv(place / f"{name}.csv", dtype={"fname": str}, keep_default_na=False)
-            for name in ("index", "problems")
-        )
-        n_frames = int(index["n_frames"].sum())
-        _check_whole(place, len(index) + len(lost), len(rows), n_frames, logmel)
+        # a clip may be called "NA"
+        index = pd.read_csv(place / "index.csv", dtype={"fname": str}, keep_default_na=False)
+        lost = audit.read(place / "problems.csv")
+        shape = int(index["n_frames"].sum()), logmel.n_channels, logmel.n_mels
+        n_listed, n_bytes, expected = len(index) + len(lost), frames.stat().st_size, 2 * math.prod(shape)  # float16
+        if n_listed != len(rows) or n_bytes != expected:
+            raise ValueError(
+                f"{place} is damaged: {n_listed} of {len(rows)} clips, {n_bytes} of {expected} bytes of frames. "
+                "Delete that folder: it is made again."
+            )
         problems += lost.itertuples(index=False, name=None)
-        names.append(place.name)
         if len(index):
             indexes.append(index)
-            shape = n_frames, logmel.n_channels, logmel.n_mels  # mapped copy-on-write: nothing can change the file
-            mapped = torch.from_file(str(place / "frames.f16"), size=math.prod(shape), dtype=torch.float16)
+            mapped = torch.from_file(str(frames), size=math.prod(shape), dtype=torch.float16)  # copy-on-write
             parts.append(mapped.view(shape))
     found = audit.table(problems)
     if not parts:
@@ -177,7 +179,8 @@ def build(clips: pd.DataFrame, logmel: LogMel, folder: Path, n_threads: int = 0)
         raise ValueError(f"None of {len(clips)} clips can be used: {reasons}. Look at data.problems.")
     index = pd.concat(indexes, ignore_index=True)
     index["first_frame"] = index["n_frames"].cumsum() - index["n_frames"]  # counted through all parts
-    return Cache(logmel, tuple(parts), index, found, digest(settings, names), contents)
+    name = digest(settings, [f"{subset}-{content}" for subset, content in contents.items()])
+    return Cache(logmel, tuple(parts), index, found, name, contents)
 
 
 def hold(clips: pd.DataFrame, logmel: LogMel) -> Cache:
@@ -200,7 +203,7 @@ def _fill(place: Path, clips: pd.DataFrame, logmel: LogMel, settings: dict, n_th
         index, problems = _written(clips, logmel, lambda clip: frames.write(clip.tobytes()))
     index.to_csv(place / "index.csv", index=False)
     problems.to_csv(place / "problems.csv", index=False)
-    (place / "settings.json").write_text(json.dumps(settings, indent=2) + "\n")
+    write_json(place / "settings.json", settings)
 
 
 def _written(clips: Iterable[tuple], logmel: LogMel, write: Callable) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -251,13 +254,3 @@ def _transformed(clips: pd.DataFrame, logmel: LogMel, n_threads: int, *, quiet: 
                     bar.update()
     finally:
         torch.set_num_threads(before)
-
-
-def _check_whole(place: Path, n_listed: int, n_clips: int, n_frames: int, logmel: LogMel) -> None:
-    """Refuse a cache that was damaged since it was written: it was renamed into place whole."""
-    size, expected = (place / "frames.f16").stat().st_size, 2 * n_frames * logmel.n_channels * logmel.n_mels  # float16
-    if n_listed != n_clips or size != expected:
-        raise ValueError(
-            f"{place} is damaged: {n_listed} of {n_clips} clips, {size} of {expected} bytes of frames. "
-            "Delete that folder: it is made again."
-        )
