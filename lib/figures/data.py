@@ -127,10 +127,9 @@ def silence(table: pd.DataFrame, order_by: pd.DataFrame, silence_db: float) -> F
     curated = curated.reindex(_order(order_by)).dropna()
     rows = pd.concat([curated, table.groupby("subset")[parts].sum().rename("all {}".format)])
     share = 100 * rows.div(rows.sum(axis=1), axis=0)
-    left = share.cumsum(axis=1) - share
     figure, (axes,) = by_name(list(rows.index))
-    for i, (part, name) in enumerate(PARTS.items()):
-        axes.barh(range(len(rows)), share[part], left=left[part], color=f"C{i}", label=name)
+    share.rename(columns=PARTS).plot.barh(stacked=True, width=0.8, ylabel="", legend=False, ax=axes)
+    name_rows(axes, list(rows.index))
     axes.axhline(len(curated) - 0.5, color="black", lw=0.8)
     figure.legend(loc="outside lower center", ncols=4)
     quiet = share.loc[curated.index, "active_s"].idxmin()
@@ -214,13 +213,14 @@ def spectra(store: Cache | None, clips: pd.DataFrame, table: pd.DataFrame) -> Fi
     above = means.iloc[:, middle:].mean(axis=1)
     title = f"Curated, above {hz[middle] / 1000:.1f} kHz (dashed): {above.idxmax()} has most, {above.idxmin()} least"
     left.set(xlabel="frequency (kHz, mel scale)", title=wrapped(title, 46))
+    medians = pd.DataFrame()
     for name in (name for name in COLOURS if name in subset):
-        low, median, high = np.quantile(values[subset == name], (0.25, 0.5, 0.75), axis=0)
-        right.plot(hz / 1000, median, color=COLOURS[name], label=name)
+        low, medians[name], high = np.quantile(values[subset == name], (0.25, 0.5, 0.75), axis=0)
+        right.plot(hz / 1000, medians[name], color=COLOURS[name], label=name)
         right.fill_between(hz / 1000, low, high, color=COLOURS[name], alpha=0.15, lw=0)
     right.set(xscale="log", xlabel="frequency (kHz, logarithmic)", ylabel="dB, the strongest band at 0")
     right.xaxis.set_major_formatter("{x:g}")
-    right.set_title(wrapped(_furthest(values, subset, hz), 34))
+    right.set_title(wrapped(_furthest(medians, hz), 34))
     right.legend()
     return figure
 
@@ -344,23 +344,19 @@ def _page_of(store: Cache | None, chosen: pd.DataFrame, first: int, label: str) 
     return f'<img style="max-width:100%" alt="{html.escape(title)}" src="data:image/png;base64,{image}">{players}'
 
 
-def _furthest(values: np.ndarray, subset: np.ndarray, hz: np.ndarray) -> str:
-    """A title: the subset and band where the median spectrum differs most from that of the curated clips."""
-    names = [name for name in ("noisy", "test") if name in subset and "curated" in subset]
-    if not names:
+def _furthest(medians: pd.DataFrame, hz: np.ndarray) -> str:
+    """A title: the subset and band where the median spectrum (a column a subset) differs most from the curated one."""
+    if "curated" not in medians or len(medians.columns) == 1:
         return "Median clip and quartiles: one subset"
-    middle = np.median(values[subset == "curated"], axis=0)
-    differ = np.array([np.median(values[subset == name], axis=0) - middle for name in names])
-    which, band = np.unravel_index(np.abs(differ).argmax(), differ.shape)
-    by = f"{differ[which, band]:+.0f} dB from curated at {hz[band] / 1000:.1f} kHz"
-    return f"Medians and quartiles: {names[which]} is {by}"
+    differ = medians.sub(medians["curated"], axis=0).unstack()
+    name, band = differ.abs().idxmax()
+    return f"Medians and quartiles: {name} is {differ[name, band]:+.0f} dB from curated at {hz[band] / 1000:.1f} kHz"
 
 
 def _order(table: pd.DataFrame) -> list[str]:
     """Classes by their curated seconds (without audio: by their clips), most first."""
     part = table[table["subset"] == "curated"]
-    by = ["seconds_even", "clips"] if part["seconds_even"].notna().any() else ["clips"]
-    return part.sort_values([*by, "class"], ascending=[False] * len(by) + [True])["class"].tolist()
+    return part.sort_values(["seconds_even", "clips", "class"], ascending=[False, False, True])["class"].tolist()
 
 
 def _blank(reason: str) -> Figure:

@@ -48,9 +48,9 @@ def panels(n: int, height: float, across: int = 0, **more: object) -> tuple[Figu
     return figure, list(grid.flat[:n])
 
 
-def by_name(names: list[str], n: int = 1, row: float = ROW, **more: object) -> tuple[Figure, list[Axes]]:
-    """Panels side by side with one row for each name, the first on top. `row`: inches; `more`: as in `panels`."""
-    figure, grid = panels(n, 1.4 + row * max(LEAST_ROWS, len(names)), sharey=True, **more)
+def by_name(names: list[str], n: int = 1, row: float = ROW) -> tuple[Figure, list[Axes]]:
+    """Panels side by side with one row for each name, the first on top. `row`: inches."""
+    figure, grid = panels(n, 1.4 + row * max(LEAST_ROWS, len(names)), sharey=True)
     for axes in grid:
         name_rows(axes, names)
     return figure, grid

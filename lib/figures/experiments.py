@@ -131,14 +131,14 @@ def convergence(curves: pd.DataFrame) -> Figure:
     names = list(curves["variant"].unique())
     base = "base" if "base" in names else names[0]
     others = [name for name in names if name != base]
+    looks = [{"color": f"C{i % 10}", "ls": ("-", "--", ":")[i // 10 % 3], "lw": 1.3} for i in range(len(others))]
+    styles = {base: {"color": "black", "lw": 2.5}, **dict(zip(others, looks, strict=True))}
     over = {column: _over_shares(curves, column) for column in ("train_loss", "lwlrap")}
     ends = over["lwlrap"].iloc[-1].groupby("variant").mean().sort_values(ascending=False)
     figure, (left, right) = panels(2, 3.6 + 0.07 * len(names))
     for axes, models in zip((left, right), over.values(), strict=True):
         for name in ends.index:
-            i = 0 if name == base else others.index(name)
-            style = {"color": f"C{i % 10}", "ls": ("-", "--", ":")[i // 10 % 3], "lw": 1.3}
-            style = {"color": "black", "lw": 2.5} if name == base else style
+            style = styles[name]
             low, mean, high = models[name].agg(["min", "mean", "max"], axis=1, skipna=False).to_numpy().T
             axes.fill_between(SHARES, low, high, color=style["color"], alpha=0.08, lw=0)
             axes.plot(SHARES, mean, label=name, **style)

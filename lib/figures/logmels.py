@@ -101,8 +101,7 @@ def with_scores(cache: Cache, kept: pd.DataFrame, chosen: pd.DataFrame, window_s
     """
     figure, grid = panels(2 * len(chosen), 1.4, across=1, height_ratios=[1.3, 1] * len(chosen))
     clips = cache.rows(chosen["fname"])
-    ends_s = clips["n_frames"] / cache.logmel.frames_per_s
-    durations_s = pd.Series(dict(zip(clips["fname"], ends_s, strict=True)))  # a clip may be chosen twice
+    durations_s = clips.drop_duplicates("fname").set_index("fname")["n_frames"] / cache.logmel.frames_per_s
     spans = windows.spans(kept[kept["fname"].isin(clips["fname"])], durations_s, window_s)
     for above, below, clip, at in zip(grid[::2], grid[1::2], clips.itertuples(), chosen.itertuples(), strict=True):
         end_s, part = durations_s[clip.fname], kept[kept["fname"] == clip.fname].sort_values("window_start_s")
@@ -173,9 +172,8 @@ def _panels(logmels: list[np.ndarray], titles: list[str], end_s: float, unit: st
 
 def _draw(axes: Axes, values: np.ndarray, end_s: float, unit: str | None, limits: tuple = (None, None)) -> object:
     """Draw values (n_mels, n_frames) over time, with a colour scale beside them unless `unit` is None."""
-    low, high = limits
-    extent = (0, end_s, 0, len(values))
-    mesh = axes.imshow(values, origin="lower", aspect="auto", cmap="magma", extent=extent, vmin=low, vmax=high)
+    looks = {"cmap": "magma", "vmin": limits[0], "vmax": limits[1]}
+    mesh = axes.imshow(values, origin="lower", aspect="auto", extent=(0, end_s, 0, len(values)), **looks)
     axes.set_ylabel("mel band")
     axes.grid(visible=False)
     if unit is not None:
