@@ -16,6 +16,7 @@ import json
 import os
 import shutil
 import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,16 +42,12 @@ def whole_file(path: Path) -> Iterator[Path]:
     OSError
         The disk is full; no partial file is left, and the message says what to do.
     """
-    path = Path(path)
-    with _explained(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
-    os.close(handle)
-    partial = Path(name)
+    partial = _partial(path)
     try:
         with _explained(path):
+            partial.parent.mkdir(parents=True, exist_ok=True)
+            partial.touch()
             yield partial
-        partial.chmod(0o666 & ~_umask())  # mkstemp makes private files
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
@@ -65,14 +62,11 @@ def whole_folder(path: Path) -> Iterator[Path]:
     OSError
         The disk is full; no partial file is left, and the message says what to do.
     """
-    path = Path(path)
-    with _explained(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
+    partial = _partial(path)
     try:
         with _explained(path):
+            partial.mkdir(parents=True)
             yield partial
-        partial.chmod(0o777 & ~_umask())
         try:
             os.rename(partial, path)
         except OSError as error:
@@ -127,6 +121,12 @@ def set_aside(path: Path, outputs: Path) -> Path | None:
     return place
 
 
+def _partial(path: Path) -> Path:
+    """A temporary name beside `path`; no two processes get the same one."""
+    path = Path(path)
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
+
+
 @contextmanager
 def _explained(path: Path) -> Iterator[None]:
     """Add what to do to the error of a full disk."""
@@ -135,7 +135,8 @@ def _explained(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        free_mb = shutil.disk_usage(next(folder for folder in path.absolute().parents if folder.exists())).free / 1e6
+        folders = Path(path).absolute().parents
+        free_mb = shutil.disk_usage(next(folder for folder in folders if folder.exists())).free / 1e6
         raise OSError(
             error.errno,
             f"The disk is full ({free_mb:.0f} MB free) while writing {path}. No partial file is left: "
@@ -146,10 +147,3 @@ def _explained(path: Path) -> Iterator[None]:
 def _plain(value: object) -> object:
     """For types that JSON doesn't know: numpy numbers and arrays as Python's, anything else as text."""
     return value.tolist() if hasattr(value, "tolist") else str(value)
-
-
-def _umask() -> int:
-    """The permission bits that new files of this process lack; they can be read only by setting them."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
