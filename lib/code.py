@@ -103,16 +103,10 @@ def _digest(entries: tuple[str, ...]) -> str:
 @remember
 def _modules() -> dict[str, Traversable]:
     """Name -> file of every module of lib/, in a folder or in the zip of a kernel."""
-    modules, folders = {}, [("lib", resources.files("lib"))]
-    while folders:
-        package, folder = folders.pop()
-        for entry in folder.iterdir():
-            name = f"{package}.{entry.name.removesuffix('.py')}"
-            if entry.is_dir():
-                folders.append((name, entry))
-            elif entry.name.endswith(".py") and entry.name != "__init__.py":
-                modules[name] = entry
-    return modules
+    root = resources.files("lib")
+    packages = {"lib": root} | {f"lib.{room.name}": room for room in root.iterdir() if room.is_dir()}
+    files = [(package, file) for package, folder in packages.items() for file in folder.iterdir()]
+    return {f"{package}.{file.name.removesuffix('.py')}": file for package, file in files if file.name.endswith(".py")}
 
 
 @remember

@@ -73,9 +73,9 @@ def find(key: str, wanted: str = "", root: Path | None = None) -> Path:
         folders = [folder.parent if folder.name == "FSDKaggle2019.meta" else folder for folder in folders]
         names = [str(folder) for folder in folders]
     else:
-        digests = [_packed(folder) for folder in folders]
-        names = [f"{folder} ({packed or 'no packed run'})" for folder, packed in zip(folders, digests, strict=True)]
-        folders = [f for f, packed in zip(folders, digests, strict=True) if packed and wanted in ("", packed)]
+        packed = {folder: _packed(folder) for folder in folders}
+        names = [f"{folder} ({run or 'no packed run'})" for folder, run in packed.items()]
+        folders = [folder for folder, run in packed.items() if run and wanted in ("", run)]
     if len(folders) == 1:
         return folders[0] / "folds.csv" if key == "folds_csv" else folders[0]
     what = f"holds {' or '.join(markers)}" + (f" of the packed run {wanted}" if wanted else "")

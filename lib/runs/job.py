@@ -68,14 +68,9 @@ def failure(executed: Path, log: Path) -> str:
     for number, cell in enumerate([cell for cell in cells if cell["cell_type"] == "code"], 1):
         for output in cell.get("outputs", []):
             if output["output_type"] == "error":
-                source = "".join(cell["source"]).splitlines()
-                return "\n".join(
-                    [
-                        f"{executed}: code cell {number} failed.",
-                        *(f"    {line}" for line in source[:SHOWN]),
-                        *f"{output['ename']}: {output['evalue']}".splitlines()[:SHOWN],
-                    ]
-                )
+                source = [f"    {line}" for line in "".join(cell["source"]).splitlines()[:SHOWN]]
+                error = f"{output['ename']}: {output['evalue']}".splitlines()[:SHOWN]
+                return "\n".join([f"{executed}: code cell {number} failed.", *source, *error])
     last = log.read_text(encoding="utf-8", errors="replace").splitlines()[-SHOWN:] if log.is_file() else []
     return "\n".join([f"{executed}: no cell failed, but the run did. The end of {log}:", *last])
 

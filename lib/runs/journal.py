@@ -13,7 +13,6 @@ Used in: 09_journal, `pages`.
 
 import re
 from collections.abc import Mapping
-from functools import cache as remember
 from pathlib import Path
 
 import pandas as pd
@@ -51,8 +50,8 @@ def rebuild(outputs: Path) -> pd.DataFrame:
 
 def select(table: pd.DataFrame, words: list[str]) -> pd.DataFrame:
     """The rows whose notebook or question contains one of the words, in upper or lower case; all rows without words."""
-    texts = (table["notebook"] + " " + table["question"]).str.lower()
-    return table[[not words or any(word.lower() in text for word in words) for text in texts]]
+    texts = table["notebook"] + " " + table["question"]
+    return table[texts.str.contains("|".join(map(re.escape, words)), case=False)]
 
 
 def headline(table: pd.DataFrame) -> pd.DataFrame:
@@ -207,7 +206,8 @@ def _question(*notebooks: Path) -> tuple[str, str]:
 
 def _changed(notebook: str, params: Mapping[str, object]) -> tuple[str, str]:
     """The changes to the named profile, and the command that makes the part again, without paths of this machine."""
-    name, profile = params["profile"], _profile(str(params["profile"]))
+    name, path = params["profile"], inputs.CODE / "params" / f"{params['profile']}.yaml"
+    profile = settings.load_profile(path) if path.is_file() else None
     usual = settings.defaults() | settings.defaults(notebook) | (profile or {})
     differ = {k: v for k, v in params.items() if k in usual.keys() - settings.PLACE and v != usual[k]}
     given = {"run": params["run"]} if params["run"] != usual["run"] else {}
@@ -217,13 +217,6 @@ def _changed(notebook: str, params: Mapping[str, object]) -> tuple[str, str]:
     command = " ".join([f"papermill notebooks/{notebook}.ipynb out.ipynb -f params/{name}.yaml", *words])
     what = [f"{key} {_typed(value)}" for key, value in differ.items() if key not in ("fold", "part")]
     return ", ".join(what) if profile is not None else f"not known: there is no params/{name}.yaml", command
-
-
-@remember
-def _profile(name: str) -> dict[str, object] | None:
-    """The parameters in params/<name>.yaml; None if there is no such file any more."""
-    path = inputs.CODE / "params" / f"{name}.yaml"
-    return settings.load_profile(path) if path.is_file() else None
 
 
 def _typed(value: object) -> str:

@@ -97,7 +97,10 @@ class Plan:
     @cached_property
     def subsets(self) -> frozenset[str]:
         """The subsets of the data set that have audio: of curated, noisy, test; raises as `datasets.load`."""
-        return _subsets(str(self.params["data_dir"]))
+        if (name := str(self.params["data_dir"])) == "demo":  # it may not be made yet
+            return frozenset(["curated", "noisy", "test"])
+        folder = _path(name)
+        return datasets.with_audio(folder) & frozenset(datasets.load(folder, with_audio=False).clips["subset"])
 
     @property
     def home(self) -> str:
@@ -347,14 +350,6 @@ def _experiment(name: str) -> dict[str, object]:
     values = settings.load_profile(path) if path.is_file() else {}
     changes = {key: value for key, value in values.items() if key not in ("run", "variant")}
     return changes if values.get("variant") == name else {}
-
-
-def _subsets(data_dir: str) -> frozenset[str]:
-    """The subsets of a data set that have audio; all for the demo set, which may not be made yet."""
-    if data_dir == "demo":
-        return frozenset(["curated", "noisy", "test"])
-    folder = _path(data_dir)
-    return datasets.with_audio(folder) & frozenset(datasets.load(folder, with_audio=False).clips["subset"])
 
 
 def _path(name: str) -> Path:

@@ -16,7 +16,7 @@ import shlex
 from collections.abc import Collection, Mapping
 
 __all__ = ["BASE", "DATA", "VARIANTS", "check_base", "compared", "differences", "is_judged", "of_candidates"]
-__all__ += ["of_seeds", "other_data", "papermill", "seeded", "selects", "unseeded"]
+__all__ += ["of_seeds", "other_data", "papermill", "selects", "unseeded"]
 
 BASE = "curated"
 # The training sets of 04 that 05 compares with the base, with the parameters that each changes.
@@ -80,14 +80,9 @@ def selects(candidates: list[str], readouts: list[str]) -> bool:
     return len(candidates) > 1 or readouts != ["mean"]
 
 
-def seeded(recipe: str, seed: int, own: int) -> str:
-    """The variant of a recipe with this seed; the recipe itself if `seed` is its `own` seed."""
-    return recipe if seed == own else f"{recipe}.seed_{seed}"
-
-
 def of_seeds(recipe: str, own: int, repeats: int) -> list[str]:
     """The variants of a recipe with `repeats` seeds, counted on from its `own`, which is first."""
-    return [seeded(recipe, seed, own) for seed in range(own, own + repeats)]
+    return [recipe, *(f"{recipe}.seed_{seed}" for seed in range(own + 1, own + repeats))]
 
 
 def unseeded(variant: str) -> tuple[str, dict[str, int]]:
@@ -107,17 +102,10 @@ def differences(theirs: Mapping[str, object], mine: Mapping[str, object], *, com
 
     Values by subset (digests of labels and audio) are compared subset by subset. With `common`, only keys of both are.
     """
-    sides = [
-        {(name, subset): value for name, content in side.items() for subset, value in _by_subset(content).items()}
-        for side in (theirs, mine)
-    ]
-    keys = sides[0].keys() & sides[1].keys() if common else sides[0].keys() | sides[1].keys()
-    pairs = {key: (sides[0].get(key), sides[1].get(key)) for key in sorted(keys)}
-    return ", ".join(
-        f"{f'{name} of {subset} clips' if subset else name}: {there!r} there, {here!r} now"
-        for (name, subset), (there, here) in pairs.items()
-        if there != here
-    )
+    there, here = _flat(theirs), _flat(mine)
+    keys = there.keys() & here.keys() if common else there.keys() | here.keys()
+    differ = [key for key in sorted(keys) if there.get(key) != here.get(key)]
+    return ", ".join(f"{key}: {there.get(key)!r} there, {here.get(key)!r} now" for key in differ)
 
 
 def other_data(theirs: Mapping[str, object], mine: Mapping[str, object]) -> str:
@@ -126,5 +114,9 @@ def other_data(theirs: Mapping[str, object], mine: Mapping[str, object]) -> str:
     return differences(*sides, common=True)
 
 
-def _by_subset(value: object) -> Mapping[str, object]:
-    return value if isinstance(value, Mapping) else {"": value}
+def _flat(configuration: Mapping[str, object]) -> dict[str, object]:
+    """The configuration with an entry for each value by subset, such as "labels of noisy clips"."""
+    flat = {}
+    for name, value in configuration.items():
+        flat |= {f"{name} of {s} clips": v for s, v in value.items()} if isinstance(value, Mapping) else {name: value}
+    return flat
