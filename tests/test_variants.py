@@ -73,7 +73,7 @@ def test_the_answer_is_told_with_what_it_cost(tmp_path):
     assert says.endswith(
         "no verdict is drawn from it. Not at equal compute (epochs x pixels, the base's 1): short 0.25."
     )
-    assert found.shown()["compute"].tolist() == [1, 1, 0.25]
+    assert found.table["compute"].tolist() == [1, 1, 0.25]
     assert variants.against_base(tmp_path / "none").conclusion() == ""
 
 
@@ -83,7 +83,7 @@ def test_the_compute_of_fewer_passes_is_read_from_its_curves(tmp_path):
     make_variant(tmp_path / "mine", "fewer_passes", right=0.9, epochs=4, train_set="fewer_passes", **pixels)
     n_epochs = len(pd.read_csv(tmp_path / "mine" / "04_kfold" / "fewer_passes" / "without_0" / "epochs.csv"))
     found = variants.against_base(tmp_path / "mine")
-    assert found.shown()["compute"].tolist() == [1, n_epochs / 4] and n_epochs < 4
+    assert found.table["compute"].tolist() == [1, n_epochs / 4] and n_epochs < 4
     assert f"(epochs x pixels, the base's 1): fewer_passes {n_epochs / 4:.2f}." in found.conclusion()
 
 

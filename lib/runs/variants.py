@@ -112,10 +112,6 @@ class Variants(NamedTuple):
     refused: list[str]
     comparison: Comparison | None = None
 
-    def shown(self) -> pd.DataFrame:
-        """As `comparisons.shown`."""
-        return comparisons.shown(self.table)
-
     def conclusion(self) -> str:
         """Every difference to the base, and the variants whose compute differs, in sentences; empty without any."""
         differences = self.comparison.conclusion() if self.comparison else ""
