@@ -44,8 +44,7 @@ def since(
     """
     made = {path.parent: read_json(path) for path in sorted(home.rglob("configuration.json"))}
     made = {part: configuration for part, configuration in made.items() if any(part.rglob("result.json"))}
-    differing: dict[str, str] = {}
-    lacking: dict[str, str] = {}
+    differing, lacking = {}, {}
     if not made:
         return differing, lacking
     here = now(home, params, data_dir, folds_csv, with_folds=any("folds" in one for one in made.values()))

@@ -13,7 +13,7 @@ sidecar : weights.json: the settings of a model and the folds that it did not se
 Used in: 04 to 06, 08 to 10.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -63,14 +63,7 @@ class ModelSet:
 
     @classmethod
     def open(
-        cls,
-        home: Path,
-        variant: str,
-        need: str,
-        *,
-        weights: bool = False,
-        also: Collection[str] = (),
-        profile: str = "",
+        cls, home: Path, variant: str, need: str, *, weights: bool = False, also: Iterable[str] = (), profile: str = ""
     ) -> "ModelSet":
         """Check that the models exist and belong together, and return them.
 
@@ -210,7 +203,7 @@ class ModelSet:
                 raise ValueError(f"{place} scored other clips than folds.csv lists. Train it again: -p overwrite True.")
         return WindowScores.join(parts)
 
-    def _check_files(self, weights: bool, also: Collection[str]) -> None:
+    def _check_files(self, weights: bool, also: Iterable[str]) -> None:
         """FileNotFoundError if files are missing; it names the first one of each model."""
         needed, lacks = ["result.json", *(["weights.safetensors"] if weights else []), "weights.json"], []
         for name in self.names:

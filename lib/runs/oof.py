@@ -30,6 +30,7 @@ from lib.training.task import Fit
 __all__ = ["Clips", "read", "read_logits", "read_windows", "save", "write", "write_windows"]
 
 COLUMNS = ["fname", "group", "fold", "labels"]
+WINDOWS = {"fname": str, "window_start_s": float, "fold": np.int64}
 AGAIN = "Train it again: -p overwrite True."
 
 
@@ -156,15 +157,9 @@ def write(
 
 def write_windows(part: Path, windows: pd.DataFrame, logits: np.ndarray, classes: list[str]) -> None:
     """Write oof_windows.npz: logits (n_windows, n_classes) of windows (fname, window_start_s, fold)."""
+    arrays = {name: windows[name].to_numpy(kind) for name, kind in WINDOWS.items()}
     with whole_file(part / "oof_windows.npz") as partial, open(partial, "wb") as file:
-        np.savez(
-            file,
-            fname=windows["fname"].to_numpy(str),
-            window_start_s=windows["window_start_s"].to_numpy(float),
-            fold=windows["fold"].to_numpy(np.int64),
-            logits=logits.astype(np.float32),
-            classes=np.array(classes, str),
-        )
+        np.savez(file, **arrays, logits=logits.astype(np.float32), classes=np.array(classes, str))
 
 
 def read(part: Path) -> Clips:
@@ -205,6 +200,6 @@ def read_logits(part: Path) -> tuple[pd.DataFrame, np.ndarray]:
     """
     try:
         with np.load(part / "oof_windows.npz", allow_pickle=False) as arrays:
-            return pd.DataFrame({name: arrays[name] for name in ("fname", "window_start_s", "fold")}), arrays["logits"]
+            return pd.DataFrame({name: arrays[name] for name in WINDOWS}), arrays["logits"]
     except (zipfile.BadZipFile, EOFError, ValueError) as error:
         raise ValueError(f"{part}/oof_windows.npz is damaged ({error}). {AGAIN}") from error

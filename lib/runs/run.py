@@ -164,16 +164,9 @@ class Run:
         model : name by the folds that it does not see, such as without_2
         changes : parameters that differ from those of this run
         """
-        variant_folder = self.variant / variant
-        return replace(
-            self,
-            params={**self.params, **changes, "seed": seed},
-            folder=variant_folder / model / f"seed_{seed}",
-            variant=variant_folder,
-            read={},
-            started=time.time(),
-            is_trial=True,
-        )
+        params, own = {**self.params, **changes, "seed": seed}, self.variant / variant
+        folder = own / model / f"seed_{seed}"
+        return replace(self, params=params, folder=folder, variant=own, read={}, started=time.time(), is_trial=True)
 
     def settle(self, *made_of: Path, **read: object) -> None:
         """Write the configuration of this variant, its parameters and what it `read`, or check that it is the same.
