@@ -114,12 +114,13 @@ def test_an_entry_point_that_is_not_there_is_refused(monkeypatch):
 
 
 def test_results_without_a_digest_or_with_another_one_are_by_other_code(tmp_path):
+    outputs = tmp_path / "signals"  # a folder may have the name of an entry
     for name, made in {"a": {"code": code.digest("04_kfold")}, "b": {"code": "0" * 12}, "c": {}}.items():
-        part = tmp_path / "run" / "04_kfold" / name
+        part = outputs / "run" / "04_kfold" / name
         part.mkdir(parents=True)
         (part / "result.json").write_text("{}")
         (part / "manifest.json").write_text(json.dumps(made))
-    assert code.by_other_code([tmp_path / "run"], tmp_path) == ["run/04_kfold/b", "run/04_kfold/c"]
+    assert code.by_other_code([outputs / "run"], outputs) == ["run/04_kfold/b", "run/04_kfold/c"]
 
 
 def test_every_notebook_that_computes_has_entry_points():
