@@ -78,9 +78,10 @@ def find(key: str, wanted: str = "", root: Path | None = None) -> Path:
         folders = [folder for folder, run in packed.items() if run and wanted in ("", run)]
     if len(folders) == 1:
         return folders[0] / "folds.csv" if key == "folds_csv" else folders[0]
+    there = sorted(place.name for place in root.iterdir())[:10] if root.is_dir() else f"no folder {root}"
     what = f"holds {' or '.join(markers)}" + (f" of the packed run {wanted}" if wanted else "")
     raise FileNotFoundError(
-        f"{len(folders)} folders below {root}, expected one that {what}. Found {names or _listing(root)}. "
+        f"{len(folders)} folders below {root}, expected one that {what}. Found {names or there}. "
         "Attach the input to the kernel, or detach the others. A data set that was just pushed takes minutes to be "
         "processed, and an older version is mounted until then: wait, or pack and push both again."
     )
@@ -93,11 +94,6 @@ def _folders(root: Path) -> Iterator[Path]:
         if len(Path(place).relative_to(root).parts) >= DEPTH:
             names.clear()
         yield Path(place)
-
-
-def _listing(root: Path) -> str:
-    """The names at the top of the inputs, for a message."""
-    return f"{sorted(path.name for path in root.iterdir())[:10]}" if root.is_dir() else f"no folder {root}"
 
 
 def _packed(folder: Path) -> str:

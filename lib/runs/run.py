@@ -377,10 +377,10 @@ def _surroundings() -> dict[str, object]:
 
 def _git(*words: str) -> str:
     """The output of git, or "" outside a checkout."""
-    with contextlib.suppress(OSError):
-        answer = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=False)
-        return answer.stdout.strip() if answer.returncode == 0 else ""
-    return ""
+    try:
+        return subprocess.check_output(["git", *words], cwd=ROOT, text=True, stderr=subprocess.DEVNULL).strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
 
 
 def _plain(value: object) -> object:
