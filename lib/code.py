@@ -79,7 +79,7 @@ def by_other_code(folders: Iterable[Path], outputs: Path) -> list[str]:
     for path in sorted({path for folder in folders for path in folder.rglob("result.json")}):
         beside, part = path.with_name("manifest.json"), path.parent.relative_to(outputs)
         made_by = read_json(beside).get("code") if beside.is_file() else None
-        if made_by != digest(part.parts[1]):
+        if made_by != digest(next(iter(part.parts[1:]), "")):
             made_by_other.append(part.as_posix())
     return made_by_other
 

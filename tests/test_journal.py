@@ -72,6 +72,22 @@ def test_seconds_of_trainings_are_those_of_their_part(outputs):
     assert (kfold["trainings"], kfold["seconds"]) == (2, 1 + 2 * 10)
 
 
+def test_seconds_of_one_kernel_count_once(tmp_path):
+    """What a part trained itself is in its seconds, and what a job of it trained is in those of the job."""
+    one, many = tmp_path / "run" / "02_features", tmp_path / "run" / "03_augmentation"
+    write_part(one, seconds=100.0, finished="2026-01-02T10:02:00+0000")
+    write_part(one / "delta" / "without_0" / "seed_1", seconds=40.0, finished="2026-01-02T10:01:30+0000")
+    write_part(one / "delta" / "without_1" / "seed_1", seconds=40.0, finished="2026-01-02T09:00:00+0000")  # earlier
+    assert journal.cost(one) == (2, 140.0)
+    write_part(many, seconds=5.0, finished="2026-01-02T12:00:00+0000")
+    for fold in (0, 1):  # two jobs, side by side
+        write_part(many / "trials" / f"without_{fold}_seed_1", seconds=50.0, finished="2026-01-02T11:00:00+0000")
+        write_part(many / "mix" / f"without_{fold}" / "seed_1", seconds=44.0, finished="2026-01-02T10:59:58+0000")
+    assert journal.cost(many) == (2, 105.0)
+    (many / "manifest.json").write_text("{")
+    assert journal.cost(many) == (2, 100.0)
+
+
 def test_its_own_results_and_half_made_folders_are_no_rows(outputs):
     write_part(outputs / "mine" / "09_journal")
     write_part(outputs / "mine" / "05_curation" / ".select.x.partial")
@@ -133,13 +149,13 @@ def test_a_variant_of_04_is_judged_against_the_base_of_its_run(outputs):
 
 
 def test_what_differs_from_the_profile_and_the_command_name_no_place_of_this_machine(tmp_path):
-    given = {"profile": "demo", "run": "mine", "data_dir": "/home/me/secret/ESC-10", "epochs": 3, "seed": 2019}
+    given = {"profile": "demo", "run": "mine", "data_dir": "/home/me/secret/ESC 10", "epochs": 3, "seed": 2019}
     given |= {"folds": [0, 2], "variants": ["base", "phase"], "lr": 0.005, "fold": -1}
     write_part(tmp_path / "mine" / "02_features", parameters=given)
     found = row(journal.rebuild(tmp_path), "02_features")
     assert found["changed"] == "epochs 3, folds 0,2, variants base,phase"  # seed and lr are the profile's
     assert found["command"] == (
-        "papermill notebooks/02_features.ipynb out.ipynb -f params/demo.yaml -p run mine -p data_dir path/to/ESC-10 "
+        "papermill notebooks/02_features.ipynb out.ipynb -f params/demo.yaml -p run mine -p data_dir 'path/to/ESC 10' "
         "-p epochs 3 -p folds 0,2 -p variants base,phase -p fold -1"
     )
     assert "secret" not in (tmp_path / "journal.csv").read_text()

@@ -91,16 +91,17 @@ def test_players_figures_and_still_pictures_of_widgets_are_there_and_progress_is
     assert "00:01" not in page and "widget-view" not in page
 
 
-def test_no_page_tells_where_things_lie_on_this_machine(home):
+def test_no_page_tells_where_things_lie_on_this_machine(home, monkeypatch):
     root, part = home.resolve().parents[1], home / "02_features"
+    monkeypatch.setenv("HOME", str(root.parent))  # as errors in a notebook show it: ~/...
     result = write_part(part) / "result.json"
     told = json.loads(result.read_text())
     result.write_text(json.dumps({**told, "parameters": {**told.get("parameters", {}), "data_dir": "/data/of/me/set"}}))
-    text = f"/data/of/me/set/a.wav {root}/outputs/mine /data/of/me/se..."
+    text = f"/data/of/me/set/a.wav {root}/outputs/mine /data/of/me/se... ~/{root.name}/lib/x.py"
     write_notebook(part / "executed.ipynb", [shown(text_html=f"<p>{text}</p>")])
     report.build(home)
     page = pages(home)["02_features.html"]
-    assert "path/to/set/a.wav outputs/mine path/to/se..." in page and str(root) not in page
+    assert "path/to/set/a.wav outputs/mine path/to/se... lib/x.py" in page and str(root) not in page
 
 
 def test_every_link_leads_to_a_page(home):

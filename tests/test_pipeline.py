@@ -269,8 +269,9 @@ def test_one_notebook_and_what_it_needs(workbook):
     assert workbook.run("--only", "06")[0] == 0
     calls = workbook.calls()
     assert len(calls) == 7 and {name.split("/")[0] for name in calls} == {"04_kfold", "06_stage2"}
-    code, said = workbook.run("--only", "11")
-    assert code == 1 and "NB='11' names no notebook. There are: 00 01 02" in said
+    for numbers in ("11", "6 11"):  # nor is 6 made without a word
+        code, said = workbook.run("--only", numbers)
+        assert code == 1 and f"NB='{numbers}': 11 is no notebook. There are: 00 01 02" in said
     workbook.profile(candidates=[])
     code, said = workbook.run("--only", "10")
     assert (code, said.splitlines()) == (1, [said.strip()])

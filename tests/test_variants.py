@@ -166,6 +166,8 @@ def test_curves_of_different_length_are_drawn_over_the_share_of_the_training(tmp
     curves = variants.against_base(tmp_path / "mine").curves
     first = curves["variant"] == "curated"
     curves.loc[first & (curves["model"] == "without_0"), "epoch"] += 2  # this fold was trained for longer
+    unmeasured = curves[~first].assign(variant="unmeasured", lwlrap=float("nan"))
+    curves = pd.concat([curves, unmeasured], ignore_index=True)
     losses, scores = figures.convergence(curves).axes
     base, other = scores.lines
     assert base.get_xdata().tolist() == list(range(5, 101, 5))
@@ -277,6 +279,16 @@ def test_noisy_clips_are_compared_with_as_many_curated_passes_too(trained, tmp_p
     )
     assert "fewer_passes" not in {name for name in compared([], "bce", ["curated"])}
     assert {"curated_noisy", "fewer_passes"} <= set(compared([], "bce", ALL))
+
+
+def test_commands_name_the_parameter_file_of_the_run(trained):
+    trained.params |= {"run": "noisy-study", "profile": "esc50-noisy"}
+    assert (
+        " -f params/esc50-noisy.yaml -f params/noisy-study.yaml -p run noisy-study"
+        in variants.commands(trained, 3, ALL)[0]
+    )
+    trained.params |= {"run": "demo", "profile": "demo"}
+    assert variants.commands(trained, 3, ALL)[0].count("-f params/demo.yaml") == 1
 
 
 def test_only_what_is_asked_for_is_compared(trained):

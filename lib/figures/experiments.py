@@ -130,11 +130,11 @@ def convergence(curves: pd.DataFrame) -> Figure:
     """
     names = list(curves["variant"].unique())
     base = "base" if "base" in names else names[0]
-    others = [name for name in names if name != base]
-    looks = [{"color": f"C{i % 10}", "ls": ("-", "--", ":")[i // 10 % 3], "lw": 1.3} for i in range(len(others))]
-    styles = {base: {"color": "black", "lw": 2.5}, **dict(zip(others, looks, strict=True))}
     over = {column: _over_shares(curves, column) for column in ("train_loss", "lwlrap")}
     ends = over["lwlrap"].iloc[-1].groupby("variant").mean().sort_values(ascending=False)
+    others = [name for name in names if name != base and name in ends]  # not what has measured nothing
+    looks = [{"color": f"C{i % 10}", "ls": ("-", "--", ":")[i // 10 % 3], "lw": 1.3} for i in range(len(others))]
+    styles = {base: {"color": "black", "lw": 2.5}, **dict(zip(others, looks, strict=True))}
     figure, (left, right) = panels(2, 3.6 + 0.07 * len(names))
     for axes, models in zip((left, right), over.values(), strict=True):
         for name in ends.index:

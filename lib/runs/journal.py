@@ -13,6 +13,8 @@ Used in: 09_journal, `pages`.
 
 import re
 from collections.abc import Mapping
+from datetime import datetime
+from functools import cache as remember
 from pathlib import Path
 
 import pandas as pd
@@ -20,7 +22,7 @@ import pandas as pd
 from lib import code, settings
 from lib.files import read_json, whole_file
 from lib.runs import inputs, variants
-from lib.runs.recipes import BASE
+from lib.runs.recipes import BASE, papermill
 
 __all__ = ["FILES", "NUMBERS", "TEXTS", "answers", "cost", "draft", "duration", "headline", "other_code"]
 __all__ += ["read_or_nothing", "rebuild", "select", "summary"]
@@ -116,12 +118,18 @@ def summary(table: pd.DataFrame, run: str) -> str:
 
 
 def cost(part: Path) -> tuple[int, float]:
-    """The number of trainings of a part (of all its seeds), and the seconds of all of them and of the part."""
+    """The number of trainings of a part (of all its seeds), and the seconds of all of them and of the part.
+
+    Trainings that a job made (the part itself, or one below `trials`) are in the seconds of that job already.
+    """
     variant = part.parent if part.name == "pooled" else part
     places = [variant, *variant.parent.glob(f"{variant.name}.seed_*")]
     below = [path for place in places for path in place.glob("**/without_*/**/manifest.json")]
-    seconds = [read_or_nothing(path).get("seconds", 0.0) for path in [*below, part / "manifest.json"]]
-    return len(seconds) - 1, float(sum(seconds))
+    trained = [_span(path) for path in below if "trials" not in path.relative_to(variant.parent).parts]
+    jobs = [_span(path) for path in (part / "manifest.json", *part.glob("trials/*/manifest.json"))]
+    rounded = 1.0  # s, to which it is noted when something was finished
+    alone = [(a, b) for a, b in trained if not any(c - rounded <= a and b <= d + rounded for c, d in jobs)]
+    return len(trained), float(sum(end - start for start, end in [*alone, *jobs]))
 
 
 def read_or_nothing(path: Path) -> dict:
@@ -148,6 +156,16 @@ def duration(seconds: float) -> str:
     """Seconds as text: 12 s, 22.0 min, 2.0 h."""
     size, unit = next(((s, u) for s, u in ((3600, "h"), (60, "min")) if seconds >= 2 * s), (1, "s"))
     return f"{seconds / size:.{0 if size == 1 else 1}f} {unit}"
+
+
+def _span(manifest: Path) -> tuple[float, float]:
+    """When what a manifest describes was started and finished, in s; both 0 if it can't be read."""
+    made = read_or_nothing(manifest)
+    try:
+        end = datetime.strptime(made["finished"], "%Y-%m-%dT%H:%M:%S%z").timestamp()
+        return end - made["seconds"], end
+    except (KeyError, TypeError, ValueError):
+        return 0.0, 0.0
 
 
 def _answers(names: tuple[str, ...]) -> bool:
@@ -206,22 +224,27 @@ def _question(*notebooks: Path) -> tuple[str, str]:
 
 def _changed(notebook: str, params: Mapping[str, object]) -> tuple[str, str]:
     """The changes to the named profile, and the command that makes the part again, without paths of this machine."""
-    name, path = params["profile"], inputs.CODE / "params" / f"{params['profile']}.yaml"
-    profile = settings.load_profile(path) if path.is_file() else None
+    name, profile = params["profile"], _profile(str(params["profile"]))
     usual = settings.defaults() | settings.defaults(notebook) | (profile or {})
     differ = {k: v for k, v in params.items() if k in usual.keys() - settings.PLACE and v != usual[k]}
     given = {"run": params["run"]} if params["run"] != usual["run"] else {}
     if params.get("data_dir", "demo") != "demo":
         given["data_dir"] = f"path/to/{Path(str(params['data_dir'])).name}"
-    words = [f"-p {key} {_typed(value)}" for key, value in {**given, **differ}.items()]
-    command = " ".join([f"papermill notebooks/{notebook}.ipynb out.ipynb -f params/{name}.yaml", *words])
-    what = [f"{key} {_typed(value)}" for key, value in differ.items() if key not in ("fold", "part")]
+    command = papermill(notebook, name, **{key: _typed(value) for key, value in {**given, **differ}.items()})
+    what = [f"{key} {_typed(value) or '(empty)'}" for key, value in differ.items() if key not in ("fold", "part")]
     return ", ".join(what) if profile is not None else f"not known: there is no params/{name}.yaml", command
+
+
+@remember
+def _profile(name: str) -> dict[str, object] | None:
+    """The parameters in params/<name>.yaml, read once for all rows; None if there is no such file any more."""
+    path = inputs.CODE / "params" / f"{name}.yaml"
+    return settings.load_profile(path) if path.is_file() else None
 
 
 def _typed(value: object) -> str:
     """A value as papermill takes it on the command line."""
-    return (",".join(map(str, value)) if isinstance(value, list) else str(value)) or '""'
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _measured(row: Mapping[str, object]) -> str:

@@ -266,10 +266,12 @@ def _rendered(path: Path) -> str:
 def _without_paths(body: str, page: Page, root: Path) -> str:
     """The page without paths of this machine: those of the workbook and of the data set are shortened."""
     data = Path(str(page.result.get("parameters", {}).get("data_dir", "demo"))).expanduser()
-    for place in (data, (root / data).resolve()):
-        if len(place.parent.parts) > 1 and place.parent != root:
-            body = body.replace(f"{html.escape(str(place.parent))}/", "path/to/")
-    return body.replace(f"{html.escape(str(root))}/", "")
+    parents = {place.parent: "path/to/" for place in (data, (root / data).resolve()) if len(place.parent.parts) > 1}
+    for place, short in {**parents, root: ""}.items():  # root last: data may be below it
+        body = body.replace(f"{html.escape(str(place))}/", short)
+        if place.is_relative_to(Path.home()):  # as IPython writes it in an error
+            body = body.replace(f"~/{html.escape(place.relative_to(Path.home()).as_posix())}/", short)
+    return body
 
 
 def _refusal(outputs: Path, path: Path) -> str:

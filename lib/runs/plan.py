@@ -200,7 +200,7 @@ class Plan:
         Raises
         ------
         ValueError
-            Numbers that name no notebook, or only notebooks with nothing to make; and as `candidate_models`.
+            A number that names no notebook, or only notebooks with nothing to make; and as `candidate_models`.
         FileNotFoundError, ValueError
             As `datasets.load`, also for an experiment: before anything is moved or started.
         """
@@ -220,9 +220,9 @@ class Plan:
             targets["10_best"] = [self.target("10_best")] if self.has_pairs and self.candidates else []
         numbers = [word.zfill(2) for word in only.split()]  # YAML reads 06 as 6
         chosen = [name for name in settings.NOTEBOOKS if not numbers or name[:2] in numbers]
-        if not chosen:
-            there = " ".join(sorted(name[:2] for name in settings.NOTEBOOKS))
-            raise ValueError(f"NB={only!r} names no notebook. There are: {there}.")
+        there = sorted(name[:2] for name in settings.NOTEBOOKS)
+        if unknown := [number for number in numbers if number not in there]:
+            raise ValueError(f"NB={only!r}: {', '.join(unknown)} is no notebook. There are: {' '.join(there)}.")
         found = [target for name in chosen for target in targets.get(name, [])]
         if not found:
             why = (
