@@ -53,6 +53,7 @@ __all__ = [
 ]
 
 SCORES = ["lwlrap", "lwlrap_low", "lwlrap_high", "hit_rate", "hit_rate_low", "hit_rate_high"]  # of `bootstrap`
+N_RESAMPLES = 2000  # of a bootstrap; `compare_each` draws more for long tables
 CHUNK = 2**22  # numbers per step: 700,000 windows x 80 classes need some 100 MB of temporary memory
 NORMAL = NormalDist()
 MARGIN = 0.015  # lwlrap: no smaller difference is of interest
@@ -161,7 +162,7 @@ def clip_losses(targets: np.ndarray, scores: np.ndarray) -> np.ndarray:
 
 
 def bootstrap(
-    targets: np.ndarray, scores: np.ndarray, groups: np.ndarray, *, n_resamples: int = 2000, seed: int = 0
+    targets: np.ndarray, scores: np.ndarray, groups: np.ndarray, *, n_resamples: int = N_RESAMPLES
 ) -> dict[str, float | int]:
     """lwlrap, lwlrap_low, lwlrap_high, hit_rate, hit_rate_low, hit_rate_high (95 % intervals) and n, for `result.json`.
 
@@ -175,7 +176,7 @@ def bootstrap(
     Source: Rao and Wu 1988 (n - 1 draws); Owen 2007, "The pigeonhole bootstrap" (crossed draws).
     """
     sums, n = _group_sums(targets, [scores], groups)
-    return _intervals("", _rates(sums, n_resamples, seed)[:, 0], 0.95) | {"n": n}
+    return _intervals("", _rates(sums, n_resamples)[:, 0], 0.95) | {"n": n}
 
 
 def fresh(
@@ -218,7 +219,7 @@ def fresh_in_words(scores: dict[str, float]) -> str:
 
 
 def compare_each(
-    targets: np.ndarray, pairs: dict[str, tuple[np.ndarray, np.ndarray]], groups: np.ndarray, *, seed: int = 0
+    targets: np.ndarray, pairs: dict[str, tuple[np.ndarray, np.ndarray]], groups: np.ndarray
 ) -> list[dict[str, float | int | str]]:
     """One table of comparisons: is the second of each pair better than the first? Corrected by Holm.
 
@@ -257,7 +258,7 @@ def compare_each(
         As `bootstrap`; the sides of a pair differ in clips, classes or number of seeds.
     """
     n_resamples = 1000 * max(2, len(pairs))  # some 25 resamples are in a tail of .025 / m
-    differences = [_paired(targets, *pair, groups, n_resamples, seed) for pair in pairs.values()]
+    differences = [_paired(targets, *pair, groups, n_resamples) for pair in pairs.values()]
     p = np.array([_verdict(*difference, 0.95, len(pairs))["p"] for difference in differences])
     adjusted, rank = holm(p), np.argsort(np.argsort(p, kind="stable"), kind="stable")
     rows = []
@@ -269,14 +270,7 @@ def compare_each(
 
 
 def compare_classes(
-    targets: np.ndarray,
-    base: np.ndarray,
-    other: np.ndarray,
-    groups: np.ndarray,
-    x: np.ndarray,
-    *,
-    n_resamples: int = 2000,
-    seed: int = 0,
+    targets: np.ndarray, base: np.ndarray, other: np.ndarray, groups: np.ndarray, x: np.ndarray
 ) -> tuple[dict[str, np.ndarray], dict[str, float]]:
     """Which classes does `other` help? Differences in per-class lwlrap, and their slope over a property `x` of classes.
 
@@ -300,7 +294,7 @@ def compare_classes(
     for sides in zip(*(_by_seed(side)[:, 0] for side in (base, other)), strict=True):
         weights = [None, *(_precisions(truth, validate(targets, scores)[1])[2] for scores in sides)]  # None: labels
         sums.append(np.hstack([np.bincount(place, w, np.prod(shape)).reshape(shape) for w in weights]))
-    totals = _resample(np.stack(sums), n_resamples, seed).reshape(-1, 3, n_classes)
+    totals = _resample(np.stack(sums)).reshape(-1, 3, n_classes)
     with np.errstate(invalid="ignore", divide="ignore"):
         rates = totals[:, 1:] / totals[:, :1]
         diffs = rates[:, 1] - rates[:, 0]
@@ -314,11 +308,7 @@ def compare_classes(
 
 
 def gap(
-    one: tuple[np.ndarray, np.ndarray, np.ndarray],
-    other: tuple[np.ndarray, np.ndarray, np.ndarray],
-    *,
-    n_resamples: int = 2000,
-    seed: int = 0,
+    one: tuple[np.ndarray, np.ndarray, np.ndarray], other: tuple[np.ndarray, np.ndarray, np.ndarray]
 ) -> dict[str, float]:
     """lwlrap of `one` minus lwlrap of `other`, on different clips or windows: gap, gap_low, gap_high (95 %).
 
@@ -335,26 +325,26 @@ def gap(
         labelled = validate(targets, scores)[2]
         there = np.searchsorted(names, np.unique(np.asarray(groups, str)[labelled]))
         sums[0, there, column : column + 2] = _group_sums(targets, [scores], groups)[0][0][:, [2, 0]]
-    totals = _resample(sums, n_resamples, seed)
+    totals = _resample(sums)
     return _interval("gap", totals[:, 0] / totals[:, 1] - totals[:, 2] / totals[:, 3])
 
 
-def ratio(name: str, upper: np.ndarray, lower: np.ndarray, *, n_resamples: int = 2000) -> dict[str, float]:
+def ratio(name: str, upper: np.ndarray, lower: np.ndarray) -> dict[str, float]:
     """A share, such as the precision of a choice, and its interval: name, name_low, name_high (95 %).
 
     Parameters
     ----------
     upper, lower : (n_groups,) counts; groups are resampled. NaN where there is nothing to divide by.
     """
-    times = _resamples(len(lower), n_resamples)
+    times = _times_drawn(len(lower))
     with np.errstate(invalid="ignore", divide="ignore"):
         return _interval(name, np.append(upper.sum() / lower.sum(), (times @ upper) / (times @ lower)))
 
 
 @lru_cache(maxsize=1)
-def _resamples(n: int, n_resamples: int) -> np.ndarray:
-    """How often each of n groups is drawn in each resample, (n_resamples, n). Cached: many shares have the same n."""
-    return np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), n_resamples).astype(float)  # float for BLAS
+def _times_drawn(n: int) -> np.ndarray:
+    """How often each of n groups is drawn in each resample, (N_RESAMPLES, n). Cached: many shares have the same n."""
+    return np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), N_RESAMPLES).astype(float)  # float for BLAS
 
 
 def expected_best(n_tries: int) -> float:
@@ -490,13 +480,13 @@ def _by_seed(scores: np.ndarray) -> np.ndarray:
     return scores[:, None] if scores.ndim == 3 else scores[None, None] if scores.ndim == 2 else scores
 
 
-def _rates(sums: np.ndarray, n_resamples: int, seed: int) -> np.ndarray:
+def _rates(sums: np.ndarray, n_resamples: int) -> np.ndarray:
     """lwlrap and hit rate of all clips, then of each resample, (1 + n_resamples, n_sides, 2)."""
-    totals = _resample(sums, n_resamples, seed)
+    totals = _resample(sums, n_resamples)
     return totals[:, 2:].reshape(len(totals), -1, 2) / totals[:, None, :2]
 
 
-def _resample(sums: np.ndarray, n_resamples: int, seed: int) -> np.ndarray:
+def _resample(sums: np.ndarray, n_resamples: int = N_RESAMPLES) -> np.ndarray:
     """Sums over groups, means over seeds: of all groups in the first row, then of each resample.
 
     NaN for the resamples of a single group: they would all be equal, which is no interval.
@@ -509,7 +499,7 @@ def _resample(sums: np.ndarray, n_resamples: int, seed: int) -> np.ndarray:
     -------
     (1 + n_resamples, n_sums)
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     n_seeds, n_groups, n_sums = sums.shape
     n_drawn = max(1, n_seeds - 1)
     seed_shares = rng.multinomial(n_drawn, np.full(n_seeds, 1 / n_seeds), n_resamples) / n_drawn
@@ -534,7 +524,7 @@ def _slopes(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def _paired(
-    targets: np.ndarray, base: np.ndarray, other: np.ndarray, groups: np.ndarray, n_resamples: int, seed: int
+    targets: np.ndarray, base: np.ndarray, other: np.ndarray, groups: np.ndarray, n_resamples: int
 ) -> tuple[np.ndarray, dict[str, int]]:
     """other - base of both metrics, of all clips, then of each resample, (1 + n_resamples, 2); n, n_groups, n_seeds."""
     shapes = [(side.shape[0], *side.shape[2:]) for side in map(_by_seed, (base, other))]
@@ -544,7 +534,7 @@ def _paired(
             "classes and number of seeds on both sides. Leave out what only one side has."
         )
     sums, n = _group_sums(targets, [base, other], groups)
-    rates = _rates(sums, n_resamples, seed)
+    rates = _rates(sums, n_resamples)
     return rates[:, 1] - rates[:, 0], {"n": n, "n_groups": sums.shape[1], "n_seeds": sums.shape[0]}
 
 
