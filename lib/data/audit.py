@@ -67,48 +67,36 @@ def inspect(clips: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     with ThreadPoolExecutor(N_THREADS) as pool:
         results = pool.map(_read_header, clips["path"])
         results = list(tqdm(results, total=len(clips), desc="reading headers", unit="clip", leave=False, delay=1))
-    headers, fingerprints = zip(*results, strict=True) if results else ((), ())
-    good = [isinstance(header, audio.Header) for header in headers]
-    clips = clips.assign(
-        duration_s=[header.duration_s if ok else np.nan for header, ok in zip(headers, good, strict=True)],
-        sample_rate=[header.sample_rate if ok else 0 for header, ok in zip(headers, good, strict=True)],
-    )
-    rates = clips.loc[good, "sample_rate"].mode()
-    rows = []
-    for clip, header, ok in zip(clips.itertuples(), headers, good, strict=True):
-        if not ok:
-            rows.append((clip.fname, clip.subset, str(header), False))
-            continue
-        if header.n_channels != 1:
-            rows.append((clip.fname, clip.subset, f"{header.n_channels} channels: averaged to mono", True))
-        if header.sample_rate != rates[0]:
-            reason = f"{header.sample_rate} Hz, most clips have {rates[0]}: resampled"
+    found = clips.assign(**pd.DataFrame(results, clips.index, [*audio.Header._fields, "reason", "fingerprint"]))
+    bad, good = found[found["reason"] != ""], found[found["reason"] == ""]
+    rows = [(clip.fname, clip.subset, clip.reason, False) for clip in bad.itertuples()]
+    rates = good["sample_rate"].mode()
+    for clip in good.itertuples():
+        if clip.n_channels != 1:
+            rows.append((clip.fname, clip.subset, f"{clip.n_channels} channels: averaged to mono", True))
+        if clip.sample_rate != rates[0]:
+            reason = f"{clip.sample_rate} Hz, most clips have {rates[0]}: resampled"
             rows.append((clip.fname, clip.subset, reason, True))
-    fingerprints = [fingerprint for fingerprint, ok in zip(fingerprints, good, strict=True) if ok]
-    return clips, table([*rows, *_duplicates(clips[good], fingerprints)])
+    return found.drop(columns=["n_channels", "reason", "fingerprint"]), table([*rows, *_duplicates(good)])
 
 
-def _read_header(path: str) -> tuple[audio.Header | audio.AudioError, tuple[int, str]]:
-    """Header of a clip, or the error in its place, and a cheap fingerprint: its size, and the digest of its start."""
+def _read_header(path: str) -> tuple[float, int, int, str, str]:
+    """Header of a clip, why it can't be read ("" if it can), and a fingerprint: its size, a digest of its start."""
     try:
         n_bytes, head = audio.peek(path)
-        return audio.header(path), (n_bytes, digest(head))
+        return *audio.header(path), "", f"{n_bytes} {digest(head)}"
     except audio.AudioError as error:
-        return error, (0, "")
+        return np.nan, 0, 0, str(error), ""
 
 
-def _duplicates(clips: pd.DataFrame, fingerprints: list[tuple[int, str]]) -> Iterator[tuple]:
+def _duplicates(clips: pd.DataFrame) -> Iterator[tuple]:
     """Findings about clips with the same bytes; only clips with the same fingerprint are read whole."""
-    alike = defaultdict(list)
-    for clip, key in zip(clips.itertuples(), fingerprints, strict=True):
-        alike[key].append(clip)
     same = defaultdict(list)
-    for key, candidates in alike.items():
-        for clip in candidates if len(candidates) > 1 else ():
-            try:
-                same[key, digest(audio.read_bytes(clip.path))].append(clip)
-            except audio.AudioError as error:
-                yield clip.fname, clip.subset, str(error), False
+    for clip in clips[clips["fingerprint"].duplicated(keep=False)].itertuples():
+        try:
+            same[digest(audio.read_bytes(clip.path))].append(clip)
+        except audio.AudioError as error:
+            yield clip.fname, clip.subset, str(error), False
     for copies in same.values():
         if len(copies) > 1:
             yield from _duplicate_findings(sorted(copies, key=lambda clip: clip.fname))

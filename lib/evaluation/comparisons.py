@@ -32,6 +32,7 @@ __all__ = [
     "enough",
     "format_clips",
     "format_difference",
+    "format_range",
     "format_score",
     "screened",
     "shown",
@@ -148,7 +149,7 @@ class Comparison(Labelled):
             return ""
         is_screened, clear = rows["verdict"] == "screened", rows["lwlrap_diff_low"] * rows["lwlrap_diff_high"] > 0
         stopped = ", ".join(rows.loc[clear & (rows["verdict"] == "unclear"), "variant"])
-        levels, smallest = _range(100 * rows["level"], ".4g"), _range(rows["smallest_diff"], ".3f")
+        levels, smallest = format_range(100 * rows["level"], ".4g"), format_range(rows["smallest_diff"], ".3f")
         sentences = {
             f"Verdicts hold together, at 5 % for all {len(rows)}": not is_screened.all(),
             f"Each interval holds alone, at its own level ({levels} %), which depends on how many are compared": True,
@@ -223,6 +224,11 @@ def format_difference(row: object) -> str:
     return f"{row.lwlrap_diff:+.3f} ({row.lwlrap_diff_low:+.3f} to {row.lwlrap_diff_high:+.3f})"
 
 
+def format_range(values: pd.Series, form: str) -> str:
+    """Minimum and maximum of numbers, as text: 3 to 5; once if both read the same."""
+    return " to ".join(dict.fromkeys(format(value, form) for value in (values.min(), values.max())))
+
+
 def format_score(row: Mapping[str, float], name: str = "lwlrap") -> str:
     """A metric of a row and its interval: 0.870 (0.841 to 0.902)."""
     return f"{row[name]:.3f} ({row[f'{name}_low']:.3f} to {row[f'{name}_high']:.3f})"
@@ -245,8 +251,3 @@ def _unsettled(row: object) -> str:
         return ""
     chance, needed = f", helps with probability {row.p_better:.2f}", row.n_to_settle
     return chance if np.isnan(needed) else f"{chance}, {format_clips(needed)} clips would settle it"
-
-
-def _range(values: pd.Series, form: str) -> str:
-    """Minimum and maximum of numbers, as text; once if both read the same."""
-    return " to ".join(dict.fromkeys(format(value, form) for value in (values.min(), values.max())))

@@ -100,7 +100,7 @@ def gather(home: Path, variant: str, *, with_weights: bool = True) -> Bundle:
         manifest |= {"models": models.names, **_facts(models), "choice": read_choice(home, variant)}
         if manifest["choice"]["kind"] == "stage2":
             kinds = ("safetensors", "json")
-            files |= {f"stage2.{kind}": _choice_folder(home, variant) / f"weights.{kind}" for kind in kinds}
+            files |= {f"stage2.{kind}": home / "06_stage2" / variant / f"weights.{kind}" for kind in kinds}
     manifest["files"] = {name: _sha256(path) for name, path in sorted(files.items())}
     return Bundle(manifest, files, (models.folder,))
 
@@ -127,11 +127,11 @@ def read_choice(home: Path, variant: str) -> dict:
     ValueError
         06 chose for models that have since been trained again, with other settings.
     """
-    path = _choice_folder(home, variant) / "choice.json"
+    path = home / "06_stage2" / variant / "choice.json"
     if not path.is_file():
         return {"kind": "pooling", "method": "mean", "parameter": None}
     choice = read_json(path)
-    sidecar = read_json(Path(home) / "04_kfold" / variant / "without_0" / "weights.json")
+    sidecar = read_json(home / "04_kfold" / variant / "without_0" / "weights.json")
     if choice.pop("settings") != settings_digest(sidecar):
         raise ValueError(
             f"{path} was chosen on scores of models with other settings than the models in {home} have now. "
@@ -175,10 +175,6 @@ def read(folder: Path) -> Bundle:
     if changed := [name for name, path in files.items() if _sha256(path) != manifest["files"][name]]:
         raise ValueError(f"{folder}: {', '.join(changed)} changed after packing. Push the data set again.")
     return Bundle(manifest, files)
-
-
-def _choice_folder(home: Path, variant: str) -> Path:
-    return Path(home) / "06_stage2" / variant
 
 
 def _facts(models: ModelSet) -> dict:

@@ -124,7 +124,8 @@ def pack(
 
 def pack_notebook(content: dict, values: dict[str, object], own: Mapping[str, bytes]) -> str:
     """The JSON text of a notebook (given as parsed JSON) with library, ideas and parameters inside, without outputs."""
-    cells = [{**cell, "outputs": [], "execution_count": None} if _is_code(cell) else cell for cell in content["cells"]]
+    not_run = {"outputs": [], "execution_count": None}
+    cells = [cell | not_run if cell["cell_type"] == "code" else cell for cell in content["cells"]]
     at = next(i for i, cell in enumerate(cells) if "parameters" in cell["metadata"].get("tags", []))
     declared = settings.declared(content)
     lines = [f"{name} = {value!r}" for name, value in values.items() if name in declared]
@@ -211,10 +212,6 @@ def _zipped(folder: Path, own: Mapping[str, bytes]) -> bytes:
 def _cell(name: str, source: str, metadata: dict) -> dict:
     kind = {"cell_type": "code", "execution_count": None, "id": name, "metadata": metadata, "outputs": []}
     return {**kind, "source": source}
-
-
-def _is_code(cell: dict) -> bool:
-    return cell["cell_type"] == "code"
 
 
 def _typed(word: str) -> tuple[str, object]:

@@ -31,6 +31,7 @@ from lib import settings
 from lib.clips import pooling, stage2
 from lib.data import datasets
 from lib.evaluation import metrics
+from lib.evaluation.comparisons import format_range
 from lib.files import set_aside, whole_file
 from lib.runs import changes
 from lib.runs import run as runs
@@ -146,19 +147,23 @@ def predict(
         The sample and the weights share no class, or the run chose a method that this workbook does not know.
     """
     sidecar, choice = packed.sidecar, packed.manifest["choice"]
-    columns = _columns(data.classes, sidecar["classes"])
+    if not set(data.classes) & set(sidecar["classes"]):
+        raise ValueError(
+            f"The sample asks for {list(data.classes)[:3]}..., the weights know {sidecar['classes'][:3]}...: no class "
+            "is in both. Set data_dir and weights to the same data set."
+        )
     known = {"pooling": pooling.POOLINGS, "stage2": stage2.MODELS}[choice["kind"]]
     if choice["method"] not in known:
         raise ValueError(
             f"The run chose the {choice['kind']} {choice['method']!r}, expected one of {', '.join(known)}. "
             "Run 06_stage2 again, and pack the run again (make kaggle)."
         )
-    logmel, cut, loss = LogMel(**sidecar["audio"]), windows.Windows(**sidecar["windows"]), sidecar["recipe"]["loss"]
+    logmel, cut = LogMel(**sidecar["audio"]), windows.Windows(**sidecar["windows"])
     second = models.load(packed.stage2, stage2.Stage2Model)[0] if packed.stage2 else None
     clips = data.clips.drop_duplicates("fname", ignore_index=True)
     steps = ladder(len(networks), cut, widen=second is None)
     pace = _Pace(steps, cut, logmel, budget_s, clock() if started is None else started, clock, step=steps[0])
-    found = np.tile(np.array(list(packed.prior.values()), float), (len(clips), 1))
+    found = pd.DataFrame([packed.prior] * len(clips), clips["fname"], dtype=float)
     how, over_time, at = [], [pd.DataFrame(columns=WINDOW)], 0
     with tqdm(total=len(clips), desc="scoring", unit="clip") as bar:
         while at < len(clips) and (size := pace.next_chunk(at, len(clips))):
@@ -166,24 +171,21 @@ def predict(
             store = cache.hold(rows, logmel)
             read_at = clock()
             cut_now = replace(cut, hop_s=step.hop_s)
-            scored, timed = _score(store, networks[: step.n_models], cut_now, choice, second, loss)
+            scored, timed = _score(store, networks[: step.n_models], cut_now, choice, second, sidecar)
+            found.loc[scored.index] = scored
             n_windows = timed["fname"].value_counts()
             over_time.append(timed)
             pace.frames += store.index["n_frames"].tolist()
             pace.spent.append((size, read_at - begun, n_windows.sum() * step.n_models, clock() - read_at))
             reasons = store.problems.set_index("fname")["reason"]
-            for position, fname in enumerate(rows["fname"], at):
-                if fname in scored:
-                    found[position] = scored[fname]
+            for fname in rows["fname"]:
                 how.append((fname, n_windows.get(fname, 0), step.n_models, step.hop_s, reasons.get(fname, "")))
             at += size
             bar.update(size)
     how += [(fname, 0, 0, 0.0, LATE) for fname in clips["fname"].iloc[at:]]
     table = pd.DataFrame(how, columns=["fname", "n_windows", "n_models", "hop_s", "problem"])
-    position = pd.Series(clips.index, index=clips["fname"]).loc[data.clips["fname"]].to_numpy()
-    known = np.column_stack([found, np.zeros(len(found))])  # the last column is for classes that no model knows
-    over_time = pd.concat(over_time).rename(columns=dict(enumerate(sidecar["classes"])))
-    return Prediction(known[position][:, columns], table, pace.notes, over_time)
+    scores = found.reindex(columns=list(data.classes), fill_value=0.0).loc[data.clips["fname"]].to_numpy()
+    return Prediction(scores, table, pace.notes, pd.concat(over_time))
 
 
 def class_notes(data: datasets.Dataset, packed: Bundle) -> list[str]:
@@ -314,17 +316,17 @@ def examples(data: datasets.Dataset, prediction: Prediction, n: int = 2) -> pd.D
 
 def conclude(data: datasets.Dataset, prediction: Prediction, packed: Bundle) -> tuple[dict[str, float], str]:
     """Numbers for result.json, and the conclusion: how the clips were scored, and which score to expect."""
-    how, expected = prediction.how, out_of_fold(packed)
-    nested = expected is packed.manifest["choice"]
+    how, expected, choice = prediction.how, out_of_fold(packed), packed.manifest["choice"]
+    nested = expected is choice
     whose = "models that lack two folds, read as was best on the other folds," if nested else "single models"
     scored = how[how["problem"] == ""]
     numbers: dict[str, float] = {"n_clips": len(how), "n_prior": len(how) - len(scored)}
     numbers |= {"n_windows": how["n_windows"].sum(), "n_models": scored["n_models"].min()}
     numbers |= {f"promised_{name}": expected[name] for name in ("lwlrap", "lwlrap_low", "lwlrap_high")}
     conclusion = (
-        f"{len(scored)} of {len(how)} test clips were scored by {_span(scored['n_models'])} models of run "
+        f"{len(scored)} of {len(how)} test clips were scored by {format_range(scored['n_models'], 'g')} models of run "
         f"{packed.manifest['run']}, a window of {packed.sidecar['windows']['window_s']:g} s every "
-        f"{_span(scored['hop_s'])} s, {packed.manifest['choice']['kind']}: {packed.manifest['choice']['method']}; "
+        f"{format_range(scored['hop_s'], 'g')} s, {choice['kind']}: {choice['method']}; "
         f"{numbers['n_prior']} got the class prior. Out of fold, on {expected['n']} curated clips, "
         f"{whose} reached lwlrap {metrics.in_words(expected, 'lwlrap')}."
     )
@@ -345,34 +347,18 @@ def out_of_fold(packed: Bundle) -> dict:
     return choice if "lwlrap" in choice else packed.manifest["oof"]
 
 
-def _span(values: pd.Series) -> str:
-    """The range of some values in words: "3 to 5", or "5" if all are equal."""
-    return " to ".join(f"{value:g}" for value in dict.fromkeys([values.min(), values.max()]))
-
-
-def _columns(asked: tuple[str, ...], known: list[str]) -> list[int]:
-    """Index of each class of the sample among the models' classes; -1: the models don't know it."""
-    if not set(asked) & set(known):
-        raise ValueError(
-            f"The sample asks for {list(asked)[:3]}..., the weights know {known[:3]}...: no class is in both. "
-            "Set data_dir and weights to the same data set."
-        )
-    place = {name: i for i, name in enumerate(known)}
-    return [place.get(name, -1) for name in asked]
-
-
 def _score(
     store: cache.Cache,
     networks: list[models.WindowModel],
     cut: windows.Windows,
     choice: dict,
     second: stage2.Stage2Model | None,
-    loss: str,
-) -> tuple[dict[str, np.ndarray], pd.DataFrame]:
-    """Clip scores by fname; and fname, window_start_s and the models' mean scores (a column a class) of the windows."""
-    table = windows.rolling(store, store.index, cut)
+    sidecar: dict,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Clip scores (index fname); fname, window_start_s and the models' mean scores of the windows. A column a class."""
+    classes, loss, table = sidecar["classes"], sidecar["recipe"]["loss"], windows.rolling(store, store.index, cut)
     if table.empty:
-        return {}, pd.DataFrame(columns=WINDOW)
+        return pd.DataFrame(columns=classes, dtype=float), pd.DataFrame(columns=WINDOW)
     weighted = second is None and pooling.POOLINGS[choice["method"]].weighted
     weights = windows.energy(store, table, cut.window_s).to_numpy() if weighted else None
     fnames, starts, total, of_windows = table["fname"].to_numpy(str), table["window_start_s"].to_numpy(), 0.0, 0.0
@@ -383,7 +369,8 @@ def _score(
         else:
             clips, one = stage2.clip_scores(second, fnames, starts, scores, loss)
         total, of_windows = total + one / len(networks), of_windows + scores / len(networks)
-    return dict(zip(clips, total, strict=True)), table[WINDOW].join(pd.DataFrame(of_windows, table.index))
+    timed = pd.concat([table[WINDOW], pd.DataFrame(of_windows, table.index, classes)], axis=1)
+    return pd.DataFrame(total, clips, classes), timed
 
 
 @dataclass
