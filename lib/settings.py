@@ -419,8 +419,12 @@ def check(values: Mapping[str, object]) -> dict[str, object]:
         An unknown knob (with the nearest known one), a wrong type, a value out of range or none of the choices, or one
         fold or seed twice. The message says what is allowed, what the knob means, and what to do.
     """
-    for name, value in values.items():
-        _refuse_unknown(name, value)
+    if unknown := [name for name in values if name not in KNOBS]:
+        near = difflib.get_close_matches(
+            str(unknown[0]), KNOBS, n=1, cutoff=0.5
+        )  # YAML reads `1:` and `on:` as no text
+        hint = f" Did you mean {near[0]!r}?" if near else f" Known are: {', '.join(sorted(KNOBS))}."
+        raise ValueError(f"{unknown[0]!r} is no parameter of this workbook.{hint}")
     found: dict[str, object] = {}
     for made in GROUPS:
         named = {name: value for name, value in values.items() if KNOBS[name].group is made}
@@ -508,14 +512,6 @@ def _plain(value: object, kind: type) -> object:
     if kind is float and isinstance(value, str) and re.fullmatch(r"[-+\d.]+(e[-+]?\d+)?", value, re.IGNORECASE):
         return float(value)
     return value
-
-
-def _refuse_unknown(name: object, value: object) -> None:
-    if name in KNOBS:
-        return
-    near = difflib.get_close_matches(str(name), KNOBS, n=1, cutoff=0.5)  # YAML reads `1:` and `on:` as no text
-    hint = f" Did you mean {near[0]!r}?" if near else f" Known are: {', '.join(sorted(KNOBS))}."
-    raise ValueError(f"{name!r} is no parameter of this workbook.{hint}")
 
 
 def _in_words(made: type, error: Mapping) -> str:

@@ -252,12 +252,11 @@ def targets(clips: pd.DataFrame, classes: tuple[str, ...]) -> np.ndarray:
         A label is not one of `classes`.
     """
     column = {name: position for position, name in enumerate(classes)}
-    names = [label for labels in clips["labels"] for label in labels]
-    if unknown := sorted(set(names) - set(column)):
+    if unknown := sorted({label for labels in clips["labels"] for label in labels} - set(column)):
         raise ValueError(f"labels {unknown[:5]}: not among {len(classes)} classes. Pass those of the same Dataset.")
     result = np.zeros((len(clips), len(classes)), dtype=np.float32)
-    rows = np.repeat(np.arange(len(clips)), np.array([len(labels) for labels in clips["labels"]], dtype=int))
-    result[rows, np.array([column[name] for name in names], dtype=int)] = 1
+    for row, labels in enumerate(clips["labels"]):
+        result[row, [column[label] for label in labels]] = 1
     return result
 
 

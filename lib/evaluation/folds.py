@@ -232,9 +232,7 @@ def assert_no_leak(
     _refuse(leaked, f"Clips whose groups are held out train {model}. Leave them out of training.", LeakError)
     if judges is None:
         return
-    misjudged, folds_of = [], {}  # published folds may split a group
-    for group, fold in zip(folds["group"], folds["fold"], strict=True):
-        folds_of.setdefault(group, set()).add(fold)
+    misjudged, folds_of = [], folds.groupby("group")["fold"].agg(set)  # published folds may split a group
     for fname, judged_by in sorted(set(zip(judges["fname"], judges["judged_by"], strict=True)), key=str):
         if fname in train:
             own, names = folds_of.get(train[fname]), str(judged_by).split()

@@ -95,12 +95,12 @@ def gather(home: Path, variant: str, *, with_weights: bool = True) -> Bundle:
     files = {"folds.csv": home / "folds.csv"}
     manifest: dict = {"schema": SCHEMA, "run": home.name, "variant": variant}
     if with_weights:
-        files |= {f"{name}.safetensors": models.folder / name / "weights.safetensors" for name in models.names}
-        files |= {f"{name}.json": models.folder / name / "weights.json" for name in models.names}
         manifest |= {"models": models.names, **_facts(models), "choice": read_choice(home, variant)}
+        folders = {name: models.folder / name for name in models.names}
         if manifest["choice"]["kind"] == "stage2":
-            kinds = ("safetensors", "json")
-            files |= {f"stage2.{kind}": home / "06_stage2" / variant / f"weights.{kind}" for kind in kinds}
+            folders["stage2"] = home / "06_stage2" / variant
+        for name, folder in folders.items():
+            files |= {f"{name}.{kind}": folder / f"weights.{kind}" for kind in ("safetensors", "json")}
     manifest["files"] = {name: _sha256(path) for name, path in sorted(files.items())}
     return Bundle(manifest, files, (models.folder,))
 
