@@ -154,11 +154,7 @@ def test_each_clip_is_read_by_stage_2_of_its_own_fold_on_each_models_windows(rea
     (model,), said = readouts["conv1d"][2].models, []
     for name in ("without_0_2", "without_1_2"):
         rows = ((design.pairs.table["fname"] == fname) & (design.pairs.table["model"] == name)).to_numpy()
-        t = design.pairs.table[rows]
-        start_s = t["window_start_s"].to_numpy()
-        said.append(
-            stage2.clip_scores(model, t["fname"].to_numpy(str), start_s, design.pairs.scores[rows], "bce")[1][0]
-        )
+        said.append(stage2.clip_scores(model, design.pairs.where(rows), "bce")[1][0])
     place = design.clips.index.get_loc(fname)
     np.testing.assert_allclose(scores["conv1d"][0, place], np.mean(said, axis=0), atol=1e-6)
 

@@ -1,19 +1,25 @@
 """Tests of prediction images: columns worked by hand, padding around, the middle of long clips, rows."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from lib.clips import stage2
+from lib.evaluation.window_scores import WindowScores
 
 
 def windows(n, name="a", first=0.0):
     """n windows of two classes; class 0 counts the windows up in tenths."""
     scores = np.stack([0.1 * (np.arange(n) + 1), np.full(n, 0.05)], axis=1)
-    return np.array([name] * n), first + 0.5 * np.arange(n), scores
+    return WindowScores(pd.DataFrame({"fname": [name] * n, "window_start_s": first + 0.5 * np.arange(n)}), scores)
+
+
+def make_images(of, columns, rows=(0, 1)):
+    return stage2.make_images(of, columns, np.array(rows))
 
 
 def test_a_clip_of_just_the_width_is_its_scores_times_255():
-    fnames, images = stage2.make_images(*windows(3), columns=3)
+    fnames, images = make_images(windows(3), columns=3)
     assert list(fnames) == ["a"] and images.shape == (1, 2, 3) and images.dtype == np.float32
     np.testing.assert_allclose(images[0], [[25.5, 51, 76.5], [12.75] * 3])
 
@@ -30,22 +36,20 @@ def test_a_clip_of_just_the_width_is_its_scores_times_255():
     ],
 )
 def test_short_clips_stand_in_the_middle_and_of_long_ones_the_middle_stays(n, row):
-    _, images = stage2.make_images(*windows(n), columns=5)
+    _, images = make_images(windows(n), columns=5)
     np.testing.assert_allclose(images[0, 0], 25.5 * np.array(row), rtol=1e-6)
 
 
 def test_windows_are_sorted_by_clip_and_time():
-    one, other = windows(3, "b"), windows(2, "a")
-    fnames, start_s, scores = (np.concatenate(side) for side in zip(one, other, strict=True))
-    order = np.random.default_rng(0).permutation(5)
-    clips, images = stage2.make_images(fnames[order], start_s[order], scores[order], columns=4)
+    both = WindowScores.join([windows(3, "b"), windows(2, "a")])
+    clips, images = make_images(both.where(np.random.default_rng(0).permutation(5)), columns=4)
     assert list(clips) == ["a", "b"]
     np.testing.assert_allclose(images[:, 0], 25.5 * np.array([[0, 1, 2, 0], [1, 2, 3, 0]]), rtol=1e-6)
 
 
 def test_rows_stand_in_the_order_that_is_given():
-    _, straight = stage2.make_images(*windows(3), columns=3)
-    _, turned = stage2.make_images(*windows(3), columns=3, rows=np.array([1, 0]))
+    _, straight = make_images(windows(3), columns=3)
+    _, turned = make_images(windows(3), columns=3, rows=[1, 0])
     np.testing.assert_array_equal(turned, straight[:, ::-1])
 
 
@@ -63,8 +67,8 @@ def test_classes_that_are_taken_for_each_other_stand_side_by_side():
 
 def test_refusals():
     with pytest.raises(ValueError, match=r"outside \[0, 1\]: images are made of scores, not logits"):
-        stage2.make_images(np.array(["a"]), np.zeros(1), np.array([[2.0, 0.1]]), columns=3)
+        make_images(WindowScores(windows(1).table, np.array([[2.0, 0.1]])), columns=3)
     with pytest.raises(ValueError, match="must name each of 2 classes once"):
-        stage2.make_images(*windows(2), columns=3, rows=np.array([0, 0]))
+        make_images(windows(2), columns=3, rows=[0, 0])
     with pytest.raises(ValueError, match="max_clip_s=0.5 is shorter than window_s=1.0"):
         stage2.n_columns(1.0, 0.5, 0.5)

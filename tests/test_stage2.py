@@ -1,11 +1,13 @@
 """Tests of stage2 and its training: rows, padding, order in time, weights files, what inference imports."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from lib.clips import stage2
 from lib.clips.stage2 import MODELS, Stage2, Stage2Model
+from lib.evaluation.window_scores import WindowScores
 from lib.training import learners, models
 from lib.training.models import activate
 
@@ -23,12 +25,13 @@ def scenes(n, seed=0):
         clip[1 if k == 0 else 6, 2] = 0.8
     fnames = np.repeat([f"{i:03}" for i in range(n)], COLUMNS)
     start_s = np.tile(0.5 * np.arange(COLUMNS), n)
-    return fnames, start_s, scores.reshape(-1, 3), np.eye(3, dtype=np.float32)[label]
+    windows = WindowScores(pd.DataFrame({"fname": fnames, "window_start_s": start_s}), scores.reshape(-1, 3))
+    return windows, np.eye(3, dtype=np.float32)[label]
 
 
 def images(n=40, seed=0, rows=(0, 1, 2)):
-    fnames, start_s, scores, targets = scenes(n, seed)
-    return stage2.make_images(fnames, start_s, scores, COLUMNS, np.array(rows))[1], targets
+    windows, targets = scenes(n, seed)
+    return stage2.make_images(windows, COLUMNS, np.array(rows))[1], targets
 
 
 def fitted(kind, rows=(0, 1, 2), epochs=30, seed=0):
@@ -41,9 +44,9 @@ def fitted(kind, rows=(0, 1, 2), epochs=30, seed=0):
 @pytest.mark.parametrize("kind", MODELS)
 def test_order_in_time_is_learned_by_those_that_can_tell_it_and_by_no_other(kind):
     model = fitted(kind)
-    fnames, start_s, scores, targets = scenes(40, seed=1)
-    clips, found = stage2.clip_scores(model, fnames, start_s, scores, "bce")
-    assert list(clips) == sorted(set(fnames))
+    windows, targets = scenes(40, seed=1)
+    clips, found = stage2.clip_scores(model, windows, "bce")
+    assert list(clips) == sorted(set(windows.table["fname"]))
     hits = (found[:, :2].argmax(1) == targets[:, :2].argmax(1)).mean()
     assert hits > 0.9 if kind in ORDERLY else 0.25 < hits < 0.75
 
@@ -104,8 +107,7 @@ def test_what_is_saved_says_the_same_when_it_is_loaded(tmp_path, kind):
 
 def test_scores_are_those_of_the_images():
     model = fitted("conv1d", epochs=2)
-    fnames, start_s, scores, _ = scenes(40)
-    _, found = stage2.clip_scores(model, fnames, start_s, scores, "bce")
+    _, found = stage2.clip_scores(model, scenes(40)[0], "bce")
     with torch.inference_mode():
         np.testing.assert_array_equal(found, activate(model(torch.from_numpy(images()[0])).numpy(), "bce"))
 

@@ -18,7 +18,7 @@ from fake_run import CLASSES, CUT, LOGMEL, make_run
 from lib.clips import pooling, stage2
 from lib.data import datasets
 from lib.evaluation import metrics
-from lib.evaluation.window_scores import pool_mean
+from lib.evaluation.window_scores import WindowScores, pool_mean
 from lib.figures import scores as figures
 from lib.sound import cache, windows
 from lib.submission import bundle, submission
@@ -178,9 +178,8 @@ def test_a_chosen_stage_2_reads_each_models_windows_and_keeps_its_hop(asked, pac
     found = submission.predict(data, chosen, networks)
     store = cache.hold(data.clips, LOGMEL)
     table = windows.rolling(store, store.index, CUT)
-    where = table["fname"].to_numpy(str), table["window_start_s"].to_numpy()
     each = [models.activate(s, "bce") for s in models.score(networks, store, table, CUT.n_frames(LOGMEL))]
-    expected = [stage2.clip_scores(second, *where, scores, "bce")[1] for scores in each]
+    expected = [stage2.clip_scores(second, WindowScores(table, scores), "bce")[1] for scores in each]
     np.testing.assert_allclose(found.scores, np.mean(expected, axis=0), atol=1e-6)
     clock = Clock(1.0)
     many = asked({f"t{i:03}.wav": 4.0 for i in range(60)})

@@ -197,11 +197,6 @@ class Candidates:
     minutes: dict[str, float]
 
     @property
-    def selects(self) -> bool:
-        """Whether there is anything to select, see `recipes.selects`."""
-        return not self.design.pairs.table.empty
-
-    @property
     def design(self) -> Design:
         """The first recipe's; its clips, classes and folds are those of all recipes."""
         return next(iter(self.designs.values()))
@@ -310,7 +305,7 @@ class Candidates:
         chosen_by = f"Of {len(self.names)} candidate(s), chosen for each outer fold on the others by lwlrap: "
         chosen_by += ", ".join(f"{name} ({n} of {len(by_fold)})" for name, n in counts.items())
         sentences = [
-            chosen_by if self.selects else f"Nothing is selected: {self.names[0]}, read by the mean",
+            f"Nothing is selected: {self.names[0]}, read by the mean" if self.design.pairs.table.empty else chosen_by,
             f"On the outer folds, n = {int(chosen['n'])}, mean of {len(self.seeds)} seed(s): top-1 hit rate "
             f"{format_score(chosen, 'hit_rate')}, lwlrap {format_score(chosen)}",
             f"Hit rates of folds {_spread(rates['folds'])}, of seeds {_spread(rates['seeds'])}",

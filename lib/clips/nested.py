@@ -241,8 +241,7 @@ class Reader(settings.Stage2):
     def images(self, design: Design, windows: WindowScores, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Prediction images, each clip scored by one model: fnames, images float32 (n_clips, n_classes, n_columns)."""
         columns = stage2.n_columns(design.window_s, design.hop_s, self.max_clip_s)
-        start_s = windows.table["window_start_s"].to_numpy()
-        return stage2.make_images(windows.table["fname"].to_numpy(str), start_s, windows.scores, columns, rows)
+        return stage2.make_images(windows, columns, rows)
 
     def fit(
         self, design: Design, kind: str, training: WindowScores, outer: int | None, seed: int, what: str
@@ -416,11 +415,7 @@ def _inner(design: Design, reader: Reader, kind: str, outer: int, seed: int) -> 
 
 def _by_stage2(model: Stage2Model, source: WindowScores, loss: str) -> tuple[np.ndarray, np.ndarray]:
     """Stage 2 reads the windows of each stage-1 model; the clip scores are averaged: fnames, scores."""
-    parts = [
-        stage2.clip_scores(model, t["fname"].to_numpy(str), t["window_start_s"].to_numpy(), one.scores, loss)
-        for _, one in source.by_model()
-        for t in [one.table]
-    ]
+    parts = [stage2.clip_scores(model, one, loss) for _, one in source.by_model()]
     return pool_mean(*(np.concatenate(side) for side in zip(*parts, strict=True)))
 
 

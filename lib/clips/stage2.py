@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from lib.evaluation.window_scores import WindowScores
 from lib.settings import STAGE2_MODELS
 from lib.training.models import activate
 
@@ -212,17 +213,14 @@ def n_columns(window_s: float, hop_s: float, max_clip_s: float) -> int:
     return 1 + round((max_clip_s - window_s) / hop_s)
 
 
-def make_images(
-    fnames: np.ndarray, start_s: np.ndarray, scores: np.ndarray, columns: int, rows: np.ndarray | None = None
-) -> tuple[np.ndarray, np.ndarray]:
+def make_images(windows: WindowScores, columns: int, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Images of all clips at once.
 
     Parameters
     ----------
-    fnames, start_s : (n_windows,) clip and start (s) of each window, in any order
-    scores : (n_windows, n_classes), in [0, 1]
+    windows : by one model, in any order
     columns : width, from `n_columns`
-    rows : (n_classes,) class of each row, from the top; None: in the order of the classes
+    rows : (n_classes,) class of each row, from the top
 
     Returns
     -------
@@ -233,14 +231,14 @@ def make_images(
     ValueError
         Scores outside [0, 1], or rows that don't hold every class once.
     """
-    scores = np.asarray(scores)
+    scores = windows.scores
     if not ((scores >= 0) & (scores <= 1)).all():
         raise ValueError("scores lie outside [0, 1]: images are made of scores, not logits. Pass them by `activate`.")
-    rows = np.arange(scores.shape[1]) if rows is None else np.asarray(rows)
     if sorted(rows.tolist()) != list(range(scores.shape[1])):
         raise ValueError(f"rows={rows.tolist()} must name each of {scores.shape[1]} classes once.")
-    order = np.lexsort((start_s, np.asarray(fnames, str)))
-    clips, first, n = np.unique(np.asarray(fnames, str)[order], return_index=True, return_counts=True)
+    fnames = windows.table["fname"].to_numpy(str)
+    order = np.lexsort((windows.table["window_start_s"], fnames))
+    clips, first, n = np.unique(fnames[order], return_index=True, return_counts=True)
     clip = np.repeat(np.arange(len(clips)), n)
     column = np.arange(len(order)) - first[clip] + ((columns - n) // 2)[clip]
     is_inside = (column >= 0) & (column < columns)
@@ -279,9 +277,7 @@ def confusion_order(targets: np.ndarray, scores: np.ndarray) -> np.ndarray:
     return np.array(chain)
 
 
-def clip_scores(
-    model: Stage2Model, fnames: np.ndarray, start_s: np.ndarray, scores: np.ndarray, loss: str
-) -> tuple[np.ndarray, np.ndarray]:
+def clip_scores(model: Stage2Model, windows: WindowScores, loss: str) -> tuple[np.ndarray, np.ndarray]:
     """Clip scores of a stage-2 model, from the window scores of one stage-1 model.
 
     With several stage-1 models, call it for each and average the clip scores: the stage-2 model was trained on scores
@@ -289,15 +285,14 @@ def clip_scores(
 
     Parameters
     ----------
-    fnames, start_s, scores : as in `make_images`
+    windows : as in `make_images`
     loss : that of the training; it decides how logits become scores
 
     Returns
     -------
     fnames (n_clips,) sorted, scores float64 (n_clips, n_classes)
     """
-    rows = np.array(model.stage2.rows)
-    clips, images = make_images(fnames, start_s, scores, model.stage2.columns, rows)
+    clips, images = make_images(windows, model.stage2.columns, np.array(model.stage2.rows))
     model.eval()
     with torch.inference_mode():
         logits = model(torch.from_numpy(images)).numpy()

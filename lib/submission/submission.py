@@ -32,6 +32,7 @@ from lib.clips import pooling, stage2
 from lib.data import datasets
 from lib.evaluation import metrics
 from lib.evaluation.comparisons import format_range
+from lib.evaluation.window_scores import WindowScores
 from lib.files import set_aside, whole_file
 from lib.runs import changes
 from lib.runs import run as runs
@@ -361,13 +362,15 @@ def _score(
         return pd.DataFrame(columns=classes, dtype=float), pd.DataFrame(columns=WINDOW)
     weighted = second is None and pooling.POOLINGS[choice["method"]].weighted
     weights = windows.energy(store, table, cut.window_s).to_numpy() if weighted else None
-    fnames, starts, total, of_windows = table["fname"].to_numpy(str), table["window_start_s"].to_numpy(), 0.0, 0.0
+    total, of_windows = 0.0, 0.0
     for logits in models.score(networks, store, table, cut.n_frames(store.logmel)):
         scores = models.activate(logits, loss)
         if second is None:
-            clips, one = pooling.pool(choice["method"], fnames, scores, parameter=choice["parameter"], weights=weights)
+            clips, one = pooling.pool(
+                choice["method"], table["fname"], scores, parameter=choice["parameter"], weights=weights
+            )
         else:
-            clips, one = stage2.clip_scores(second, fnames, starts, scores, loss)
+            clips, one = stage2.clip_scores(second, WindowScores(table, scores), loss)
         total, of_windows = total + one / len(networks), of_windows + scores / len(networks)
     timed = pd.concat([table[WINDOW], pd.DataFrame(of_windows, table.index, classes)], axis=1)
     return pd.DataFrame(total, clips, classes), timed
