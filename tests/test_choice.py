@@ -172,7 +172,7 @@ def test_rows_by_confusion_come_from_the_training_folds(make_design):
     assert reader.rows(other, other.training(1)).tolist() != reader.rows(design, design.training(1)).tolist()
     assert sorted(rows.tolist()) == [0, 1, 2] and set(rows[:2]) | set(rows[1:]) >= {0, 1}
     model = reader.fit(design, "logistic", design.training(0), 0, 1, "fit")
-    assert model.stage2.rows == tuple(rows.tolist())
+    assert model.rows.tolist() == rows.tolist()
 
 
 def test_clips_that_change(make_design):
@@ -211,7 +211,9 @@ def test_what_is_written_for_use(read, tmp_path):
     assert {name: written[name] for name in reached.index} == reached.to_dict()
     assert written["settings"] == settings_digest(design.sidecar)
     model, sidecar = models.load(tmp_path / "weights.safetensors", stage2.Stage2Model)
-    assert model.stage2.kind == "conv1d" and sidecar["unseen_folds"] == [] and sidecar["max_clip_s"] == 4.5
+    assert (
+        model.settings["stage2"]["kind"] == "conv1d" and sidecar["unseen_folds"] == [] and sidecar["max_clip_s"] == 4.5
+    )
     poolings = comparison[~comparison["method"].isin(["conv1d", "best_of_all", "best_stage2"])]
     first = pd.concat([poolings.query("method == 'power'"), poolings, comparison.query("method == 'best_of_all'")])
     written = choice.write_choice(tmp_path, design, READER, first, 1)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lib.clips import stage2
-from lib.clips.stage2 import MODELS, Stage2, Stage2Model
+from lib.clips.stage2 import MODELS, Stage2Model
 from lib.evaluation.window_scores import WindowScores
 from lib.training import learners, models
 from lib.training.models import activate
@@ -37,7 +37,7 @@ def images(n=40, seed=0, rows=(0, 1, 2)):
 def fitted(kind, rows=(0, 1, 2), epochs=30, seed=0):
     shown, targets = images(rows=rows)
     torch.manual_seed(seed)
-    model = Stage2Model(Stage2(kind, COLUMNS, rows), torch.from_numpy(shown))
+    model = Stage2Model(kind, COLUMNS, rows, torch.from_numpy(shown))
     return learners.fit_images(model, shown, targets, loss="bce", epochs=epochs, seed=seed)
 
 
@@ -71,7 +71,7 @@ def inside(model, shown):
 def test_padding_is_no_window(kind):
     model = fitted(kind, epochs=2)
     shown, _ = images()
-    wide = Stage2Model(Stage2(kind, COLUMNS + 8, (0, 1, 2)))
+    wide = Stage2Model(kind, COLUMNS + 8, (0, 1, 2))
     wide.load_state_dict(model.state_dict())
     padded = np.pad(shown, ((0, 0), (0, 0), (3, 5)))
     torch.testing.assert_close(wide.eval()(torch.from_numpy(padded)), model(torch.from_numpy(shown)))
@@ -79,7 +79,7 @@ def test_padding_is_no_window(kind):
 
 def test_normalisation_comes_from_windows_alone():
     shown, _ = images()
-    one, padded = (Stage2Model(Stage2("gru", s.shape[2], (0, 1, 2)), torch.from_numpy(s)) for s in (shown, pad(shown)))
+    one, padded = (Stage2Model("gru", s.shape[2], (0, 1, 2), torch.from_numpy(s)) for s in (shown, pad(shown)))
     torch.testing.assert_close(one.mean, padded.mean)
     torch.testing.assert_close(one.std, padded.std)
     assert one.mean[2] == pytest.approx(np.log(shown[:, 2] / (255 - shown[:, 2])).mean(), abs=1e-4)
@@ -100,7 +100,7 @@ def test_what_is_saved_says_the_same_when_it_is_loaded(tmp_path, kind):
     model = fitted(kind, rows=(1, 2, 0), epochs=2)
     models.save(tmp_path / "weights.safetensors", model, {"classes": ["a", "b", "c"]})
     loaded, sidecar = models.load(tmp_path / "weights.safetensors", Stage2Model)
-    assert sidecar["classes"] == ["a", "b", "c"] and loaded.stage2 == model.stage2
+    assert sidecar["classes"] == ["a", "b", "c"] and loaded.settings == model.settings
     shown = torch.from_numpy(images(rows=(1, 2, 0))[0])
     assert torch.equal(loaded(shown), model(shown))
 
@@ -114,8 +114,8 @@ def test_scores_are_those_of_the_images():
 
 def test_refusals(tmp_path):
     with pytest.raises(ValueError, match="stage 2 has no model 'rnn'. There are: cnn, cnn_logits"):
-        Stage2Model(Stage2("rnn", 3, (0, 1)))
-    model = Stage2Model(Stage2("gru", 3, (0, 1)))
+        Stage2Model("rnn", 3, (0, 1))
+    model = Stage2Model("gru", 3, (0, 1))
     with pytest.raises(ValueError, match=r"images \(1, 2, 4\): expected \(n, 2, 3\)"):
         model(torch.ones(1, 2, 4))
     with pytest.raises(ValueError, match="1 images and 1 targets: two or more"):

@@ -171,7 +171,7 @@ def test_a_weighted_mean_is_weighted_by_the_energy_of_windows(asked, packed, net
 
 def test_a_chosen_stage_2_reads_each_models_windows_and_keeps_its_hop(asked, packed, networks, tmp_path):
     torch.manual_seed(0)
-    second = stage2.Stage2Model(stage2.Stage2("conv1d", 9, (0, 1, 2)))
+    second = stage2.Stage2Model("conv1d", 9, (0, 1, 2))
     models.save(tmp_path / "stage2.safetensors", second, {})
     chosen = replace(choosing(packed, "conv1d", kind="stage2"), files=packed.files | stage2_files(tmp_path))
     data = asked({"a.wav": 2.5, "b.wav": 0.6})

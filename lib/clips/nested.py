@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from lib import ideas, settings
 from lib.clips import pooling, stage2
-from lib.clips.stage2 import MODELS, Stage2, Stage2Model
+from lib.clips.stage2 import MODELS, Stage2Model
 from lib.data import datasets
 from lib.evaluation import folds, metrics
 from lib.evaluation.window_scores import WindowScores, pool_mean
@@ -263,7 +263,7 @@ class Reader(settings.Stage2):
         rows = self.rows(design, training)
         clips, images = self.images(design, training, rows)
         torch.manual_seed(seed)
-        model = Stage2Model(Stage2(kind, images.shape[2], tuple(rows.tolist())), torch.from_numpy(images))
+        model = Stage2Model(kind, images.shape[2], rows.tolist(), torch.from_numpy(images))
         targets = design.targets.loc[clips].to_numpy()
         return learners.fit_images(model, images, targets, loss=design.loss, epochs=self.stage2_epochs, seed=seed)
 

@@ -14,7 +14,7 @@ Used in: 06, 08, 10. Imports neither fastai nor librosa; `learners.fit_images` t
 Source: the write-up's second stage, "80 x N prediction images".
 """
 
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
@@ -25,26 +25,10 @@ from lib.evaluation.window_scores import WindowScores
 from lib.settings import STAGE2_MODELS
 from lib.training.models import activate
 
-__all__ = ["MODELS", "WHITE", "Stage2", "Stage2Model", "clip_scores", "confusion_order", "make_images", "n_columns"]
+__all__ = ["MODELS", "WHITE", "Stage2Model", "clip_scores", "confusion_order", "make_images", "n_columns"]
 
 WHITE = 255.0  # a score of 1
 SMALLEST = 1.0e-5  # scores are clipped to [SMALLEST, 1 - SMALLEST] before the logarithm: the precision of float32 at 1
-
-
-@dataclass(frozen=True)
-class Stage2:
-    """The settings of a stage-2 model.
-
-    Parameters
-    ----------
-    kind : one of MODELS
-    columns : width of the images that it reads
-    rows : class of each row of the images, from the top
-    """
-
-    kind: str
-    columns: int
-    rows: tuple[int, ...]
 
 
 class _Image(nn.Module):
@@ -149,8 +133,15 @@ assert tuple(MODELS) == STAGE2_MODELS
 class Stage2Model(nn.Module):
     """One of MODELS with normalised input, from images float32 (n, n_classes, columns) to logits.
 
+    Attributes
+    ----------
+    settings : what `rebuild` needs, for the sidecar: `stage2` with kind, columns and rows
+
     Parameters
     ----------
+    kind : one of MODELS
+    columns : width of the images that it reads
+    rows : class of each row of the images, from the top
     images : those that it will be trained on; their mean and standard deviation normalise the input
 
     Raises
@@ -161,16 +152,16 @@ class Stage2Model(nn.Module):
 
     written_by = "06_stage2 writes it."
 
-    def __init__(self, stage2: Stage2, images: torch.Tensor | None = None) -> None:
+    def __init__(self, kind: str, columns: int, rows: Sequence[int], images: torch.Tensor | None = None) -> None:
         super().__init__()
-        if stage2.kind not in MODELS:
-            raise ValueError(f"stage 2 has no model {stage2.kind!r}. There are: {', '.join(MODELS)}.")
-        self.stage2, n_classes = stage2, len(stage2.rows)
-        shape = {"columns": stage2.columns} if stage2.kind == "dense" else {}
-        self.net = MODELS[stage2.kind](n_classes, **shape)
+        if kind not in MODELS:
+            raise ValueError(f"stage 2 has no model {kind!r}. There are: {', '.join(MODELS)}.")
+        self.settings = {"stage2": {"kind": kind, "columns": columns, "rows": list(rows)}}
+        self.columns, self.rows, n_classes = columns, np.array(rows), len(rows)
+        self.net = MODELS[kind](n_classes, **({"columns": columns} if kind == "dense" else {}))
         self.register_buffer("mean", torch.zeros(n_classes, 1))
         self.register_buffer("std", torch.ones(n_classes, 1))
-        self.register_buffer("back", torch.from_numpy(np.argsort(stage2.rows)), persistent=False)
+        self.register_buffer("back", torch.from_numpy(np.argsort(rows)), persistent=False)
         if images is not None:
             is_window = self._checked(images)
             logits = _logits(images).transpose(0, 1)[:, is_window]  # (n_classes, windows of all clips)
@@ -179,13 +170,7 @@ class Stage2Model(nn.Module):
     @classmethod
     def rebuild(cls, sidecar: dict) -> "Stage2Model":
         """The model that a sidecar describes, before its weights are loaded."""
-        stage2 = sidecar["stage2"]
-        return cls(Stage2(stage2["kind"], stage2["columns"], tuple(stage2["rows"])))
-
-    @property
-    def settings(self) -> dict:
-        """What `rebuild` needs, for the sidecar."""
-        return {"stage2": asdict(self.stage2)}
+        return cls(**sidecar["stage2"])
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         is_window = self._checked(images)
@@ -194,7 +179,7 @@ class Stage2Model(nn.Module):
 
     def _checked(self, images: torch.Tensor) -> torch.Tensor:
         """Which columns hold a window, bool (n, columns); ValueError for images of another shape."""
-        expected = (len(self.stage2.rows), self.stage2.columns)
+        expected = (len(self.rows), self.columns)
         if images.ndim != 3 or tuple(images.shape[1:]) != expected:
             raise ValueError(f"images {tuple(images.shape)}: expected (n, {expected[0]}, {expected[1]}).")
         return images.amax(1) > 0
@@ -292,7 +277,7 @@ def clip_scores(model: Stage2Model, windows: WindowScores, loss: str) -> tuple[n
     -------
     fnames (n_clips,) sorted, scores float64 (n_clips, n_classes)
     """
-    clips, images = make_images(windows, model.stage2.columns, np.array(model.stage2.rows))
+    clips, images = make_images(windows, model.columns, model.rows)
     model.eval()
     with torch.inference_mode():
         logits = model(torch.from_numpy(images)).numpy()
