@@ -67,10 +67,6 @@ class _Clips:
         return np.take_along_axis(values, order, axis=0)
 
 
-def _geometric(scores: np.ndarray, clips: _Clips, _: float) -> np.ndarray:
-    return np.exp(clips.mean(np.log(np.maximum(scores, SMALLEST))))
-
-
 def _maximum(scores: np.ndarray, clips: _Clips, _: float) -> np.ndarray:
     return np.maximum.reduceat(scores, clips.first, axis=0)
 
@@ -80,18 +76,10 @@ def _median(values: np.ndarray, clips: _Clips, _: float) -> np.ndarray:
     return (values[clips.first + (clips.n - 1) // 2] + values[clips.first + clips.n // 2]) / 2
 
 
-def _power(scores: np.ndarray, clips: _Clips, exponent: float) -> np.ndarray:
-    return clips.mean(scores**exponent) ** (1 / exponent)
-
-
 def _log_sum_exp(values: np.ndarray, clips: _Clips, sharpness: float) -> np.ndarray:
     highest = _maximum(values, clips, 0)
     above = np.exp(sharpness * (values - np.repeat(highest, clips.n, axis=0)))
     return highest + np.log(clips.mean(above)) / sharpness
-
-
-def _noisy_or(scores: np.ndarray, clips: _Clips, _: float) -> np.ndarray:
-    return -np.expm1(clips.sum(np.log1p(-np.minimum(scores, 1 - SMALLEST))))
 
 
 def _top(values: np.ndarray, clips: _Clips, k: float) -> np.ndarray:
@@ -105,12 +93,13 @@ def _weighted(values: np.ndarray, clips: _Clips, _: float) -> np.ndarray:
 
 POOLINGS = {
     "mean": Pooling(lambda scores, clips, _: clips.mean(scores)),
-    "geometric": Pooling(_geometric),
+    "geometric": Pooling(lambda scores, clips, _: np.exp(clips.mean(np.log(np.maximum(scores, SMALLEST))))),
     "max": Pooling(_maximum),
     "median": Pooling(_median),
-    "power": Pooling(_power, (2, 0.5, 3, 0.25, 5, 8)),  # 1 is the mean, 0 the geometric mean, infinity the maximum
+    # 1 is the mean, 0 the geometric mean, infinity the maximum
+    "power": Pooling(lambda scores, clips, p: clips.mean(scores**p) ** (1 / p), (2, 0.5, 3, 0.25, 5, 8)),
     "log_sum_exp": Pooling(_log_sum_exp, (1, 3, 10, 30)),  # 0 is the mean, infinity the maximum
-    "noisy_or": Pooling(_noisy_or),
+    "noisy_or": Pooling(lambda scores, clips, _: -np.expm1(clips.sum(np.log1p(-np.minimum(scores, 1 - SMALLEST))))),
     "top": Pooling(_top, (3, 2, 5, 10)),  # windows; 1 is the maximum
     "energy": Pooling(_weighted, weighted=True),
     "mean_logits": Pooling(lambda logits, clips, _: clips.mean(logits), on_logits=True),
