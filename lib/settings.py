@@ -420,9 +420,8 @@ def check(values: Mapping[str, object]) -> dict[str, object]:
         fold or seed twice. The message says what is allowed, what the knob means, and what to do.
     """
     if unknown := [name for name in values if name not in KNOBS]:
-        near = difflib.get_close_matches(
-            str(unknown[0]), KNOBS, n=1, cutoff=0.5
-        )  # YAML reads `1:` and `on:` as no text
+        name = str(unknown[0])  # YAML reads `1:` and `on:` as no text
+        near = difflib.get_close_matches(name, KNOBS, n=1, cutoff=0.5)
         hint = f" Did you mean {near[0]!r}?" if near else f" Known are: {', '.join(sorted(KNOBS))}."
         raise ValueError(f"{unknown[0]!r} is no parameter of this workbook.{hint}")
     found: dict[str, object] = {}
