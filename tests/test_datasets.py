@@ -302,6 +302,8 @@ def test_groups_that_cannot_be_meant_are_refused(kaggle, rows, message):
             "malformed row (train_curated.csv, line 6): the name points outside the folder of audio",
         ),
         ("c9.wav,Rain", "c9.wav", "missing"),
+        ("c..9.wav,Rain", "c..9.wav", "missing"),
+        ("..,Rain", "..", "malformed row (train_curated.csv, line 6): the name points outside the folder of audio"),
         ("c9.wav,rain", "c9.wav", "label 'rain' is outside the vocabulary (nearest: 'Rain')"),
         ("c9.wav,Tap", "c9.wav", "label 'Tap' is outside the vocabulary (nearest: 'Tap_(a)')"),
     ],

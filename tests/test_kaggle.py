@@ -153,9 +153,10 @@ def test_names_that_kaggle_would_misread_are_refused(home, tmp_path, options, sa
     assert not (tmp_path / "build").exists()
 
 
-@pytest.mark.parametrize("place", ["mine/noisy.csv", "folder"])
+@pytest.mark.parametrize("place", ["mine/noisy.csv", "folder", "~/folder"])
 def test_a_table_is_not_packed_beside_the_competitions_clips(home, tmp_path, monkeypatch, place):
     monkeypatch.setattr(inputs, "ROOT", tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "clips.csv").touch()
     values = VALUES | {"data_dir": place}

@@ -400,6 +400,9 @@ def test_test_clips_are_scored_by_part_and_class_beside_the_promise(packed, tmp_
     assert found["lwlrap"] == pytest.approx(table.loc["all classes", "all"]) and found["promised_lwlrap"] == 0.75
     assert "0.833 (" in says and says.endswith("a gap of -0.083.")
     assert "3 of 4 test clips" in says and "1 got the class prior" in says
+    none = how_of(data).assign(problem="missing")
+    _, says = submission.conclude(data, submission.Prediction(scores, none, []), packed)
+    assert says.startswith("None of 4 test clips could be scored; 4 got the class prior.") and "nan" not in says
 
 
 def how_of(data):

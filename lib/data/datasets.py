@@ -35,7 +35,7 @@ from lib.files import digest
 
 __all__ = ["RESERVED", "Dataset", "Labelled", "label_digests", "load", "load_test", "targets", "with_audio"]
 
-RESERVED = ("fname", "group", "fold", "labels", "model", "variant", "seed")  # columns of score tables
+RESERVED = ("fname", "group", "fold", "labels", "model", "variant", "seed", "window_start_s")  # columns of score tables
 
 
 class _Part(NamedTuple):
@@ -418,7 +418,7 @@ def _check_vocabulary(base: Path, clips: dict[str, dict], classes: tuple[str, ..
 def _clip(row: dict[str, str]) -> dict[str, Any]:
     """A clip from a row of any layout's table. Raises ValueError if the row is malformed."""
     fname = row.get("filename") or row["fname"]
-    if re.search(r"[/\\]|\.\.", fname):
+    if re.search(r"[/\\]", fname) or fname in (".", ".."):
         raise ValueError("the name points outside the folder of audio")
     text = row.get("category") or row.get("labels", "")
     labels = (text,) if row.get("category") else tables.labels(text)

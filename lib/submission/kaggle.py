@@ -84,7 +84,8 @@ def pack(
     if wrong := [source for source in sources if not re.fullmatch(SOURCE, source)]:
         raise ValueError(f"sources {wrong}: expected owner/slug, as in the address of a data set on Kaggle.")
     place = str(values.get("data_dir", ""))
-    if not sources and (place.lower().endswith(".csv") or (inputs.ROOT / place / "clips.csv").is_file()):
+    tables = (folder / "clips.csv" for folder in (Path(place).expanduser(), inputs.ROOT / place))
+    if not sources and (place.lower().endswith(".csv") or any(table.is_file() for table in tables)):
         raise ValueError(
             f"data_dir={place!r} is a table, and the kernel would get the competition's clips in its place. Upload the "
             "table as clips.csv, with its audio, as a data set (kaggle datasets create), and name it: "

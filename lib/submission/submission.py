@@ -324,13 +324,15 @@ def conclude(data: datasets.Dataset, prediction: Prediction, packed: Bundle) -> 
     numbers: dict[str, float] = {"n_clips": len(how), "n_prior": len(how) - len(scored)}
     numbers |= {"n_windows": how["n_windows"].sum(), "n_models": scored["n_models"].min()}
     numbers |= {f"promised_{name}": expected[name] for name in ("lwlrap", "lwlrap_low", "lwlrap_high")}
-    conclusion = (
-        f"{len(scored)} of {len(how)} test clips were scored by {format_range(scored['n_models'], 'g')} models of run "
-        f"{packed.manifest['run']}, a window of {packed.sidecar['windows']['window_s']:g} s every "
-        f"{format_range(scored['hop_s'], 'g')} s, {choice['kind']}: {choice['method']}; "
-        f"{numbers['n_prior']} got the class prior. Out of fold, on {expected['n']} curated clips, "
-        f"{whose} reached lwlrap {metrics.in_words(expected, 'lwlrap')}."
-    )
+    conclusion = f"None of {len(how)} test clips could be scored; "
+    if len(scored):
+        conclusion = (
+            f"{len(scored)} of {len(how)} test clips were scored by {format_range(scored['n_models'], 'g')} models of "
+            f"run {packed.manifest['run']}, a window of {packed.sidecar['windows']['window_s']:g} s every "
+            f"{format_range(scored['hop_s'], 'g')} s, {choice['kind']}: {choice['method']}; "
+        )
+    conclusion += f"{numbers['n_prior']} got the class prior. Out of fold, on {expected['n']} curated clips, "
+    conclusion += f"{whose} reached lwlrap {metrics.in_words(expected, 'lwlrap')}."
     targets = datasets.targets(data.clips, data.classes)
     if not targets.any():
         return numbers, conclusion + " The test labels are not known here."
