@@ -18,6 +18,7 @@ import soundfile
 import torch
 from table import record
 
+from lib import settings
 from lib.sound import cache, features
 from lib.training import batches
 
@@ -75,9 +76,8 @@ def memory(n: int) -> None:
         store = cache.build(clips, LOGMEL, Path(folder) / "cache", n_threads=2)
         built = anonymous_mb()
         rows = store.rows(clips["fname"])
-        training = batches.Training(
-            store, rows, np.ones((n, 10), np.float32), 100, batch_size=32, mask_share=0.15, seed=0
-        )
+        recipe = settings.Training(batch_size=32, mask_share=0.15)
+        training = batches.Training(store, rows, np.ones((n, 10), np.float32), 100, recipe, 0)
         peak = max(anonymous_mb() for _ in training)
         print(f"{max(built, peak) - before:.1f}")
 

@@ -68,10 +68,10 @@ def compare(data: datasets.Dataset, arch: str, values: dict[str, object]) -> Non
     clips = data.without(store.problems).clips.query("subset == 'curated'").reset_index(drop=True)
     rows, targets, width = store.rows(clips["fname"]), datasets.targets(clips, data.classes), cut.n_frames(logmel)
     share, size, device = values["mask_share"], values["batch_size"], models.best_device()
-    training = Timed(store.on(device), rows, targets, width, batch_size=size, mask_share=share, seed=0)
     scored = windows.rolling(store, rows.head(1), cut)
     validation = batches.Scoring(store, scored, targets[[0] * len(scored)], width)
     recipe = learners.Recipe("bce", EPOCHS, batch_size=size, lr=5e-3, lr_body=0.0, mixup=0.4, mask_share=share)
+    training = Timed(store.on(device), rows, targets, width, recipe, 0)
     ready, level = list(training), store.statistics(clips["fname"])
     network, ours, bare = models.Network(arch, image_size=0), [], []
     for _ in range(TURNS):

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from lib.settings import BALANCES
+from lib.settings import Training as Recipe
 from lib.sound import windows
 from lib.sound.cache import Cache
 from lib.sound.features import LogMel
@@ -34,8 +35,8 @@ def counted():
     return Cache(LOGMEL, (stored,), index, pd.DataFrame(), "a-name")
 
 
-def feed(cache, rows, targets, width=8, **knobs):
-    return Training(cache, rows, targets, width, **{"batch_size": 4, "mask_share": 0.0, "seed": 0, **knobs})
+def feed(cache, rows, targets, width=8, seed=0, **knobs):
+    return Training(cache, rows, targets, width, Recipe(**{"batch_size": 4, "mask_share": 0.0, **knobs}), seed)
 
 
 def shown(training, epochs):

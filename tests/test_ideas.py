@@ -205,12 +205,12 @@ def test_a_slow_idea_is_told_with_minutes_an_epoch(write, tones, monkeypatch, se
     monkeypatch.setattr(tryout, "_seconds", lambda work: (work(), next(found))[1])
     cache, clips, _ = tones
     rows, y = cache.rows(clips["fname"]), torch.eye(3)[torch.arange(20) % 3].numpy()
-    training = test_learners.feed(cache, rows, y, 32, recipe(augment=(name,)), 0)
+    training = test_learners.Training(cache, rows, y, 32, recipe(augment=(name,)), 0)
     model = learners.WindowModel(NETWORK, 3, [-50.0], [10.0])
     weights = {key: value.clone() for key, value in model.state_dict().items()}
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        tryout.check(training, learners.LOSSES["bce"](), "mixup", 0.4, model)
+        tryout.check(training, learners.LOSSES["bce"](), model)
     words = [str(one.message) for one in caught if "an epoch takes" in str(one.message)]
     n = len(training)
     assert len(words) == told and all(f"about {2.5 * n:.2g} minutes instead of {n:.2g}." in text for text in words)

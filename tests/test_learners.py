@@ -83,13 +83,6 @@ def solid():
     return make_cache([np.full((40, 16), k) for k in range(11)]), np.eye(11, dtype=np.float32)
 
 
-def feed(cache, rows, targets, width, recipe, seed):
-    """Training batches as `train_fold` makes them."""
-    names = ("batch_size", "mask_share", "augment", "balance")
-    knobs = {name: getattr(recipe, name) for name in names}
-    return Training(cache, rows, targets, width, seed=seed, **knobs)
-
-
 def fit(
     tones,
     checkpoint,
@@ -108,7 +101,7 @@ def fit(
     train, held = table[table["fold"] > 0], table[table["fold"] == 0]
     targets = datasets.targets(train, CLASSES) if targets is None else targets
     rolled = windows.rolling(cache, cache.rows(held["fname"]), CUT).merge(held, on="fname")
-    training = feed(cache, rows(cache.rows(train["fname"])), targets, width, recipe, seed)
+    training = Training(cache, rows(cache.rows(train["fname"])), targets, width, recipe, seed)
     validation = Scoring(cache, rolled, datasets.targets(rolled, CLASSES), width)
     model, curve = learners.fit(network, recipe, training, validation, checkpoint, **more)
     return {name: tensor.clone() for name, tensor in model.state_dict().items()}, curve, model, validation
@@ -155,7 +148,7 @@ def test_every_clip_once_an_epoch_in_even_batches(counted, batch_size):
     cache, targets = counted
     for n in range(2, 12):
         rows = cache.rows([f"{i:02}.wav" for i in range(n)])
-        training = feed(cache, rows, targets[:n], 8, dataclasses.replace(PLAIN, batch_size=batch_size), 0)
+        training = Training(cache, rows, targets[:n], 8, dataclasses.replace(PLAIN, batch_size=batch_size), 0)
         batches = [x[:, 0, 0, 0].int().tolist() for x, _ in training]
         sizes = [len(batch) for batch in batches]
         assert len(batches) == len(training)
@@ -166,7 +159,7 @@ def test_every_clip_once_an_epoch_in_even_batches(counted, batch_size):
 
 def test_targets_are_those_of_the_clip_and_frames_are_whole_windows(counted):
     cache, targets = counted
-    training = feed(cache, cache.rows(cache.index["fname"]), targets, 8, PLAIN, 0)
+    training = Training(cache, cache.rows(cache.index["fname"]), targets, 8, PLAIN, 0)
     for x, y in training:
         assert x.shape[1:] == (1, 16, 8)
         assert (x[:, 0, 0] == y.argmax(1)[:, None]).all()
@@ -178,7 +171,7 @@ def test_windows_and_order_differ_between_epochs_and_seeds_and_return_with_them(
     cache, targets = counted
 
     def drawn(seed, epoch):
-        training = feed(cache, cache.rows(cache.index["fname"]), targets, 8, RECIPE, seed)
+        training = Training(cache, cache.rows(cache.index["fname"]), targets, 8, RECIPE, seed)
         training.epoch = epoch
         return torch.cat([x for x, _ in training])
 
@@ -190,7 +183,7 @@ def test_windows_and_order_differ_between_epochs_and_seeds_and_return_with_them(
 
 def test_windows_start_anywhere_in_the_clip(counted):
     cache, targets = counted
-    training = feed(cache, cache.rows(cache.index["fname"]), targets, 36, PLAIN, 0)
+    training = Training(cache, cache.rows(cache.index["fname"]), targets, 36, PLAIN, 0)
     starts = set()
     for training.epoch in range(10):
         starts.update(start for x, _ in training for start in x[:, 0, 1, 0].int().tolist())
@@ -203,7 +196,7 @@ def test_every_epoch_of_a_training_sees_other_windows(counted, tmp_path, monkeyp
     monkeypatch.setattr(models.WindowModel, "forward", lambda self, x: (seen.append(x.clone()), forward(self, x))[1])
     rows = cache.rows(cache.index["fname"])
     recipe = dataclasses.replace(PLAIN, epochs=3, batch_size=11)
-    training = feed(cache, rows, targets, WIDTH, recipe, 0)
+    training = Training(cache, rows, targets, WIDTH, recipe, 0)
     scoring = Scoring(cache, windows.rolling(cache, rows, CUT)[:11], targets, WIDTH)
     learners.fit(NETWORK, recipe, training, scoring, tmp_path / "checkpoint")
     starts = [tuple(x[x[:, 0, 0, 0].argsort(), 0, 1, 0].tolist()) for x in seen[0::2]]  # by clip
@@ -214,7 +207,7 @@ def test_training_windows_are_masked_and_inference_windows_are_exact(counted):
     cache, targets = counted
     masked = dataclasses.replace(PLAIN, mask_share=0.9)
     rows = cache.rows(cache.index["fname"])
-    assert any((x[:, 0, 1].diff() != 1).any() for x, _ in feed(cache, rows, targets, 8, masked, 0))
+    assert any((x[:, 0, 1].diff() != 1).any() for x, _ in Training(cache, rows, targets, 8, masked, 0))
     cut = windows.Windows(window_s=0.08, hop_s=0.04)
     rolled = windows.rolling(cache, rows, cut)
     scoring = Scoring(cache, rolled, targets[rolled["fname"].str[:2].astype(int)], 8)
@@ -345,7 +338,7 @@ def test_the_last_epoch_is_the_result_even_where_an_earlier_one_was_better(tones
     table = windows.rolling(cache, cache.rows(dealt["fname"][~trained]), CUT).merge(clips, on="fname")
     wrong = np.roll(datasets.targets(table, CLASSES), 1, axis=1)
     recipe = dataclasses.replace(PLAIN, epochs=8)
-    training = feed(
+    training = Training(
         cache, cache.rows(dealt["fname"][trained]), datasets.targets(clips[trained], CLASSES), WIDTH, recipe, 1
     )
     scoring = Scoring(cache, table, wrong, WIDTH)
@@ -488,7 +481,7 @@ def test_mixup_mixes_windows_and_targets_alike_in_training_only(counted, tmp_pat
     cut = windows.Windows(0.32, 0.32)
     rolled = windows.rolling(cache, rows, cut)
     scoring = Scoring(cache, rolled, targets[rolled["fname"].str[:2].astype(int)], WIDTH)
-    learners.fit(NETWORK, recipe, feed(cache, rows, targets, WIDTH, recipe, 0), scoring, tmp_path / "checkpoint")
+    learners.fit(NETWORK, recipe, Training(cache, rows, targets, WIDTH, recipe, 0), scoring, tmp_path / "checkpoint")
     trained, validated = seen[0::2], seen[1::2]
     assert len(trained) == len(validated) == 2
     for x, y in trained:
@@ -513,7 +506,7 @@ def test_without_mixup_targets_are_whole(counted, tmp_path, monkeypatch):
     rows = cache.rows(cache.index["fname"])
     rolled = windows.rolling(cache, rows, CUT)
     scoring = Scoring(cache, rolled, targets[rolled["fname"].str[:2].astype(int)], WIDTH)
-    learners.fit(NETWORK, PLAIN, feed(cache, rows, targets, WIDTH, PLAIN, 0), scoring, tmp_path / "checkpoint")
+    learners.fit(NETWORK, PLAIN, Training(cache, rows, targets, WIDTH, PLAIN, 0), scoring, tmp_path / "checkpoint")
     assert set(torch.cat(seen).flatten().tolist()) == {0.0, 1.0}
 
 
@@ -529,7 +522,7 @@ def test_what_cannot_be_trained_is_refused_before_anything_is_written(tones, cou
     with pytest.raises(ValueError, match="loss='ce' needs one label a clip, but 12 training clips .* loss='bce'"):
         fit(tones, tmp_path / "checkpoint", recipe=dataclasses.replace(RECIPE, loss="ce"), targets=two_labels)
     cache, targets = counted
-    alone = feed(cache, cache.rows(["00.wav"]), targets[:1], 8, RECIPE, 0)
+    alone = Training(cache, cache.rows(["00.wav"]), targets[:1], 8, RECIPE, 0)
     with pytest.raises(ValueError, match="1 training clips: at least 2 are needed"):
         learners.fit(NETWORK, RECIPE, alone, None, tmp_path / "checkpoint")
     assert not list(tmp_path.iterdir())
@@ -716,7 +709,7 @@ def mixed(cache, targets, monkeypatch, folder, **changes):
         patched.setattr(models.WindowModel, "forward", lambda self, x: (seen.append([x]), forward(self, x))[1])
         patched.setitem(learners.LOSSES, recipe.loss, Spy)
         scoring = Scoring(cache, windows.rolling(cache, rows, CUT)[:11], np.nan_to_num(targets), WIDTH)
-        learners.fit(NETWORK, recipe, feed(cache, rows, targets, WIDTH, recipe, 0), scoring, folder / "checkpoint")
+        learners.fit(NETWORK, recipe, Training(cache, rows, targets, WIDTH, recipe, 0), scoring, folder / "checkpoint")
     trained, validated = seen[0::2], seen[1::2]
     assert len(trained) == len(validated) == 6
     assert all(set(y.flatten().tolist()) == set(np.nan_to_num(targets).flatten()) for _, y in validated)
@@ -899,7 +892,7 @@ def test_groups_show_what_a_slice_does(lr_body, lr):
 def test_find_lr_goes_up_suggests_between_and_leaves_no_file(tones, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     cache, clips, _ = tones
-    training = feed(cache, cache.rows(clips["fname"]), datasets.targets(clips, CLASSES), WIDTH, RECIPE, 0)
+    training = Training(cache, cache.rows(clips["fname"]), datasets.targets(clips, CLASSES), WIDTH, RECIPE, 0)
     table = learners.find_lr(NETWORK, RECIPE, training)
     assert list(table.columns) == ["lr", "loss"] and 30 < len(table) <= 100
     assert (table["lr"].diff().dropna() > 0).all() and table["loss"].notna().all()

@@ -20,6 +20,7 @@ import math
 from collections.abc import Callable, Sequence
 
 import torch
+from torch import Generator, Tensor
 
 from lib import settings
 
@@ -50,8 +51,10 @@ OR_SHARE = 0.25  # of the input: the least that the second window has under mixu
 OVERLAY_SHARE, OVERLAY_DB = 0.5, 6.0  # how many windows get a second sound, and how its level is changed, +- dB
 PER_DB = math.log(10) / 10  # power = exp(PER_DB * dB)
 
+Mixed = tuple[Tensor, Tensor]  # windows and targets
 
-class Draws(torch.Generator):
+
+class Draws(Generator):
     """A generator that draws for all windows of an epoch at once, and hands it out batch by batch.
 
     Parameters
@@ -72,7 +75,7 @@ class Draws(torch.Generator):
         """From now on it is asked for the windows `chosen` of the epoch."""
         self.chosen, self.asked = chosen, 0
 
-    def once(self, draw: Callable[[int], torch.Tensor]) -> torch.Tensor:
+    def once(self, draw: Callable[[int], Tensor]) -> Tensor:
         """What `draw` gives for n windows, those of the batch; it is called for the first batch alone."""
         if self.asked == len(self.drawn):
             self.drawn.append(draw(self.n))
@@ -80,36 +83,36 @@ class Draws(torch.Generator):
         return self.drawn[self.asked - 1][self.chosen]
 
 
-def uniform(generator: torch.Generator, x: torch.Tensor, k: int) -> torch.Tensor:
+def uniform(generator: Generator, x: Tensor, k: int) -> Tensor:
     """Uniform in [0, 1), float32 (n, k), for the n windows of x."""
     return _once(generator, len(x), lambda n: torch.rand(n, k, generator=generator, device=x.device))
 
 
-def weights(generator: torch.Generator, x: torch.Tensor, alpha: float) -> torch.Tensor:
+def weights(generator: Generator, x: Tensor, alpha: float) -> Tensor:
     """Drawn from Beta(alpha, alpha), float32 (n,), for the n windows of x."""
 
-    def draw(n: int) -> torch.Tensor:
+    def draw(n: int) -> Tensor:
         alphas = torch.full((n, 2), alpha, dtype=torch.float64, device=x.device)
         return torch._sample_dirichlet(alphas, generator)[:, 0].float()  # torch's Beta takes no generator
 
     return _once(generator, len(x), draw)
 
 
-def _once(generator: torch.Generator, n: int, draw: Callable[[int], torch.Tensor]) -> torch.Tensor:
+def _once(generator: Generator, n: int, draw: Callable[[int], Tensor]) -> Tensor:
     return generator.once(draw) if isinstance(generator, Draws) else draw(n)
 
 
-def gain(x: torch.Tensor, in_db: Sequence[bool], generator: torch.Generator) -> torch.Tensor:
+def gain(x: Tensor, in_db: Sequence[bool], generator: Generator) -> Tensor:
     """Each window louder or quieter by one level, uniform within +-GAIN_DB; shape stays."""
     return louder(x, _spread(generator, x, 1, GAIN_DB)[..., None, None], in_db)
 
 
-def shift_wrap(x: torch.Tensor, in_db: Sequence[bool], generator: torch.Generator) -> torch.Tensor:
+def shift_wrap(x: Tensor, in_db: Sequence[bool], generator: Generator) -> Tensor:
     """Each window rotated in time by up to half of it; what leaves at one end enters at the other. Shape stays."""
     return wrapped(x, _shifts(generator, x, WRAP_SHARE))
 
 
-def shift_pad(x: torch.Tensor, in_db: Sequence[bool], generator: torch.Generator) -> torch.Tensor:
+def shift_pad(x: Tensor, in_db: Sequence[bool], generator: Generator) -> Tensor:
     """Each window moved in time by up to a quarter of it; its own minimum of the channel enters. Shape stays."""
     shift = _shifts(generator, x, PAD_SHARE)
     source = torch.arange(x.shape[3], device=x.device) - shift[:, None]
@@ -117,7 +120,7 @@ def shift_pad(x: torch.Tensor, in_db: Sequence[bool], generator: torch.Generator
     return torch.where(inside[:, None, None, :], wrapped(x, shift), x.amin(dim=(2, 3), keepdim=True))
 
 
-def equaliser(x: torch.Tensor, in_db: Sequence[bool], generator: torch.Generator) -> torch.Tensor:
+def equaliser(x: Tensor, in_db: Sequence[bool], generator: Generator) -> Tensor:
     """Each window as if recorded by another microphone: a curve over the mel bands is added, the same in every frame.
 
     The curve is linear between EQUALISER_POINTS levels, each uniform within +-EQUALISER_DB. Shape stays.
@@ -127,7 +130,7 @@ def equaliser(x: torch.Tensor, in_db: Sequence[bool], generator: torch.Generator
     return louder(x, curve[..., None], in_db)
 
 
-def stretch(x: torch.Tensor, in_db: Sequence[bool], generator: torch.Generator) -> torch.Tensor:
+def stretch(x: Tensor, in_db: Sequence[bool], generator: Generator) -> Tensor:
     """Each window slower or faster, and wider and higher in pitch or the reverse, about its middle; shape stays.
 
     Time is stretched by exp(uniform +-STRETCH_LOG), the mel axis by 1 + uniform +-MEL_SHARE, and shifted by up to
@@ -145,9 +148,7 @@ AUGMENTATIONS = {f.__name__: f for f in (gain, shift_wrap, shift_pad, equaliser,
 assert tuple(AUGMENTATIONS) == settings.AUGMENTATIONS
 
 
-def spec_augment(
-    x: torch.Tensor, n_masks: int, mask_share: float | torch.Tensor, generator: torch.Generator
-) -> torch.Tensor:
+def spec_augment(x: Tensor, n_masks: int, mask_share: float | Tensor, generator: Generator) -> Tensor:
     """Replace random bands of mels and stretches of time by the window's mean, separately for each window.
 
     Parameters
@@ -165,17 +166,13 @@ def spec_augment(
     Park et al. 2019, SpecAugment, without time warping.
     """
     share = torch.as_tensor(mask_share, dtype=torch.float32, device=x.device).view(-1, 1)
-    drawn = (
-        uniform(generator, x, 4 * n_masks).unflatten(1, (2, n_masks, 2)) if n_masks else x.new_zeros(len(x), 2, 0, 2)
-    )
+    drawn = uniform(generator, x, 4 * n_masks).view(len(x), 2, n_masks, 2)
     mels, frames = (_masked(drawn[:, i], x.shape[2 + i], share) for i in range(2))
     hidden = mels[:, None, :, None] | frames[:, None, None, :]
     return torch.where(hidden, x.mean(dim=(2, 3), keepdim=True), x)
 
 
-def mixup(
-    x: torch.Tensor, y: torch.Tensor, in_db: Sequence[bool], generator: torch.Generator, alpha: float
-) -> tuple[torch.Tensor, torch.Tensor]:
+def mixup(x: Tensor, y: Tensor, in_db: Sequence[bool], generator: Generator, alpha: float) -> Mixed:
     """The weighted mean of both log-mels and of their labels; the larger weight is the window's own.
 
     Source
@@ -187,31 +184,25 @@ def mixup(
 
 
 def mixup_or(
-    x: torch.Tensor, y: torch.Tensor, in_db: Sequence[bool], generator: torch.Generator, alpha: float, least: float = 0
-) -> tuple[torch.Tensor, torch.Tensor]:
+    x: Tensor, y: Tensor, in_db: Sequence[bool], generator: Generator, alpha: float, least: float = 0
+) -> Mixed:
     """The mixture of `mixup`, labelled with all classes of both; weights are drawn in to [least, 1 - least]."""
     other, weight = _partners(generator, x), _larger(least + (1 - 2 * least) * weights(generator, x, alpha))
     return _mean(x, x[other], weight), torch.maximum(y, y[other])  # NaN if either is
 
 
-def mixup_or_bounded(
-    x: torch.Tensor, y: torch.Tensor, in_db: Sequence[bool], generator: torch.Generator, alpha: float
-) -> tuple[torch.Tensor, torch.Tensor]:
+def mixup_or_bounded(x: Tensor, y: Tensor, in_db: Sequence[bool], generator: Generator, alpha: float) -> Mixed:
     """`mixup_or` in which no window has less than OR_SHARE of the mixture: no class labelled is hardly present."""
     return mixup_or(x, y, in_db, generator, alpha, OR_SHARE)
 
 
-def mixup_power(
-    x: torch.Tensor, y: torch.Tensor, in_db: Sequence[bool], generator: torch.Generator, alpha: float
-) -> tuple[torch.Tensor, torch.Tensor]:
+def mixup_power(x: Tensor, y: Tensor, in_db: Sequence[bool], generator: Generator, alpha: float) -> Mixed:
     """The weighted mean of both powers, and of their labels: what two sounds at these shares of their power give."""
     power, y = mixup(to_power(x, in_db), y, in_db, generator, alpha)
     return from_power(power, in_db), y
 
 
-def cutmix(
-    x: torch.Tensor, y: torch.Tensor, in_db: Sequence[bool], generator: torch.Generator, alpha: float
-) -> tuple[torch.Tensor, torch.Tensor]:
+def cutmix(x: Tensor, y: Tensor, in_db: Sequence[bool], generator: Generator, alpha: float) -> Mixed:
     """A rectangle of one in the other, about 1 - weight of its area; labels by area.
 
     Source
@@ -226,9 +217,7 @@ def cutmix(
     return torch.where(inside, x[other], x), torch.where(share[:, None] < 1, _mean(y, y[other], share), y)
 
 
-def overlay(
-    x: torch.Tensor, y: torch.Tensor, in_db: Sequence[bool], generator: torch.Generator, alpha: float
-) -> tuple[torch.Tensor, torch.Tensor]:
+def overlay(x: Tensor, y: Tensor, in_db: Sequence[bool], generator: Generator, alpha: float) -> Mixed:
     """Both sounds whole, labelled with all classes of both, in half of the windows (alpha plays no part).
 
     The second sound is louder or quieter by up to OVERLAY_DB, from any point of time, wrapped.
@@ -244,29 +233,29 @@ MIXES = {f.__name__: f for f in (mixup, mixup_or, mixup_or_bounded, mixup_power,
 assert tuple(MIXES) == settings.MIXES
 
 
-def louder(x: torch.Tensor, decibels: torch.Tensor, in_db: Sequence[bool]) -> torch.Tensor:
+def louder(x: Tensor, decibels: Tensor, in_db: Sequence[bool]) -> Tensor:
     """x raised by `decibels` (broadcast over x) in channels in dB, the others as they are; shape stays."""
     return x + decibels * _channels(in_db, x)
 
 
-def wrapped(x: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
+def wrapped(x: Tensor, shift: Tensor) -> Tensor:
     """Each window of x turned to the right in time by its own number of frames, int (n,); shape stays."""
     source = (torch.arange(x.shape[3], device=x.device) - shift[:, None]) % x.shape[3]
     return x.take_along_dim(source[:, None, None, :], dim=3)
 
 
-def to_power(x: torch.Tensor, in_db: Sequence[bool]) -> torch.Tensor:
+def to_power(x: Tensor, in_db: Sequence[bool]) -> Tensor:
     """Channels in dB as linear power, the others as they are; shape stays."""
     return torch.where(_channels(in_db, x), (x * PER_DB).exp(), x)
 
 
-def from_power(x: torch.Tensor, in_db: Sequence[bool]) -> torch.Tensor:
+def from_power(x: Tensor, in_db: Sequence[bool]) -> Tensor:
     """The reverse of `to_power`."""
     chosen = _channels(in_db, x)
     return torch.where(chosen, x.where(chosen, 1).log() / PER_DB, x)
 
 
-def add_powers(one: torch.Tensor, other: torch.Tensor, in_db: Sequence[bool]) -> torch.Tensor:
+def add_powers(one: Tensor, other: Tensor, in_db: Sequence[bool]) -> Tensor:
     """Both sounds at once: powers are added in channels in dB; in the others, which have none, the mean. Shape stays.
 
     Equals the sum of two waveforms except for the cross term of their phases, which is 0 on average.
@@ -275,7 +264,7 @@ def add_powers(one: torch.Tensor, other: torch.Tensor, in_db: Sequence[bool]) ->
     return torch.where(_channels(in_db, one), both, (one + other) / 2)
 
 
-def _masked(drawn: torch.Tensor, length: int, share: torch.Tensor) -> torch.Tensor:
+def _masked(drawn: Tensor, length: int, share: Tensor) -> Tensor:
     """Random stretches of an axis, each at most floor(share * length) wide: (n, n_masks, 2) -> bool (n, length)."""
     widest = (share * length + 1e-4).floor()  # 0.3 of 10 is 3 in float32 too
     width = (drawn[..., 0] * (widest + 1)).floor()
@@ -284,43 +273,43 @@ def _masked(drawn: torch.Tensor, length: int, share: torch.Tensor) -> torch.Tens
     return ((at >= start[..., None]) & (at < (start + width)[..., None])).any(dim=1)
 
 
-def _around(middle: torch.Tensor, side: torch.Tensor, length: int) -> torch.Tensor:
+def _around(middle: Tensor, side: Tensor, length: int) -> Tensor:
     """The part of an axis about each middle, both as shares of it, cut off at its ends: (n,) -> bool (n, length)."""
     at = torch.arange(length, device=middle.device)
     half = (side * length).round()[:, None] / 2
     return ((at + 0.5) - (middle * length).floor()[:, None]).abs() <= half
 
 
-def _partners(generator: torch.Generator, x: torch.Tensor) -> torch.Tensor:
+def _partners(generator: Generator, x: Tensor) -> Tensor:
     """Another window for each of a batch, int (n,), every window once; now and then its own."""
     return uniform(generator, x, 1)[:, 0].argsort()
 
 
-def _larger(weight: torch.Tensor) -> torch.Tensor:
+def _larger(weight: Tensor) -> Tensor:
     return weight.maximum(1 - weight)
 
 
-def _mean(one: torch.Tensor, other: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+def _mean(one: Tensor, other: Tensor, weight: Tensor) -> Tensor:
     """weight of one and 1 - weight of the other, (n,); NaN where either is."""
     return torch.lerp(other, one, weight.view(-1, *(1,) * (one.ndim - 1)))
 
 
-def _shifts(generator: torch.Generator, x: torch.Tensor, share: float) -> torch.Tensor:
+def _shifts(generator: Generator, x: Tensor, share: float) -> Tensor:
     """Frames to shift each window by, int (n,), uniform from -share to share of its length."""
     most = int(share * x.shape[3])
     return (uniform(generator, x, 1)[:, 0] * (2 * most + 1)).long() - most
 
 
-def _spread(generator: torch.Generator, x: torch.Tensor, k: int, most: float) -> torch.Tensor:
+def _spread(generator: Generator, x: Tensor, k: int, most: float) -> Tensor:
     """Uniform from -most to most, float32 (n, k)."""
     return (2 * uniform(generator, x, k) - 1) * most
 
 
-def _channels(in_db: Sequence[bool], x: torch.Tensor) -> torch.Tensor:
+def _channels(in_db: Sequence[bool], x: Tensor) -> Tensor:
     """A bool a channel in the shape that fits x."""
     return _bools(tuple(in_db), x.device)
 
 
 @functools.lru_cache(maxsize=64)
-def _bools(in_db: tuple[bool, ...], device: torch.device) -> torch.Tensor:
+def _bools(in_db: tuple[bool, ...], device: torch.device) -> Tensor:
     return torch.tensor(in_db, device=device).view(-1, 1, 1)  # moved to the device once

@@ -13,14 +13,14 @@ Used in: `learners`; balancing is compared in 03.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 import torch
 
-from lib import ideas
+from lib import ideas, settings
 from lib.sound import windows
 from lib.sound.cache import Cache
 from lib.training.augment import AUGMENTATIONS, Draws, spec_augment
@@ -85,11 +85,11 @@ class Training:
         them, in proportion to its frames
     targets : float32 (n_clips, n_classes), a row a clip, in the order in which the clips first appear in `rows`
     width : frames of a window
-    batch_size : windows; what is over is shared out among the batches
-    mask_share : SpecAugment, widest mask as a share of its axis; 0: off
-    augment : names in `augment.AUGMENTATIONS`, or of ideas, done in this order; the masks come last
-    balance : clip (every clip once an epoch), seconds, effective (see `draw_weights`: clips drawn with replacement) or
-        augment (every clip once, masked the more the less audio its class has: `mask_strengths`)
+    recipe : its batch_size (windows; what is over is shared out among the batches), mask_share (SpecAugment, widest
+        mask as a share of its axis; 0: off), augment (names in `augment.AUGMENTATIONS`, or of ideas, done in this
+        order; the masks come last) and balance: clip (every clip once an epoch), seconds, effective (see
+        `draw_weights`: clips drawn with replacement) or augment (every clip once, masked the more the less audio its
+        class has: `mask_strengths`)
     seed : of all epochs; the caller sets `epoch` before each
 
     Raises
@@ -99,17 +99,7 @@ class Training:
     """
 
     def __init__(
-        self,
-        cache: Cache,
-        rows: pd.DataFrame,
-        targets: np.ndarray,
-        width: int,
-        *,
-        batch_size: int,
-        mask_share: float,
-        seed: int,
-        augment: Sequence[str] = (),
-        balance: str = "clip",
+        self, cache: Cache, rows: pd.DataFrame, targets: np.ndarray, width: int, recipe: settings.Training, seed: int
     ) -> None:
         clip, self.fnames = pd.factorize(rows["fname"])
         if len(targets) != len(self.fnames):
@@ -120,15 +110,14 @@ class Training:
         self.rows = rows.iloc[np.argsort(clip, kind="stable")]  # the spans of a clip one after the other
         self.device: torch.device | None = None  # of the batches; None: where the frames lie
         self.n_frames = np.bincount(clip, rows["n_frames"]).astype(int)  # of each clip
-        self.batch_size, self.seed, self.epoch = batch_size, seed, 0
-        self.names, self.balance = list(augment), balance
-        self.augment = [ideas.find(AUGMENTATIONS, name) for name in augment]
+        self.recipe, self.seed, self.epoch = recipe, seed, 0
+        self.augment = [ideas.find(AUGMENTATIONS, name) for name in recipe.augment]
         seconds, window_s = self.n_frames / cache.logmel.frames_per_s, width / cache.logmel.frames_per_s
-        self.weights = draw_weights(seconds, targets, balance, window_s)
-        self.masks = mask_strengths(seconds, targets, balance, mask_share)
+        self.weights = draw_weights(seconds, targets, recipe.balance, window_s)
+        self.masks = mask_strengths(seconds, targets, recipe.balance, recipe.mask_share)
 
     def __len__(self) -> int:
-        return max(1, math.ceil(len(self.fnames) / self.batch_size - 0.5))  # halves down: no batch of one
+        return max(1, math.ceil(len(self.fnames) / self.recipe.batch_size - 0.5))  # halves down: no batch of one
 
     @property
     def n_windows(self) -> int:
@@ -160,7 +149,7 @@ class Training:
     def _drawn(self, rng: np.random.Generator) -> tuple[np.ndarray, pd.DataFrame]:
         """The clips of an epoch's windows, int (n,), and a row for each."""
         n = len(self.fnames)
-        clips = rng.choice(n, n, p=self.weights) if self.balance in DRAWN else np.arange(n)
+        clips = rng.choice(n, n, p=self.weights) if self.recipe.balance in DRAWN else np.arange(n)
         if len(self.rows) == n:
             return clips, self.rows.iloc[clips]
         frame = self.n_frames.cumsum()[clips] - rng.integers(0, self.n_frames[clips])  # counted from 1

@@ -22,7 +22,7 @@ from safetensors import safe_open
 from safetensors import torch as safetensors
 from tqdm import tqdm
 
-from lib import ideas
+from lib import ideas, settings
 from lib.evaluation import metrics
 from lib.files import whole_file
 from lib.training.augment import MIXES, Draws
@@ -42,17 +42,16 @@ class Mixing(Callback):
 
     Parameters
     ----------
-    mix : one of `augment.MIXES`, or an idea
-    alpha : of the Beta distribution of the weight (cutmix: area); above 0
-    loss : under ce a window that is labelled with k classes has 1 / k of each
+    recipe : its mix (one of `augment.MIXES`, or an idea), mixup (above 0: alpha of the Beta distribution of the weight,
+        for cutmix of the area) and loss (under ce a window that is labelled with k classes has 1 / k of each)
     in_db : a bool a channel (`LogMel.in_db`), whether it knows powers
     seed : of all epochs
     """
 
     run_valid = False
 
-    def __init__(self, mix: str, alpha: float, loss: str, in_db: Sequence[bool], seed: int) -> None:
-        self.mix, self.alpha, self.shared = ideas.find(MIXES, mix), alpha, loss == "ce"
+    def __init__(self, recipe: settings.Training, in_db: Sequence[bool], seed: int) -> None:
+        self.mix, self.alpha, self.shared = ideas.find(MIXES, recipe.mix), recipe.mixup, recipe.loss == "ce"
         self.in_db, self.seed = in_db, seed
 
     def before_train(self) -> None:

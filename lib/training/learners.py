@@ -98,10 +98,13 @@ def _mean_of_known(losses: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
 
 
 class QuickLearner(Learner):
-    """fastai's Learner, which calls a callback only where it has a method for the event.
+    """fastai's Learner with AdamW, which calls a callback only where it has a method for the event.
 
     Without such a method fastai looks for one in the learner and the model, dozens of times a step.
     """
+
+    def __init__(self, dls: DataLoaders, model: nn.Module, loss: Callable, **how: object) -> None:
+        super().__init__(dls, model, loss, ADAMW, wd=WEIGHT_DECAY, **how)
 
     def _call_one(self, event_name: str) -> None:
         for callback in self.cbs.sorted("order"):
@@ -234,14 +237,8 @@ def fit_images(
     """
     if len(images) != len(targets) or len(images) < 2:
         raise ValueError(f"{len(images)} images and {len(targets)} targets: two or more are needed, one target each.")
-    learn = QuickLearner(
-        DataLoaders(Images(images, targets.astype(np.float32), STAGE2_BATCH, seed), []),
-        model,
-        loss_func=LOSSES[loss](),
-        opt_func=ADAMW,
-        wd=WEIGHT_DECAY,
-        cbs=[Reseed(seed)],
-    )
+    batches = Images(images, targets.astype(np.float32), STAGE2_BATCH, seed)
+    learn = QuickLearner(DataLoaders(batches, []), model, LOSSES[loss](), cbs=[Reseed(seed)])
     with learn.no_bar(), learn.no_logging():
         learn.fit_one_cycle(epochs, STAGE2_LR)
     return model.eval()
@@ -281,12 +278,11 @@ def train_fold(
     train, scored = task.split(*held_out)
     fnames, groups, judges = (train["fname"], None, None) if training_set is None else training_set.provenance
     folds.assert_no_leak(task.folds, fnames, held_out, groups=groups, judges=judges)
-    table, width = task.windows(scored, cut), cut.n_frames(cache.logmel)
+    validation = task.scoring(scored, cut)
     if training_set is None:
         training = training_batches(cache, train, task.classes, cut, recipe, seed)
     else:
         training, recipe = feed(cache, training_set, len(train), cut, recipe, seed)
-    validation = Scoring(cache, table, datasets.targets(table, task.classes), width)
     with _told(checkpoint.with_name("failed.txt"), (network.settings(), recipe.settings(), cache.logmel.settings())):
         model, epochs = fit(network, recipe, training, validation, checkpoint, name, start)
     sidecar = {
@@ -300,9 +296,9 @@ def train_fold(
         "folds": folds.digest(task.folds),
         "precision": str(model.precision).removeprefix("torch."),
     }
-    (logits,) = score([model], cache, table, width)
+    (logits,) = score([model], cache, validation.table, validation.width)
     speed = epochs.attrs["images_per_s"]
-    return Fit(name, model, sidecar, epochs, scored, table, logits, sorted(set(fnames)), speed)
+    return Fit(name, model, sidecar, epochs, scored, validation.table, logits, sorted(set(fnames)), speed)
 
 
 @contextlib.contextmanager
@@ -325,7 +321,7 @@ def training_batches(
 ) -> Training:
     """The training batches of a recipe. `clips` (fname, labels) are those to train on."""
     rows = windows.trim(cache, cache.rows(clips["fname"]), recipe.trim_train_db)
-    return _batches(cache, rows, datasets.targets(clips, classes), cut, recipe, seed)
+    return Training(cache, rows, datasets.targets(clips, classes), cut.n_frames(cache.logmel), recipe, seed)
 
 
 def feed(
@@ -343,7 +339,7 @@ def feed(
     parts = [chosen] if chosen.warm_up is None else [chosen.warm_up, chosen]
     share = recipe.epochs * n_base * chosen.share / len(parts)
     epochs = [max(1, round(share / len(part.targets))) for part in parts]
-    fed = [_batches(cache, part.rows, part.targets, cut, recipe, seed) for part in parts]
+    fed = [Training(cache, part.rows, part.targets, cut.n_frames(cache.logmel), recipe, seed) for part in parts]
     training = fed[0] if len(fed) == 1 else Phases(*fed, epochs[0])
     return training, replace(recipe, epochs=sum(epochs))
 
@@ -431,9 +427,8 @@ def learner(
         raise ValueError(f"fold={fold} holds out no clip to validate on. Take 0 to {task.n_folds - 1}.")
     train, held_out = task.split(fold)
     folds.assert_no_leak(task.folds, train["fname"], (fold,))
-    table, width = task.windows(held_out, cut), cut.n_frames(task.cache.logmel)
     training = training_batches(task.cache, train, task.classes, cut, recipe, seed)
-    validation = Scoring(task.cache, table, datasets.targets(table, task.classes), width)
+    validation = task.scoring(held_out, cut)
     model, cbs = _prepared(network, recipe, training, validation)
     feeds = [Feed(batches, task.classes, recipe.loss, show) for batches in (training, validation)]
     learn = _learner(model, recipe, feeds, cbs, folder)
@@ -465,65 +460,34 @@ def groups(model: WindowModel, recipe: Recipe) -> pd.DataFrame:
     return table
 
 
-def _batches(
-    cache: Cache, rows: pd.DataFrame, targets: np.ndarray, cut: windows.Windows, recipe: Recipe, seed: int
-) -> Training:
-    """Training windows drawn from `rows`; targets (n_clips, n_classes)."""
-    return Training(
-        cache,
-        rows,
-        targets,
-        cut.n_frames(cache.logmel),
-        batch_size=recipe.batch_size,
-        mask_share=recipe.mask_share,
-        seed=seed,
-        augment=recipe.augment,
-        balance=recipe.balance,
-    )
-
-
-def _model(network: Network, training: Training) -> WindowModel:
-    """A new model, drawn from the seed of `training`."""
-    torch.manual_seed(training.seed)
-    mean, std = training.cache.statistics(training.fnames, per_band=network.normalise == "band")
-    return WindowModel(network, training.targets.shape[1], mean, std).prepare()
-
-
 def _prepared(
     network: Network, recipe: Recipe, training: Training | Phases, validation: Scoring
 ) -> tuple[WindowModel, list[Callback]]:
-    """A new model, its batches on its device and ideas tried; and the callbacks that belong to the recipe."""
+    """A new model, drawn from the seed of `training`, its batches on its device and ideas tried; and callbacks."""
     _check(training, recipe.loss)
-    model = _model(network, training)
+    torch.manual_seed(training.seed)
+    mean, std = training.cache.statistics(training.fnames, per_band=network.normalise == "band")
+    model = WindowModel(network, training.targets.shape[1], mean, std).prepare()
     device = next(model.parameters()).device
     _move((training, validation), device)
     if ideas.named((network.settings(), recipe.settings())):
         for part in _parts(training):
-            tryout.check(part, _loss(recipe.loss), recipe.mix, recipe.mixup, model)
-    return model, [*_drawing(recipe, training), *([Scaler(device)] if model.precision == torch.float16 else [])]
-
-
-def _drawing(recipe: Recipe, training: Training) -> list[Callback]:
-    """The callbacks that draw."""
-    in_db, seed = training.cache.logmel.in_db, training.seed
-    mixing = [Mixing(recipe.mix, recipe.mixup, recipe.loss, in_db, seed)] if recipe.mixup else []
-    return [Reseed(seed), *mixing]
+            tryout.check(part, _loss(recipe.loss), model)
+    cbs: list[Callback] = [Reseed(training.seed)]
+    if recipe.mixup:
+        cbs.append(Mixing(recipe, training.cache.logmel.in_db, training.seed))
+    if model.precision == torch.float16:
+        cbs.append(Scaler(device))
+    return model, cbs
 
 
 def _learner(
     model: WindowModel, recipe: Recipe, feeds: Sequence = (), cbs: Sequence[Callback] = (), folder: str = "."
 ) -> Learner:
     """A learner with the recipe's loss; `feeds` are training and validation batches, `folder` is for fastai's files."""
-    return QuickLearner(
-        DataLoaders(*feeds, device=next(model.parameters()).device),
-        model,
-        loss_func=_loss(recipe.loss),
-        opt_func=ADAMW,
-        splitter=WindowModel.param_groups,
-        wd=WEIGHT_DECAY,
-        cbs=list(cbs),
-        path=folder,
-    )
+    dls = DataLoaders(*feeds, device=next(model.parameters()).device)
+    how = {"splitter": WindowModel.param_groups, "cbs": list(cbs), "path": folder}
+    return QuickLearner(dls, model, _loss(recipe.loss), **how)
 
 
 def _loss(name: str) -> Callable:

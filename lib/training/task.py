@@ -18,8 +18,9 @@ import pandas as pd
 from lib.data import datasets
 from lib.evaluation import folds
 from lib.evaluation.window_scores import WindowScores
-from lib.sound import windows
 from lib.sound.cache import Cache
+from lib.sound.windows import Windows, rolling
+from lib.training.batches import Scoring
 from lib.training.models import WindowModel, activate
 
 __all__ = ["Fit", "Task"]
@@ -98,9 +99,14 @@ class Task:
         clips = self.folds.merge(self.curated[["fname", "labels"]], on="fname", validate="one_to_one")
         return clips[folds.training(clips, held_out)], clips[clips["fold"].isin(held_out)]
 
-    def windows(self, clips: pd.DataFrame, cut: windows.Windows) -> pd.DataFrame:
+    def windows(self, clips: pd.DataFrame, cut: Windows) -> pd.DataFrame:
         """Inference windows of clips in the cache, as `windows.rolling`, beside the columns of `clips` (fname ...)."""
-        return windows.rolling(self.cache, self.cache.rows(clips["fname"]), cut).merge(clips, on="fname")
+        return rolling(self.cache, self.cache.rows(clips["fname"]), cut).merge(clips, on="fname")
+
+    def scoring(self, clips: pd.DataFrame, cut: Windows) -> Scoring:
+        """Batches of the inference windows of clips (fname, labels ...), with their targets."""
+        table = self.windows(clips, cut)
+        return Scoring(self.cache, table, datasets.targets(table, self.classes), cut.n_frames(self.cache.logmel))
 
 
 @dataclass(frozen=True, eq=False)

@@ -23,14 +23,13 @@ SLOW = 2.0  # times the base's step: then a person is told
 ANOTHER = 20  # of the seeds that must make no difference where an idea draws by its generator alone
 
 
-def check(training: Training, loss: Callable, mix: str, alpha: float, model: WindowModel) -> None:
+def check(training: Training, loss: Callable, model: WindowModel) -> None:
     """Try the ideas of a training; what is built in is passed over.
 
     Parameters
     ----------
-    training : where its batches will be made; its `augment` names the augmentations
+    training : where its batches will be made; its recipe names augmentations and mix
     loss : (logits, targets) -> a number
-    mix, alpha : of the recipe; no mixing where alpha is 0
     model : as it will be trained, on its device; it is left as it is
 
     Warns
@@ -45,13 +44,13 @@ def check(training: Training, loss: Callable, mix: str, alpha: float, model: Win
         has changed. The message names the idea and says what is expected.
     """
     x, y = _windows(training, 3)
-    in_db = training.cache.logmel.in_db
+    in_db, recipe = training.cache.logmel.in_db, training.recipe
     changes = {
         name: lambda x, y, g, name=name: (ideas.find(AUGMENTATIONS, name)(x, in_db, g),)
-        for name in filter(ideas.is_idea, training.names)
+        for name in filter(ideas.is_idea, recipe.augment)
     }
-    if alpha and ideas.is_idea(mix):
-        changes[mix] = lambda x, y, g: ideas.find(MIXES, mix)(x, y, in_db, g, alpha)
+    if recipe.mixup and ideas.is_idea(recipe.mix):
+        changes[recipe.mix] = lambda x, y, g: ideas.find(MIXES, recipe.mix)(x, y, in_db, g, recipe.mixup)
     for name, change in changes.items():
         _check_change(name, change, x, y)
     step = _step(model, loss)
@@ -105,7 +104,7 @@ def _step(model: WindowModel, loss: Callable) -> Callable:
 
 
 def _warn_if_slow(training: Training, changes: dict[str, Callable], step: Callable) -> None:
-    x, y = _windows(training, training.batch_size)
+    x, y = _windows(training, training.recipe.batch_size)
     generator = torch.Generator(x.device).manual_seed(0)
     plain = _seconds(lambda: step(x, y))
     own = sum(_seconds(lambda change=change: change(x, y, generator)) for change in changes.values())
