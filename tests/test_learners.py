@@ -1035,7 +1035,7 @@ def test_training_windows_are_as_the_recipe_says_and_scored_ones_keep_silent_end
     half = dataclasses.replace(cache, parts=(quiet,))
     recipe = dataclasses.replace(PLAIN, epochs=1, trim_train_db=30.0, augment=["gain"], balance="seconds")
     train_fold(tmp_path / "without_0", (half, clips, dealt), recipe=recipe)
-    assert made[0].augment == [AUGMENTATIONS["gain"]] and made[0].balance == "seconds"  # it gets all of the recipe
+    assert made[0].augment == [AUGMENTATIONS["gain"]] and made[0].recipe.balance == "seconds"  # all of it
     whole = cache.rows(made[0].rows["fname"])
     assert (made[0].rows["n_frames"].to_numpy() == np.ceil(whole["n_frames"] / 2)).all()
     assert torch.cat([x for x, _ in made[0]]).amax(dim=(1, 2)).median() > -60

@@ -119,7 +119,7 @@ def make(run: Run, task: Task) -> TrainingSet | None:
         training_set = replace(parts[0], share=len(parts[0].targets) / sum(len(part.targets) for part in parts))
     else:
         training_set = parts[0] if len(parts) == 1 else parts[0] + parts[1]
-    if not all(len(part.targets) for part in (training_set, training_set.warm_up) if part is not None):
+    if not all(len(part.targets) for part in training_set.phases):
         raise ValueError(f"{name} leaves {run.folder.name} no clip to train on. Take a rule that keeps more.")
     return training_set
 

@@ -58,12 +58,16 @@ class TrainingSet:
     share: float = 1.0
 
     @property
+    def phases(self) -> list["TrainingSet"]:
+        """What is trained on, in order: the warm-up, if there is one, and this set."""
+        return [self] if self.warm_up is None else [self.warm_up, self]
+
+    @property
     def provenance(self) -> tuple[list[str], dict[str, str], pd.DataFrame]:
         """fnames, groups and judges of all that is trained on, for `folds.assert_no_leak`."""
-        parts = [self] if self.warm_up is None else [self.warm_up, self]
-        fnames = [fname for part in parts for fname in part.rows["fname"].unique()]
-        groups = {fname: group for part in parts for fname, group in part.groups.items()}
-        return fnames, groups, pd.concat([part.judges for part in parts], ignore_index=True)
+        fnames = [fname for part in self.phases for fname in part.rows["fname"].unique()]
+        groups = {fname: group for part in self.phases for fname, group in part.groups.items()}
+        return fnames, groups, pd.concat([part.judges for part in self.phases], ignore_index=True)
 
     def __add__(self, other: "TrainingSet") -> "TrainingSet":
         """Both at once; no clip may be in both."""

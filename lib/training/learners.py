@@ -336,7 +336,7 @@ def feed(
     ----------
     n_base : clips that the recipe's epochs are counted in: the curated clips of this model
     """
-    parts = [chosen] if chosen.warm_up is None else [chosen.warm_up, chosen]
+    parts = chosen.phases
     share = recipe.epochs * n_base * chosen.share / len(parts)
     epochs = [max(1, round(share / len(part.targets))) for part in parts]
     fed = [Training(cache, part.rows, part.targets, cut.n_frames(cache.logmel), recipe, seed) for part in parts]
@@ -452,12 +452,10 @@ def groups(model: WindowModel, recipe: Recipe) -> pd.DataFrame:
     learn.opt.set_hyper("lr", recipe.peak)
     names = {id(parameter): name.rpartition(".")[0] or name for name, parameter in model.named_parameters()}
     rows = [
-        [names[id(group[0])], names[id(group[-1])], sum(parameter.numel() for parameter in group), float(hyper["lr"])]
-        for group, hyper in zip(learn.opt.param_lists, learn.opt.hypers, strict=True)
+        [k, names[id(group[0])], names[id(group[-1])], sum(map(torch.numel, group)), float(hyper["lr"])]
+        for k, (group, hyper) in enumerate(zip(learn.opt.param_lists, learn.opt.hypers, strict=True), start=1)
     ]
-    table = pd.DataFrame(rows, columns=["first_layer", "last_layer", "n_parameters", "lr"])
-    table.insert(0, "group", range(1, len(rows) + 1))
-    return table
+    return pd.DataFrame(rows, columns=["group", "first_layer", "last_layer", "n_parameters", "lr"])
 
 
 def _prepared(
