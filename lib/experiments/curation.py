@@ -42,14 +42,15 @@ from lib.training.models import activate
 from lib.training.task import Task
 
 __all__ = ["COLUMNS", "RULES", "Evidence", "all_evidence", "by_class", "conclusion", "confirmed", "evidence_for"]
-__all__ += ["gather", "inference_windows", "judge_noisy", "predicted_labels", "result_metrics", "rule_of", "select"]
-__all__ += ["silent", "surprising", "write_selection"]
+__all__ += ["gather", "inference_windows", "predicted_labels", "result_metrics", "rule_of", "select", "silent"]
+__all__ += ["surprising", "write_selection"]
 
 COLUMNS = ["subset", "fname", "window_start_s", "window_end_s", "labels", "scores", "rule", "kept", "reason"]
 COLUMNS += ["confirmed", "judged_by"]  # the labels that the window is kept for, and the models that judged it
 PREDICTED = 0.5  # a class whose best window scores less is not listed
-CHUNK = 2**24  # scores compared at once
 BLOCK = 2**16  # windows whose logits become scores at once
+
+Judge = tuple[str, np.ndarray, np.ndarray]  # name, rows of the windows that it scored (ascending), their scores
 
 
 @dataclass(frozen=True)
@@ -85,32 +86,12 @@ def inference_windows(task: Task, cut: Windows, gate_db: float) -> pd.DataFrame:
     return table.assign(silent=silent(task.cache, table, cut.n_frames(task.cache.logmel), gate_db))
 
 
-def judge_noisy(folder: Path, judges: Path, names: list[str], cache: Cache, table: pd.DataFrame, width: int) -> None:
-    """Score the windows of the noisy clips by each pair model; files are as those of 04, with fold -1.
-
-    Models whose folder exists are skipped. Without noisy windows nothing is done.
-
-    Parameters
-    ----------
-    folder : to write to: <folder>/without_2_4/oof_windows.npz
-    judges, names, cache : folder and names of the pair models; log-mels of the clips
-    table : windows of the noisy clips, from `inference_windows`
-    width : frames of a window
-    """
-    for name in names:
-        if len(table) and not (folder / name).is_dir():
-            model, sidecar = models.load(judges / name / "weights.safetensors")
-            (logits,) = models.score([model.prepare()], cache, table, width)
-            with whole_folder(folder / name) as partial:
-                oof.write_windows(partial, table.assign(fold=-1), logits, sidecar["classes"])
-
-
 def evidence_for(outer: int, judges: Path, noisy: Path, task: Task, table: pd.DataFrame) -> Evidence:
     """The judges' scores of every clip that may train a model evaluated on fold `outer`.
 
     Parameters
     ----------
-    judges, noisy : folders of the pair models, and of their scores of noisy clips (`judge_noisy`)
+    judges, noisy : folders of the pair models, and of their scores of noisy clips (`all_evidence`)
     task : of the curated and noisy clips
     table : their windows, from `inference_windows`
 
@@ -130,10 +111,19 @@ def evidence_for(outer: int, judges: Path, noisy: Path, task: Task, table: pd.Da
 
 
 def all_evidence(noisy: Path, judges: Path, task: Task, table: pd.DataFrame, cut: Windows) -> dict[int, Evidence]:
-    """`judge_noisy`, then the evidence of every outer fold."""
+    """The evidence of every outer fold, after each pair model has scored the windows of the noisy clips.
+
+    Models whose folder in `noisy` exists are skipped. Files are as those of 04, with fold -1:
+    <noisy>/without_2_4/oof_windows.npz. Parameters as `evidence_for`.
+    """
     fnames = task.clips.loc[task.clips["subset"] == "noisy", "fname"]
     rows = table[table["fname"].isin(fnames)].reset_index(drop=True)
-    judge_noisy(noisy, judges, folds.pair_models(task.n_folds), task.cache, rows, cut.n_frames(task.cache.logmel))
+    for name in folds.pair_models(task.n_folds):
+        if len(rows) and not (noisy / name).is_dir():
+            model, sidecar = models.load(judges / name / "weights.safetensors")
+            (logits,) = models.score([model.prepare()], task.cache, rows, cut.n_frames(task.cache.logmel))
+            with whole_folder(noisy / name) as partial:
+                oof.write_windows(partial, rows.assign(fold=-1), logits, sidecar["classes"])
     return {g: evidence_for(g, judges, noisy, task, table) for g in range(task.n_folds)}
 
 
@@ -166,12 +156,7 @@ def silent(cache: Cache, table: pd.DataFrame, width: int, gate_db: float) -> np.
     return loud[first + right - inner] == loud[first + left + inner]
 
 
-def gather(
-    clips: pd.DataFrame,
-    windows: pd.DataFrame,
-    classes: tuple[str, ...],
-    judges: Iterable[tuple[str, np.ndarray, np.ndarray]],
-) -> Evidence:
+def gather(clips: pd.DataFrame, windows: pd.DataFrame, classes: tuple[str, ...], judges: Iterable[Judge]) -> Evidence:
     """Collect from all judges' scores what the rules need, one judge at a time to save memory.
 
     Parameters
@@ -444,11 +429,11 @@ def predicted_labels(evidence: Evidence) -> pd.DataFrame:
     truth = datasets.targets(evidence.clips, evidence.classes).astype(bool)
     clip, column = np.nonzero(truth | (evidence.best >= PREDICTED))
     table = evidence.clips.iloc[clip][["subset", "fname", "judged_by"]].reset_index(drop=True)
-    table["class"] = np.array(evidence.classes, dtype=object)[column]
-    table = table.assign(listed=truth[clip, column])
-    for name, scores in (("mean", evidence.mean), ("best", evidence.best)):
-        table[name] = scores[clip, column].astype(float).round(4)
-    return table[["subset", "fname", "class", "listed", "mean", "best", "judged_by"]]
+    table.insert(2, "class", np.array(evidence.classes, dtype=object)[column])
+    table.insert(3, "listed", truth[clip, column])
+    table.insert(4, "mean", evidence.mean[clip, column].astype(float).round(4))
+    table.insert(5, "best", evidence.best[clip, column].astype(float).round(4))
+    return table
 
 
 def surprising(kept: pd.DataFrame, n: int) -> pd.DataFrame:
@@ -488,11 +473,8 @@ def _judge_scores(pairs: pd.DataFrame, window: np.ndarray, scores: np.ndarray) -
     row_of = pd.Series(np.arange(len(window)), window)
     table = pairs[pairs["window"].isin(window)]
     row, column = row_of[table["window"]].to_numpy(), table["column"].to_numpy()
-    score, rank = scores[row, column], np.empty(len(row), np.int16)
-    step = max(1, CHUNK // max(1, scores.shape[1]))
-    for start in range(0, len(row), step):
-        part = slice(start, start + step)
-        rank[part] = (scores[row[part]] >= score[part, None]).sum(1)
+    score = scores[row, column]
+    rank = (scores[row] >= score[:, None]).sum(1).astype(np.int16)
     return table.assign(score=score.astype(np.float32), rank=rank)
 
 
@@ -513,18 +495,13 @@ def _by_clip(windows: pd.DataFrame, scores: np.ndarray) -> tuple[np.ndarray, np.
 
 def _joined(window: pd.Series, texts: np.ndarray, n: int) -> np.ndarray:
     """Texts of each window, comma-joined in their order; "" where there is none."""
-    result = np.full(n, "", dtype=object)
-    window = np.asarray(window)
-    first = np.append(True, np.diff(window) > 0) if len(window) else np.zeros(0, bool)
-    result[window[first]] = texts[first]
-    for i in np.flatnonzero(~first):
-        result[window[i]] += "," + texts[i]
-    return result
+    joined = pd.Series(texts, dtype=object).add(",").groupby(window.to_numpy()).sum().str[:-1]
+    return joined.reindex(range(n), fill_value="").to_numpy()
 
 
 def _judges(
     outer: int, judges: Path, noisy: Path, task: Task, clips: pd.DataFrame, table: pd.DataFrame
-) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+) -> Iterator[Judge]:
     """Name, rows of the table and scores of each judge, for `gather`."""
     at = pd.MultiIndex.from_arrays([table["fname"], table["window_start_s"].round(3)])
     unrelated = ~clips["group"].isin(task.folds["group"])  # noisy clips without a curated clip in their group

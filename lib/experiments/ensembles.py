@@ -167,21 +167,16 @@ class Ensembles(datasets.Labelled):
         After `variant` (strategy): passes, n_members, single (mean lwlrap of a member), disagreement (share of clips
         for which two members put different classes first)
         """
-        table = pd.DataFrame([{"variant": name, **self._row(name)} for name in self.windows])
+        rows = []
+        for name in self.windows:
+            singles = self.singles(name)
+            single = np.mean([metrics.lwlrap(self.targets, member) for seed in singles for member in seed])
+            best = singles.argmax(-1)  # (n_seeds, n_members, n_clips)
+            pairs = [(best[:, i] != best[:, j]).mean() for i, j in combinations(range(best.shape[1]), 2)]
+            rows.append([name, self.passes[name], best.shape[1], single, np.mean(pairs) if pairs else 0.0])
+        table = pd.DataFrame(rows, columns=["variant", "passes", "n_members", "single", "disagreement"])
         table = table.merge(self.comparison.table(), how="right", on="variant")
         return table.astype({"n_members": "Int64"})  # a pair has none
-
-    def _row(self, name: str) -> dict[str, float]:
-        singles = self.singles(name)
-        alone = [metrics.lwlrap(self.targets, member) for seed in singles for member in seed]
-        best = singles.argmax(-1)  # (n_seeds, n_members, n_clips)
-        pairs = [(best[:, i] != best[:, j]).mean() for i, j in combinations(range(best.shape[1]), 2)]
-        return {
-            "passes": self.passes[name],
-            "n_members": best.shape[1],
-            "single": float(np.mean(alone)),
-            "disagreement": float(np.mean(pairs)) if pairs else 0.0,
-        }
 
 
 def members(run: Run) -> pd.DataFrame:
@@ -376,12 +371,12 @@ def _average(some: list[WindowModel], task: Task, outer: int, cut: Windows, reci
     model = mean_weights(some).prepare()
     batches = learners.training_batches(task.cache, train, task.classes, cut, recipe, seed)
     torch.optim.swa_utils.update_bn((x for x, _ in batches), model, device=next(model.parameters()).device)
-    table = task.windows(scored, cut)
-    (logits,) = models.score([model], task.cache, table, cut.n_frames(task.cache.logmel))
+    scoring = task.scoring(scored, cut)
+    (logits,) = models.score([model], task.cache, scoring.table, scoring.width)
     precision = str(model.precision).removeprefix("torch.")
     about = {"classes": task.classes, "recipe": recipe.settings(), "precision": precision}
     curve = pd.DataFrame(columns=["epoch", "lr", "train_loss", "valid_loss", "lwlrap"])
-    return Fit(folds.model_name(outer), model, about, curve, scored, table, logits, train["fname"].tolist())
+    return Fit(folds.model_name(outer), model, about, curve, scored, scoring.table, logits, train["fname"].tolist())
 
 
 def mean_weights(some: list[WindowModel]) -> WindowModel:

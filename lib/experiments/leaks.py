@@ -43,7 +43,7 @@ from lib.runs.modelset import ModelSet
 from lib.runs.run import Run
 from lib.sound.windows import Windows
 from lib.training import learners, models
-from lib.training.batches import Scoring, TrainingSet
+from lib.training.batches import TrainingSet
 from lib.training.models import Network, activate
 from lib.training.task import Task
 
@@ -56,6 +56,8 @@ NOISY_JUDGE = "the model trained on noisy clips too"  # the judge in (e)
 NOISY_SETUP = "noisy clips judged by the model that trained on them"
 NOISY_DIFFERENCE = "reported less reached, noisy clips judged by their own model"
 ClipScores = tuple[np.ndarray, np.ndarray, np.ndarray]  # targets, scores, groups; a row a clip and outer fold
+Evidences = Mapping[int, Evidence]  # outer fold -> the evidence of its judges
+Trained = Mapping[tuple[str, int], WindowScores]  # (leak, outer fold) -> windows that the model scored
 
 # leak, setup, control, what it reports, what it reaches: names in `_measure`
 SETUPS = (
@@ -81,7 +83,7 @@ DIFFERENCES = (
 )
 
 
-def train(run: Run, task: Task, judges: ModelSet, evidences: Mapping[int, Evidence]) -> dict[tuple, WindowScores]:
+def train(run: Run, task: Task, judges: ModelSet, evidences: Evidences) -> Trained:
     """Train what is not done yet, for every outer fold: (leak, outer fold) -> windows that the model scored.
 
     Parameters
@@ -148,12 +150,7 @@ def self_evidence(trial: Run, evidence: Evidence, g: int) -> Evidence:
 
 
 def tables(
-    run: Run,
-    task: Task,
-    judges: ModelSet,
-    evidences: Mapping[int, Evidence],
-    trained: Mapping[tuple, WindowScores],
-    known: demo.Truth | None,
+    run: Run, task: Task, judges: ModelSet, evidences: Evidences, trained: Trained, known: demo.Truth | None
 ) -> dict[str, pd.DataFrame]:
     """The results as tables; scores are lwlrap, with 95 % intervals that resample groups.
 
@@ -249,13 +246,12 @@ def _fit(trial: Run, task: Task, g: int, chosen: TrainingSet, n_base: int, repor
     """Train, and score the reported windows and the outer fold."""
     folds.assert_no_leak(task.folds, chosen.rows["fname"], {g}, groups=chosen.groups)  # judges: the leak itself
     cut, recipe, cache = trial.pick(Windows), trial.pick(learners.Recipe), task.cache
-    outer, width = task.windows(task.split(g)[1], cut), cut.n_frames(cache.logmel)
     training, recipe = learners.feed(cache, chosen, n_base, cut, recipe, trial.params["seed"])
-    validation = Scoring(cache, outer, datasets.targets(outer, task.classes), width)
+    validation = task.scoring(task.split(g)[1], cut)
     label = f"{trial.variant.name} {folds.model_name(g)}"
     model, _ = learners.fit(trial.pick(Network), recipe, training, validation, trial.checkpoint, label)
-    table = pd.concat([reported, outer], ignore_index=True)
-    (logits,) = models.score([model], cache, table, width)
+    table = pd.concat([reported, validation.table], ignore_index=True)
+    (logits,) = models.score([model], cache, table, validation.width)
     oof.write_windows(trial.folder, table, logits, list(task.classes))
     scored = WindowScores(table, activate(logits, recipe.loss))
     targets, scores, _ = _scores_of(task, [scored.in_fold(g)])
@@ -264,13 +260,7 @@ def _fit(trial: Run, task: Task, g: int, chosen: TrainingSet, n_base: int, repor
     return scored
 
 
-def _measure(
-    run: Run,
-    task: Task,
-    judges: ModelSet,
-    evidences: Mapping[int, Evidence],
-    trained: Mapping[tuple, WindowScores],
-) -> dict[str, ClipScores]:
+def _measure(run: Run, task: Task, judges: ModelSet, evidences: Evidences, trained: Trained) -> dict[str, ClipScores]:
     """Clip scores that the setups report and reach, by the names in SETUPS and DIFFERENCES; only of trained models."""
     outer = task.asked(run.params["folds"])
     inner = {g: _inner_fold(task, g) for g in outer}
@@ -278,7 +268,7 @@ def _measure(
     pairs = {g: judges.windows([folds.model_name(g, inner[g])]) for g in outer}
     validated = {g: pairs[g].in_fold(inner[g]) for g in outer}
     # the windows of the inner fold were judged by a model that neither saw them nor scores them here
-    passed = [_kept_only(some, kept[_inner_fold(task, inner[g])]) for g, some in validated.items()]
+    passed = [some.where(_is_kept(some.table, kept[_inner_fold(task, inner[g])])) for g, some in validated.items()]
     parts = {"by group reports": validated.values(), "filtered reports": passed}
     parts["by group reaches"] = [pairs[g].in_fold(g) for g in outer]
     for leak in dict.fromkeys(leak for leak, _ in trained):
@@ -290,7 +280,7 @@ def _measure(
             parts[f"{variant} reaches"] = [others.windows([folds.model_name(g)]) for g in outer]
     measured = {name: _scores_of(task, some) for name, some in parts.items()}
     if every := parts.get(f"{KEPT} reaches"):
-        passed = [_kept_only(some, kept[inner[g]]) for g, some in zip(outer, every, strict=True)]
+        passed = [some.where(_is_kept(some.table, kept[inner[g]])) for g, some in zip(outer, every, strict=True)]
         measured[f"{KEPT}, kept windows"] = _scores_of(task, passed, pool=False)
         measured[f"{KEPT}, all windows"] = _scores_of(task, every, pool=False)
     return measured
@@ -306,10 +296,6 @@ def _scores_of(task: Task, parts: Iterable[WindowScores], *, pool: bool = True) 
             scores.append(some)
     clips = task.clips.set_index("fname").loc[fnames]
     return datasets.targets(clips, task.classes), np.concatenate(scores), clips["group"].to_numpy(str)
-
-
-def _kept_only(some: WindowScores, kept: pd.DataFrame) -> WindowScores:
-    return some.where(_is_kept(some.table, kept))
 
 
 def _is_kept(some: pd.DataFrame, kept: pd.DataFrame) -> np.ndarray:
@@ -344,7 +330,7 @@ def _has_interval(side: ClipScores | None) -> bool:
     return side is not None and len(set(side[2])) > 1
 
 
-def _self_evidences(run: Run, evidences: Mapping[int, Evidence], trained: Mapping[tuple, object], leak: str) -> list:
+def _self_evidences(run: Run, evidences: Evidences, trained: Trained, leak: str) -> list[Evidence]:
     return [self_evidence(_trial(run, leak, g), evidences[g], g) for name, g in trained if name == leak]
 
 
