@@ -11,9 +11,10 @@ Comparisons are paired over clips, groups and seeds, on pooled out-of-fold score
 Used in: 02, 03.
 """
 
-import time
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
+from time import process_time
+from timeit import repeat
 
 import numpy as np
 import pandas as pd
@@ -180,7 +181,7 @@ def costs(table: Table, run: Run, clips: pd.DataFrame) -> pd.DataFrame:
         trial = run.trial(name, "", 0, **changes)
         logmel = trial.pick(LogMel)
         if logmel not in timed:
-            timed[logmel] = min(_seconds(logmel, samples) for _ in range(3))
+            timed[logmel] = _seconds(logmel, samples)
         size = logmel.n_channels * logmel.n_mels * 2 * logmel.frames_per_s
         rows.append([name, timed[logmel], round(size), round(image_pixels(trial.params))])
     costs = pd.DataFrame(rows, columns=["variant", "times_base", "bytes_per_s", "pixels"])
@@ -422,26 +423,28 @@ def train(run: Run, table: Table, task: Task) -> Trials:
             curves.append(curve.assign(variant=name, model=f"without_{fold} seed_{seed}"))
             fnames, pooled = scored.pool_mean()
             scores[name, fold, seed] = pd.DataFrame(pooled, fnames)
-    pace = compute.seconds(run, table)
-    return _gathered(run, task, pd.DataFrame(trainings, columns=TRAININGS), curves, scores, pace)
+    trainings = pd.DataFrame(trainings, columns=TRAININGS)
+    clips = task.split(*{fold for _, fold, _ in scores})[1].reset_index(drop=True)
+    withheld = folds.withheld(task.folds, [folds.model_name(fold) for fold in asked])
+    how = {"compute": run.params["compute"], "pace": compute.seconds(run, table)}
+    curve = pd.concat(curves, ignore_index=True) if curves else pd.DataFrame(columns=CURVE)
+    whole = _whole(trainings, scores, clips)
+    return Trials(clips, list(task.classes), whole, trainings, curve, task.n_folds, withheld, **how)
 
 
 def _changing(table: Table, base: dict[str, object]) -> Table:
     """The table without variants that equal the base, and without those whose features its settings don't allow."""
-    return {
-        name: changes
-        for name, changes in table.items()
-        if name == "base"
-        or (any(base[key] != value for key, value in changes.items()) and _is_possible({**base, **changes}))
-    }
+    return {name: changes for name, changes in table.items() if name == "base" or _is_variant(base, changes)}
 
 
-def _is_possible(params: dict[str, object]) -> bool:
+def _is_variant(base: dict[str, object], changes: dict[str, object]) -> bool:
+    """Whether the changes change anything, and to features that are possible."""
+    params = {**base, **changes}
     try:
         LogMel(**{field.name: params[field.name] for field in fields(LogMel) if field.name in params})
     except ValueError:
         return False
-    return True
+    return params != base
 
 
 def _train(trial: Run, task: Task, fold: int) -> WindowScores | None:
@@ -470,29 +473,17 @@ def _facts(trial: Run) -> list[object]:
     return [epochs, manifest["seconds"], train_s, pace, problem]
 
 
-def _gathered(
-    run: Run,
-    task: Task,
-    trainings: pd.DataFrame,
-    curves: list[pd.DataFrame],
-    scores: dict[tuple, pd.DataFrame],
-    pace: dict[str, float],
-) -> Trials:
-    """Put the trials together; a variant with a trial that failed has no scores."""
-    asked, whole = list(dict.fromkeys(trainings["fold"])), {}
-    clips = task.split(*{fold for _, fold, _ in scores})[1].reset_index(drop=True)
+def _whole(trainings: pd.DataFrame, scores: dict[tuple, pd.DataFrame], clips: pd.DataFrame) -> dict[str, np.ndarray]:
+    """`Trials.scores` of the variants without a trial that failed."""
+    whole = {}
     for name, own in trainings.groupby("variant", sort=False):
         if (own["problem"] == "").all():
-            seeds = [pd.concat([scores[name, fold, seed] for fold in asked]) for seed in own["seed"].unique()]
+            parts = own["fold"].unique()
+            seeds = [pd.concat([scores[name, fold, seed] for fold in parts]) for seed in own["seed"].unique()]
             whole[name] = np.stack([part.loc[clips["fname"]].to_numpy() for part in seeds])
-    epochs = pd.concat(curves, ignore_index=True) if curves else pd.DataFrame(columns=CURVE)
-    withheld = folds.withheld(task.folds, [folds.model_name(fold) for fold in asked])
-    how = {"compute": run.params["compute"], "pace": pace}
-    return Trials(clips, list(task.classes), whole, trainings, epochs, task.n_folds, withheld, **how)
+    return whole
 
 
 def _seconds(logmel: LogMel, clips: list[np.ndarray]) -> float:
-    started = time.process_time()
-    for samples in clips:
-        logmel(samples)
-    return time.process_time() - started
+    """Processor time of the fastest of three passes over the clips, s."""
+    return min(repeat(lambda: [logmel(samples) for samples in clips], timer=process_time, number=1, repeat=3))

@@ -35,8 +35,8 @@ from lib import code, ideas, settings
 from lib.data import datasets
 from lib.evaluation import folds, metrics
 from lib.files import digest
-from lib.sound import windows
 from lib.sound.cache import Cache
+from lib.sound.windows import Windows, trim
 from lib.training import tryout
 from lib.training.batches import Images, Phases, Scoring, Training, TrainingSet
 from lib.training.callbacks import Checkpoint, Curve, Diverged, ImageSize, Mixing, Reseed, Scaler, image_sizes
@@ -248,7 +248,7 @@ def train_fold(
     task: Task,
     name: str,
     network: Network,
-    cut: windows.Windows,
+    cut: Windows,
     recipe: Recipe,
     seed: int,
     *,
@@ -317,15 +317,15 @@ def _told(place: Path, settings: tuple) -> Iterator[None]:
 
 
 def training_batches(
-    cache: Cache, clips: pd.DataFrame, classes: list[str], cut: windows.Windows, recipe: Recipe, seed: int
+    cache: Cache, clips: pd.DataFrame, classes: list[str], cut: Windows, recipe: Recipe, seed: int
 ) -> Training:
     """The training batches of a recipe. `clips` (fname, labels) are those to train on."""
-    rows = windows.trim(cache, cache.rows(clips["fname"]), recipe.trim_train_db)
+    rows = trim(cache, cache.rows(clips["fname"]), recipe.trim_train_db)
     return Training(cache, rows, datasets.targets(clips, classes), cut.n_frames(cache.logmel), recipe, seed)
 
 
 def feed(
-    cache: Cache, chosen: TrainingSet, n_base: int, cut: windows.Windows, recipe: Recipe, seed: int
+    cache: Cache, chosen: TrainingSet, n_base: int, cut: Windows, recipe: Recipe, seed: int
 ) -> tuple[Training | Phases, Recipe]:
     """Batches of a training set, and the recipe with its epochs adjusted to equal compute.
 
@@ -393,15 +393,7 @@ def pace(network: Network, recipe: Recipe, training: Training) -> Callable[[], f
 
 
 def learner(
-    task: Task,
-    fold: int,
-    network: Network,
-    cut: windows.Windows,
-    recipe: Recipe,
-    seed: int,
-    *,
-    show: Callable,
-    folder: Path,
+    task: Task, fold: int, network: Network, cut: Windows, recipe: Recipe, seed: int, *, show: Callable, folder: Path
 ) -> Learner:
     """A fastai Learner to try things with: it trains on the clips outside a fold and validates on the windows of that.
 
