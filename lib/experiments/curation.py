@@ -48,6 +48,7 @@ __all__ += ["surprising", "write_selection"]
 COLUMNS = ["subset", "fname", "window_start_s", "window_end_s", "labels", "scores", "rule", "kept", "reason"]
 COLUMNS += ["confirmed", "judged_by"]  # the labels that the window is kept for, and the models that judged it
 PREDICTED = 0.5  # a class whose best window scores less is not listed
+CHUNK = 2**24  # scores compared at once
 BLOCK = 2**16  # windows whose logits become scores at once
 
 Judge = tuple[str, np.ndarray, np.ndarray]  # name, rows of the windows that it scored (ascending), their scores
@@ -473,8 +474,9 @@ def _judge_scores(pairs: pd.DataFrame, window: np.ndarray, scores: np.ndarray) -
     row_of = pd.Series(np.arange(len(window)), window)
     table = pairs[pairs["window"].isin(window)]
     row, column = row_of[table["window"]].to_numpy(), table["column"].to_numpy()
-    score = scores[row, column]
-    rank = (scores[row] >= score[:, None]).sum(1).astype(np.int16)
+    score, rank = scores[row, column], np.empty(len(row), np.int16)
+    for part in np.array_split(np.arange(len(row)), 1 + len(row) * scores.shape[1] // CHUNK):
+        rank[part] = (scores[row[part]] >= score[part, None]).sum(1)
     return table.assign(score=score.astype(np.float32), rank=rank)
 
 
