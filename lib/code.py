@@ -77,10 +77,10 @@ def by_other_code(folders: Iterable[Path], outputs: Path) -> list[str]:
     """
     made_by_other = []
     for path in sorted({path for folder in folders for path in folder.rglob("result.json")}):
-        beside, part = path.with_name("manifest.json"), path.parent.relative_to(outputs)
+        beside = path.with_name("manifest.json")
         made_by = read_json(beside).get("code") if beside.is_file() else None
-        if made_by != digest(next(iter(part.parts[1:]), "")):
-            made_by_other.append(part.as_posix())
+        if made_by != digest(next((name for name in path.parts if name in ENTRIES and name[0].isdigit()), "")):
+            made_by_other.append(path.parent.relative_to(outputs).as_posix())
     return made_by_other
 
 
