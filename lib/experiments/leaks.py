@@ -337,22 +337,15 @@ def _self_evidences(run: Run, evidences: Evidences, trained: Trained, leak: str)
 def _pass_rates(by_judge: Mapping[str, list[Evidence]]) -> pd.DataFrame:
     """The table `judged_by` of `tables`."""
     rows = []
-    for subset in ("curated", "noisy"):
-        for judge, evidences in by_judge.items():
+    for judge, evidences in by_judge.items():
+        clips = [evidence.clips.iloc[evidence.pairs["clip"]] for evidence in evidences]
+        kept = np.concatenate([curation.confirmed(evidence, RULE) for evidence in evidences])
+        for subset, labels in pd.concat(clips).assign(kept=kept, all=1).groupby("subset"):
             if subset == "curated" or (NOISY_JUDGE in by_judge and judge != "itself"):
-                rows.append({"subset": subset, "judged_by": judge, **_share_kept(evidences, subset)})
-    return pd.DataFrame(rows)
-
-
-def _share_kept(evidences: list[Evidence], subset: str) -> dict[str, float]:
-    """Labels in windows of a subset, and the share that the filter keeps: n, share, share_low, share_high."""
-    tables = []
-    for evidence in evidences:
-        clips = evidence.clips.iloc[evidence.pairs["clip"]].reset_index(drop=True)
-        table = clips[["subset", "group"]].assign(kept=curation.confirmed(evidence, RULE), all=1)
-        tables.append(table[table["subset"] == subset])
-    sums = pd.concat(tables).groupby("group")[["kept", "all"]].sum().to_numpy(float)
-    return {"n": int(sums[:, 1].sum()), **metrics.ratio("share", *sums.T)}
+                sums = labels.groupby("group")[["kept", "all"]].sum().to_numpy(float)
+                share = metrics.ratio("share", *sums.T)
+                rows.append({"subset": subset, "judged_by": judge, "n": int(sums[:, 1].sum()), **share})
+    return pd.DataFrame(rows).sort_values("subset", kind="stable", ignore_index=True)
 
 
 def _by_truth(known: demo.Truth, by_judge: Mapping[str, list[Evidence]]) -> pd.DataFrame:

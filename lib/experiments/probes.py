@@ -242,13 +242,12 @@ def silent_example(design: Design, silent: WindowScores) -> tuple[pd.DataFrame, 
     A row a window: window (from 1), score (of the label), silent (bool); and the label
     """
     table = design.single.table.assign(row=np.arange(len(design.single.table)))
-    candidates = {}
+    candidates = []
     for fname, rows in table.sort_values("window_start_s").groupby("fname"):
         label = design.classes.index(design.clips.loc[fname, "labels"][0])
         scores = design.single.scores[rows["row"], label]
-        candidates[fname] = (4 <= len(scores) <= 12, min(len(scores), 4), scores.mean()), scores, label
-    fname = max(candidates, key=lambda name: candidates[name][0])
-    _, scores, label = candidates[fname]
+        candidates.append(((4 <= len(scores) <= 12, min(len(scores), 4), scores.mean()), fname, scores, label))
+    _, fname, scores, label = max(candidates, key=lambda candidate: candidate[0])
     quiet = silent.scores[(silent.table["fname"] == fname).to_numpy(), label]
     window = np.arange(len(scores) + 1) + 1
     shown = {"window": window, "score": np.concatenate([scores, quiet]), "silent": window > len(scores)}

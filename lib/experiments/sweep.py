@@ -108,11 +108,7 @@ def augmentation(base: dict[str, object]) -> Table:
         # two clips at once
         "no_mixup": {"mixup": 0.0},
         "mixup_alpha_1": {"mixup": 1.0},
-        "mixup_or": {"mix": "mixup_or"},
-        "mixup_or_bounded": {"mix": "mixup_or_bounded"},
-        "mixup_power": {"mix": "mixup_power"},
-        "cutmix": {"mix": "cutmix"},
-        "overlay": {"mix": "overlay"},
+        **{name: {"mix": name} for name in ("mixup_or", "mixup_or_bounded", "mixup_power", "cutmix", "overlay")},
         "between_class": {"mix": "ideas/between_class.py:between_class", "mixup": 1.0},
         # another recording of the same sound
         **{name: {"augment": [name]} for name in ("gain", "shift_wrap", "shift_pad", "equaliser", "stretch")},
@@ -360,17 +356,16 @@ class Trials(datasets.Labelled):
         changes when seconds double.
         """
         amount = seconds.reindex(self.classes).to_numpy(float)
+        doublings = np.log2(np.maximum(amount, 1e-3))
         tables, slopes = [], []
-        for name in BALANCING:
-            if name in self.scores and "base" in self.scores:
-                sides = self.scores["base"], self.scores[name]
-                doublings = np.log2(np.maximum(amount, 1e-3))
-                columns, slope = metrics.compare_classes(self.targets, *sides, self.groups, doublings)
-                table = pd.DataFrame({"variant": name, "class": self.classes, "seconds": amount.round(1), **columns})
-                tables.append(table.sort_values("seconds", ignore_index=True))
-                slopes.append({"variant": name, **slope})
-        empty = pd.DataFrame(columns=["variant"])
-        return pd.concat(tables, ignore_index=True) if tables else empty, pd.DataFrame(slopes)
+        for name in [name for name in BALANCING if {name, "base"} <= self.scores.keys()]:
+            sides = self.scores["base"], self.scores[name]
+            columns, slope = metrics.compare_classes(self.targets, *sides, self.groups, doublings)
+            table = pd.DataFrame({"variant": name, "class": self.classes, "seconds": amount.round(1), **columns})
+            tables.append(table.sort_values("seconds", ignore_index=True))
+            slopes.append({"variant": name, **slope})
+        table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=["variant"])
+        return table, pd.DataFrame(slopes)
 
     def conclusion(self) -> str:
         """The conclusion in sentences, from the measured values."""
