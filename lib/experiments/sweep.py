@@ -239,7 +239,7 @@ def learning_rates(table: Table, run: Run) -> pd.DataFrame:
     A row a group: group, first_layer, last_layer, n_parameters, then a column of learning rates for the base and each
     variant of `table` that changes them
     """
-    rates = pd.DataFrame()
+    rates = {}
     for name, changes in {"base": {}, **table}.items():
         if name == "base" or {"lr", "lr_body"} & set(changes):
             trial = run.trial(name, "", 0, **changes, epochs=1)
@@ -247,9 +247,8 @@ def learning_rates(table: Table, run: Run) -> pd.DataFrame:
             network = replace(trial.pick(Network), normalise="set")  # the same layers, without statistics of bands
             model = WindowModel(network, 2, [0.0] * n_channels, [1.0] * n_channels)
             groups = learners.groups(model, trial.pick(learners.Recipe))
-            rates = groups.drop(columns="lr") if rates.empty else rates
             rates[name] = groups["lr"]
-    return rates
+    return groups.drop(columns="lr").assign(**rates)
 
 
 def find_lr(run: Run, task: Task) -> pd.DataFrame:

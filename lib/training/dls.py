@@ -33,20 +33,14 @@ class Feed(GetAttr):
     _default = "batches"
 
     def __init__(self, batches: Training | Scoring, classes: Sequence[str], loss: str, show: Callable) -> None:
-        self.batches, self.classes, self.loss, self.show, self.n_shown = batches, classes, loss, show, 0
-
-    @property
-    def epoch(self) -> int:
-        return self.batches.epoch
-
-    @epoch.setter
-    def epoch(self, epoch: int) -> None:
-        self.batches.epoch = epoch
+        self.batches, self.classes, self.loss, self.show = batches, classes, loss, show
+        self.epoch, self.n_shown = 0, 0
 
     def __len__(self) -> int:
         return len(self.batches)
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        self.batches.epoch = self.epoch
         return iter(self.batches)
 
     def new(self, **_: object) -> "Feed":

@@ -94,9 +94,7 @@ class WindowModel(nn.Module):
     @classmethod
     def rebuild(cls, sidecar: dict) -> "WindowModel":
         """The model that a sidecar describes, before its weights are loaded."""
-        normalisation = sidecar["normalisation"]
-        network, n_classes = Network(**sidecar["network"]), len(sidecar["classes"])
-        return cls(network, n_classes, normalisation["mean"], normalisation["std"])
+        return cls(Network(**sidecar["network"]), len(sidecar["classes"]), **sidecar["normalisation"])
 
     @property
     def settings(self) -> dict:
