@@ -30,20 +30,26 @@ SCORING = ("models.score", "oof.save", "oof.read", "metrics.bootstrap")
 TRAINED = ("learners.Recipe", "learners.train_fold", "task.Task", "training_sets.make", "windows.Windows")
 TRAINING = (*FRAMES, *SCORING, *TRAINED)
 TRIALS = (*TRAINING, "sweep.train", "comparisons.Comparison")
-JUDGED = ("curation.all_evidence", "curation.inference_windows", "curation.write_selection")
+CONTENTS = ("contents.by_class", "contents.cardinality", "contents.domain_gap", "contents.measure", "contents.medians")
+CONTENTS += ("contents.trimming",)
+JUDGED = ("curation.all_evidence", "curation.inference_windows", "curation.write_selection", "probes.truth_curves")
+JUDGED += ("curation.by_class", "curation.result_metrics", "curation.surprising")
 NESTED = ("nested.read", "nested.Reader", "nested.fit_readouts", "nested.read_outer")
-CLIPS = (*NESTED, "choice.compare", "choice.take_best")
+CLIPS = (*NESTED, "choice.compare", "choice.take_best", "choice.result_metrics")
+ENSEMBLES = ("ensembles.members", "ensembles.orders", "ensembles.parts", "ensembles.result_metrics", "ensembles.train")
+PROBES = ("probes.by_length", "probes.changed", "probes.learning_curve", "probes.poolings", "probes.random_windows")
+PROBES += ("probes.rescored", "probes.selection", "probes.shift", "probes.silenced")
 ENTRIES = {
     "frames": FRAMES,
     "signals": ("audio.read", "contents.statistics"),
-    "01_eda": (*FRAMES, "contents.by_class", "contents.measure", "duplicates.find", "contents.domain_gap"),
-    "02_features": TRIALS,
+    "01_eda": (*FRAMES, *CONTENTS, "duplicates.find", "duplicates.proposed_groups"),
+    "02_features": (*TRIALS, "sweep.costs"),
     "03_augmentation": TRIALS,
     "04_kfold": (*TRAINING, "modelset.ModelSet"),
     "05_curation": (*FRAMES, *JUDGED, "leaks.train", "leaks.tables", "variants.compare", "task.Task"),
-    "06_stage2": (*FRAMES, *CLIPS, "nested.with_energy", "probes.rescored", "choice.write_choice"),
-    "07_ensemble": (*TRAINING, "ensembles.train", "ensembles.orders", "ensembles.parts"),
-    "08_submission": (*FRAMES, "submission.load", "submission.predict", "submission.conclude"),
+    "06_stage2": (*FRAMES, *CLIPS, *PROBES, "nested.with_energy", "choice.write_choice"),
+    "07_ensemble": (*TRAINING, *ENSEMBLES),
+    "08_submission": (*FRAMES, "submission.load", "submission.predict", "submission.conclude", "submission.compare"),
     "10_best": (*CLIPS, "choice.read_candidates"),
 }
 NOT_FOLLOWED = ("files", "ideas", "settings")  # paths change no number; the configuration has the values of the knobs

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 from importlib import resources
 from pathlib import Path
 
@@ -91,17 +92,34 @@ def test_a_move_to_another_module_moves_none(copy):
     assert changed(before, digests()) == set()
 
 
-def test_it_reaches_what_frames_batches_training_and_scoring_are_made_of():
+def reached(notebook):
+    """module.name of all code that the digest of a notebook is made from."""
     place = {name.rpartition(".")[2]: name for name in code._modules()}
-    todo = [(place[entry.split(".")[0]], entry.split(".")[1]) for entry in code.ENTRIES["04_kfold"]]
-    reached = set()
+    todo = [(place[entry.split(".")[0]], entry.split(".")[1]) for entry in code.ENTRIES[notebook]]
+    found = set()
     while todo:
         at = todo.pop()
         known = code._definitions(at[0]) if at[0] in code._modules() else {}
-        if at not in reached and at[1] in known:
-            reached.add(at)
+        if at not in found and at[1] in known:
+            found.add(at)
             todo += known[at[1]][1]
-    names = {f"{module.rpartition('.')[2]}.{name}" for module, name in reached}
+    return {f"{module.rpartition('.')[2]}.{name}" for module, name in found}
+
+
+@pytest.mark.parametrize("notebook", sorted(code.ENTRIES.keys() - {"frames", "signals"}))
+def test_it_reaches_what_a_notebook_saves(notebook):
+    """Or a changed formula would leave old numbers in place without a word."""
+    cells = json.loads((LIB.parent / "notebooks" / f"{notebook}.ipynb").read_text())["cells"]
+    source = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    imported = re.findall(r"^from lib\.(?!figures)\w+ import (.+)$", source, re.MULTILINE)
+    modules = "|".join(name.strip() for line in imported for name in line.split(","))
+    saved = re.findall(rf'save_table\(\s*"\w+",\s*((?:{modules})\.\w+)\(', source)
+    saved += re.findall(rf"\b((?:{modules})\.result_metrics)\(", source)
+    assert set(saved) <= reached(notebook)
+
+
+def test_it_reaches_what_frames_batches_training_and_scoring_are_made_of():
+    names = reached("04_kfold")
     assert {"features.LogMel", "audio.read", "batches.Training", "augment.spec_augment", "callbacks.Mixing"} <= names
     assert {"learners.fit", "models.WindowModel", "windows.rolling", "metrics.lwlrap", "folds.assert_no_leak"} <= names
     assert not {name for name in names if name.split(".")[0] in ("scores", "runs", "journal", "report", "kaggle")}

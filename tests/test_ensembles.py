@@ -281,7 +281,7 @@ def made(n_seeds, **strategies):
 
 
 def test_tables_tell_averaging_from_single_models():
-    found = made(3, one=(1, 0.1), long=(1, 0.1), seeds=(8, 0.1), folds_3=(3, 0.1))
+    found = made(3, one=(1, 0.1), long=(1, 0.1), seeds=(8, 0.1), folds_3=(3, 0.1), folds_5=(5, 0.1))
     table = found.table().set_index("variant")
     assert table.loc["seeds", "lwlrap"] > table.loc["seeds", "single"] + 0.05
     assert table.loc["long", "lwlrap"] == pytest.approx(table.loc["long", "single"])
@@ -292,6 +292,7 @@ def test_tables_tell_averaging_from_single_models():
     for some in (parts, table, ensembles.orders(found, ["seeds", "folds_3"])):
         assert (some["n_seeds"] == 3).all()  # members are no further seeds
     assert parts.loc["more data, folds_3", "verdict"] == "unclear"  # the same members
+    assert "data and passes, folds_5" in parts.index and "more data, folds_5" not in parts.index
     assert ensembles.verdict(found) in ("kept", "unclear")
     says = ensembles.conclusion(found, ensembles.parts(found))
     assert f"seeds {table.loc['seeds', 'lwlrap']:.3f}" in says

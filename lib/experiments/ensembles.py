@@ -291,6 +291,9 @@ def orders(results: Ensembles, strategies: list[str]) -> pd.DataFrame:
 def parts(results: Ensembles) -> pd.DataFrame:
     """Where the gain of an ensemble over one of its members comes from: averaging, more data, more passes.
 
+    A member of three has a third of the passes, as the model on all data that it is compared with. Members of other
+    numbers have other passes, so what they lack is in data and passes together.
+
     Returns
     -------
     part, base, other (what is compared), then as `metrics.compare_each`. Members alone count by their mean in a seed.
@@ -302,7 +305,8 @@ def parts(results: Ensembles) -> pd.DataFrame:
         pairs[f"averaging, {name}"] = ("a member", "their average", single[name], results.average(name))
     for name in folds_:
         one = "a model on all data, a third of the passes"
-        pairs[f"more data, {name}"] = ("a member", one, single[name], single["seeds"])
+        part = "more data" if name == f"folds_{N_THIRDS}" else "data and passes"
+        pairs[f"{part}, {name}"] = ("a member", one, single[name], single["seeds"])
     pairs["more passes"] = ("one", "long", results.average("one"), results.average("long"))
     rows = metrics.compare_each(results.targets, {part: pair[2:] for part, pair in pairs.items()}, results.groups)
     words = pd.DataFrame([(part, *pair[:2]) for part, pair in pairs.items()], columns=["part", "base", "other"])
