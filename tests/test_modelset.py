@@ -78,6 +78,19 @@ def test_only_the_bases_models_must_be_trained_on_curated_clips(home):
         ModelSet.open(home, "curated", "pairs")
 
 
+def test_a_training_set_of_another_size_in_each_fold_has_other_epochs(home):
+    """At equal compute, what a rule keeps decides how many passes there are; all else must be equal."""
+    for variant in ("curated", "wide"):
+        change(f"04_kfold/{variant}/without_1/weights.json", recipe={**SIDECAR["recipe"], "epochs": 77})(home)
+    with pytest.raises(ValueError, match="without_1 and without_0 differ in recipe"):
+        ModelSet.open(home, "curated", "all")
+    change("04_kfold/wide/*/weights.json", trained_on="curated_noisy_kept_noisy_top_1")(home)
+    assert ModelSet.open(home, "wide", "all").names == [*SINGLE, *PAIRS]
+    change("04_kfold/wide/without_1/weights.json", recipe={**SIDECAR["recipe"], "epochs": 77, "loss": "lq"})(home)
+    with pytest.raises(ValueError, match="without_1 and without_0 differ in recipe"):
+        ModelSet.open(home, "wide", "all")
+
+
 @pytest.mark.parametrize("name", [*SIDECAR])
 def test_the_digest_of_settings_tells_each_of_them(home, name):
     sidecar = json.loads((home / BASE / "without_0" / "weights.json").read_text())

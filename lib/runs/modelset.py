@@ -235,7 +235,7 @@ class ModelSet:
     def _check_settings(self) -> None:
         """ValueError unless all models were made with the same settings."""
         for name, sidecar in self.sidecars.items():
-            if differ := [key for key in SHARED if not _alike(key, sidecar.get(key), self.sidecar.get(key))]:
+            if differ := [key for key in SHARED if not _alike(key, _shared(sidecar, key), _shared(self.sidecar, key))]:
                 raise ValueError(
                     f"{self.folder}: {name} and {self.names[0]} differ in {', '.join(differ)}. Train one of them "
                     "again: -p overwrite True."
@@ -263,6 +263,12 @@ class ModelSet:
 def settings_digest(sidecar: dict) -> str:
     """12 hex digits that identify what all models share: classes, audio, windows, network, recipe, folds, seed."""
     return digest({name: sidecar[name] for name in (*SHARED, "seed")})
+
+
+def _shared(sidecar: dict, key: str) -> object:
+    """A setting that all models of a variant share: of a training set not the epochs, which follow from its size."""
+    value = sidecar.get(key)
+    return value if key != "recipe" or sidecar.get("trained_on", BASE) == BASE else {**value, "epochs": 1}
 
 
 def _alike(key: str, one: object, other: object) -> bool:
