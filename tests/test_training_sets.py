@@ -181,7 +181,7 @@ def test_contradictions_are_refused(run, store, clips, dealt):
     with pytest.raises(ValueError, match="without_0_1 would train on windows whose judges saw one of its folds"):
         made(run, store, clips, dealt, model="without_0_1", train_windows="kept")
     assert made(run, store, clips, dealt, model="without_0_1", train_set="curated_noisy")  # nothing was judged
-    with pytest.raises(FileNotFoundError, match="Make it: 05_curation, -p part select -p rules"):
+    with pytest.raises(FileNotFoundError, match="Make it: 05_curation, -p rules top_7 -p part select"):
         made(run, store, clips, dealt, train_windows="kept", rule="top_7")
     with pytest.raises(ValueError, match="exactly one label there, so no class can be unknown"):
         made(run, store, clips, dealt, ignore_missing=True, loss="ce")

@@ -197,6 +197,6 @@ def _read(path: Path) -> pd.DataFrame:
     if not path.is_file():
         rule = path.parents[1].name
         how = "-p overwrite True" if rule == "heard" else f"-p rules {rule}"  # what was heard comes with every rule
-        raise FileNotFoundError(f"{path} is not there. Make it: 05_curation, -p part select {how}")
+        raise FileNotFoundError(f"{path} is not there. Make it: 05_curation, {how} -p part select")
     names = ("fname", "labels", "confirmed", "class", "judged_by", "scores")  # a class may be called 1
     return pd.read_csv(path, dtype=dict.fromkeys(names, str), keep_default_na=False)
