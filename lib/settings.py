@@ -318,7 +318,7 @@ class Best(Group):
     readouts: tuple[Annotated[str, one_of(None)], ...] = knob(
         ("mean", "max", "logistic"), "poolings and stage-2 models to select from; empty: all but energy's"
     )
-    repeats: int = knob(
+    repeats: int = which(
         1, "seeds of the window models: `seed`, `seed` + 1 and so on; a verdict needs three", ge=1, le=100
     )
 

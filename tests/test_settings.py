@@ -217,6 +217,7 @@ def test_a_knob_of_another_role_than_recipe_makes_no_other_configuration():
     assert {"n_mels", "epochs", "loss", "n_folds", "esc10_only"} - mine.keys() == {"epochs"}  # 02 has trial_epochs
     assert not mine.keys() & {"run", "profile", "data_dir", "strict", "overwrite", "folds", "seeds", "variants"}
     assert "seed" not in mine and "seed" in settings.configuration(settings.defaults("04_kfold"))  # seeds stand for it
+    assert "repeats" not in settings.configuration(settings.defaults("05_curation"))  # or what 05 selected were stale
 
 
 def test_a_default_of_one_notebook_is_no_default_of_all():
