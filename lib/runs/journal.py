@@ -162,7 +162,7 @@ def _span(manifest: Path) -> tuple[float, float]:
     """When what a manifest describes was started and finished, in s; both 0 if it can't be read."""
     made = read_or_nothing(manifest)
     try:
-        end = datetime.strptime(made["finished"], "%Y-%m-%dT%H:%M:%S%z").timestamp()
+        end = datetime.fromisoformat(made["finished"]).timestamp()
         return end - made["seconds"], end
     except (KeyError, TypeError, ValueError):
         return 0.0, 0.0

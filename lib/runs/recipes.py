@@ -14,12 +14,12 @@ Used in: Snakefile, 05 (BASE); all of `runs` that reads models; `training_sets`,
 import re
 import shlex
 from collections.abc import Collection, Mapping
-from pathlib import Path
+
+from lib.runs import inputs
 
 __all__ = ["BASE", "DATA", "VARIANTS", "check_base", "compared", "differences", "is_judged", "of_candidates"]
 __all__ += ["of_seeds", "other_data", "papermill", "selects", "unseeded"]
 
-PARAMS = Path(__file__).resolve().parents[2] / "params"
 BASE = "curated"
 # The training sets of 04 that 05 compares with the base, with the parameters that each changes.
 VARIANTS = {
@@ -96,7 +96,7 @@ def unseeded(variant: str) -> tuple[str, dict[str, int]]:
 def papermill(notebook: str, profile: str, **values: object) -> str:
     """The command that runs a notebook with a profile, the file of its `run` if there is one, and these parameters."""
     run = str(values.get("run", ""))
-    layers = [profile, run] if run != profile and (PARAMS / f"{run}.yaml").is_file() else [profile]
+    layers = [profile, run] if run != profile and (inputs.CODE / "params" / f"{run}.yaml").is_file() else [profile]
     words = "".join(f" -f params/{layer}.yaml" for layer in layers)
     words += "".join(f" -p {name} {shlex.quote(str(value))}" for name, value in values.items())
     return f"papermill notebooks/{notebook}.ipynb out.ipynb{words}"
