@@ -182,7 +182,7 @@ class Windows(Group):
 class Network(Group):
     """What is needed to build the network."""
 
-    arch: Annotated[str, one_of(None)] = knob("test_byobnet", "timm model, trained from scratch")
+    arch: Annotated[str, one_of(None)] = knob("test_byobnet", "timm model or cnn10_16 (PANNs' CNN10, narrower)")
     image_size: int = knob(0, "pixels a side to which windows are resized; 0: not resized", ge=0, le=1024)
     normalise: Literal[*NORMALISE] = knob("set", f"scaled by mean and std of: {_named(NORMALISE)}")
 

@@ -31,7 +31,7 @@ def pushed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("push")
     kernel, data = kaggle.pack(
         ROOT / "notebooks" / "08_submission.ipynb",
-        make_run(folder / "first", arch="ideas/cnn.py:cnn"),  # a network of one's own goes along
+        make_run(folder / "first", arch="ideas/whole_stem.py:resnet10"),  # a network of one's own goes along
         VALUES,
         folder / "build",
         owner="me",

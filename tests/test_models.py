@@ -117,7 +117,7 @@ def test_statistics_that_do_not_fit_the_normalisation_are_refused(normalise, lev
         WindowModel(Network("test_resnet", 0, normalise=normalise), 5, level, level)
 
 
-@pytest.mark.parametrize("arch", ["test_resnet", "test_efficientnet", "test_vit", "mobilenetv3_small_050"])
+@pytest.mark.parametrize("arch", ["test_resnet", "test_efficientnet", "test_vit", "mobilenetv3_small_050", "cnn8_4"])
 def test_param_groups_are_all_parameters_once(arch):
     model = WindowModel(Network(arch, 0), 5, [0.0], [1.0])
     groups = model.param_groups()
@@ -131,6 +131,26 @@ def test_param_groups_are_all_parameters_once(arch):
 
 def test_networks_whose_features_pass_a_further_layer():
     assert logits_of(make(Network("mobilenetv3_small_050", 0)), decibels(1)).shape == (1, 5)
+
+
+@pytest.mark.parametrize(("arch", "n_features"), [("cnn8_8", 32), ("cnn10_16", 128), ("cnn14_4", 128)])
+def test_the_own_cnn_doubles_its_channels_and_reads_every_band_and_frame(arch, n_features):
+    torch.manual_seed(0)
+    model = make(Network(arch, 0)).eval()
+    x = decibels(2)
+    assert model.body(x).shape == (2, n_features)
+    base = model.body(x)
+    for band, frame in ((0, 0), (x.shape[2] // 2, x.shape[3] // 2)):
+        other = x.clone()
+        other[:, :, band, frame] += 40
+        assert not torch.equal(model.body(other), base)
+    assert model.body(x[:, :, :8, :5]).isfinite().all()  # fewer bands and frames than there are halvings
+
+
+@pytest.mark.parametrize("arch", ["cnn9_16", "cnn10", "cnn10_1600", "cnn10_0"])
+def test_other_names_of_the_own_cnn_are_refused(arch):
+    with pytest.raises(ValueError, match=f"no model '{arch}'.*cnn10_16"):
+        WindowModel(Network(arch, 0), 5, [0.0], [1.0])
 
 
 def test_dropout_works_in_training_only():

@@ -52,7 +52,9 @@ NETWORKS = {
     "mobilenetv3_small": "mobilenetv3_small_100",
     "mobilenetv4_small": "mobilenetv4_conv_small",
     "efficientnetv2_b0": "tf_efficientnetv2_b0",
-    "cnn": "ideas/cnn.py:cnn",  # a network made for audio
+    "cnn": "cnn10_16",  # a network made for audio
+    "cnn_wide": "cnn10_32",
+    "cnn_deep": "cnn12_16",
     "whole_stem": "ideas/whole_stem.py:resnet10",  # no band is strided away before the first block
 }
 BALANCING = ("by_seconds", "by_effective_number", "augment_rare")  # also compared class by class

@@ -12,6 +12,7 @@ Used in: 02 to 08.
 
 import difflib
 import platform
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -30,6 +31,7 @@ from lib.sound.cache import Cache
 __all__ = ["Network", "WindowModel", "activate", "best_device", "best_precision", "load", "save", "score", "sidecar"]
 
 SCORING_BATCH = 128
+CNN = r"cnn(8|10|12|14)_([1-9]\d{0,2})"  # cnn<layers>_<channels of the first block>
 STD_FLOOR = 1.0e-3  # of a window that is all the same, such as silence; that of `Cache.statistics` too
 
 
@@ -53,8 +55,42 @@ class Network(settings.Network):
     dropout: float = 0.0
 
 
+class CnnBlock(nn.Sequential):
+    """Two 3 x 3 convolutions, each with batch normalisation, and the mean of 2 x 2 where there are as many."""
+
+    def __init__(self, n_in: int, n_out: int) -> None:
+        layers = []
+        for n in (n_in, n_out):
+            layers += [nn.Conv2d(n, n_out, 3, padding=1, bias=False), nn.BatchNorm2d(n_out), nn.ReLU(inplace=True)]
+        super().__init__(*layers)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = super().forward(x)
+        return nn.functional.avg_pool2d(x, 2) if min(x.shape[2:]) > 1 else x
+
+
+class Cnn(nn.Sequential):
+    """The audio field's own CNN: no stride before its blocks, each of which has twice the channels of the one before.
+
+    cnn10_64 is the body of PANNs' CNN10, with four blocks; cnn14_64 that of CNN14, with six. At the end the mean over
+    the bands, then the largest value over time plus the mean: (n, n_channels, n_mels, n_frames) -> (n, n_features).
+
+    Source
+    ------
+    Kong et al. 2020, PANNs: Large-Scale Pretrained Audio Neural Networks for Audio Pattern Recognition.
+    """
+
+    def __init__(self, n_channels: int, n_layers: int, width: int) -> None:
+        widths = [width * 2**block for block in range((n_layers - 2) // 2)]
+        super().__init__(*map(CnnBlock, (n_channels, *widths), widths))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        frames = super().forward(x).mean(dim=2)
+        return frames.amax(dim=2) + frames.mean(dim=2)
+
+
 class WindowModel(nn.Module):
-    """Normalise, resize, a timm network as `body`, dropout and a linear `head` in float32.
+    """Normalise, resize, a network as `body` (timm's, a `Cnn` or an idea), dropout and a linear `head` in float32.
 
     The head stays in float32 under bfloat16 and float16, since rounded logits tie and lwlrap counts ties as errors.
 
@@ -70,7 +106,7 @@ class WindowModel(nn.Module):
     Raises
     ------
     ValueError
-        If timm has no network of that name (the message names the nearest ones), or mean and std do not fit normalise.
+        If there is no network of that name (the message names the nearest ones), or mean and std do not fit normalise.
     """
 
     written_by = "04_kfold writes it when a fold is trained."
@@ -136,6 +172,9 @@ class WindowModel(nn.Module):
 
 def _body(arch: str, n_channels: int) -> tuple[nn.Module, int]:
     """A network without its last layer, and how many features it gives."""
+    if own := re.fullmatch(CNN, arch):
+        body = Cnn(n_channels, *map(int, own.groups()))
+        return body, body[-1][0].out_channels
     if ideas.is_idea(arch):
         body = ideas.find({}, arch)(n_channels)
         with torch.no_grad():
@@ -149,7 +188,7 @@ def _body(arch: str, n_channels: int) -> tuple[nn.Module, int]:
 
     if arch not in timm.list_models():
         near = difflib.get_close_matches(arch, timm.list_models(), n=5, cutoff=0)
-        raise ValueError(f"timm has no model {arch!r}; near it: {near}. See timm.list_models().")
+        raise ValueError(f"timm has no model {arch!r}; near it: {near}. See timm.list_models(), or take cnn10_16.")
     body = timm.create_model(arch, pretrained=False, in_chans=n_channels, num_classes=0)
     return body, body.head_hidden_size
 
