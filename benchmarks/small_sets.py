@@ -1,10 +1,12 @@
 """Four small data sets of ten classes each, cut from ESC-50, to choose a recipe for a few clips by.
 
-    python benchmarks/small_sets.py path/to/ESC-50
+    python benchmarks/small_sets.py path/to/ESC-50     # writes small-0.csv to small-3.csv there, beside audio/
+    make run RUN=small-0 PROFILE="fsd-mini small-sets" DATA=path/to/ESC-50/small-0.csv NB=02     # and so on to small-3
+    python benchmarks/small_sets.py                    # compares the variants that all four have, over all their clips
 
 None holds a class of ESC-10, so nothing that is chosen by them has seen a recording of ESC-10 or fsd-mini. A set has
 twelve training clips per class (fold 1, of the published folds 3 to 5) and sixteen that are scored (fold 0: the
-published folds 1 and 2). Writes small-0.csv to small-3.csv into the data set's folder, beside audio/.
+published folds 1 and 2).
 """
 
 import sys
@@ -12,11 +14,16 @@ from pathlib import Path
 
 import pandas as pd
 
+from lib.evaluation.comparisons import Comparison
+from lib.runs import oof
+
 N_SETS, N_TRAINED, SEED = 4, 12, 1
+RIVALS = {"cnn+recording": "cnn"}
+OUTPUTS = Path(__file__).resolve().parents[1] / "outputs"
 
 
-def main() -> None:
-    place = Path(sys.argv[1])
+def make(place: Path) -> None:
+    """Write the tables of the sets into the folder of ESC-50."""
     clips = pd.read_csv(place / "meta" / "esc50.csv").sample(frac=1, random_state=SEED)
     clips = clips[~clips["esc10"]]
     classes = clips["category"].drop_duplicates().to_list()
@@ -31,5 +38,28 @@ def main() -> None:
         table[["fname", "labels", "group", "fold"]].to_csv(place / f"small-{i}.csv", index=False)
 
 
+def compare() -> pd.DataFrame:
+    """The variants that all sets have against the base, over the clips of all sets; written to outputs/small-sets.csv.
+
+    A clip is ranked among the classes of its own set: those of the others have the score 0.
+    """
+    homes = [OUTPUTS / f"small-{i}" / "02_features" for i in range(N_SETS)]
+    names = [place.parent.name for place in homes[-1].glob("*/without_0")]
+    shared = sorted(name for name in names if all((home / name / "without_0").is_dir() for home in homes))
+    tables = {}
+    for name in shared:
+        parts = [oof.read(home / name / "without_0" / f"seed_{SEED}") for home in homes]
+        classes = sorted({c for part in parts for c in part.classes})
+        table = pd.concat([part.table for part in parts])
+        tables[name] = table.fillna(dict.fromkeys(classes, 0.0)).sort_values("fname", ignore_index=True)
+    scores = {name: table[classes].to_numpy(float) for name, table in tables.items()}
+    table = Comparison(tables["base"], classes, scores, "base", enough=False, rivals=RIVALS).table()
+    table.to_csv(OUTPUTS / "small-sets.csv", index=False)
+    return table
+
+
 if __name__ == "__main__":
-    main()
+    if len(sys.argv) > 1:
+        make(Path(sys.argv[1]))
+    else:
+        sys.stdout.write(compare().to_string(index=False) + "\n")
