@@ -100,8 +100,8 @@ def test_networks_are_compared_and_a_larger_budget_beside_its_own_base(tmp_path)
     table = sweep.networks(params)
     names = [params["arch"], *(changes["arch"] for name, changes in table.items() if name != "longer")]
     assert len(set(names)) == len(names) == 10 and table["longer"] == {"trial_epochs": 3 * params["trial_epochs"]}
-    joint = sweep.select(sweep.features(params), ["cnn+longer"], table)
-    assert joint == {"cnn+longer": {**table["cnn"], **table["longer"]}}
+    joint = sweep.select(sweep.features(params), ["resnet10t+longer"], table)
+    assert joint == {"resnet10t+longer": {**table["resnet10t"], **table["longer"]}}
     for arch in names:
         body, n_features = _body(arch, 1)
         assert body(torch.zeros(2, 1, 64, 50)).shape == (2, n_features)
