@@ -2,7 +2,9 @@
 
     python benchmarks/small_sets.py path/to/ESC-50     # writes small-0.csv to small-3.csv there, beside audio/
     make run RUN=small-0 PROFILE="fsd-mini small-sets" DATA=path/to/ESC-50/small-0.csv NB=02     # and so on to small-3
-    python benchmarks/small_sets.py                    # compares the variants that all four have, over all their clips
+    python benchmarks/small_sets.py small              # compares the variants that all four have, over all their clips
+
+A second round is on top of what the first one chose: runs long-0 to long-3 with PROFILE="fsd-mini long-sets".
 
 None holds a class of ESC-10, so nothing that is chosen by them has seen a recording of ESC-10 or fsd-mini. A set has
 twelve training clips per class (fold 1, of the published folds 3 to 5) and sixteen that are scored (fold 0: the
@@ -38,12 +40,16 @@ def make(place: Path) -> None:
         table[["fname", "labels", "group", "fold"]].to_csv(place / f"small-{i}.csv", index=False)
 
 
-def compare() -> pd.DataFrame:
-    """The variants that all sets have against the base, over the clips of all sets; written to outputs/small-sets.csv.
+def compare(name: str) -> pd.DataFrame:
+    """The variants that all sets have against the base, over the clips of all sets; written to outputs/<name>-sets.csv.
 
     A clip is ranked among the classes of its own set: those of the others have the score 0.
+
+    Parameters
+    ----------
+    name : the runs are <name>-0 to <name>-3
     """
-    homes = [OUTPUTS / f"small-{i}" / "02_features" for i in range(N_SETS)]
+    homes = [OUTPUTS / f"{name}-{i}" / "02_features" for i in range(N_SETS)]
     names = [place.parent.name for place in homes[-1].glob("*/without_0")]
     shared = sorted(name for name in names if all((home / name / "without_0").is_dir() for home in homes))
     tables = {}
@@ -54,12 +60,13 @@ def compare() -> pd.DataFrame:
         tables[name] = table.fillna(dict.fromkeys(classes, 0.0)).sort_values("fname", ignore_index=True)
     scores = {name: table[classes].to_numpy(float) for name, table in tables.items()}
     table = Comparison(tables["base"], classes, scores, "base", enough=False, rivals=RIVALS).table()
-    table.to_csv(OUTPUTS / "small-sets.csv", index=False)
+    table.to_csv(OUTPUTS / f"{name}-sets.csv", index=False)
     return table
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        make(Path(sys.argv[1]))
+    given = sys.argv[1]
+    if Path(given).is_dir():
+        make(Path(given))
     else:
-        sys.stdout.write(compare().to_string(index=False) + "\n")
+        sys.stdout.write(compare(given).to_string(index=False) + "\n")
