@@ -1,6 +1,6 @@
 # The whole workbook: one rule a notebook, each a papermill run. Parameters, parts and their order: lib/runs/plan.py.
-#   make run RUN=esc10 PROFILE=esc10 DATA=path/to/ESC-10          (with progress)
-#   snakemake --config run=esc10 profile=esc10 data=path/to/ESC-10 [only="04 05"]
+#   make run RUN=esc10 PROFILE=esc10 DATA=path/to/ESC-50          (with progress)
+#   snakemake --config run=esc10 profile=esc10 data=path/to/ESC-50 [only="04 05"]
 # A finished part is its result.json; the executed notebook is its log, so that it survives a failure.
 import sys
 
@@ -9,6 +9,7 @@ from lib.runs.plan import Plan
 from lib.runs.recipes import BASE
 
 PLAN = Plan.read(*(str(config.get(name, "")) for name in ("profile", "run", "data")))
+ONLY = str(config.get("only", ""))
 HOME = PLAN.home
 PAPERMILL = "papermill --no-progress-bar --log-output {input.notebook} {log} -y {params.given:q} -y {PLAN.place:q}"
 JOB = f"OMP_NUM_THREADS={{threads}} exec python -m lib.runs.job {PAPERMILL}"
@@ -35,7 +36,7 @@ wildcard_constraints:
 
 rule all:
     localrule: True
-    input: PLAN.wanted(str(config.get("only", "")))
+    input: PLAN.wanted(ONLY)
 
 
 rule eda:
@@ -151,7 +152,7 @@ rule submission:
     input:
         notebook=notebook("08_submission"),
         pooled=PLAN.pooled([BASE]),
-        choice=PLAN.choice,
+        choice=PLAN.choice(ONLY),
     output: PLAN.target("08_submission", BASE)
     log: f"{HOME}/08_submission/{BASE}/executed.ipynb"
     params: given=PLAN.given("08_submission")

@@ -408,6 +408,18 @@ def test_what_the_data_do_not_have_is_not_made(tmp_path):
     assert not any("08_submission" in target for target in rest.wanted())
 
 
+def test_clips_are_tagged_by_the_mean_where_nothing_is_selected(tmp_path, monkeypatch):
+    monkeypatch.setattr(plan, "ROOT", tmp_path)
+    shutil.copytree(ROOT / "params", tmp_path / "params")
+    data = str(write_set(tmp_path / "data"))
+    plain, choice = plan.Plan.read("fsd-mini", data_dir=data), ["outputs/fsd-mini/06_stage2/curated/result.json"]
+    assert plain.choice("1 4 8") == [] and plain.choice("06 08") == plain.choice("8 9") == plain.choice() == choice
+    assert plan.Plan.read("demo", data_dir=data).choice("08") == ["outputs/demo/06_stage2/curated/result.json"]
+    (tmp_path / choice[0]).parent.mkdir(parents=True)
+    (tmp_path / choice[0]).touch()  # 06 is done: 08 reads it, so it must come first where it is stale
+    assert plain.choice("08") == choice
+
+
 def test_one_label_a_clip_leaves_none_unknown(tmp_path):
     assert "ignore_missing" not in recipes.compared([], "ce", ["curated"]) and "ignore_missing" in recipes.VARIANTS
     assert recipes.compared([], "bce", ["curated"]) == ["kept_curated", "ignore_missing"]
@@ -429,7 +441,7 @@ def test_two_folds_have_no_pair_models(tmp_path, monkeypatch):
     (tmp_path / "params" / "two.yaml").write_text("n_folds: 2\n")
     two = plan.Plan.read("fsd-mini two", data_dir=str(write_set(tmp_path / "data")))
     made = {target.split("/")[2] for target in two.wanted()}
-    assert made == {*settings.NOTEBOOKS} - {"00_scratch", "05_curation", "06_stage2", "10_best"} and two.choice == []
+    assert made == {*settings.NOTEBOOKS} - {"00_scratch", "05_curation", "06_stage2", "10_best"} and two.choice() == []
     with pytest.raises(ValueError, match="05, 06 and 10 three folds"):
         two.wanted("06")
 

@@ -115,6 +115,7 @@ def augmentation(base: dict[str, object]) -> Table:
         # another recording of the same sound
         **{name: {"augment": [name]} for name in ("gain", "shift_wrap", "shift_pad", "equaliser", "stretch")},
         "recording": {"augment": ["equaliser", "gain", "stretch"]},
+        "no_augment": {"augment": []},
         "lowpass": {"augment": ["ideas/lowpass.py:lowpass"]},
         # seconds of audio per class
         "by_seconds": {"balance": "seconds"},

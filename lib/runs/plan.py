@@ -173,10 +173,16 @@ class Plan:
         pairs = self.kfold(BASE, self.pairs)
         return [*pairs, *(target for name in self.seeds_of(BASE) for target in self.kfold(name, self.models))]
 
-    @property
-    def choice(self) -> list[str]:
-        """Targets of 06 that 08 reads; none with two folds, which allow no pair models to choose by."""
-        return [self.target("06_stage2", BASE)] if self.has_pairs else []
+    def choice(self, only: str = "") -> list[str]:
+        """Targets of 06 that 08 reads, if the notebooks `only` are made.
+
+        None with two folds, which have no pair models. Where nothing is to be selected, 08 takes the mean, unless 06 is
+        made as well or is done already: so clips can be tagged without the pair models.
+        """
+        numbers, target = _numbers(only), self.target("06_stage2", BASE)
+        made = not numbers or {"06", "09"} & set(numbers) or (ROOT / target).is_file()
+        selects = recipes.selects(self.base["candidates"], self.base["readouts"])
+        return [target] if self.has_pairs and (made or selects) else []
 
     @property
     def has_pairs(self) -> bool:
@@ -215,10 +221,10 @@ class Plan:
             targets = {name: [self.target(name)] for name in alone}
             targets["04_kfold"] = self.pooled([BASE])
             targets["05_curation"] = [self.target("05_curation", "compare")] if self.has_pairs else []
-            targets["06_stage2"] = self.choice
+            targets["06_stage2"] = self.choice()
             targets["08_submission"] = [self.target("08_submission", BASE)] if "test" in subsets else []
             targets["10_best"] = [self.target("10_best")] if self.has_pairs and self.candidates else []
-        numbers = [word.zfill(2) for word in only.split()]  # YAML reads 06 as 6
+        numbers = _numbers(only)
         chosen = [name for name in settings.NOTEBOOKS if not numbers or name[:2] in numbers]
         there = sorted(name[:2] for name in settings.NOTEBOOKS)
         if unknown := [number for number in numbers if number not in there]:
@@ -350,6 +356,10 @@ def _experiment(name: str) -> dict[str, object]:
     values = settings.load_profile(path) if path.is_file() else {}
     changes = {key: value for key, value in values.items() if key not in ("run", "variant")}
     return changes if values.get("variant") == name else {}
+
+
+def _numbers(only: str) -> list[str]:
+    return [word.zfill(2) for word in only.split()]  # YAML reads 06 as 6
 
 
 def _path(name: str) -> Path:
