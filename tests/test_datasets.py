@@ -523,6 +523,18 @@ def test_a_set_without_a_usable_clip_is_refused(kaggle):
         datasets.load(kaggle)
 
 
+def test_a_set_without_a_usable_curated_clip_is_refused(kaggle):
+    (kaggle / "train_curated").rename(kaggle / "train_curatd")
+    with pytest.raises(ValueError, match="4 can, none of them curated: c0.wav .*: missing: neither train_curated/ nor"):
+        datasets.load(kaggle)
+
+
+def test_a_sample_that_08_would_refuse_is_refused_before_anything_is_trained(kaggle):
+    write(kaggle / "sample_submission.csv", "Rain,Bark,Tap_(a),fname", "0,0,0,t0.wav")
+    with pytest.raises(ValueError, match="first column 'Rain', expected fname"):
+        datasets.load(kaggle)
+
+
 def test_a_label_that_is_no_class_is_refused(kaggle):
     data = datasets.load(kaggle)
     with pytest.raises(ValueError, match=r"labels \['Rain'\]: not among 2 classes"):

@@ -11,7 +11,7 @@ import pytest
 import soundfile
 from fake_run import LOGMEL
 
-from lib.data import datasets, demo
+from lib.data import audio, datasets, demo
 from lib.evaluation import folds
 from lib.experiments import probes
 from lib.runs import plan
@@ -237,6 +237,78 @@ def test_a_table_without_a_curated_clip_has_nothing_to_learn(make, tmp_path):
         datasets.load(tmp_path / "table.xlsx")
     with pytest.raises(ValueError, match=r"classes \['seed'\] have a comma, .* or the name of a column"):
         datasets.load(make(["a0.wav,seed"], "fname,labels"))
+
+
+def test_a_missing_clip_is_not_given_the_file_of_another(make, tmp_path):
+    """s/1.mp3 may be there as s/1.wav, unless that is a clip of its own."""
+    for seed, name in enumerate(["s/1.wav", "s/2.WAV", "s/3.flac"]):
+        save(tmp_path / name, 20 + seed)
+    more = ["s/1.mp3,dog,", "s/1.wav,cat,", "s/2.wav,cat,", "s/3.mp3,dog,", "s/2.flac,,test", "b0.mp3,,test"]
+    table = make([*more, "b0.wav,cat,"], "fname,labels,subset")
+    data = datasets.load(table)
+    given = dict(zip(names(data), data.clips["path"].map(lambda path: Path(path).name), strict=True))
+    own = {"s/1.wav": "1.wav", "s/2.wav": "2.WAV", "s/3.mp3": "3.flac", "b0.wav": "b0.wav"}
+    assert given == own | {"s/2.flac": "2.WAV"}
+    lost = {row[0]: row[2] for row in found(data) if not row[3]}
+    assert lost == {"s/1.mp3": "missing", "b0.mp3": "missing"}
+    assert datasets.load_test(table).clips.set_index("fname")["path"]["b0.mp3"] == ""
+
+
+def test_groups_csv_beside_a_table_goes_before_its_groups(make, tmp_path):
+    table = make()
+    (tmp_path / "groups.csv").write_text("fname,group\na0.wav,one\ndeep/a1.wav,one\n")
+    data = datasets.load(table)
+    assert data.clips["group"].tolist() == ["one", "one", "g2", "g3", "g3", "g4", "g5", "g6"]
+    assert found(data) == [("groups.csv", "", "lacks 4 of 6 clips: their groups are those of the tables", True)]
+
+
+def test_one_published_fold_is_none(make):
+    data = datasets.load(make(["a0.wav,dog,1", "b0.wav,cat,1", "b1.wav,cat,1"], "fname,labels,fold"))
+    assert data.clips["fold"].isna().all() and len(data.clips) == 3
+    assert ("clips.csv", "", "all clips are in one fold: folds are made anew", True) in found(data)
+
+
+def test_a_folder_is_found_in_another_unicode_form_and_an_unreadable_one_costs_its_own_clips(
+    make, tmp_path, monkeypatch
+):
+    save(tmp_path / "Gera\u0308usche" / "A\u0308" / "x.wav", 31)
+    table = make(["Ger\u00e4usche/\u00e4/x.wav,dog", "b0.wav,cat", "deep/a1.wav,dog"], "fname,labels")
+    assert datasets.load(table).clips["path"].map(bool).all()
+    scan = audio.os.scandir
+
+    def locked(place):
+        if Path(place).name == "deep":
+            raise PermissionError(13, "Permission denied")
+        return scan(place)
+
+    monkeypatch.setattr(audio.os, "scandir", locked)
+    data = datasets.load(table)
+    assert names(data) == ["Ger\u00e4usche/\u00e4/x.wav", "b0.wav"]
+    assert ("deep/", "", "unreadable: Permission denied", True) in found(data)
+    assert ("deep/a1.wav", "curated", "missing", False) in found(data)
+
+
+@pytest.mark.parametrize(
+    "rows, header, message",
+    [
+        (["a0.wav,dog,train"], "fname,labels,subset", "no class can be learned. a0.wav: .*'train', expected curated"),
+        (["a0.wav,dog"], "fname,label", r"lacks \['labels'\]. Rename {'label': 'labels'}"),
+        (["a0.wav,dog,g"], "fname,labels,Gr\udcf6\udcdfe", "first line has bytes that are no UTF-8"),
+        (
+            ["x.wav,dog,", "t0.wav,,test"],
+            "fname,labels,subset",
+            r"1 can, none of them curated: x.wav .*: missing",
+        ),
+    ],
+)
+def test_a_refusal_says_what_was_found(make, rows, header, message):
+    with pytest.raises(ValueError, match=message):
+        datasets.load(make(rows, header))
+
+
+def test_a_column_that_only_sounds_like_one_that_is_there_is_not_read(make):
+    data = datasets.load(make(["a0.wav,dog,g,0,x", "b0.wav,cat,h,1,y"], "fname,labels,group,fold,folder"))
+    assert found(data) == [("clips.csv", "", "columns that are not read: folder", True)]
 
 
 def test_a_refused_table_costs_nothing_that_is_there(make, tmp_path, monkeypatch):

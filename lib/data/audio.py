@@ -16,12 +16,13 @@ import contextlib
 import csv
 import hashlib
 import io
+import lzma
 import os
 import re
 import unicodedata
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import lru_cache
@@ -76,8 +77,12 @@ def files(root: Path, folder: str, subset: str, found: list[tuple]) -> dict[str,
     Members of archives that are not used are added to `found`, as findings of `audit` about that subset. Raises
     ValueError where there is only an archive, and that one cut short.
     """
-    place, archive = root / folder, root / f"{folder}.zip"
-    there = {e.name: e.path for e in os.scandir(place) if e.name[0] != "."} if place.is_dir() else {}
+    place, archive = _folder(root, folder), root / f"{folder}.zip"
+    try:
+        there = {e.name: e.path for e in os.scandir(place) if e.name[0] != "."} if place.is_dir() else {}
+    except OSError as error:  # the clips of other folders don't suffer
+        found.append((f"{folder}/", subset, f"unreadable: {error.strerror}", True))
+        there = {}
     if archive.is_file():  # what a folder lacks may be in the archive that it was unpacked from
         try:
             there = _members(archive, subset, [] if there else found) | there
@@ -87,15 +92,18 @@ def files(root: Path, folder: str, subset: str, found: list[tuple]) -> dict[str,
     return {_plain(name): path for name, path in there.items()} | there
 
 
-def located(fname: str, files: dict[str, str]) -> str:
+def located(fname: str, files: dict[str, str], named: Collection[str]) -> str:
     """Path of a clip among `files`, or of the same clip in another format; "" if there is none.
 
-    A name may lack its ending and still hold a dot: `a_30.000` is a_30.000.wav, and never a_30.wav, another clip.
+    A name may lack its ending and still hold a dot: `a_30.000` is a_30.000.wav, and never a_30.wav, another clip. No
+    clip is given the file that has the name of another of the clips `named` in the tables.
     """
     stem, _, ending = fname.rpartition(".")
     stems = [fname] if not stem or ending.isdecimal() else [fname, stem]
     names = (fname, *(f"{name}.{kind}" for name in stems for kind in ("wav", "ogg", "flac")))
-    return next((files[name] for name in (*names, *map(_plain, names)) if name in files), "")
+    found = [files[name] for name in (*names, *map(_plain, names)) if name in files]
+    own = {path: re.split(r"[/\\!]", path)[-1] for path in found}
+    return next((path for path in found if own[path] == fname or own[path] not in named), "")
 
 
 def peek(path: str | Path) -> tuple[int, bytes]:
@@ -232,6 +240,16 @@ def _peak(samples: np.ndarray) -> np.float32:
     return max(samples.max(), -samples.min(), key=lambda value: np.inf if np.isnan(value) else value)
 
 
+def _folder(root: Path, folder: str) -> Path:
+    """A folder below `root`; where it does not exist, one whose name is equal when made `_plain`."""
+    if (place := root / folder).is_dir() or not folder:
+        return place
+    above, _, name = folder.rpartition("/")
+    above = _folder(root, above)
+    there = sorted(entry.name for entry in os.scandir(above)) if above.is_dir() else []
+    return above / next((entry for entry in there if _plain(entry) == _plain(name)), name)
+
+
 def _members(archive: Path, subset: str, found: list[tuple]) -> dict[str, str]:
     """Base name of every member of an archive -> its path; members that point outside are ignored and listed."""
     try:
@@ -324,7 +342,7 @@ def _opened(path: str | Path) -> Iterator[tuple[BinaryIO, int]]:
                 yield stream, os.fstat(stream.fileno()).st_size
     except (FileNotFoundError, KeyError):
         raise AudioError("missing") from None
-    except (OSError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, RuntimeError, zlib.error, lzma.LZMAError, zipfile.BadZipFile) as error:
         raise AudioError(f"unreadable: {getattr(error, 'strerror', None) or error}") from error
 
 

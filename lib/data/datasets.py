@@ -20,7 +20,7 @@ Used in: every notebook.
 
 import csv
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -195,7 +195,8 @@ def load_test(root: str | Path) -> Dataset:
     files = audio.files(root, part.audio, "test", [])
     if not files:
         raise FileNotFoundError(f"{root}: no audio of test clips. Looked for {part.audio}/ and {part.audio}.zip.")
-    clips = pd.DataFrame({"fname": fnames, "path": [audio.located(fname, files) for fname in fnames], "subset": "test"})
+    paths = [audio.located(fname, files, named) for named in [set(fnames)] for fname in fnames]
+    clips = pd.DataFrame({"fname": fnames, "path": paths, "subset": "test"})
     clips["labels"] = [labels.get(fname, ()) for fname in fnames]
     clips["usage"] = [usage.get(fname, "") for fname in fnames]
     return Dataset(layout, root, classes, clips, audit.table(findings))
@@ -302,10 +303,11 @@ def _of_folders(
         )
     clips, classes = _read_tables(base, layout, esc10_only, findings)
     groups = _groups(root, base, layout, clips, findings)
+    named = {subset: {fname for fname, clip in clips.items() if clip["subset"] == subset} for subset in parts}
     for fname, clip in clips.items():
         clip["group"] = groups.get(fname, clip["group"])
         beside = files.get(clip["subset"])
-        clip["path"] = audio.located(fname, beside or {})
+        clip["path"] = audio.located(fname, beside or {}, named[clip["subset"]])
         if with_audio and not clip["path"]:
             folder = parts[clip["subset"]].audio
             reason = "missing" if beside else f"missing: neither {folder}/ nor {folder}.zip"
@@ -316,13 +318,18 @@ def _of_folders(
 def _of_table(table: Path, findings: list[tuple], with_audio: bool = True) -> tuple[dict[str, dict], tuple[str, ...]]:
     """Clips by fname (unusable ones too), and the classes, of a table of clips, which names its audio itself."""
     clips, classes = tables.clips(table, findings)
+    for fname, group in _groups(table.parent, table.parent, "table", clips, findings).items():
+        if fname in clips:
+            clips[fname]["group"] = group
     if not with_audio:
         return clips, classes
-    folders = sorted({fname.rpartition("/")[0] for fname in clips})
-    beside = {folder: audio.files(table.parent, folder, "", findings) for folder in folders}
+    named = defaultdict(set)
+    for fname in clips:
+        named[fname.rpartition("/")[0]].add(fname.rpartition("/")[2])
+    beside = {folder: audio.files(table.parent, folder, "", findings) for folder in sorted(named)}
     for fname, clip in clips.items():
         folder, _, name = fname.rpartition("/")
-        clip["path"] = audio.located(name, beside[folder])
+        clip["path"] = audio.located(name, beside[folder], named[folder])
         if not clip["path"]:
             findings.append((fname, clip["subset"], "missing", False))
     if clips and not any(clip["path"] for clip in clips.values()):
@@ -373,6 +380,8 @@ def _read_tables(base: Path, layout: str, esc10_only: bool, findings: list[tuple
         if not (base / part.table).is_file():
             continue  # the noisy and the released test table are optional
         header, rows, malformed = tables.read(base / part.table, part.columns, _clip)
+        if part is _KAGGLE["test"] and header[0] != "fname":
+            raise ValueError(f"{base / part.table}: first column {header[0]!r}, expected fname. Repair it.")
         findings += [(fname, subset, reason, False) for fname, reason in malformed]
         for row in rows:
             if esc10_only and not row["esc10"]:
@@ -402,7 +411,9 @@ def _read_tables(base: Path, layout: str, esc10_only: bool, findings: list[tuple
 def _check_vocabulary(base: Path, clips: dict[str, dict], classes: tuple[str, ...], findings: list[tuple]) -> None:
     """Refuse no classes and ambiguous names; list clips with labels that are not among the classes."""
     if not classes:
-        raise ValueError(f"{base}: no curated clip has a label, so no class can be learned. Add curated rows.")
+        why = "; ".join(f"{fname}: {reason}" for fname, _, reason, usable in findings if not usable)[:500]
+        why = why or "Add curated rows"
+        raise ValueError(f"{base}: no curated clip has a label, so no class can be learned. {why}.")
     if odd := [name for name in classes if "," in name or name in RESERVED]:
         raise ValueError(
             f"{base}: classes {odd} have a comma, which separates labels, or the name of a column of score tables. "
@@ -440,7 +451,8 @@ def _check_published(clips: dict[str, dict], path: Path, malformed: list[tuple[s
         All rows are malformed, or the whole table counts its folds from 0.
     """
     if not clips:
-        raise ValueError(f"{path}: no row can be read: {'; '.join(why for _, why in malformed[:3]) or 'it is empty'}.")
+        why = "; ".join(why for _, why in malformed[:3]) or "it is empty, or no row has esc10 True"
+        raise ValueError(f"{path}: no row can be read: {why}.")
     n = Counter(clip["fold"] for clip in clips.values())
     if n[-1] * 2 * len(n) > len(clips) and sorted(n) == list(range(-1, len(n) - 1)):
         raise ValueError(f"{path}: folds are {sorted(f + 1 for f in n)}, but published ones are counted from 1. Add 1.")
@@ -503,7 +515,10 @@ def _in_order(numbered: Iterable[tuple[int, str]], path: Path) -> tuple[str, ...
 def _check_enough(data: Dataset, strict: bool) -> None:
     """Refuse a set without a usable clip and, if `strict`, one with any unusable clip."""
     lost = data.problems[~data.problems["usable"] & ~data.problems["reason"].str.startswith("known bad")]
-    if data.clips.empty or (strict and len(lost)):
+    lost = lost.sort_values("subset", key=lambda subset: subset != "curated", kind="stable")
+    none = not (data.clips["subset"] == "curated").any()
+    if none or (strict and len(lost)):
         first = "; ".join(f"{row.fname} ({row.subset}): {row.reason}" for row in lost.head(10).itertuples())
-        remedy = "Repair or download them again" + (", or load with strict=False." if len(data.clips) else ".")
-        raise ValueError(f"{data.root}: {len(lost)} clips can't be used, {len(data.clips)} can: {first}. {remedy}")
+        can = f"{len(data.clips)} can" + ", none of them curated" * (none and len(data.clips) > 0)
+        remedy = "Repair or download them again" + ("." if none else ", or load with strict=False.")
+        raise ValueError(f"{data.root}: {len(lost)} clips can't be used, {can}: {first}. {remedy}")

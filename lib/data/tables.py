@@ -31,6 +31,7 @@ __all__ = ["COLUMNS", "SUBSETS", "clips", "labels", "lines", "read", "unknown", 
 
 COLUMNS = ("fname", "labels", "subset", "group", "fold", "usage", "true_labels")
 SUBSETS = ("curated", "noisy", "test")
+_BYTES = re.compile("[\udc80-\udcff]")  # what `lines` makes of bytes that are not UTF-8
 
 
 def lines(path: Path) -> list[str]:
@@ -59,8 +60,12 @@ def read(
     """
     numbered = [(number, line) for number, line in enumerate(lines(path), 1) if line.strip()]
     header = [name.strip() for name in next(csv.reader([numbered[0][1] if numbered else ""]), [])]
+    if any(map(_BYTES.search, header)):
+        raise ValueError(f"{path}: the first line has bytes that are no UTF-8. Save it as CSV in UTF-8.")
     if missing := [name for name in columns if name not in header]:
-        raise ValueError(f"{path}: has columns {header[:8]}, lacks {missing}. Save it as CSV with commas, in UTF-8.")
+        near = {name: meant for name in header if (meant := _nearest(name, missing))}
+        remedy = f"Rename {near}." if near else "Save it as CSV with commas, in UTF-8."
+        raise ValueError(f"{path}: has columns {header[:8]}, lacks {missing}. {remedy}")
     rows, malformed = [], []
     for number, line in numbered[1:]:
         try:
@@ -71,7 +76,7 @@ def read(
                 raise ValueError(f"{len(fields)} fields, expected {len(header)}" + quote * (len(fields) > len(header)))
             if empty := [name for name in columns if not (row[name] or name in blank)]:
                 raise ValueError(f"no {' and no '.join(empty)}")
-            if re.search("[\udc80-\udcff]", line):
+            if _BYTES.search(line):
                 raise ValueError("bytes that are no UTF-8")
             rows.append(parse(row))
         except (ValueError, csv.Error) as error:
@@ -154,14 +159,19 @@ def _clip(row: dict[str, str]) -> dict[str, Any]:
     }
 
 
+def _nearest(name: str, columns: Iterable[str]) -> str:
+    """The column that a name is a misspelling of, else ""."""
+    return next(iter(difflib.get_close_matches(name.lower().replace(" ", "_"), columns, n=1, cutoff=0.8)), "")
+
+
 def _check_header(path: Path, header: list[str], findings: list[tuple]) -> None:
     """Refuse repeated and misspelt columns; list columns that are not read, and a missing column group."""
     if twice := [name for name, n in Counter(header).items() if n > 1]:
         raise ValueError(f"{path}: columns {twice} appear twice. Keep one of each.")
     others = [name for name in header if name not in COLUMNS]
     for name in others:
-        if meant := difflib.get_close_matches(name.lower().replace(" ", "_"), COLUMNS, n=1, cutoff=0.8):
-            raise ValueError(f"{path}: there is no column {name!r} in a table of clips. Rename it: {meant[0]}.")
+        if meant := _nearest(name, [column for column in COLUMNS if column not in header]):
+            raise ValueError(f"{path}: there is no column {name!r} in a table of clips. Rename it: {meant}.")
     if others:
         findings.append((path.name, "", f"columns that are not read: {', '.join(others)}", True))
     if "group" not in header:
@@ -175,6 +185,11 @@ def _count_folds(path: Path, curated: list[dict], findings: list[tuple]) -> None
     if known and len(known) < len(curated):
         reason = f"{len(curated) - len(known)} of {len(curated)} curated clips have no fold: folds are made anew"
         findings.append((path.name, "", reason, True))
+    if known and len({clip["fold"] for clip in known}) == 1:
+        findings.append((path.name, "", "all clips are in one fold: folds are made anew", True))
+        for clip in known:
+            clip["fold"] = pd.NA
+        return
     if known and min(clip["fold"] for clip in known) == 1:
         for clip in known:
             clip["fold"] -= 1

@@ -397,7 +397,10 @@ def _place(partial: Path, path: Path) -> None:
 
 
 def _parse(path: str | Path, columns: list[str]) -> pd.DataFrame:
-    table = pd.read_csv(path, dtype=str, keep_default_na=False)  # a group may be called "NA"
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)  # a group may be called "NA"
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: bytes that are no UTF-8 ({error}). Save it as CSV in UTF-8.") from error
     if missing := [column for column in columns if column not in table]:
         raise ValueError(f"{path} lacks the columns {missing}, it has {list(table.columns)}. Expected {columns}.")
     bad = table["fold"][~table["fold"].str.fullmatch(r"\d+")]

@@ -48,7 +48,7 @@ def path(name: str, key: str, root: Path = ROOT) -> Path:
         return find(key, wanted)
     for place in (Path(name).expanduser(), root / name):
         if place.exists():
-            return place.resolve()
+            return place.absolute()  # a link to a table lies beside the audio that it names
     raise FileNotFoundError(f"{key}={name!r} is neither in {Path.cwd()} nor in {root}. Give its full path.")
 
 
