@@ -77,8 +77,9 @@ def files(root: Path, folder: str, subset: str, found: list[tuple]) -> dict[str,
     Members of archives that are not used are added to `found`, as findings of `audit` about that subset. Raises
     ValueError where there is only an archive, and that one cut short.
     """
-    place, archive = _folder(root, folder), root / f"{folder}.zip"
+    archive = root / f"{folder}.zip"
     try:
+        place = _folder(root, folder)
         there = {e.name: e.path for e in os.scandir(place) if e.name[0] != "."} if place.is_dir() else {}
     except OSError as error:  # the clips of other folders don't suffer
         found.append((f"{folder}/", subset, f"unreadable: {error.strerror}", True))
