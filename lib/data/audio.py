@@ -72,7 +72,7 @@ class Header(NamedTuple):
 
 
 def files(root: Path, folder: str, subset: str, found: list[tuple]) -> dict[str, str]:
-    """Base name of every file in a folder below `root`, or a zip of its name, as it is and made `_plain` -> its path.
+    """Base name of every file in a folder below `root`, or a zip of its name -> its path.
 
     Members of archives that are not used are added to `found`, as findings of `audit` about that subset. Raises
     ValueError where there is only an archive, and that one cut short.
@@ -90,21 +90,24 @@ def files(root: Path, folder: str, subset: str, found: list[tuple]) -> dict[str,
         except ValueError:
             if not there:
                 raise
-    return {_plain(name): path for name, path in there.items()} | there
+    return there
 
 
-def located(fname: str, files: dict[str, str], named: Collection[str]) -> str:
-    """Path of a clip among `files`, or of the same clip in another format; "" if there is none.
+def located(fnames: Collection[str], files: dict[str, str]) -> dict[str, str]:
+    """fname -> path among `files`, for all clips of a folder; "" if there is none.
 
-    A name may lack its ending and still hold a dot: `a_30.000` is a_30.000.wav, and never a_30.wav, another clip. No
-    clip is given the file that has the name of another of the clips `named` in the tables.
+    A clip may be there in another spelling (`_plain`) or another format, but never as the file of a clip that fits
+    better. A name may lack its ending and still hold a dot: `a_30.000` is a_30.000.wav, and never a_30.wav, another
+    clip.
     """
-    stem, _, ending = fname.rpartition(".")
-    stems = [fname] if not stem or ending.isdecimal() else [fname, stem]
-    names = (fname, *(f"{name}.{kind}" for name in stems for kind in ("wav", "ogg", "flac")))
-    found = [files[name] for name in (*names, *map(_plain, names)) if name in files]
-    own = {path: re.split(r"[/\\!]", path)[-1] for path in found}
-    return next((path for path in found if own[path] == fname or own[path] not in named), "")
+    found = {fname: files.get(fname, "") for fname in fnames}
+    files = {_plain(name): path for name, path in files.items()} | files
+    for spelled in (lambda fname: [_plain(fname)], _other_formats):
+        taken = {"", *found.values()}
+        for fname in (fname for fname, path in found.items() if not path):
+            paths = (files[name] for name in spelled(fname) if files.get(name, "") not in taken)
+            found[fname] = next(paths, "")
+    return found
 
 
 def peek(path: str | Path) -> tuple[int, bytes]:
@@ -249,6 +252,13 @@ def _folder(root: Path, folder: str) -> Path:
     above = _folder(root, above)
     there = sorted(entry.name for entry in os.scandir(above)) if above.is_dir() else []
     return above / next((entry for entry in there if _plain(entry) == _plain(name)), name)
+
+
+def _other_formats(fname: str) -> list[str]:
+    stem, _, ending = fname.rpartition(".")
+    stems = [fname] if not stem or ending.isdecimal() else [fname, stem]
+    names = [f"{name}.{kind}" for name in stems for kind in ("wav", "ogg", "flac")]
+    return [*names, *map(_plain, names)]
 
 
 def _members(archive: Path, subset: str, found: list[tuple]) -> dict[str, str]:

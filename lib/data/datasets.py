@@ -195,8 +195,8 @@ def load_test(root: str | Path) -> Dataset:
     files = audio.files(root, part.audio, "test", [])
     if not files:
         raise FileNotFoundError(f"{root}: no audio of test clips. Looked for {part.audio}/ and {part.audio}.zip.")
-    paths = [audio.located(fname, files, named) for named in [set(fnames)] for fname in fnames]
-    clips = pd.DataFrame({"fname": fnames, "path": paths, "subset": "test"})
+    paths = audio.located(fnames, files)
+    clips = pd.DataFrame({"fname": fnames, "path": [paths[fname] for fname in fnames], "subset": "test"})
     clips["labels"] = [labels.get(fname, ()) for fname in fnames]
     clips["usage"] = [usage.get(fname, "") for fname in fnames]
     return Dataset(layout, root, classes, clips, audit.table(findings))
@@ -302,36 +302,35 @@ def _of_folders(
             "Put the audio there, or load with with_audio=False for the tables only."
         )
     clips, classes = _read_tables(base, layout, esc10_only, findings)
-    groups = _groups(root, base, layout, clips, findings)
-    named = {subset: {fname for fname, clip in clips.items() if clip["subset"] == subset} for subset in parts}
-    for fname, clip in clips.items():
-        clip["group"] = groups.get(fname, clip["group"])
-        beside = files.get(clip["subset"])
-        clip["path"] = audio.located(fname, beside or {}, named[clip["subset"]])
-        if with_audio and not clip["path"]:
-            folder = parts[clip["subset"]].audio
-            reason = "missing" if beside else f"missing: neither {folder}/ nor {folder}.zip"
-            findings.append((fname, clip["subset"], reason, False))
+    _regroup(root, base, layout, clips, findings)
+    for subset, beside in files.items():
+        mine = [fname for fname, clip in clips.items() if clip["subset"] == subset]
+        folder = parts[subset].audio
+        reason = "missing" if beside else f"missing: neither {folder}/ nor {folder}.zip"
+        for fname, path in audio.located(mine, beside).items():
+            clips[fname]["path"] = path
+            if not path:
+                findings.append((fname, subset, reason, False))
     return clips, classes
 
 
 def _of_table(table: Path, findings: list[tuple], with_audio: bool = True) -> tuple[dict[str, dict], tuple[str, ...]]:
     """Clips by fname (unusable ones too), and the classes, of a table of clips, which names its audio itself."""
     clips, classes = tables.clips(table, findings)
-    for fname, group in _groups(table.parent, table.parent, "table", clips, findings).items():
-        if fname in clips:
-            clips[fname]["group"] = group
+    _regroup(table.parent, table.parent, "table", clips, findings)
     if not with_audio:
         return clips, classes
-    named = defaultdict(set)
-    for fname in clips:
-        named[fname.rpartition("/")[0]].add(fname.rpartition("/")[2])
-    beside = {folder: audio.files(table.parent, folder, "", findings) for folder in sorted(named)}
+    folders = defaultdict(dict)  # folder -> base name -> clip
     for fname, clip in clips.items():
         folder, _, name = fname.rpartition("/")
-        clip["path"] = audio.located(name, beside[folder], named[folder])
-        if not clip["path"]:
-            findings.append((fname, clip["subset"], "missing", False))
+        folders[folder][name] = clip
+    for folder in sorted(folders):
+        beside = audio.files(table.parent, folder, "", findings)
+        for name, path in audio.located(folders[folder], beside).items():
+            clip = folders[folder][name]
+            clip["path"] = path
+            if not path:
+                findings.append((clip["fname"], clip["subset"], "missing", False))
     if clips and not any(clip["path"] for clip in clips.values()):
         raise FileNotFoundError(
             f"{table}: has {len(clips)} clips, but no audio. Looked for {next(iter(clips))} in {table.parent}, and so "
@@ -467,8 +466,8 @@ def _group(row: dict[str, str]) -> str:
     return next((f"{source}:{row[column]}" for column, source in sources if row.get(column)), "")
 
 
-def _groups(root: Path, base: Path, layout: str, clips: dict[str, dict], findings: list[tuple]) -> dict[str, str]:
-    """Groups by fname that replace those of the tables: of Zenodo's tables beside Kaggle's, then of groups.csv."""
+def _regroup(root: Path, base: Path, layout: str, clips: dict[str, dict], findings: list[tuple]) -> None:
+    """Replace groups of the tables by those of Zenodo's tables beside Kaggle's, then by those of groups.csv."""
     released = [place / part.table for place in (root / _META, root) for part in _ZENODO.values()]
     groups: dict[str, str] = {}
     for path in filter(Path.is_file, released if layout in ("kaggle", "demo") else ()):
@@ -491,7 +490,8 @@ def _groups(root: Path, base: Path, layout: str, clips: dict[str, dict], finding
         if left := len(mine - dict(rows).keys()):
             reason = f"lacks {left} of {len(mine)} clips: their groups are those of the tables"
             findings.append((path.name, "", reason, True))
-    return groups
+    for fname in clips.keys() & groups.keys():
+        clips[fname]["group"] = groups[fname]
 
 
 def _vocabulary(path: Path) -> tuple[str, ...]:
