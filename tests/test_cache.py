@@ -80,7 +80,7 @@ def test_frames_are_the_log_mels_of_the_clips(clips, home):
 def test_frames_hold_any_channels_and_their_floor(clips, home, channels, floored):
     logmel = replace(SMALL, channels=channels)
     store = cache.build(clips, logmel, home)
-    assert store.n_channels == len(channels)
+    assert store.logmel.n_channels == len(channels)
     for clip in clips.itertuples():
         found, expected = frames_of(store, clip.fname), logmel(audio.read(clip.path, 8000))
         torch.testing.assert_close(found.permute(1, 2, 0), expected.half(), atol=0, rtol=0)
@@ -101,7 +101,7 @@ def test_the_index_adds_up(clips, home):
     assert index["fname"].tolist() == ["a.wav", "b.wav", "c.wav", "d.wav"]
     assert index["n_frames"].tolist() == [1 + n // 80 for n in (900, 4000, 8000, 80)]
     assert index["first_frame"].tolist() == [0, *index["n_frames"].cumsum()[:-1]]
-    assert len(store.parts[0]) == index["n_frames"].sum() and store.n_channels == 1
+    assert len(store.parts[0]) == index["n_frames"].sum() and store.logmel.n_channels == 1
     assert len(store.problems) == 0 and store.logmel == SMALL
 
 

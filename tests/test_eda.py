@@ -91,6 +91,7 @@ def test_imbalance_names_the_pair_and_all_three_ratios(counted):
     assert (found["longest"], found["shortest"]) == ("Rain", "Bark")
     assert [found[f"ratio_{way}"] for way in ("single", "every", "even")] == [16.0, pytest.approx(12 / 4.5), 4.0]
     assert "16.0 over single-label clips, 2.7 counting every label, 4.0 by even share" in sentence
+    assert contents.imbalance(counted.assign(seconds_even=2.0))[0]["effective_classes_even"] == pytest.approx(2)
 
 
 def test_without_audio_clips_are_counted_and_seconds_are_not_made_up(counted):
@@ -101,11 +102,10 @@ def test_without_audio_clips_are_counted_and_seconds_are_not_made_up(counted):
     assert "there is no audio" in contents.describe_repeats(table, CUT)
 
 
-def test_gini_and_effective_number():
+def test_gini():
     assert contents.gini([3, 3, 3]) == pytest.approx(0)
     assert contents.gini([0, 0, 6]) == pytest.approx(2 / 3)
     assert contents.gini([1, 3]) == pytest.approx(0.25)
-    assert contents.effective([2, 2, 2, 0]) == pytest.approx(3)
 
 
 def test_cardinality_and_priors(counted):

@@ -210,7 +210,7 @@ def test_a_slow_idea_is_told_with_minutes_an_epoch(write, tones, monkeypatch, se
     weights = {key: value.clone() for key, value in model.state_dict().items()}
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        tryout.check(training, learners.LOSSES["bce"](), model)
+        tryout.check(training, learners.LOSSES["bce"], model)
     words = [str(one.message) for one in caught if "an epoch takes" in str(one.message)]
     n = len(training)
     assert len(words) == told and all(f"about {2.5 * n:.2g} minutes instead of {n:.2g}." in text for text in words)

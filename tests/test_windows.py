@@ -167,7 +167,7 @@ def test_a_trim_that_is_no_distance_is_refused(value):
 
 def literal(cache: Cache, rows: pd.DataFrame, starts: np.ndarray, width: int) -> np.ndarray:
     frames = torch.cat(cache.parts)
-    out = np.empty((len(rows), cache.n_channels, LOGMEL.n_mels, width), np.float32)
+    out = np.empty((len(rows), cache.logmel.n_channels, LOGMEL.n_mels, width), np.float32)
     for i, row in enumerate(rows.itertuples()):
         for t in range(width):
             frame = starts[i] + t

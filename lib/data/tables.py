@@ -36,8 +36,7 @@ _BYTES = re.compile("[\udc80-\udcff]")  # what `lines` makes of bytes that are n
 
 def lines(path: Path) -> list[str]:
     """Lines of a text file, with or without BOM and CR. Bytes that are not UTF-8 become lone surrogates."""
-    text = path.read_bytes().decode("utf-8-sig", "surrogateescape")
-    return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    return path.read_text(encoding="utf-8-sig", errors="surrogateescape").split("\n")
 
 
 def read(
@@ -185,11 +184,8 @@ def _count_folds(path: Path, curated: list[dict], findings: list[tuple]) -> None
     if known and len(known) < len(curated):
         reason = f"{len(curated) - len(known)} of {len(curated)} curated clips have no fold: folds are made anew"
         findings.append((path.name, "", reason, True))
-    if known and len({clip["fold"] for clip in known}) == 1:
+    numbers = {clip["fold"] for clip in known}
+    if len(numbers) == 1:
         findings.append((path.name, "", "all clips are in one fold: folds are made anew", True))
-        for clip in known:
-            clip["fold"] = pd.NA
-        return
-    if known and min(clip["fold"] for clip in known) == 1:
-        for clip in known:
-            clip["fold"] -= 1
+    for clip in known:
+        clip["fold"] = clip["fold"] - (min(numbers) == 1) if len(numbers) > 1 else pd.NA

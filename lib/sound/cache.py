@@ -66,10 +66,6 @@ class Cache:
     audio: dict[str, str] = field(default_factory=dict)
 
     @property
-    def n_channels(self) -> int:
-        return self.parts[0].shape[1]
-
-    @property
     def device(self) -> torch.device:
         """Where the frames lie."""
         return self.parts[0].device

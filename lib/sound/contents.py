@@ -29,7 +29,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from scipy.cluster import hierarchy
-from scipy.stats import rankdata
+from scipy.stats import entropy, rankdata
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.inspection import permutation_importance
 from sklearn.model_selection import StratifiedGroupKFold
@@ -43,7 +43,7 @@ from lib.sound.features import LogMel
 from lib.sound.windows import Windows
 
 __all__ = ["EPOCHS", "LEFT_S", "THRESHOLDS_DB", "by_class", "cardinality", "co_occurrence", "describe_gap"]
-__all__ += ["describe_repeats", "describe_sound", "domain_gap", "effective", "gini", "imbalance", "measure", "medians"]
+__all__ += ["describe_repeats", "describe_sound", "domain_gap", "gini", "imbalance", "measure", "medians"]
 __all__ += ["priors", "silence", "spectra", "statistics", "tell_apart", "traits", "trimming"]
 
 EPOCHS = 10  # over which fresh windows are counted
@@ -101,13 +101,6 @@ def gini(amounts: np.ndarray) -> float:
     return float((2 * np.arange(1, n + 1) - n - 1) @ x / (n * total)) if total > 0 else float("nan")
 
 
-def effective(amounts: np.ndarray) -> float:
-    """Effective number of classes: exp of the entropy of their shares, from 1 to their number. Source: Hill (1973)."""
-    share = np.asarray(amounts, float) / np.sum(amounts)
-    share = share[share > 0]
-    return float(np.exp(-(share * np.log(share)).sum())) if len(share) else float("nan")
-
-
 def imbalance(table: pd.DataFrame) -> tuple[dict[str, object], str]:
     """How balanced the classes of curated clips are, in clips and in seconds.
 
@@ -138,11 +131,11 @@ def imbalance(table: pd.DataFrame) -> tuple[dict[str, object], str]:
     ratios = {way: table.at[longest, f"seconds_{way}"] / table.at[shortest, f"seconds_{way}"] for way in ways}
     numbers |= {"longest": longest, "shortest": shortest, **{f"ratio_{way}": ratio for way, ratio in ratios.items()}}
     numbers |= {"ratio_extremes_even": even.max() / even.min(), "gini_even": gini(even)}
-    numbers["effective_classes_even"] = effective(even)
+    numbers["effective_classes_even"] = effective = float(np.exp(entropy(even)))
     by_way = ", ".join(f"{ratios[way]:.1f} {name}" for way, name in ways.items())
     sentence += (
         f" Seconds of {longest} over those of {shortest}: {by_way}. The extremes by even share are {even.idxmax()} and "
-        f"{even.idxmin()}, {even.max() / even.min():.1f}; Gini {gini(even):.2f}: as uneven as {effective(even):.1f} "
+        f"{even.idxmin()}, {even.max() / even.min():.1f}; Gini {gini(even):.2f}: as uneven as {effective:.1f} "
         f"equal classes of {len(table)}."
     )
     return numbers, sentence

@@ -15,7 +15,6 @@ Used in: 02 to 08.
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -25,7 +24,7 @@ from lib import settings
 from lib.sound.cache import Cache
 from lib.sound.features import LogMel
 
-__all__ = ["Places", "Windows", "ahead", "batch", "batches", "energy", "gather", "random_starts", "rolling", "spans"]
+__all__ = ["Windows", "ahead", "batch", "batches", "energy", "gather", "places", "random_starts", "rolling", "spans"]
 __all__ += ["trim"]
 
 TOUCH_S = 0.002  # starts are rounded to 1 ms: what is this near touches
@@ -131,38 +130,25 @@ def random_starts(n_frames: np.ndarray, width: int, rng: np.random.Generator) ->
     return np.minimum(slack, 0) + rng.integers(0, np.abs(slack) + 1)
 
 
-@dataclass(frozen=True)
-class Places:
-    """Where windows lie in a cache: a tensor (n,) a column, on the device of its frames.
+def places(cache: Cache, rows: pd.DataFrame, start_frame: np.ndarray) -> dict[str, torch.Tensor]:
+    """Where windows lie in a cache: `rows` of `Cache.index` and the start of a window for each, int (n,).
 
-    Attributes
-    ----------
-    first_frame, n_frames, floor_db : of the row that a window is cut from, as in `Cache.index`
-    start_frame : first frame of the window, counted from first_frame
+    Returns
+    -------
+    first_frame, n_frames, floor_db, start_frame, each (n,), on the device of the frames
     """
-
-    first_frame: torch.Tensor
-    n_frames: torch.Tensor
-    floor_db: torch.Tensor
-    start_frame: torch.Tensor
-
-    @classmethod
-    def of(cls, cache: Cache, rows: pd.DataFrame, start_frame: np.ndarray) -> "Places":
-        """`rows` of `Cache.index`, and the start of a window for each, int (n,)."""
-        columns = [rows[name].to_numpy(np.int64, copy=True) for name in ("first_frame", "n_frames")]
-        columns += [rows["floor_db"].to_numpy(np.float32, copy=True), np.array(start_frame, dtype=np.int64)]
-        return cls(*(torch.from_numpy(column).to(cache.device) for column in columns))
-
-    def __getitem__(self, chosen: slice) -> "Places":
-        return Places(*(getattr(self, name)[chosen] for name in self.__dataclass_fields__))
+    columns = {name: rows[name].to_numpy(np.int64, copy=True) for name in ("first_frame", "n_frames")}
+    columns["floor_db"] = rows["floor_db"].to_numpy(np.float32, copy=True)
+    columns["start_frame"] = np.array(start_frame, dtype=np.int64)
+    return {name: torch.from_numpy(column).to(cache.device) for name, column in columns.items()}
 
 
 def batch(cache: Cache, rows: pd.DataFrame, start_frame: np.ndarray, width: int) -> torch.Tensor:
     """The windows at `start_frame`, int (n,), of index rows; of `width` frames."""
-    return gather(cache, Places.of(cache, rows, start_frame), width)
+    return gather(cache, places(cache, rows, start_frame), width)
 
 
-def gather(cache: Cache, places: Places, width: int) -> torch.Tensor:
+def gather(cache: Cache, at: dict[str, torch.Tensor], width: int) -> torch.Tensor:
     """Gather windows where the frames lie (`Cache.on`): one indexing of the array of each subset, no loop over clips.
 
     Parameters
@@ -173,27 +159,27 @@ def gather(cache: Cache, places: Places, width: int) -> torch.Tensor:
     -------
     float32 (n, n_channels, n_mels, width)
     """
-    n_frames = places.n_frames[:, None]
-    at = places.start_frame[:, None] + torch.arange(width, device=cache.device)  # frame within the row
-    source = places.first_frame[:, None] + at.clamp_min(0).minimum(n_frames - 1)
+    n_frames, first_frame = at["n_frames"][:, None], at["first_frame"]
+    frame = at["start_frame"][:, None] + torch.arange(width, device=cache.device)  # frame within the row
+    source = first_frame[:, None] + frame.clamp_min(0).minimum(n_frames - 1)
     if len(cache.parts) == 1:
         frames = _frames(cache.parts[0], source)
     else:
         frames = torch.empty(*source.shape, *cache.parts[0].shape[1:], device=cache.device)
-        part_of = torch.bucketize(places.first_frame, torch.tensor(cache.starts[1:-1], device=cache.device), right=True)
+        part_of = torch.bucketize(first_frame, torch.tensor(cache.starts[1:-1], device=cache.device), right=True)
         for k, part in enumerate(cache.parts):
             chosen = (part_of == k).nonzero()[:, 0]
             frames[chosen] = _frames(part, source[chosen] - cache.starts[k])
-    inside = (at >= 0) & (at < n_frames)
-    padding = places.floor_db[:, None, None, None] * cache.in_db[:, None]  # (n, 1, n_channels, 1)
+    inside = (frame >= 0) & (frame < n_frames)
+    padding = at["floor_db"][:, None, None, None] * cache.in_db[:, None]  # (n, 1, n_channels, 1)
     return torch.where(inside[:, :, None, None], frames, padding).permute(0, 2, 3, 1)
 
 
 def batches(cache: Cache, table: pd.DataFrame, width: int, size: int) -> Iterator[torch.Tensor]:
     """The windows of `table` (from `rolling`) in its order, `size` at a time, as `batch` gives them."""
-    places = Places.of(cache, table, table["start_frame"].to_numpy())
+    at = places(cache, table, table["start_frame"].to_numpy())
     for first in range(0, len(table), size):
-        yield gather(cache, places[first : first + size], width)
+        yield gather(cache, {name: column[first : first + size] for name, column in at.items()}, width)
 
 
 def ahead(made: Iterator[torch.Tensor], device: torch.device) -> Iterator[torch.Tensor]:

@@ -134,12 +134,12 @@ class Training:
         clips, rows = self._drawn(rng)
         order = rng.permutation(len(clips))
         clips, rows = clips[order], rows.iloc[order]
-        places = windows.Places.of(cache, rows, windows.random_starts(rows["n_frames"].to_numpy(), self.width, rng))
+        at = windows.places(cache, rows, windows.random_starts(rows["n_frames"].to_numpy(), self.width, rng))
         targets, masks = self.targets[clips].to(device), torch.from_numpy(self.masks[clips]).float().to(device)
         draws = Draws(device, int(rng.integers(2**62)), len(clips))
         ends = np.cumsum([len(part) for part in np.array_split(order, len(self))]).tolist()
         batches = [slice(first, end) for first, end in zip([0, *ends], ends, strict=False)]
-        gathered = (windows.gather(cache, places[chosen], self.width) for chosen in batches)
+        gathered = (windows.gather(cache, {k: v[chosen] for k, v in at.items()}, self.width) for chosen in batches)
         for chosen, x in zip(
             batches, gathered if device == cache.device else windows.ahead(gathered, device), strict=True
         ):

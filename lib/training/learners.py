@@ -67,16 +67,13 @@ STAGE2_LR = 0.01  # one-cycle peak, usual for AdamW on networks this small; not 
 STAGE2_BATCH = 64  # images
 
 
-class KnownBCE(nn.Module):
+def known_bce(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """Binary cross entropy of logits, (n, n_classes), the mean over the targets that are known (not NaN)."""
-
-    def forward(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        return _mean_of_known(
-            nn.functional.binary_cross_entropy_with_logits(logits, targets.nan_to_num(), reduction="none"), targets
-        )
+    losses = nn.functional.binary_cross_entropy_with_logits(logits, targets.nan_to_num(), reduction="none")
+    return _mean_of_known(losses, targets)
 
 
-class GeneralisedCE(nn.Module):
+def generalised_ce(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """Generalised cross entropy, (1 - p ** Q) / Q with p the probability of the given label, per class by a sigmoid.
 
     Between cross entropy (Q -> 0) and the absolute error (Q = 1), which forgives wrong labels. The mean over the known
@@ -86,10 +83,8 @@ class GeneralisedCE(nn.Module):
     ------
     Zhang and Sabuncu 2018, Generalized Cross Entropy Loss, there with a softmax.
     """
-
-    def forward(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        heard, silent = ((1 - (Q * nn.functional.logsigmoid(z)).exp()) / Q for z in (logits, -logits))
-        return _mean_of_known(torch.lerp(silent, heard, targets.nan_to_num()), targets)
+    heard, silent = ((1 - (Q * nn.functional.logsigmoid(z)).exp()) / Q for z in (logits, -logits))
+    return _mean_of_known(torch.lerp(silent, heard, targets.nan_to_num()), targets)
 
 
 def _mean_of_known(losses: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -112,7 +107,7 @@ class QuickLearner(Learner):
                 callback(event_name)
 
 
-LOSSES = {"bce": KnownBCE, "ce": nn.CrossEntropyLoss, "lq": GeneralisedCE}
+LOSSES = {"bce": known_bce, "ce": nn.functional.cross_entropy, "lq": generalised_ce}
 SCHEDULES = {"one_cycle": Learner.fit_one_cycle, "flat": Learner.fit, "flat_cosine": Learner.fit_flat_cos}
 assert (tuple(LOSSES), tuple(SCHEDULES)) == (tuple(settings.LOSSES), settings.SCHEDULES)
 
@@ -238,7 +233,7 @@ def fit_images(
     if len(images) != len(targets) or len(images) < 2:
         raise ValueError(f"{len(images)} images and {len(targets)} targets: two or more are needed, one target each.")
     batches = Images(images, targets.astype(np.float32), STAGE2_BATCH, seed)
-    learn = QuickLearner(DataLoaders(batches, []), model, LOSSES[loss](), cbs=[Reseed(seed)])
+    learn = QuickLearner(DataLoaders(batches, []), model, LOSSES[loss], cbs=[Reseed(seed)])
     with learn.no_bar(), learn.no_logging():
         learn.fit_one_cycle(epochs, STAGE2_LR)
     return model.eval()
@@ -459,10 +454,12 @@ def _prepared(
     mean, std = training.cache.statistics(training.fnames, per_band=network.normalise == "band")
     model = WindowModel(network, training.targets.shape[1], mean, std).prepare()
     device = next(model.parameters()).device
-    _move((training, validation), device)
+    cache = training.cache.on(device)  # gathered there, where the frames fit
+    for part in (*_parts(training), validation):
+        part.cache, part.device = cache, device
     if ideas.named((network.settings(), recipe.settings())):
         for part in _parts(training):
-            tryout.check(part, _loss(recipe.loss), model)
+            tryout.check(part, ideas.find(LOSSES, recipe.loss), model)
     cbs: list[Callback] = [Reseed(training.seed)]
     if recipe.mixup:
         cbs.append(Mixing(recipe, training.cache.logmel.in_db, training.seed))
@@ -477,26 +474,12 @@ def _learner(
     """A learner with the recipe's loss; `feeds` are training and validation batches, `folder` is for fastai's files."""
     dls = DataLoaders(*feeds, device=next(model.parameters()).device)
     how = {"splitter": WindowModel.param_groups, "cbs": list(cbs), "path": folder}
-    return QuickLearner(dls, model, _loss(recipe.loss), **how)
-
-
-def _loss(name: str) -> Callable:
-    return ideas.find({}, name) if ideas.is_idea(name) else LOSSES[name]()
+    return QuickLearner(dls, model, ideas.find(LOSSES, recipe.loss), **how)
 
 
 def _parts(feed: Training | Phases | Scoring) -> tuple:
     """The feeds of one training set each that a feed goes through."""
     return getattr(feed, "parts", (feed,))
-
-
-def _move(feeds: Sequence, device: torch.device) -> None:
-    """Have batches gathered on the device, where the frames fit; feeds that share a cache share what is moved."""
-    moved: dict[str, Cache] = {}
-    for feed in feeds:
-        for part in _parts(feed):
-            if part.cache.name not in moved:
-                moved[part.cache.name] = part.cache.on(device)
-            part.cache, part.device = moved[part.cache.name], device
 
 
 def _check(training: Training, loss: str) -> None:
