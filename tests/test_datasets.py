@@ -289,7 +289,7 @@ def test_groups_that_cannot_be_meant_are_refused(kaggle, rows, message):
         (",Rain", "train_curated.csv, line 6", "malformed row (train_curated.csv, line 6): no fname"),
         ("c9.wav,", "c9.wav", "malformed row (train_curated.csv, line 6): no labels"),
         ('c9.wav," ,, "', "c9.wav", "malformed row (train_curated.csv, line 6): no labels"),
-        ('c9.wav,"Rain', "c9.wav", "malformed row (train_curated.csv, line 6): unexpected end of data"),
+        ('c9.wav,"Rain', "c9.wav", "malformed row (train_curated.csv, line 6): a quote is not closed"),
         ("c\udcff.wav,Rain", "c\\udcff.wav", "malformed row (train_curated.csv, line 6): bytes that are no UTF-8"),
         (
             "../c9.wav,Rain",
@@ -317,6 +317,15 @@ def test_a_bad_row_is_listed_and_the_others_are_read(kaggle, row, fname, reason)
     assert found(data) == [(fname, "curated", reason, False)] and len(data.clips) == 8
     with pytest.raises(ValueError, match=r"1 clips can't be used, 8 can: .*strict=False"):
         datasets.load(kaggle, strict=True)
+
+
+def test_the_letters_of_a_label_may_be_composed_or_not(kaggle):
+    letters_of = {"sample_submission": "Ra\u00efn", "train_curated": "Rai\u0308n", "train_noisy": "Ra\u00efn"}
+    for name, letters in letters_of.items():
+        text = (kaggle / f"{name}.csv").read_text().replace("Rain", letters)
+        (kaggle / f"{name}.csv").write_text(text, encoding="utf-8")
+    data = datasets.load(kaggle)
+    assert "Ra\u00efn" in data.classes and found(data) == [] and len(data.clips) == 8
 
 
 def test_repeated_rows(kaggle):

@@ -159,6 +159,7 @@ def test_files_that_can_not_be_read_are_refused(write, text, message):
         ("x += 1\n    return x.clone()", r"changes its input in place.*Work on a copy"),
         ("return x + torch.rand(1)", "differs under the same seed. Draw by the generator"),
         ("return y", "name 'y' is not defined"),
+        ("return x @ x[0, 0, :3]", r"f@\w+ fails on three windows: .*Expected: f\(x, in_db, generator\) -> x"),
     ],
 )
 def test_a_wrong_augmentation_is_refused_before_training(write, tones, tmp_path, body, message):
@@ -172,6 +173,9 @@ def test_a_wrong_augmentation_is_refused_before_training(write, tones, tmp_path,
     ("text", "changes", "message"),
     [
         ("def f(x, y, in_db, generator, alpha):\n    return x, y[:1]\n", {"mix": "{}"}, "makes float32 \\(1, 3\\)"),
+        ("def f(x, y, in_db, generator, alpha):\n    return x, 5 * y\n", {"mix": "{}"}, "not between 0 and 1"),
+        ("def f(x, y, in_db, generator, alpha):\n    return x, y / 0 * 0\n", {"mix": "{}"}, "or all unknown"),
+        ("def f(x):\n    return x\n", {"mix": "{}"}, r"Expected: f\(x, y, in_db, generator, alpha\) -> x, y"),
         ("def f(logits, targets):\n    return logits\n", {"loss": "{}"}, "The loss makes float32 \\(3, 3\\)"),
         ("def f(logits, targets):\n    return torch.zeros(())\n", {"loss": "{}"}, "can't be trained"),
     ],
@@ -186,6 +190,13 @@ def test_a_network_must_give_features(write):
     name = write("def f(n):\n    return torch.nn.Conv2d(n, 4, 3)\n") + ":f"
     with pytest.raises(ValueError, match=r"makes \(2, 4, 62, 94\) of \(2, 1, 64, 96\): expected \(2, n_features\)"):
         learners.WindowModel(Network(name, image_size=0), 3, [0.0], [1.0])
+
+
+def test_a_network_must_read_windows_of_any_length(write, tones, tmp_path):
+    layers = "torch.nn.Flatten(), torch.nn.Linear(n * 64 * 96, 4)"
+    name = write(f"def f(n):\n    return torch.nn.Sequential({layers})\n") + ":f"
+    with pytest.raises(ValueError, match=r"fails on three windows.*Expected: a network of \(n, n_channels, n_mels, n_"):
+        fit(tones, tmp_path / "checkpoint", recipe=recipe(), network=Network(name, image_size=0))
 
 
 def test_a_channel_must_fit(write):

@@ -508,6 +508,17 @@ def test_progress_is_told_with_the_time_that_is_left():
     assert list(pipeline.follow(["WorkflowError:", "no rule"])) == ["WorkflowError:", "no rule"]
 
 
+@pytest.mark.parametrize("data", ["a folder #2/clips.csv", "a: b", "'quoted'", "1e3", "[a]"])
+def test_a_path_that_snakemake_would_read_as_another_is_refused(data, capsys):
+    assert pipeline.main(["--data", data]) == 1
+    assert f"DATA={data!r} would be read as" in (said := capsys.readouterr().err) and "Make a link to it" in said
+
+
+@pytest.mark.parametrize("data", ["ein Ordner/\u00fc, it's (1)", "~/x#y", "C:/data", ""])
+def test_other_paths_are_taken(data):
+    pipeline._check_name(data)
+
+
 def test_a_kernel_that_died_is_told_by_the_end_of_its_log(tmp_path):
     executed, log = tmp_path / "executed.ipynb", tmp_path / "log.txt"
     assert job.failure(executed, log).startswith(f"{executed}: no cell failed, but the run did.")

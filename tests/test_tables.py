@@ -142,7 +142,7 @@ def test_true_labels_that_are_no_class_count_as_none(make):
         ("x.wav,,curated,g9,", "x.wav", "no labels: only test clips may be without"),
         ('x.wav,",",test,g9,', "x.wav", "no labels: only test clips may be without"),
         (",dog,curated,g9,", "clips.csv, line 10", "no fname"),
-        ('x.wav,"dog,curated,g9,', "x.wav", "unexpected end of data"),
+        ('x.wav,"dog,curated,g9,', "x.wav", "a quote is not closed"),
         ("x\udcff.wav,dog,curated,g9,", "x\\udcff.wav", "bytes that are no UTF-8"),
         ("x.wav,frog,test,g9,", "x.wav", "label 'frog' is outside the vocabulary (nearest: 'dog')"),
         ("x.wav,Dog,noisy,g9,", "x.wav", "label 'Dog' is outside the vocabulary (nearest: 'dog')"),
@@ -159,6 +159,31 @@ def test_a_bad_row_is_listed_and_costs_no_other(make, tmp_path, row, fname, reas
     assert not data.problems.merge(data.clips, on=["fname", "subset"]).query("not usable").size
     with pytest.raises(ValueError, match=r"1 clips can't be used, [78] can: .*strict=False"):
         datasets.load(tmp_path, strict=True)
+
+
+def test_a_label_in_composed_or_decomposed_letters_is_one_class(make):
+    table = make([*ROWS, "x.wav,\u00e9cho,curated,g7,", "y.wav,e\u0301cho,curated,g8,"])
+    for seed, name in enumerate(("x.wav", "y.wav"), 90):
+        save(table.parent / name, seed)
+    data = datasets.load(table)
+    assert data.classes == ("cat", "dog", "\u00e9cho") and found(data) == []
+
+
+@pytest.mark.parametrize("alike", ["Dog", "dog\u200b", "\uff44og"])
+def test_classes_that_look_alike_are_listed(make, alike):
+    table = make([*ROWS, f"x.wav,{alike},curated,g7,"])
+    save(table.parent / "x.wav", 90)
+    data = datasets.load(table)
+    ((name, _, reason, usable),) = found(data)
+    assert (name, usable) == ("clips.csv", True) and len(data.classes) == 3
+    assert "'dog'" in reason and ascii(alike) in reason and "look alike" in reason
+
+
+def test_an_unknown_label_that_looks_like_a_class_is_shown_by_its_letters(make):
+    table = make([*ROWS, "x.wav,dog\u200b,test,g7,"])
+    save(table.parent / "x.wav", 90)
+    ((_, _, reason, _),) = found(datasets.load(table))
+    assert reason == r"label 'dog\u200b' is outside the vocabulary (nearest: 'dog')"
 
 
 def test_a_row_that_stands_twice_is_one(make):

@@ -418,6 +418,10 @@ def _check_vocabulary(base: Path, clips: dict[str, dict], classes: tuple[str, ..
             f"{base}: classes {odd} have a comma, which separates labels, or the name of a column of score tables. "
             f"Rename them: no comma, and none of {', '.join(RESERVED)}."
         )
+    alike = pd.Series(classes).groupby([tables.look(name) for name in classes]).agg(list)
+    for names in alike[alike.map(len) > 1]:
+        reason = f"classes {', '.join(map(ascii, names))} look alike, and count as different ones: rename all but one"
+        findings.append((base.name, "", reason, True))
     unknown = {label for clip in clips.values() for label in clip["labels"]} - set(classes)
     reasons = {label: tables.unknown(label, classes) for label in unknown}
     for fname, clip in clips.items():
@@ -431,7 +435,7 @@ def _clip(row: dict[str, str]) -> dict[str, Any]:
     if re.search(r"[/\\]", fname) or fname in (".", ".."):
         raise ValueError("the name points outside the folder of audio")
     text = row.get("category") or row.get("labels", "")
-    labels = (text,) if row.get("category") else tables.labels(text)
+    labels = (tables.composed(text),) if row.get("category") else tables.labels(text)
     if text and not labels:
         raise ValueError("no labels")
     clip = {"fname": fname, "path": "", "labels": labels, "group": _group(row) or fname, "fold": pd.NA}
@@ -497,7 +501,8 @@ def _regroup(root: Path, base: Path, layout: str, clips: dict[str, dict], findin
 def _vocabulary(path: Path) -> tuple[str, ...]:
     """Classes of Zenodo's vocabulary.csv: index,name without a header."""
     try:
-        numbered = {(int(index), name.strip()) for index, name in csv.reader(filter(str.strip, tables.lines(path)))}
+        rows = csv.reader(filter(str.strip, tables.lines(path)))
+        numbered = {(int(index), tables.composed(name)) for index, name in rows}
     except (ValueError, csv.Error) as error:
         raise ValueError(f"{path}: expected rows of index,name and no header ({error}). Download it again.") from error
     return _in_order(numbered, path)

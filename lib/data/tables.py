@@ -20,6 +20,7 @@ Used in: `datasets`.
 import csv
 import difflib
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -27,7 +28,7 @@ from typing import Any
 
 import pandas as pd
 
-__all__ = ["COLUMNS", "SUBSETS", "clips", "labels", "lines", "read", "unknown", "whole"]
+__all__ = ["COLUMNS", "SUBSETS", "clips", "composed", "labels", "lines", "look", "read", "unknown", "whole"]
 
 COLUMNS = ("fname", "labels", "subset", "group", "fold", "usage", "true_labels")
 SUBSETS = ("curated", "noisy", "test")
@@ -58,7 +59,7 @@ def read(
         The file lacks some of `columns`.
     """
     numbered = [(number, line) for number, line in enumerate(lines(path), 1) if line.strip()]
-    header = [name.strip() for name in next(csv.reader([numbered[0][1] if numbered else ""]), [])]
+    header = [composed(name) for name in next(csv.reader([numbered[0][1] if numbered else ""]), [])]
     if any(map(_BYTES.search, header)):
         raise ValueError(f"{path}: the first line has bytes that are no UTF-8. Save it as CSV in UTF-8.")
     if missing := [name for name in columns if name not in header]:
@@ -79,26 +80,41 @@ def read(
                 raise ValueError("bytes that are no UTF-8")
             rows.append(parse(row))
         except (ValueError, csv.Error) as error:
+            error = "a quote is not closed" if str(error) == "unexpected end of data" else error
             name = line.split(",")[0].strip(' "').encode("utf-8", "backslashreplace").decode()
             where = f"{path.name}, line {number}"
             malformed.append((name or where, f"malformed row ({where}): {error}"))
     return header, rows, malformed
 
 
+def composed(name: str) -> str:
+    """A name without spaces around it, in composed form: "é" may be one letter, or an "e" and an accent."""
+    return unicodedata.normalize("NFC", name.strip())
+
+
 def labels(text: str) -> tuple[str, ...]:
     """Names joined by commas, each once."""
-    return tuple(dict.fromkeys(label.strip() for label in text.split(",") if label.strip()))
+    return tuple(dict.fromkeys(filter(None, map(composed, text.split(",")))))
 
 
 def whole(text: str) -> int:
     """A whole number from text such as "1" or "1.0"."""
+    if not re.fullmatch(r"-?\d+(\.0)?", text):
+        raise ValueError(f"{text!r} is no whole number")
     return int(text.removesuffix(".0"))
+
+
+def look(name: str) -> str:
+    """A name without what is hardly seen in it: case, invisible characters, kinds of spaces."""
+    seen = (letter for letter in unicodedata.normalize("NFKC", name) if unicodedata.category(letter) != "Cf")
+    return " ".join("".join(seen).casefold().split())
 
 
 def unknown(label: str, classes: Iterable[str]) -> str:
     """The finding that a label is not one of the classes, with the nearest class."""
     nearest = difflib.get_close_matches(label, classes, n=1, cutoff=0)
-    return f"label {label!r} is outside the vocabulary" + (f" (nearest: {nearest[0]!r})" if nearest else "")
+    shown = ascii if [look(name) for name in nearest] == [look(label)] else repr  # ascii shows what looks alike
+    return f"label {shown(label)} is outside the vocabulary" + (f" (nearest: {shown(nearest[0])})" if nearest else "")
 
 
 def clips(path: Path, findings: list[tuple]) -> tuple[dict[str, dict], tuple[str, ...]]:

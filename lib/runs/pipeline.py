@@ -72,6 +72,7 @@ def main(words: list[str]) -> int:
     asked = {"RUN": given.run, "PROFILE": given.profile, "DATA": given.data, "NB": given.only}
     again = " ".join(["make run", *(f"{name}={shlex.quote(word)}" for name, word in asked.items() if word), "AGAIN=1"])
     try:
+        _check_name(given.data)
         plan = Plan.read(given.profile, given.run, given.data)
         last = plan.wanted(given.only)[-1]
         plan.check_profile()
@@ -108,6 +109,17 @@ def main(words: list[str]) -> int:
             f"...); they were kept. To make them again: {again}"
         )
     return 0
+
+
+def _check_name(data: str) -> None:
+    """ValueError if snakemake, which reads what it is given as YAML, would take a path for another one."""
+    from snakemake.cli import parse_config  # here, for it takes a second
+
+    if data and (read := parse_config([f"data={data}"])["data"]) != data:
+        raise ValueError(
+            f"DATA={data!r} would be read as {read!r}. Make a link to it whose name has no quotes, no ' #' and no ': ' "
+            "in it, and is no number."
+        )
 
 
 def _parse(words: list[str]) -> argparse.Namespace:

@@ -6,7 +6,8 @@ Used in: `learners`.
 import copy
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from lib.training.models import WindowModel
 __all__ = ["check"]
 
 SLOW = 2.0  # times the base's step: then a person is told
+ROUNDING = 1e-4  # by which targets may leave 0 to 1
 ANOTHER = 20  # of the seeds that must make no difference where an idea draws by its generator alone
 
 
@@ -52,7 +54,9 @@ def check(training: Training, loss: Callable, model: WindowModel) -> None:
     if recipe.mixup and ideas.is_idea(recipe.mix):
         changes[recipe.mix] = lambda x, y, g: ideas.find(MIXES, recipe.mix)(x, y, in_db, g, recipe.mixup)
     for name, change in changes.items():
-        _check_change(name, change, x, y)
+        form = "f(x, y, in_db, generator, alpha) -> x, y" if name == recipe.mix else "f(x, in_db, generator) -> x"
+        with _expecting(name, form):
+            _check_change(name, change, x, y)
     step = _step(model, loss)
     logits, value = step(x, y)
     if logits.shape != y.shape or not logits.isfinite().all():
@@ -77,6 +81,10 @@ def _check_change(name: str, change: Callable, x: torch.Tensor, y: torch.Tensor)
             raise ValueError(f"{name} makes {_of(made)} of {_of(of)}: expected the same shape and type.")
     if not found[0][0].isfinite().all():
         raise ValueError(f"{name} makes NaN or infinite numbers of three windows. Guard logarithms and divisions.")
+    targets = found[0][-1] if len(found[0]) > 1 else y
+    known = targets[~targets.isnan()]
+    if not len(known) or known.min() < -ROUNDING or known.max() > 1 + ROUNDING:
+        raise ValueError(f"{name} makes targets that are not between 0 and 1, or all unknown (NaN). Share out labels.")
     if not (torch.equal(x, given[0]) and torch.equal(y.nan_to_num(-1), given[1].nan_to_num(-1))):
         raise ValueError(
             f"{name} changes its input in place: other augmentations see that. Work on a copy (x.clone())."
@@ -87,13 +95,23 @@ def _check_change(name: str, change: Callable, x: torch.Tensor, y: torch.Tensor)
         )
 
 
+@contextmanager
+def _expecting(name: str, form: str) -> Iterator[None]:
+    """Say what an idea is expected to be when it can't be called, or its arithmetic fails."""
+    try:
+        yield
+    except (TypeError, RuntimeError) as error:
+        raise ValueError(f"{name} fails on three windows: {error}. Expected: {form}.") from error
+
+
 def _step(model: WindowModel, loss: Callable) -> Callable:
     """(x, y) -> logits and loss of a training step on a copy of the model; the state of torch's generator stays."""
     tried = copy.deepcopy(model).train()
 
     def step(x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         with torch.random.fork_rng(devices=[x.device] if x.device.type == "cuda" else []):
-            logits = tried(x)
+            with _expecting(model.network.arch, "a network of (n, n_channels, n_mels, n_frames) -> (n, n_features)"):
+                logits = tried(x)
             value = loss(logits, y)
             if not value.requires_grad:
                 raise ValueError("The loss can't be trained: it is no differentiable function of the logits.")
