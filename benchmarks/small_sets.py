@@ -50,15 +50,15 @@ def compare(name: str) -> pd.DataFrame:
     name : the runs are <name>-0 to <name>-3
     """
     homes = [OUTPUTS / f"{name}-{i}" / "02_features" for i in range(N_SETS)]
-    names = [place.parent.name for place in homes[-1].glob("*/without_0")]
-    shared = sorted(name for name in names if all((home / name / "without_0").is_dir() for home in homes))
+    there = [place.parent.name for place in homes[-1].glob("*/without_0")]
+    shared = sorted(one for one in there if all((home / one / "without_0").is_dir() for home in homes))
     tables = {}
-    for name in shared:
-        parts = [oof.read(home / name / "without_0" / f"seed_{SEED}") for home in homes]
+    for variant in shared:
+        parts = [oof.read(home / variant / "without_0" / f"seed_{SEED}") for home in homes]
         classes = sorted({c for part in parts for c in part.classes})
         table = pd.concat([part.table for part in parts])
-        tables[name] = table.fillna(dict.fromkeys(classes, 0.0)).sort_values("fname", ignore_index=True)
-    scores = {name: table[classes].to_numpy(float) for name, table in tables.items()}
+        tables[variant] = table.fillna(dict.fromkeys(classes, 0.0)).sort_values("fname", ignore_index=True)
+    scores = {variant: table[classes].to_numpy(float) for variant, table in tables.items()}
     table = Comparison(tables["base"], classes, scores, "base", enough=False, rivals=RIVALS).table()
     table.to_csv(OUTPUTS / f"{name}-sets.csv", index=False)
     return table
