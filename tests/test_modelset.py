@@ -59,6 +59,17 @@ def test_windows_are_those_of_each_model_and_tell_who_scored_them(home):
     np.testing.assert_allclose(scores[:, 0], activate(said, "bce"), rtol=1e-6)
 
 
+def test_a_setting_that_an_older_version_did_not_know_is_no_difference(home):
+    models = [*SINGLE, *PAIRS]
+    for name, settings in {"recipe": {"schedule": "one_cycle"}, "network": {"normalise": "set"}}.items():
+        change(f"{BASE}/without_1/weights.json", **{name: {**SIDECAR[name], **settings}})(home)
+    assert ModelSet.open(home, "curated", "all").names == models
+    for strange in ({"schedule": "flat"}, {"of_a_newer_version": 1}):
+        change(f"{BASE}/without_1/weights.json", recipe={**SIDECAR["recipe"], **strange})(home)
+        with pytest.raises(ValueError, match="without_1 and without_0 differ in recipe"):
+            ModelSet.open(home, "curated", "all")
+
+
 def test_only_the_bases_models_must_be_trained_on_curated_clips(home):
     for variant in ("curated", "wide"):
         change(f"04_kfold/{variant}/*/weights.json", trained_on="curated_noisy_all")(home)

@@ -254,7 +254,7 @@ def test_two_runs_at_once_do_not_disturb_each_other(workbook):
 
 
 def test_the_same_run_twice_waits_for_itself(workbook):
-    first = workbook.start("--run", "twice", S="1")
+    first = workbook.start("--run", "twice", S="3")
     wait_until(workbook.log.exists)
     code, said = workbook.run("--run", "twice", "--", "-n")  # only to look is to wait for nobody
     assert code == 0 and "waiting for it" not in said and "09_journal" in said and first.poll() is None

@@ -26,10 +26,15 @@ from lib.evaluation.window_scores import WindowScores
 from lib.files import digest, read_json
 from lib.runs import oof
 from lib.runs.recipes import BASE, papermill, unseeded
+from lib.settings import Training
+from lib.sound.features import LogMel
+from lib.sound.windows import Windows
+from lib.training.models import Network
 
 __all__ = ["SHARED", "ModelSet", "WrongModel", "settings_digest"]
 
 SHARED = ("classes", "audio", "windows", "network", "recipe", "folds")  # equal for all models of a variant
+KINDS = {"audio": LogMel, "windows": Windows, "network": Network, "recipe": Training}
 TRAINED_BY = {"folds": "04", "single": "04", "pairs": "05", "all": "06"}  # the notebook whose `make run` trains them
 
 
@@ -230,7 +235,7 @@ class ModelSet:
     def _check_settings(self) -> None:
         """ValueError unless all models were made with the same settings."""
         for name, sidecar in self.sidecars.items():
-            if differ := [key for key in SHARED if _shared(sidecar, key) != _shared(self.sidecar, key)]:
+            if differ := [key for key in SHARED if not _alike(key, _shared(sidecar, key), _shared(self.sidecar, key))]:
                 raise ValueError(
                     f"{self.folder}: {name} and {self.names[0]} differ in {', '.join(differ)}. Train one of them "
                     "again: -p overwrite True."
@@ -264,3 +269,13 @@ def _shared(sidecar: dict, key: str) -> object:
     """A setting that all models of a variant share: of a training set not the epochs, which follow from its size."""
     value = sidecar.get(key)
     return value if key != "recipe" or sidecar.get("trained_on", BASE) == BASE else {**value, "epochs": 1}
+
+
+def _alike(key: str, one: object, other: object) -> bool:
+    """Whether a value of two sidecars is equal, after adding defaults for settings that an older version lacked."""
+    if one == other or key not in KINDS:
+        return one == other
+    try:
+        return KINDS[key](**one) == KINDS[key](**other)
+    except (TypeError, ValueError):  # settings that this version lacks
+        return False
