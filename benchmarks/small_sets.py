@@ -51,7 +51,7 @@ def compare(name: str) -> pd.DataFrame:
     """
     homes = [OUTPUTS / f"{name}-{i}" / "02_features" for i in range(N_SETS)]
     there = [place.parent.name for place in homes[-1].glob("*/without_0")]
-    shared = sorted(one for one in there if all((home / one / "without_0").is_dir() for home in homes))
+    shared = sorted(variant for variant in there if all((home / variant / "without_0").is_dir() for home in homes))
     tables = {}
     for variant in shared:
         parts = [oof.read(home / variant / "without_0" / f"seed_{SEED}") for home in homes]

@@ -319,6 +319,14 @@ def test_a_bad_row_is_listed_and_the_others_are_read(kaggle, row, fname, reason)
         datasets.load(kaggle, strict=True)
 
 
+def test_a_fold_that_is_no_number_is_told_with_its_column(esc50):
+    table = pd.read_csv(esc50 / "meta" / "esc50.csv", dtype=str)
+    table.loc[0, "fold"] = "one"
+    table.to_csv(esc50 / "meta" / "esc50.csv", index=False)
+    ((_, _, reason, usable),) = found(datasets.load(esc50))
+    assert reason.endswith("line 2): fold 'one' is no whole number") and not usable
+
+
 def test_the_letters_of_a_label_may_be_composed_or_not(kaggle):
     letters_of = {"sample_submission": "Ra\u00efn", "train_curated": "Rai\u0308n", "train_noisy": "Ra\u00efn"}
     for name, letters in letters_of.items():

@@ -91,7 +91,11 @@ def test_imbalance_names_the_pair_and_all_three_ratios(counted):
     assert (found["longest"], found["shortest"]) == ("Rain", "Bark")
     assert [found[f"ratio_{way}"] for way in ("single", "every", "even")] == [16.0, pytest.approx(12 / 4.5), 4.0]
     assert "16.0 over single-label clips, 2.7 counting every label, 4.0 by even share" in sentence
-    assert contents.imbalance(counted.assign(seconds_even=2.0))[0]["effective_classes_even"] == pytest.approx(2)
+    equal = counted.assign(seconds_even=2.0, clips=1)
+    assert contents.imbalance(equal)[0]["effective_classes_even"] == pytest.approx(3)
+    one_silent = equal.assign(seconds_even=equal["seconds_even"].where(equal["class"] != "Cat", 1e-12))
+    assert contents.imbalance(one_silent)[0]["effective_classes_even"] == pytest.approx(2)
+    assert found["effective_classes_even"] == pytest.approx(np.exp(-(0.8 * np.log(0.8) + 0.2 * np.log(0.2))))
 
 
 def test_without_audio_clips_are_counted_and_seconds_are_not_made_up(counted):

@@ -192,6 +192,19 @@ def test_a_network_must_give_features(write):
         learners.WindowModel(Network(name, image_size=0), 3, [0.0], [1.0])
 
 
+@pytest.mark.parametrize("kind", ["augment", "mix"])
+def test_an_idea_may_be_given_clips_whose_labels_are_not_known(write, tones, kind):
+    """The first clips of a training set may be noisy ones, with no label that is known."""
+    text = "def f(x, in_db, generator):\n    return x + 1\n\n\n"
+    text += "def g(x, y, in_db, generator, alpha):\n    return x, y.flip(0)\n"
+    file, (cache, clips, _) = write(text), tones
+    own = recipe(augment=(f"{file}:f",)) if kind == "augment" else recipe(mix=f"{file}:g", mixup=0.4)
+    y = torch.eye(3)[torch.arange(20) % 3].numpy()
+    y[:3] = np.nan
+    training = test_learners.Training(cache, cache.rows(clips["fname"]), y, 32, own, 0)
+    tryout.check(training, lambda logits, _: logits.mean(), learners.WindowModel(NETWORK, 3, [-50.0], [10.0]))
+
+
 def test_a_network_must_read_windows_of_any_length(write, tones, tmp_path):
     layers = "torch.nn.Flatten(), torch.nn.Linear(n * 64 * 96, 4)"
     name = write(f"def f(n):\n    return torch.nn.Sequential({layers})\n") + ":f"

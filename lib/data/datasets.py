@@ -440,7 +440,7 @@ def _clip(row: dict[str, str]) -> dict[str, Any]:
         raise ValueError("no labels")
     clip = {"fname": fname, "path": "", "labels": labels, "group": _group(row) or fname, "fold": pd.NA}
     if "filename" in row:
-        clip |= {"fold": tables.whole(row["fold"]) - 1, "target": tables.whole(row["target"])}
+        clip |= {"fold": tables.whole(row, "fold") - 1, "target": tables.whole(row, "target")}
         clip["esc10"] = row["esc10"].lower() == "true"
     return clip | {"usage": row.get("usage", ""), "true_labels": None}
 

@@ -97,10 +97,11 @@ def labels(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(filter(None, map(composed, text.split(",")))))
 
 
-def whole(text: str) -> int:
-    """A whole number from text such as "1" or "1.0"."""
+def whole(row: dict[str, str], column: str) -> int:
+    """The whole number in a column of a row, such as "1" or "1.0"."""
+    text = row[column]
     if not re.fullmatch(r"-?\d+(\.0)?", text):
-        raise ValueError(f"{text!r} is no whole number")
+        raise ValueError(f"{column} {text!r} is no whole number")
     return int(text.removesuffix(".0"))
 
 
@@ -169,7 +170,7 @@ def _clip(row: dict[str, str]) -> dict[str, Any]:
         raise ValueError(f"fold {fold!r} is no whole number from 0")
     return {
         **{"fname": fname, "path": "", "subset": subset, "labels": names, "group": row.get("group") or fname},
-        **{"fold": whole(fold) if fold else pd.NA, "usage": row.get("usage", "").capitalize()},
+        **{"fold": whole(row, "fold") if fold else pd.NA, "usage": row.get("usage", "").capitalize()},
         "true_labels": None if true == "?" else labels(true),
     }
 

@@ -13,9 +13,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
+
+import yaml
 
 from lib import code
 from lib.files import read_json
@@ -112,10 +114,13 @@ def main(words: list[str]) -> int:
 
 
 def _check_name(data: str) -> None:
-    """ValueError if snakemake, which reads what it is given as YAML, would take a path for another one."""
-    from snakemake.cli import parse_config  # here, for it takes a second
-
-    if data and (read := parse_config([f"data={data}"])["data"]) != data:
+    """ValueError if snakemake would take a path for another one: it strips quotes, and reads YAML and numbers."""
+    read = data.strip("'\"")
+    with suppress(yaml.YAMLError):  # what is no YAML is read as text
+        read = yaml.BaseLoader(read).get_single_data()
+    with suppress(ValueError, TypeError):
+        read = float(read)
+    if data and read != data:
         raise ValueError(
             f"DATA={data!r} would be read as {read!r}. Make a link to it whose name has no quotes, no ' #' and no ': ' "
             "in it, and is no number."

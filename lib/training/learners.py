@@ -454,7 +454,7 @@ def _prepared(
     mean, std = training.cache.statistics(training.fnames, per_band=network.normalise == "band")
     model = WindowModel(network, training.targets.shape[1], mean, std).prepare()
     device = next(model.parameters()).device
-    cache = training.cache.on(device)  # gathered there, where the frames fit
+    cache = training.cache.on(device)  # which all parts share; windows are gathered there, where the frames fit
     for part in (*_parts(training), validation):
         part.cache, part.device = cache, device
     if ideas.named((network.settings(), recipe.settings())):

@@ -42,8 +42,8 @@ def check(training: Training, loss: Callable, model: WindowModel) -> None:
     Raises
     ------
     ValueError
-        What an idea gives has another shape or is not finite, it differs under the same seed, or what the idea is given
-        has changed. The message names the idea and says what is expected.
+        An idea can't be called, what it gives has another shape or range or is not finite, it differs under the same
+        seed, or what the idea is given has changed. The message names the idea and says what is expected.
     """
     x, y = _windows(training, 3)
     in_db, recipe = training.cache.logmel.in_db, training.recipe
@@ -81,10 +81,10 @@ def _check_change(name: str, change: Callable, x: torch.Tensor, y: torch.Tensor)
             raise ValueError(f"{name} makes {_of(made)} of {_of(of)}: expected the same shape and type.")
     if not found[0][0].isfinite().all():
         raise ValueError(f"{name} makes NaN or infinite numbers of three windows. Guard logarithms and divisions.")
-    targets = found[0][-1] if len(found[0]) > 1 else y
-    known = targets[~targets.isnan()]
-    if not len(known) or known.min() < -ROUNDING or known.max() > 1 + ROUNDING:
-        raise ValueError(f"{name} makes targets that are not between 0 and 1, or all unknown (NaN). Share out labels.")
+    for targets in found[0][1:]:  # of a mix
+        outside = (targets < -ROUNDING) | (targets > 1 + ROUNDING)
+        if outside.any() or targets.isnan().all() > y.isnan().all():
+            raise ValueError(f"{name} makes targets not between 0 and 1, or all unknown (NaN). Share out the labels.")
     if not (torch.equal(x, given[0]) and torch.equal(y.nan_to_num(-1), given[1].nan_to_num(-1))):
         raise ValueError(
             f"{name} changes its input in place: other augmentations see that. Work on a copy (x.clone())."
