@@ -25,6 +25,7 @@ def folder(tmp_path):
         "slice,a,400,1.5,0.91,0.89,0.93,-0.01384,-0.03,-0.0004,unclear,0.03,3\n"
         "slice,b,400,2,1.0,0.99,1.0,0.0762,0.05,1.0,kept,0.03,3\n"
         "slice,c,400,2,1.0,0.99,1.0,0.001,-0.01,0.02,screened,0.03,1\n"
+        "slice,d,400,2,1.0,0.99,1.0,0.001,-0.01,0.012,unclear,0.03,3\n"
     )
     return tmp_path
 
@@ -43,6 +44,7 @@ def folder(tmp_path):
         ("{{ n('t', 'slice/b', 'verdict') }}", "kept"),
         ("{{ n('t', 'slice/b', 'answer') }}", "it helps"),
         ("{{ n('t', 'slice/a', 'answer') }}", "not settled: about 1900 clips would"),  # 400 (.03 / .01384)²
+        ("{{ n('t', 'slice/d', 'answer') }}", "no difference larger than .015"),
         (
             "{{ n('t', 'slice/c', 'answer') }}",
             "not settled (screened): about 1800 clips would",
@@ -72,7 +74,7 @@ def test_numbers_are_rounded_as_in_the_notebooks(tmp_path):
     [
         ("{{ n('u', 'base') }}", "there is no table u.csv"),
         ("{{ n('t', 'basis') }}", "0 rows of t.csv hold basis"),
-        ("{{ n('t', 'slice') }}", "3 rows of t.csv hold slice, one must"),
+        ("{{ n('t', 'slice') }}", "4 rows of t.csv hold slice, one must"),
         (
             "{{ n('t', 'base', 'hit_rate+-') }}",
             "has no column hit_rate, hit_rate_low, hit_rate_high. It has: variant, kind",

@@ -335,7 +335,7 @@ def _answer(row: pd.Series) -> str:
     """What the difference of a row says, and the number of clips that would settle it, as `comparisons.answers`."""
     said, screened = comparisons.answer(row), " (screened)" * (row["verdict"] == "screened")
     if said != comparisons.UNSETTLED:
-        return said + screened
+        return said.replace(" 0.", " .") + screened  # as _text writes numbers
     needed = metrics.to_settle(row["n"], row["lwlrap_diff"], row["smallest_diff"])  # a column that old tables lack
     return f"{said}{screened}: {comparisons.format_clips(needed)} clips would"
 
