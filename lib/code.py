@@ -29,12 +29,15 @@ FRAMES = ("audio.read", "features.LogMel", "cache._transformed")
 SCORING = ("models.score", "oof.save", "oof.read", "metrics.bootstrap")
 TRAINED = ("learners.Recipe", "learners.train_fold", "task.Task", "training_sets.make", "windows.Windows")
 TRAINING = (*FRAMES, *SCORING, *TRAINED)
-TRIALS = (*TRAINING, "sweep.train", "comparisons.Comparison")
+TRIALS = (*TRAINING, "sweep.train", "comparisons.Comparison", "metrics.baseline")
+POOLED = ("metrics.baseline", "metrics.confusions", "metrics.fresh", "metrics.per_class_lwlrap")
 CONTENTS = ("contents.by_class", "contents.cardinality", "contents.domain_gap", "contents.measure", "contents.medians")
-CONTENTS += ("contents.trimming",)
+CONTENTS += ("contents.co_occurrence", "contents.imbalance", "contents.priors", "contents.traits", "contents.trimming")
 JUDGED = ("curation.all_evidence", "curation.inference_windows", "curation.write_selection", "probes.truth_curves")
-JUDGED += ("curation.by_class", "curation.result_metrics", "curation.surprising")
-NESTED = ("nested.read", "nested.Reader", "nested.fit_readouts", "nested.read_outer")
+JUDGED += ("curation.by_class", "curation.result_metrics", "curation.surprising", "metrics.baseline")
+JUDGED += ("probes.silence_kept",)
+NESTED = ("nested.read", "nested.read_seeds", "nested.Reader", "nested.fit_readouts", "nested.inner_scores")
+NESTED += ("nested.read_outer",)
 CLIPS = (*NESTED, "choice.compare", "choice.take_best", "choice.result_metrics")
 ENSEMBLES = ("ensembles.members", "ensembles.orders", "ensembles.parts", "ensembles.result_metrics", "ensembles.train")
 PROBES = ("probes.by_length", "probes.changed", "probes.learning_curve", "probes.poolings", "probes.random_windows")
@@ -44,13 +47,13 @@ ENTRIES = {
     "signals": ("audio.read", "contents.statistics"),
     "01_eda": (*FRAMES, *CONTENTS, "duplicates.find", "duplicates.proposed_groups"),
     "02_features": (*TRIALS, "sweep.costs"),
-    "03_augmentation": TRIALS,
-    "04_kfold": (*TRAINING, "modelset.ModelSet"),
+    "03_augmentation": (*TRIALS, "contents.by_class", "sweep.find_lr"),
+    "04_kfold": (*TRAINING, *POOLED, "modelset.ModelSet"),
     "05_curation": (*FRAMES, *JUDGED, "leaks.train", "leaks.tables", "variants.compare", "task.Task"),
     "06_stage2": (*FRAMES, *CLIPS, *PROBES, "nested.with_energy", "choice.write_choice"),
-    "07_ensemble": (*TRAINING, *ENSEMBLES),
+    "07_ensemble": (*TRAINING, *ENSEMBLES, "ensembles.verdict", "metrics.baseline"),
     "08_submission": (*FRAMES, "submission.load", "submission.predict", "submission.conclude", "submission.compare"),
-    "10_best": (*CLIPS, "choice.read_candidates"),
+    "10_best": (*CLIPS, *POOLED, "choice.read_candidates"),
 }
 NOT_FOLLOWED = ("files", "ideas", "settings")  # paths change no number; the configuration has the values of the knobs
 IGNORED_FIELDS = ("annotation", "returns", "ctx", "kind", "type_comment", "type_params")

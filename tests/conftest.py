@@ -132,6 +132,13 @@ def make_design():
         sidecar = {"recipe": {"loss": "bce"}, "windows": {"window_s": 1.0, "hop_s": 0.5}, "audio": {}, "folds": "x"}
         sidecar |= {"network": {"arch": "a"}, "seed": 0}
         sidecar["classes"] = ["a", "b", "c"]
-        return nested.Design(Path("curated"), clips, ["a", "b", "c"], *sides, sidecar)
+        return nested.Design(
+            Path("curated"),
+            clips,
+            ["a", "b", "c"],
+            *sides,
+            sidecar,
+            dict.fromkeys(["without_0", "without_1", "without_2"], "0"),
+        )
 
     return make

@@ -4,10 +4,13 @@ import json
 import re
 import shutil
 
+import numpy as np
+import pandas as pd
 import pytest
 from fake_run import CLASSES, make_run
 
-from lib.runs.modelset import settings_digest
+from lib.runs import oof
+from lib.runs.modelset import ModelSet, settings_digest
 from lib.submission import bundle
 
 MEAN = {"kind": "pooling", "method": "mean", "parameter": None}
@@ -61,6 +64,24 @@ def test_the_choice_of_06_is_read_and_packed(home, tmp_path, kind, method, param
     assert (packed.stage2 is None) == (kind == "pooling")
     if packed.stage2:
         assert packed.stage2.read_bytes() == b"weights" and packed.stage2.with_suffix(".json").read_text() == "{}"
+
+
+def score_windows(home, logit):
+    """One window a clip, with the same logit for all classes."""
+    for model in ("without_0", "without_1"):
+        windows = pd.read_csv(home / PART / model / "clips.csv").assign(window_start_s=0.0)
+        oof.write_windows(home / PART / model, windows, np.full((len(windows), len(CLASSES)), logit), CLASSES)
+
+
+def test_a_choice_for_models_that_were_trained_again_is_refused(home):
+    chosen = {"kind": "pooling", "method": "max", "parameter": None}
+    score_windows(home, 0.0)
+    models = ModelSet.open(home, "curated", "single")
+    write_choice(home, {**chosen, "models": models.scored})
+    assert bundle.gather(home, "curated").manifest["choice"] == chosen
+    score_windows(home, 1.0)
+    with pytest.raises(ValueError, match="models with other scores than the models in .* now. Run 06_stage2 again"):
+        bundle.gather(home, "curated")
 
 
 def test_a_choice_for_models_of_other_settings_is_refused(home):

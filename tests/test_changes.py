@@ -95,6 +95,23 @@ def lose_one(data):
     first(data).unlink()
 
 
+def test_the_group_of_a_noisy_clip_is_one_of_its_data(data, tmp_path):
+    """A noisy clip of a held-out recording must not train: what was trained before its group was known is outdated."""
+    home = tmp_path / "outputs" / "mine"
+    make_run(home, data)
+    noisy = home / "04_kfold" / "curated_noisy"
+    (noisy / "without_0").mkdir(parents=True)
+    (noisy / "without_0" / "result.json").write_text("{}")
+    digests = changes.now(home, PARAMS, data, None)
+    (noisy / "configuration.json").write_text(json.dumps({**digests, "lr": 0.1}))
+    assert since(home, data) == {}
+    curated, wrong = (pd.read_csv(data / f"train_{part}.csv")["fname"][0] for part in ("curated", "noisy"))
+    (data / "groups.csv").write_text(f"fname,group\n{wrong},{curated}\n")
+    differing = since(home, data)
+    assert list(differing) == ["04_kfold/curated_noisy"]
+    assert "groups of noisy clips" in differing["04_kfold/curated_noisy"]
+
+
 @pytest.mark.parametrize(
     ("change", "named"),
     [

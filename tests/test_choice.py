@@ -66,7 +66,7 @@ def test_one_seed_of_window_models_is_a_screening_whatever_stage_2_has(read):
         n = float(f"{row.n_to_settle:.2g}")
         settles = f"helps with probability {row.p_better:.2f}, about {n:.0f} clips would settle it"
         assert f"{row.variant} {comparisons.format_difference(row)}, {settles}" in says
-        assert "- No difference larger than 0.015 (screened): " in says
+        assert "No difference" not in says  # hardly one of 48 clips differs
         assert "geometric +0.000 (-0.042 to +0.042), helps with probability 0.50, about " in says  # to be within .015
     one = choice.compare(design, {**several, "alone": scores["conv1d"]}, n_trainings=3)
     one = one.table("method").set_index("method")

@@ -145,3 +145,34 @@ def test_every_notebook_that_computes_has_entry_points():
     notebooks = {path.stem for path in (LIB.parent / "notebooks").glob("[01]*.ipynb")}
     assert notebooks - {"00_scratch", "09_journal"} <= code.ENTRIES.keys()
     assert all(ast.parse(entry) for entries in code.ENTRIES.values() for entry in entries)
+
+
+# What notebooks call that makes no number of a result: what is read, words, what is only looked at, and files written.
+NO_NUMBERS = {
+    "ModelSet.open", "bundle.of", "cache.build", "choice.conclusion", "comparisons.shown", "contents.describe_gap",
+    "contents.describe_repeats", "contents.describe_sound", "curation.conclusion", "datasets.group_digests",
+    "datasets.label_digests", "datasets.load", "datasets.targets", "datasets.with_audio", "demo.read_truth",
+    "duplicates.as_problems", "duplicates.side_by_side", "ensembles.conclusion", "ensembles.trained_on",
+    "files.digest", "leaks.conclusion", "metrics.fresh_in_words", "metrics.in_words", "nested.prediction_images",
+    "probes.selection_conclusion", "probes.silent_example", "probes.truth_conclusion", "probes.typical",
+    "submission.check", "submission.class_notes", "submission.examples", "submission.read", "submission.read_clips",
+    "submission.refuse_other_settings", "submission.write", "sweep.augmentation", "sweep.augmented",
+    "sweep.channels", "sweep.features", "sweep.learning_rates", "sweep.networks", "sweep.select",
+    "training_sets.sources", "variants.commands", "variants.conclusion", "windows.Windows",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("notebook", [name for name in code.ENTRIES if name[0].isdigit()])
+def test_the_digest_of_a_notebook_covers_what_it_calls(notebook):
+    cells = json.loads((LIB.parent / "notebooks" / f"{notebook}.ipynb").read_text())["cells"]
+    source = "\n".join(cell["source"] for cell in cells if cell["cell_type"] == "code")
+    tree = ast.parse(re.sub(r"^%.*$", "", source, flags=re.MULTILINE))
+    imported = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module.startswith("lib")]
+    named = {alias.asname or alias.name: (node.module, alias.name) for node in imported for alias in node.names}
+    called = {
+        f"{named[node.value.id][1]}.{node.attr}"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in named
+        if named[node.value.id][0] != "lib.figures"
+    }
+    assert called - reached(notebook) <= NO_NUMBERS

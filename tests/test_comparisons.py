@@ -1,6 +1,7 @@
 """Tests of comparisons: own scores and differences side by side, one verdict, numbers, sentences."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -156,11 +157,34 @@ def test_without_enough_for_a_verdict_a_row_that_has_one_is_screened():
     assert set(study(5).table()["verdict"].dropna()) == {"kept", "unclear"} and study(5).verdict() == "kept"
     few = study(5, enough=False)
     assert set(few.table()["verdict"].dropna()) == {"screened"} and few.verdict() is None
-    mixed = study(5, scores={"base": (1, 0), "better": (3, 2), "one": (1, 2)}).table().set_index("variant")
+    mixed = study(5, scores={"base": (3, 0), "better": (3, 2), "one": (1, 2)}).table().set_index("variant")
     assert mixed.loc["better", "verdict"] == "kept" and mixed.loc["one", "verdict"] == "screened"
     assert np.isnan(mixed["lwlrap_diff"]["base"]) and pd.isna(mixed["verdict"]["base"])
     assert comparisons.screened(TABLE)["verdict"].tolist()[1:] == ["screened", "screened"]
     assert comparisons.screened(TABLE, True).equals(TABLE) and TABLE["verdict"][1] == "unclear"
+    of_one = study(5, scores={"base": (1, 0), "better": (3, 2)}).table()  # about this base, not about its recipe
+    assert set(of_one["verdict"].dropna()) == {"screened"}
+
+
+def test_a_pair_of_rivals_has_the_seeds_of_the_side_with_fewer():
+    scores = {"base": (3, 0), "better": (1, 2), "control": (1, 0.5)}
+    table = study(5, scores=scores, rivals={"better": "control"}).table().set_index("variant")
+    pair = table.loc["better against control"]
+    assert pair["n_seeds"] == 1 and pair["verdict"] == "screened"
+
+
+def test_a_screened_row_that_holm_leaves_unclear_does_not_help():
+    row = {"lwlrap_diff": 0.04, "lwlrap_diff_low": 0.001, "lwlrap_diff_high": 0.09, "p_holm": 0.094, "n_groups": 60}
+    for verdict in ("unclear", "screened"):
+        assert comparisons.answer(SimpleNamespace(**row, verdict=verdict)) == "not settled"
+    assert comparisons.answer(SimpleNamespace(**{**row, "p_holm": 0.04}, verdict="screened")) == "it helps"
+
+
+def test_no_difference_takes_groups_that_differ_or_very_many():
+    row = {"lwlrap_diff": 0.0, "lwlrap_diff_low": -0.001, "lwlrap_diff_high": 0.001, "verdict": "unclear"}
+    for n_groups, n_differ, said in [(40, 2, False), (40, 10, True), (200, 0, True), (199, 9, False)]:
+        row |= {"n_groups": n_groups, "n_differ": n_differ}
+        assert (comparisons.answer(SimpleNamespace(**row)) != "not settled") is said
 
 
 @pytest.mark.parametrize(
@@ -238,7 +262,7 @@ def test_what_is_not_settled_is_told_with_what_would_settle_it():
 def test_what_a_reader_must_know_besides():
     assert told(TABLE).limits() == (
         "Verdicts hold together, at 5 % for all 2. Each interval holds alone, at its own level (95 to 97.5 %), which "
-        "depends on how many are compared. "
+        "depends on how many are compared; so does each answer of no difference. "
         "Smallest difference that this table could have shown, 80 % power under the correction: 0.030 to 0.100."
     )
     late = TABLE.assign(lwlrap_diff_low=[np.nan, 0.001, -0.2])  # one is unclear all the same

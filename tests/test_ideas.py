@@ -16,7 +16,7 @@ from test_learners import NETWORK, RECIPE, fit
 
 from lib import ideas, settings
 from lib.clips import pooling
-from lib.experiments import sweep
+from lib.experiments import compute, sweep
 from lib.files import digest
 from lib.runs.run import Run
 from lib.sound.features import LogMel
@@ -67,6 +67,16 @@ def test_a_name_gets_the_digest_of_its_file_and_is_found(write):
     assert settings.check({"augment": [name, "gain"]})["augment"] == [name, "gain"]
     assert ideas.named({"a": [name], "b": {"c": name}}) == [name]
     assert ideas.sources([name]).keys() == {file}
+
+
+def test_the_idea_of_a_variant_has_its_digest_too(write):
+    file = write("def f(x, in_db, generator):\n    return x + 1\n")
+    run = Run("03_augmentation", {"augment": [], "seed": 1}, Path(), Path())
+    before, key = run.trial("own", "", 0, augment=[f"{file}:f"]).params["augment"], compute._key({"mix": f"{file}:f"})
+    assert before == [f"{file}:f@{digest(ideas._source(file))}"]
+    write("def f(x, in_db, generator):\n    return x + 2\n")
+    assert run.trial("own", "", 0, augment=[f"{file}:f"]).params["augment"] != before
+    assert compute._key({"mix": f"{file}:f"}) != key and compute._key({"lr": 1}) == digest({"lr": 1})
 
 
 def test_a_file_that_changed_is_another_idea(write):

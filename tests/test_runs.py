@@ -257,6 +257,14 @@ def test_another_configuration_is_refused_with_keys_and_ways_out(changes, read, 
     start(**changes, run="other").settle(data=read)
 
 
+def test_what_an_older_result_did_not_note_is_not_compared_and_noted_from_now_on():
+    start().settle(data="d1")
+    finish(start())
+    start().settle(data="d1", groups={"noisy": "g1"})
+    with pytest.raises(ValueError, match="groups of noisy clips: 'g1' there, 'g2' now"):
+        start().settle(data="d1", groups={"noisy": "g2"})
+
+
 def settled(**parts):
     """Finished parts of one configuration."""
     for which in parts.values():

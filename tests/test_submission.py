@@ -304,7 +304,7 @@ def test_a_submission_that_lacks_clips_is_made_again_and_one_of_changed_clips_st
     again, digests = submission.read_clips(run)
     assert not run.folder.exists() and (old / "submission.csv").is_file()
     assert (
-        digests.keys() == {"labels", "audio"}
+        digests.keys() == {"labels", "groups", "audio"}
         and again.clips["content"].tolist()[2] != data.clips["content"].tolist()[2]
     )
 
@@ -400,6 +400,10 @@ def test_test_clips_are_scored_by_part_and_class_beside_the_promise(packed, tmp_
     assert found["lwlrap"] == pytest.approx(table.loc["all classes", "all"]) and found["promised_lwlrap"] == 0.75
     assert "0.833 (" in says and says.endswith("a gap of -0.083.")
     assert "3 of 4 test clips" in says and "1 got the class prior" in says
+    joined = replace(data, clips=data.clips.assign(group=["c0.wav", "walk", "walk", "walk"]))
+    of_groups, says = submission.conclude(joined, submission.Prediction(scores, how_of(data), []), packed)
+    assert says.endswith("a gap of -0.083. 1 of them are of a group that also trained, so that this may be too good.")
+    assert of_groups["lwlrap"] == found["lwlrap"] and of_groups["lwlrap_low"] != found["lwlrap_low"]
     none = how_of(data).assign(problem="missing")
     _, says = submission.conclude(data, submission.Prediction(scores, none, []), packed)
     assert says.startswith("None of 4 test clips could be scored; 4 got the class prior.") and "nan" not in says

@@ -114,8 +114,9 @@ def write_choice(folder: Path, design: Design, reader: Reader, comparison: pd.Da
 
     Returns
     -------
-    choice.json: kind (pooling or stage2), method, parameter (None: it has none), settings (of the models, see
-    `modelset.settings_digest`); lwlrap, lwlrap_low, lwlrap_high and n of the nested "take the best"
+    choice.json: kind (pooling or stage2), method, parameter (None: it has none), settings and models (those without one
+    fold; see `modelset.settings_digest` and `ModelSet.scored`); lwlrap, lwlrap_low, lwlrap_high and n of the nested
+    "take the best"
     """
     known = comparison[comparison["method"].isin([*pooling.POOLINGS, *MODELS])]
     method = known["method"].iloc[0]
@@ -127,6 +128,7 @@ def write_choice(folder: Path, design: Design, reader: Reader, comparison: pd.Da
     parameter = None if method in MODELS else nested.choose_parameter(design, method, design.single, None)
     choice = {"kind": "stage2" if method in MODELS else "pooling", "method": method, "parameter": parameter}
     choice["settings"] = settings_digest(design.sidecar)
+    choice["models"] = {name: design.scored[name] for name in sorted(set(design.single.table["model"]))}
     reached = comparison.set_index("method").loc[BEST]
     choice |= {key: float(reached[key]) for key in ("lwlrap", "lwlrap_low", "lwlrap_high")} | {"n": int(reached["n"])}
     write_json(folder / "choice.json", choice)
@@ -188,6 +190,7 @@ class Candidates:
     seeds : of the models that score the outer folds
     windows : recipe -> for each seed, the windows of every fold f, scored by `without_f`
     minutes : recipe -> mean minutes of a training on all folds but one
+    scored : variant -> its models' window scores, as `ModelSet.scored`
     """
 
     names: list[str]
@@ -195,6 +198,7 @@ class Candidates:
     seeds: list[int]
     windows: dict[str, list[WindowScores]]
     minutes: dict[str, float]
+    scored: dict[str, dict[str, str]]
 
     @property
     def design(self) -> Design:
@@ -367,7 +371,9 @@ def read_candidates(
                 raise ValueError(f"{own.variant} and {other.variant} differ ({differ}). Train one of them again.")
     windows = {recipe: [one.windows(one.single) for one in some] for recipe, some in sets.items()}
     minutes = {recipe: float(np.mean([_minutes(one) for one in some])) for recipe, some in sets.items()}
-    return Candidates(names, designs, seeds, windows, minutes)
+    scored = {one.variant: one.scored for some in sets.values() for one in some}
+    scored |= {recipe: design.scored for recipe, design in designs.items()}  # with the pair models
+    return Candidates(names, designs, seeds, windows, minutes, scored)
 
 
 def _mean(scores: Mapping[str, np.ndarray | pd.DataFrame], name: str) -> np.ndarray | pd.DataFrame:

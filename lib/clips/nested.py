@@ -57,6 +57,7 @@ class Design:
     pairs : the windows that the pair models scored
     single : windows of every fold f, scored by `without_f`
     sidecar : of the weights: audio, windows, recipe
+    scored : of the models, as `ModelSet.scored`
     uses : every fit and choice so far: what, outer (fold), clips (a name in `sets`)
     sets : name -> fnames, sorted
     """
@@ -67,6 +68,7 @@ class Design:
     pairs: WindowScores
     single: WindowScores
     sidecar: dict
+    scored: dict[str, str]
     uses: list[dict] = field(default_factory=list)
     sets: dict[str, list[str]] = field(default_factory=dict)
 
@@ -159,7 +161,8 @@ def read(home: Path, variant: str, profile: str, *, selects: bool = True) -> Des
     models = ModelSet.open(home, variant, "all" if selects else "single", profile=profile)
     single = models.windows(models.single)
     pairs = models.windows(folds.pair_models(models.n_folds)) if selects else single.where(np.arange(0))
-    return Design(models.folder, models.labelled(), models.sidecar["classes"], pairs, single, models.sidecar)
+    of_models = models.labelled(), models.sidecar["classes"], pairs, single, models.sidecar, models.scored
+    return Design(models.folder, *of_models)
 
 
 def read_seeds(design: Design, home: Path, profile: str, seed: int, repeats: int) -> list[Design]:

@@ -33,7 +33,8 @@ import pandas as pd
 from lib.data import audio, audit, tables
 from lib.files import digest
 
-__all__ = ["RESERVED", "Dataset", "Labelled", "label_digests", "load", "load_test", "targets", "with_audio"]
+__all__ = ["RESERVED", "Dataset", "Labelled", "group_digests", "label_digests", "load", "load_test", "targets"]
+__all__ += ["with_audio"]
 
 RESERVED = ("fname", "group", "fold", "labels", "model", "variant", "seed", "window_start_s")  # columns of score tables
 
@@ -159,8 +160,9 @@ def load_test(root: str | Path) -> Dataset:
     Returns
     -------
     Dataset. Its classes are the columns of the sample, in their order; for a table of clips they are as from `load`, or
-    () without curated clips. Labels and usage are known in Zenodo's layout, beside Kaggle's with Zenodo's tables, in
-    the demo set, and from a table of clips; else they are () and "".
+    () without curated clips. Groups are those of a table of clips, elsewhere each clip is one. Labels and usage are
+    known in Zenodo's layout, beside Kaggle's with Zenodo's tables, in the demo set, and from a table of clips; else
+    they are () and "".
 
     Raises
     ------
@@ -196,7 +198,8 @@ def load_test(root: str | Path) -> Dataset:
     if not files:
         raise FileNotFoundError(f"{root}: no audio of test clips. Looked for {part.audio}/ and {part.audio}.zip.")
     paths = audio.located(fnames, files)
-    clips = pd.DataFrame({"fname": fnames, "path": [paths[fname] for fname in fnames], "subset": "test"})
+    known = {"path": [paths[fname] for fname in fnames], "subset": "test", "group": fnames}
+    clips = pd.DataFrame({"fname": fnames, **known})
     clips["labels"] = [labels.get(fname, ()) for fname in fnames]
     clips["usage"] = [usage.get(fname, "") for fname in fnames]
     return Dataset(layout, root, classes, clips, audit.table(findings))
@@ -214,6 +217,12 @@ def label_digests(clips: pd.DataFrame, classes: Iterable[str]) -> dict[str, str]
         subset: digest(list(classes), rows["fname"].tolist(), [sorted(labels) for labels in rows["labels"]])
         for subset, rows in ordered.groupby("subset", sort=True)
     }
+
+
+def group_digests(clips: pd.DataFrame) -> dict[str, str]:
+    """subset -> digest of the names of its clips, in any order, each with its group; `clips` as for `label_digests`."""
+    pairs = clips.sort_values("fname").groupby("subset", sort=True)[["fname", "group"]]
+    return {subset: digest(rows.to_numpy(str).tolist()) for subset, rows in pairs}
 
 
 def with_audio(root: str | Path) -> frozenset[str]:
@@ -350,7 +359,7 @@ def _test_of_table(root: Path, table: Path) -> Dataset:
         fname: clip["labels"] if clip["true_labels"] is None else clip["true_labels"] for fname, clip in test.items()
     }
     _forget_unknown(known, classes, findings)
-    frame = pd.DataFrame(list(test.values()), columns=["fname", "path", "subset", "labels", "usage"])
+    frame = pd.DataFrame(list(test.values()), columns=["fname", "path", "subset", "labels", "group", "usage"])
     frame["labels"] = list(known.values())
     return Dataset("table", root, classes, frame, audit.table(row for row in findings if row[1] in ("test", "")))
 

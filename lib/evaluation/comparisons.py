@@ -40,6 +40,7 @@ __all__ = [
 
 AGAINST = " against "  # in the name of a row that compares two variants, neither of them the base
 DIFFERENCE = ["lwlrap_diff", "lwlrap_diff_low", "lwlrap_diff_high"]
+FEW = 10  # groups of clips that differ
 MANY = 100_000  # clips: no larger number is told
 UNSETTLED = "not settled"
 MIN_SEEDS = 3  # of the window models; with fewer, a verdict would be about models, not about recipes
@@ -56,8 +57,8 @@ class Comparison(Labelled):
     scores : variant -> (n_clips, n_classes), or with a first axis of seeds, or of seeds and members of a seed, see
         `metrics`. A variant with one seed is compared with every seed of the others
     base : the variant that the others are compared with. Without scores of the base and another, nothing is compared
-    enough : whether all folds and enough seeds of the window models are there. Then a variant with three seeds of its
-        own gets a verdict; all others are screened
+    enough : whether all folds and enough seeds of the window models are there. Then a difference with three seeds on
+        either side gets a verdict; all others are screened
     rivals : variant -> another that it is also compared with; ignored where one of the two has no scores
     failed : variants without scores, because their trainings diverged; None where nothing is trained
     order : column that the table is sorted by, best first; by "lwlrap_diff" the base is on top. None: as in `scores`
@@ -88,9 +89,11 @@ class Comparison(Labelled):
         for name, s in seeds.items():
             own = {"variant": name, **metrics.bootstrap(targets, s, groups), "n_seeds": len(s)}
             rows.append(own | differences.pop(name, {}) | own)  # its own number of seeds, not that of the comparison
+        for name, pair in differences.items():
+            pair["n_seeds"] = min(len(seeds[side]) for side in name.split(AGAINST))
         table = pd.DataFrame([*rows, *differences.values()], columns=None if rows else ["variant"])
         if "verdict" in table:
-            table = screened(table, self.enough & enough(table["n_seeds"]))
+            table = screened(table, self.enough & enough(table["n_seeds"].clip(upper=len(seeds[self.base]))))
         if self.order in table:
             pair = table["variant"].isin(differences)
             ordered = table[~pair].sort_values(self.order, ascending=False, na_position="first")
@@ -152,7 +155,8 @@ class Comparison(Labelled):
         levels, smallest = format_range(100 * rows["level"], ".4g"), format_range(rows["smallest_diff"], ".3f")
         sentences = {
             f"Verdicts hold together, at 5 % for all {len(rows)}": not is_screened.all(),
-            f"Each interval holds alone, at its own level ({levels} %), which depends on how many are compared": True,
+            f"Each interval holds alone, at its own level ({levels} %), which depends on how many are compared; "
+            "so does each answer of no difference": True,
             f"Clear of zero yet unclear, as Holm's procedure stops at the first unclear one: {stopped}": stopped,
             f"Smallest difference that this table could have shown, 80 % power under the correction: {smallest}": True,
             "A screening, with fewer than three seeds or not all folds: no verdict is drawn from it": is_screened.all(),
@@ -173,15 +177,20 @@ class Comparison(Labelled):
 def answer(row: object) -> str | None:
     """What the difference of a row (of `itertuples`) says; None without a difference.
 
-    It helps or hurts if its interval is clear of zero, unless Holm's procedure leaves it unclear. Else there is no
-    difference larger than `metrics.MARGIN` if the interval lies within it, and what is left is not settled.
+    It helps or hurts if its interval is clear of zero, unless Holm's procedure leaves it unclear, screened or not. Else
+    there is no difference larger than `metrics.MARGIN` if the interval lies within it, and what is left is not settled.
+    An interval says little where hardly a group differs: then it takes FEW groups that do, or so many groups that those
+    which might are too few for the margin (three of n, if none of n was seen).
     """
     low, high = row.lwlrap_diff_low, row.lwlrap_diff_high
     if np.isnan(row.lwlrap_diff):
         return None
-    if low * high > 0 and row.verdict != "unclear":
+    is_unclear = row.verdict == "unclear" or getattr(row, "p_holm", 0) >= metrics.ERRORS
+    if low * high > 0 and not is_unclear:
         return "it helps" if low > 0 else "it hurts"
-    return f"no difference larger than {metrics.MARGIN}" if max(abs(low), abs(high)) <= metrics.MARGIN else UNSETTLED
+    told = getattr(row, "n_differ", np.inf) >= FEW or row.n_groups * metrics.MARGIN >= 3  # older tables lack n_differ
+    is_small = max(abs(low), abs(high)) <= metrics.MARGIN
+    return f"no difference larger than {metrics.MARGIN}" if is_small and told else UNSETTLED
 
 
 def answers(rows: pd.DataFrame, name: str = "variant") -> str:

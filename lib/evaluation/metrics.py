@@ -23,6 +23,7 @@ from statistics import NormalDist
 
 import numpy as np
 import pandas as pd
+from scipy.optimize import brentq
 
 from lib.evaluation import folds
 
@@ -57,6 +58,7 @@ N_RESAMPLES = 2000  # of a bootstrap; `compare_each` draws more for long tables
 CHUNK = 2**22  # numbers per step: 700,000 windows x 80 classes need some 100 MB of temporary memory
 NORMAL = NormalDist()
 MARGIN = 0.015  # lwlrap: no smaller difference is of interest
+ERRORS = 0.05  # of tables in which a verdict may be false
 POWER = 0.8  # the smallest difference that counts as detectable is detected in 80 of 100 studies
 
 
@@ -241,6 +243,7 @@ def compare_each(
         level: at which Holm's procedure tests the row: 1 - .05 / m for the smallest p of m, ..., .95 for the largest.
             It depends on m and on the order of the p, so another comparison in the table changes the interval
         n, n_groups, n_seeds: clips with a label, their groups, seeds a side
+        n_differ: groups whose precision differs between the sides
         smallest_diff: the smallest difference in lwlrap that this table could have shown, with 80 % power at 5 %
             two-sided: (z(1 - .025 / m) + .84) bootstrap standard errors, 2.80 for m = 1, 3.65 for m = 10
         n_to_settle: clips of this kind, with the same grouping and number of seeds, that settle the observed
@@ -263,8 +266,8 @@ def compare_each(
     adjusted, rank = holm(p), np.argsort(np.argsort(p, kind="stable"), kind="stable")
     rows = []
     for i, name in enumerate(pairs):
-        row = _verdict(*differences[i], 1 - 0.05 / (len(pairs) - rank[i]), len(pairs))
-        verdict = row["verdict"] if adjusted[i] < 0.05 else "unclear"
+        row = _verdict(*differences[i], 1 - ERRORS / (len(pairs) - rank[i]), len(pairs))
+        verdict = row["verdict"] if adjusted[i] < ERRORS else "unclear"
         rows.append({"variant": name, **row, "p_holm": float(adjusted[i]), "verdict": verdict})
     return rows
 
@@ -334,9 +337,10 @@ def ratio(name: str, upper: np.ndarray, lower: np.ndarray) -> dict[str, float]:
 
     Parameters
     ----------
-    upper, lower : (n_groups,) counts; groups are resampled. NaN where there is nothing to divide by.
+    upper, lower : (n_groups,) counts; groups are resampled. NaN where there is nothing to divide by, and no
+        interval for one group.
     """
-    times = _times_drawn(len(lower))
+    times = _times_drawn(len(lower)) if len(lower) > 1 else np.full((N_RESAMPLES, len(lower)), np.nan)
     with np.errstate(invalid="ignore", divide="ignore"):
         return _interval(name, np.append(upper.sum() / lower.sum(), (times @ upper) / (times @ lower)))
 
@@ -356,14 +360,26 @@ def expected_best(n_tries: int) -> float:
 
 
 def to_settle(n: float, diff: float, smallest: float) -> float:
-    """Clips that would settle a difference: clear of zero, or its interval within MARGIN, whichever takes fewer.
+    """Clips that would settle a difference with 80 % power: its interval is clear of zero, or lies within MARGIN.
+
+    The true difference is taken to be the observed one. The standard error falls with the root of the number of clips;
+    the part that seeds have in it does not, so that with few seeds more clips may be needed.
 
     Parameters
     ----------
-    n, diff, smallest : clips, difference in lwlrap, and smallest difference that these clips can show. The latter falls
-        with the root of the number of clips.
+    n, diff, smallest : clips, difference in lwlrap, and smallest difference that these clips can show
     """
-    return float(np.ceil(n * (smallest / max(abs(diff), MARGIN - abs(diff))) ** 2))
+    z, away = NORMAL.inv_cdf(0.975), abs(diff)
+    here = smallest / (z + NORMAL.inv_cdf(POWER))  # standard error; a correction makes it larger
+
+    def power(error: float) -> float:
+        clear = NORMAL.cdf(away / error - z) + NORMAL.cdf(-away / error - z)
+        inside = NORMAL.cdf((MARGIN - away) / error - z) - NORMAL.cdf(z - (MARGIN + away) / error)
+        return clear + max(0.0, inside)
+
+    surely = MARGIN / (2 * z)  # the standard error below which every estimate settles it
+    needed = brentq(lambda error: power(error) - POWER, surely, max(away, MARGIN))
+    return float(np.ceil(n * (here / needed) ** 2))
 
 
 def spread(targets: np.ndarray, scores: np.ndarray, groups: np.ndarray) -> dict[str, float]:
@@ -526,7 +542,7 @@ def _slopes(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 def _paired(
     targets: np.ndarray, base: np.ndarray, other: np.ndarray, groups: np.ndarray, n_resamples: int
 ) -> tuple[np.ndarray, dict[str, int]]:
-    """other - base of both metrics, of all clips, then of each resample, (1 + n_resamples, 2); n, n_groups, n_seeds."""
+    """other - base of both metrics, of all clips, then of each resample, (1 + n_resamples, 2); its counts."""
     shapes = [(side.shape[0], *side.shape[2:]) for side in map(_by_seed, (base, other))]
     if shapes[0] != shapes[1]:
         raise ValueError(
@@ -534,8 +550,9 @@ def _paired(
             "classes and number of seeds on both sides. Leave out what only one side has."
         )
     sums, n = _group_sums(targets, [base, other], groups)
-    rates = _rates(sums, n_resamples)
-    return rates[:, 1] - rates[:, 0], {"n": n, "n_groups": sums.shape[1], "n_seeds": sums.shape[0]}
+    rates, of_groups = _rates(sums, n_resamples), sums.mean(0)
+    counts = {"n": n, "n_groups": sums.shape[1], "n_differ": int((of_groups[:, 2] != of_groups[:, 4]).sum())}
+    return rates[:, 1] - rates[:, 0], counts | {"n_seeds": sums.shape[0]}
 
 
 def _verdict(diffs: np.ndarray, counts: dict[str, int], level: float, n_compared: int) -> dict[str, float | int | str]:

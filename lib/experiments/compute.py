@@ -22,6 +22,7 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
+from lib import ideas
 from lib.files import digest, whole_file
 from lib.runs.run import Run
 from lib.sound.windows import Windows
@@ -123,8 +124,9 @@ def _read(place: Path) -> pd.DataFrame:
 
 
 def _key(changes: dict[str, object]) -> str:
-    """A budget changes no step."""
-    return digest({name: value for name, value in changes.items() if name != "trial_epochs"})
+    """A digest of the changes, and of the ideas among them; a budget changes no step."""
+    changes = {name: value for name, value in changes.items() if name != "trial_epochs"}
+    return digest(changes, *ideas.sources(changes).values())
 
 
 def _device() -> str:

@@ -76,6 +76,7 @@ def now(
             for problems in sorted((home.parent / "cache").glob(f"logmel-*/{subset}-{content}/problems.csv"))[:1]:
                 data = data.without(audit.read(problems))
     digests["labels"] = datasets.label_digests(data.clips, data.classes)
+    digests["groups"] = datasets.group_digests(data.clips)
     curated = data.clips.query("subset == 'curated'")
     if not with_folds:
         return digests
@@ -105,8 +106,8 @@ def of_test(data_dir: Path, cache: Path) -> tuple[dict[str, dict[str, str]], pd.
         return {}, pd.Series(dtype=str)
     clips = data.clips.drop_duplicates("fname")
     contents = pd.Series(audio.content_hashes(clips["path"], cache / "sha256.csv"), index=clips["fname"])
-    digests = {"labels": datasets.label_digests(clips, data.classes), "audio": audio.contents(clips, cache)}
-    return digests, contents
+    digests = {"labels": datasets.label_digests(clips, data.classes), "groups": datasets.group_digests(clips)}
+    return digests | {"audio": audio.contents(clips, cache)}, contents
 
 
 def has_come_since(folder: Path, contents: pd.Series) -> bool:

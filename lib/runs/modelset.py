@@ -142,6 +142,11 @@ class ModelSet:
         """12 hex digits that identify the weights of these models."""
         return digest(*[(self.folder / name / "weights.safetensors").read_bytes() for name in self.names])
 
+    @property
+    def scored(self) -> dict[str, str]:
+        """Name of each model that is needed -> 12 hex digits that identify its window scores."""
+        return {name: digest((self.folder / name / "oof_windows.npz").read_bytes()) for name in self.names}
+
     def clips(self, part: str = "pooled") -> oof.Clips:
         """Clip scores of one model or, for `pooled`, of all finished models without one fold; each clip once.
 

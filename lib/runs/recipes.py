@@ -34,7 +34,7 @@ VARIANTS = {
     "ignore_missing": {"ignore_missing": True},
 }
 PLAIN = {"train_set": "curated", "train_windows": "all", "ignore_missing": False}  # what the base trains on
-DATA = ("labels", "audio", "folds")  # digests in a configuration
+DATA = ("labels", "groups", "audio", "folds")  # digests in a configuration
 
 
 def compared(retrain: list[str], loss: str, subsets: Collection[str]) -> list[str]:

@@ -164,7 +164,7 @@ class Run:
         model : name by the folds that it does not see, such as without_2
         changes : parameters that differ from those of this run
         """
-        params, own = {**self.params, **changes, "seed": seed}, self.variant / variant
+        params, own = settings.check({**self.params, **changes, "seed": seed}), self.variant / variant
         folder = own / model / f"seed_{seed}"
         return replace(self, params=params, folder=folder, variant=own, read={}, started=time.time(), is_trial=True)
 
@@ -205,7 +205,8 @@ class Run:
         theirs = read_json(path) if is_bound else mine
         known = mine.keys() | settings.RECIPE  # drop knobs that were in a recipe once and no longer are
         theirs = {name: value for name, value in theirs.items() if name in known or name not in settings.KNOBS}
-        differ = recipes.differences(theirs, mine)
+        noted = {name: value for name, value in mine.items() if name in theirs or name not in read}  # of older results
+        differ = recipes.differences(theirs, noted)
         if self.params["overwrite"]:
             experiment = self.folder == self.variant and {"seeds", "tabulate"} <= self.params.keys()
             part = [] if experiment else [self.folder]

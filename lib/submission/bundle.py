@@ -95,7 +95,7 @@ def gather(home: Path, variant: str, *, with_weights: bool = True) -> Bundle:
     files = {"folds.csv": home / "folds.csv"}
     manifest: dict = {"schema": SCHEMA, "run": home.name, "variant": variant}
     if with_weights:
-        manifest |= {"models": models.names, **_facts(models), "choice": read_choice(home, variant)}
+        manifest |= {"models": models.names, **_facts(models), "choice": read_choice(models)}
         folders = {name: models.folder / name for name in models.names}
         if manifest["choice"]["kind"] == "stage2":
             folders["stage2"] = home / "06_stage2" / variant
@@ -112,8 +112,12 @@ def of(run: Run) -> Bundle:
     return gather(run.home, str(run.params["variant"]))
 
 
-def read_choice(home: Path, variant: str) -> dict:
-    """How the run turns window scores into clip scores: the choice of 06, else the arithmetic mean.
+def read_choice(models: ModelSet) -> dict:
+    """How a run turns window scores into clip scores: the choice of 06, else the arithmetic mean.
+
+    Parameters
+    ----------
+    models : those without one fold
 
     Returns
     -------
@@ -125,16 +129,20 @@ def read_choice(home: Path, variant: str) -> dict:
     Raises
     ------
     ValueError
-        06 chose for models that have since been trained again, with other settings.
+        06 chose for models that have since been trained again.
     """
-    path = home / "06_stage2" / variant / "choice.json"
+    path = models.home / "06_stage2" / models.variant / "choice.json"
     if not path.is_file():
         return {"kind": "pooling", "method": "mean", "parameter": None}
     choice = read_json(path)
-    sidecar = read_json(home / "04_kfold" / variant / "without_0" / "weights.json")
-    if choice.pop("settings") != settings_digest(sidecar):
+    scored, differ = choice.pop("models", None), ""  # older choices don't name the models
+    if choice.pop("settings") != settings_digest(models.sidecar):
+        differ = "other settings"
+    elif scored is not None and scored != models.scored:
+        differ = "other scores"
+    if differ:
         raise ValueError(
-            f"{path} was chosen on scores of models with other settings than the models in {home} have now. "
+            f"{path} was chosen on scores of models with {differ} than the models in {models.home} have now. "
             "Run 06_stage2 again: -p overwrite True."
         )
     return choice

@@ -336,11 +336,16 @@ def conclude(data: datasets.Dataset, prediction: Prediction, packed: Bundle) -> 
     targets = datasets.targets(data.clips, data.classes)
     if not targets.any():
         return numbers, conclusion + " The test labels are not known here."
-    reached = metrics.bootstrap(targets, prediction.scores, data.clips["fname"].to_numpy(str))
+    groups = data.clips["group"].to_numpy(str)
+    trained = pd.read_csv(packed.files["folds.csv"], dtype=str, keep_default_na=False)["group"]
+    known = int((targets.any(axis=1) & np.isin(groups, trained)).sum())
+    reached = metrics.bootstrap(targets, prediction.scores, groups)
     return numbers | reached, conclusion + (
         f" On the {reached['n']} test clips whose labels are known it is {reached['lwlrap']:.3f} "
         f"({reached['lwlrap_low']:.3f} to {reached['lwlrap_high']:.3f}): a gap of "
         f"{expected['lwlrap'] - reached['lwlrap']:+.3f}."
+        + f" {known} of them are of a group that also trained, so that this may be too good."
+        * bool(known)
     )
 
 

@@ -67,9 +67,10 @@ class Task:
 
     @property
     def identity(self) -> dict[str, object]:
-        """Digests of labels and audio by subset, and of the folds: what a result is made of, for `Run.settle`."""
-        labels = datasets.label_digests(self.data.clips, self.classes)
-        return {"labels": labels, "audio": self.cache.audio, "folds": folds.digest(self.folds)}
+        """What a result is made of, for `Run.settle`: digests of labels, groups and audio by subset, and of folds."""
+        clips = self.data.clips
+        by_subset = {"labels": datasets.label_digests(clips, self.classes), "groups": datasets.group_digests(clips)}
+        return {**by_subset, "audio": self.cache.audio, "folds": folds.digest(self.folds)}
 
     @property
     def by_fold(self) -> pd.DataFrame:
