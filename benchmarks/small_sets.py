@@ -6,9 +6,9 @@
 
 A second round is on top of what the first one chose: runs long-0 to long-3 with PROFILE="fsd-mini long-sets".
 
-None holds a class of ESC-10, so nothing that is chosen by them has seen a recording of ESC-10 or fsd-mini. A set has
-twelve training clips per class (fold 1, of the published folds 3 to 5) and sixteen that are scored (fold 0: the
-published folds 1 and 2).
+None holds a class of ESC-10, so nothing that is chosen by them has heard a clip of ESC-10 or fsd-mini; two recordings
+(134049, 209698) have a clip of another class there. A set has twelve training clips per class (fold 1, of the published
+folds 3 to 5) and sixteen that are scored (fold 0: the published folds 1 and 2).
 """
 
 import sys
