@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["digest", "read_json", "set_aside", "throw_away", "whole_file", "whole_folder", "write_json"]
+__all__ = ["digest", "explained", "read_json", "set_aside", "throw_away", "whole_file", "whole_folder", "write_json"]
 
 
 def digest(*parts: object) -> str:
@@ -34,17 +34,38 @@ def digest(*parts: object) -> str:
 
 
 @contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Add what to do to the error of a full disk, or of a folder that can't be written to."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+            where = Path(path).absolute().parent
+            words = f"{where} can't be written to ({os.strerror(error.errno)}). Make it writable and start again."
+        elif error.errno in (errno.ENOSPC, errno.EDQUOT):
+            folders = Path(path).absolute().parents
+            free_mb = shutil.disk_usage(next(folder for folder in folders if folder.exists())).free / 1e6
+            words = (
+                f"The disk is full ({free_mb:.0f} MB free) while writing {path}. No partial file is left: "
+                "free some space and start again; finished results are kept."
+            )
+        else:
+            raise
+        raise OSError(error.errno, words) from error
+
+
+@contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """A temporary path to write to; it replaces `path` when the block ends without an error.
 
     Raises
     ------
     OSError
-        The disk is full; no partial file is left, and the message says what to do.
+        As `explained`; no partial file is left.
     """
     partial = _partial(path)
     try:
-        with _explained(path):
+        with explained(path):
             partial.parent.mkdir(parents=True, exist_ok=True)
             partial.touch()
             yield partial
@@ -60,11 +81,11 @@ def whole_folder(path: Path) -> Iterator[Path]:
     Raises
     ------
     OSError
-        The disk is full; no partial file is left, and the message says what to do.
+        As `explained`; no partial file is left.
     """
     partial = _partial(path)
     try:
-        with _explained(path):
+        with explained(path):
             partial.mkdir(parents=True)
             yield partial
         try:
@@ -125,23 +146,6 @@ def _partial(path: Path) -> Path:
     """A temporary name beside `path`; no two processes get the same one."""
     path = Path(path)
     return path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
-
-
-@contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    """Add what to do to the error of a full disk."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        folders = Path(path).absolute().parents
-        free_mb = shutil.disk_usage(next(folder for folder in folders if folder.exists())).free / 1e6
-        raise OSError(
-            error.errno,
-            f"The disk is full ({free_mb:.0f} MB free) while writing {path}. No partial file is left: "
-            "free some space and start again; finished results are kept.",
-        ) from error
 
 
 def _plain(value: object) -> object:

@@ -17,6 +17,7 @@ A packed kernel holds the files of its ideas beside lib/.
 Used in: `settings` (names), 00 (`save`), and the modules that register built-in functions.
 """
 
+import ast
 import itertools
 import linecache
 import re
@@ -36,6 +37,7 @@ __all__ = ["Failed", "find", "is_idea", "named", "one_of", "save", "sources"]
 NAME = re.compile(r"(ideas/[\w-]+\.py):([A-Za-z_]\w*)(?:@([0-9a-f]{12}))?")
 CHECKOUT = Path(lib.__file__).resolve().parents[1]
 SAVED: dict[Path, bytes] = {}  # files that `save` wrote in this kernel
+READ: dict[str, bytes] = {}  # digest -> content, of all that this process has read: a file may be edited meanwhile
 
 
 class Failed(RuntimeError):
@@ -82,8 +84,13 @@ def named(values: object) -> list[str]:
 
 
 def sources(values: object) -> dict[str, bytes]:
-    """File name (ideas/<file>.py) -> content, for the ideas named in values. Raises ValueError if a file is missing."""
-    return {file: _source(file) for file in sorted({NAME.match(name)[1] for name in named(values)})}
+    """File name (ideas/<file>.py) -> content, for the ideas named in values.
+
+    Of a file that was edited since this process read it, it is the content that its digest names. Raises ValueError if
+    a file is missing, or is not the one that its digest names.
+    """
+    files = {match[1]: match[3] for match in map(NAME.match, sorted(named(values)))}
+    return {file: READ.get(expected) or _of_digest(file, expected) for file, expected in files.items()}
 
 
 def save(function: Callable) -> str:
@@ -119,28 +126,52 @@ def _with_digest(value: str, registered: Collection[str]) -> str:
         raise ValueError("be written ideas/FILE.py:FUNCTION")
     if match[2] in registered:
         raise ValueError(f"have another name: {match[2]} is built in. Rename your function")
+    _check_alone(match[1])
     return value if match[3] else f"{value}@{digest(_source(match[1]))}"
+
+
+def _check_alone(file: str) -> None:
+    """ValueError, as of the validator of `one_of`, if an idea imports another file of ideas/, which has no digest."""
+    try:
+        nodes = list(ast.walk(ast.parse(_source(file))))
+    except SyntaxError:
+        return  # told where it runs
+    modules = [node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)]
+    modules += [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    for module in modules:
+        if module.split(".")[0] == "ideas" or (CHECKOUT / "ideas" / f"{module.split('.')[0]}.py").is_file():
+            raise ValueError(
+                f"be one file: {file} imports {module}, whose changes would go unnoticed. Copy what it needs"
+            )
 
 
 def _source(file: str) -> bytes:
     """The content of ideas/<file>.py, in the checkout or in a packed kernel."""
     for place in (CHECKOUT / file, resources.files("lib") / file):
         if place.is_file():
-            return place.read_bytes()
+            content = place.read_bytes()
+            READ[digest(content)] = content
+            return content
     there = sorted(path.name for path in (CHECKOUT / "ideas").glob("*.py"))
     raise ValueError(f"name a file in {CHECKOUT / 'ideas'}: {file} is missing. There are: {', '.join(there) or 'none'}")
 
 
-@lru_cache(maxsize=64)
-def _function(name: str) -> Callable:
-    """The function of an idea. Raises as `find`."""
-    file, function, expected = NAME.fullmatch(name).groups()
+def _of_digest(file: str, expected: str | None) -> bytes:
+    """The content of a file; ValueError if it does not have the expected digest (None: any)."""
     source = _source(file)
     if expected and digest(source) != expected:
         raise ValueError(
             f"{file} has changed since: {expected} was used then, {digest(source)} is here now. Take the copy in the "
             f"folder ideas/ beside that result, make the result again (-p overwrite True), or give it another name."
         )
+    return source
+
+
+@lru_cache(maxsize=64)
+def _function(name: str) -> Callable:
+    """The function of an idea. Raises as `find`."""
+    file, function, expected = NAME.fullmatch(name).groups()
+    source = _of_digest(file, expected)
     module = types.ModuleType(Path(file).stem)
     try:
         exec(compile(source, str(CHECKOUT / file), "exec"), module.__dict__)  # the path is for tracebacks

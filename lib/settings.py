@@ -439,7 +439,7 @@ def load_profile(path: Path) -> dict[str, object]:
     FileNotFoundError
         With the profiles that there are.
     ValueError
-        If it is not a flat mapping, or `check` refuses a value.
+        If it is no flat mapping, names a key twice, or `check` refuses a value.
     """
     import yaml
 
@@ -447,9 +447,19 @@ def load_profile(path: Path) -> dict[str, object]:
     if not path.is_file():
         there = sorted(p.stem for p in path.parent.glob("*.yaml"))
         raise FileNotFoundError(f"There is no parameter file {path}. There are: {', '.join(there) or 'none'}.")
-    values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    try:
+        text = path.read_text(encoding="utf-8")
+        values, tree = yaml.safe_load(text), yaml.compose(text, yaml.SafeLoader)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not in UTF-8 ({error}). Save it in that encoding.") from None
+    except yaml.MarkedYAMLError as error:
+        where = f"line {error.problem_mark.line + 1}"
+        raise ValueError(f"{path}, {where}: {error.problem}. Write `key: value` lines, without tabs.") from None
     if not isinstance(values, dict | None):
         raise ValueError(f"{path} must hold `key: value` lines, not a {type(values).__name__}.")
+    names = [key.value for key, _ in tree.value] if values else []
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"{path} names {', '.join(twice)} twice. Keep one of the lines.")
     return check(values or {})
 
 

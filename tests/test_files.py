@@ -121,6 +121,14 @@ def test_a_full_disk_is_explained(tmp_path, whole, code):
     assert found.value.errno == code and leftovers(tmp_path) == []
 
 
+@pytest.mark.parametrize("code", [errno.EROFS, errno.EACCES])
+def test_a_folder_that_cannot_be_written_to_is_named(tmp_path, code):
+    refused = pytest.raises(OSError, match=f"{tmp_path} can't be written to .*Make it writable")
+    with refused as found, files.whole_file(tmp_path / "table"):
+        raise OSError(code, "no")
+    assert found.value.errno == code
+
+
 @pytest.mark.parametrize("whole", [files.whole_file, files.whole_folder])
 def test_a_disk_that_is_full_from_the_start_is_explained(tmp_path, monkeypatch, whole):
     def full(*args, **kwargs):

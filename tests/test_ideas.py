@@ -89,6 +89,25 @@ def test_a_file_that_changed_is_another_idea(write):
         ideas.find({}, before)
 
 
+def test_the_copy_beside_a_result_is_the_one_that_trained(write):
+    """An idea may be edited while it trains."""
+    file = write("def f(x, in_db, generator):\n    return x + 1\n")
+    (name,) = settings.check({"augment": [f"{file}:f"]})["augment"]
+    write("def f(x, in_db, generator):\n    return x + 2\n")
+    assert digest(ideas.sources([name])[file]) == name.rpartition("@")[2]
+    ideas.READ.clear()  # as another process
+    with pytest.raises(ValueError, match="ideas/mine.py has changed since"):
+        ideas.sources([name])
+
+
+@pytest.mark.parametrize("line", ["from ideas.helper import GAIN", "import helper", "import ideas.helper as h"])
+def test_an_idea_is_one_file(write, line):
+    write("GAIN = 3\n", "helper.py")
+    file = write(f"{line}\n\n\ndef f(x, in_db, generator):\n    return x\n")
+    with pytest.raises(ValueError, match=r"should be one file: ideas/mine.py imports .*helper.*Copy what it needs"):
+        settings.check({"augment": [f"{file}:f"]})
+
+
 def test_a_cell_is_saved_whole_and_again_by_the_same_kernel(write, tmp_path):
     source = "import math\n\n\ndef f(x, in_db, generator):\n    return x + math.pi\n"
     name = ideas.save(define(source))

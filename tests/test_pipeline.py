@@ -567,3 +567,31 @@ def kill(words):
 
     wait_until(there)
     os.kill(found[-1], signal.SIGKILL)
+
+
+class Full:
+    """A log on a full disk."""
+
+    def write(self, line):
+        raise OSError(28, "No space left on device")
+
+
+def test_a_log_on_a_full_disk_stops_nothing():
+    assert list(pipeline._logged(iter(["one\n", "two\n"]), Full())) == ["one", "two"]
+
+
+def test_snakemake_ends_when_nobody_reads_the_report(tmp_path, monkeypatch):
+    def closed(sentence):
+        raise BrokenPipeError
+
+    monkeypatch.setattr(pipeline, "_report", closed)
+    waits = [sys.executable, "-c", "print('Job 1: one', flush=True); import time; time.sleep(600)"]
+    began = time.monotonic()
+    with pytest.raises(BrokenPipeError):
+        pipeline._run_snakemake(waits, tmp_path / "pipeline.log")
+    assert time.monotonic() - began < 300
+
+
+def test_a_run_whose_name_is_nearly_an_experiments_is_told_so():
+    assert "To make params/small-sets.yaml: RUN=small-sets" in pipeline._hint(plan.Plan.read("demo", "smal-sets", ""))
+    assert pipeline._hint(plan.Plan.read("demo", "xyz", "")) == ""

@@ -197,7 +197,7 @@ def test_folds_are_made_once_and_kept(root):
     run = start()
     run.settle(folds=folds.digest(made))
     finish(run)
-    with pytest.raises(ValueError, match=r"its clips, groups, n_folds or seed differ.*-p run NAME"):
+    with pytest.raises(ValueError, match=r"its clips, labels, groups or n_folds differ.*-p run NAME"):
         start().folds(CLIPS.assign(group=list("abcd")), targets)
 
 
@@ -349,6 +349,19 @@ def test_a_result_does_not_come_to_lie_under_another_configuration(root):
     with pytest.raises(ValueError, match=r"was changed meanwhile \(lr: 0.9 there, 0.1 now\)"):
         finish(slow)
     assert not slow.done
+
+
+def test_of_two_calls_at_once_the_slower_one_does_not_finish_the_others_result():
+    slow = start()
+    slow.settle(data="d1")
+    quick = start(lr=0.9)  # nothing is finished yet, so the variant is bound to nobody
+    quick.settle(data="d1")
+    finish(quick)
+    for late in (slow.check_unchanged, lambda: finish(slow)):
+        with pytest.raises(ValueError, match=r"was changed meanwhile \(lr: 0.9 there, 0.1 now\)"):
+            late()
+    assert result(slow)["parameters"]["lr"] == 0.9
+    finish(quick)  # a part that is done may be asked for again
 
 
 def test_what_is_made_of_other_data_is_refused_and_named(root):

@@ -175,6 +175,9 @@ def test_a_profile_is_read_and_checked(tmp_path):
         ("[]", "must hold `key: value` lines, not a list"),
         ("no", "must hold `key: value` lines, not a bool"),
         ("just words", "must hold `key: value` lines, not a str"),
+        ("lr: 0.1\n\tepochs: 3", "mine.yaml, line 2: .*without tabs"),
+        ("lr: 0.1\nepochs: [1", "mine.yaml, line 2: .*key: value. lines"),
+        ("lr: 0.1\nepochs: 3\nlr: 0.2", "names lr twice. Keep one of the lines"),
     ],
 )
 def test_a_profile_that_says_something_else_is_refused(tmp_path, text, message):

@@ -123,7 +123,8 @@ def _idea(name: str, scores: np.ndarray, clips: _Clips, _: float) -> np.ndarray:
     pooled = np.asarray(ideas.find({}, name)(scores.copy(), clips.first.copy()), float)
     expected = len(clips.first), scores.shape[1]
     if pooled.shape != expected or not ((pooled >= 0) & (pooled <= 1)).all():
-        raise ValueError(f"{name} makes {pooled.shape} of {scores.shape}: expected {expected}, all in [0, 1].")
+        nan = " with NaN" * bool(np.isnan(pooled).any())
+        raise ValueError(f"{name} makes {pooled.shape}{nan} of {scores.shape}: expected {expected}, all in [0, 1].")
     return pooled
 
 

@@ -268,7 +268,7 @@ def settle(path: str | Path, folds: pd.DataFrame) -> pd.DataFrame:
     there = _parse(path, ["fname", "group", "fold"])
     if (old := digest(there)) != (new := digest(folds)):
         raise ValueError(
-            f"{path} holds folds {old}, but this run makes folds {new}: its clips, groups, n_folds or seed differ. "
+            f"{path} holds folds {old}, but this run makes folds {new}: its clips, labels, groups or n_folds differ. "
             f"Take another name (-p run NAME), and add -p folds_csv {path} if those folds are to stay."
         )
     return there

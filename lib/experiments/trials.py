@@ -64,6 +64,7 @@ def do(
 
 def keep(trial: Run, fit: Fit, fold: int, *, keep_weights: bool = False) -> WindowScores:
     """Save a fit and finish its trial, with the scores of the clips of `fold`; return the window scores."""
+    trial.check_unchanged()
     clips = oof.save(trial.folder, fit, keep_weights=keep_weights)
     clips = replace(clips, table=clips.table[clips.table["fold"] == fold])
     scores = metrics.bootstrap(clips.targets, clips.scores, clips.groups)

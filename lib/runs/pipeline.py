@@ -6,6 +6,7 @@ Used in: `make run` (python -m lib.runs.pipeline).
 """
 
 import argparse
+import difflib
 import fcntl
 import re
 import shlex
@@ -15,12 +16,12 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TextIO
+from typing import BinaryIO
 
 import yaml
 
 from lib import code
-from lib.files import read_json
+from lib.files import explained, read_json
 from lib.runs.job import MARK, count_gpus, end_with_caller
 from lib.runs.plan import ROOT, Plan
 
@@ -89,18 +90,24 @@ def main(words: list[str]) -> int:
         sys.stderr.write(f"{error}\n")
         return 1
     home = ROOT / plan.home
+    if hint := _hint(plan):
+        _report(hint)
     other = [part.removeprefix(f"{home.name}/") for part in code.by_other_code([home], home.parent)]
     if given.again:
         changed |= {part: "made by other code" for part in other if part not in changed}
     if {"-n", "--dry-run", "--dryrun"} & set(given.snakemake):
         return subprocess.run(_command(given), cwd=ROOT, stderr=subprocess.STDOUT, check=False).returncode
-    with _lock(home):
-        for sentence in plan.set_aside(changed | lacking):
-            _report(sentence)
-        _report(f"{plan.home}: finding out what is to be made ...")
-        if status := _run_snakemake(_command(given), home / "pipeline.log"):
-            _report(f"{plan.home} is not complete; the full log: {home / 'pipeline.log'}")
-            return status
+    try:
+        with _lock(home):
+            for sentence in plan.set_aside(changed | lacking):
+                _report(sentence)
+            _report(f"{plan.home}: finding out what is to be made ...")
+            if status := _run_snakemake(_command(given), home / "pipeline.log"):
+                _report(f"{plan.home} is not complete; the full log: {home / 'pipeline.log'}")
+                return status
+    except OSError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
     if not (ROOT / last).is_file():  # snakemake was asked for less, such as ARGS=--unlock
         return 0
     result = read_json(ROOT / last)
@@ -125,6 +132,15 @@ def _check_name(data: str) -> None:
             f"DATA={data!r} would be read as {read!r}. Make a link to it whose name has no quotes, no ' #' and no ': ' "
             "in it, and is no number."
         )
+
+
+def _hint(plan: Plan) -> str:
+    """For a run that is neither there nor named by a parameter file: which file its name may have meant; else ""."""
+    run, there = Path(plan.home).name, [path.stem for path in (ROOT / "params").glob("*.yaml")]
+    near = difflib.get_close_matches(run, there, n=1, cutoff=0.75)
+    if run in there or not near or (ROOT / plan.home).exists():
+        return ""
+    return f"There is no params/{run}.yaml, so {run} is a run of its own. To make params/{near[0]}.yaml: RUN={near[0]}"
 
 
 def _parse(words: list[str]) -> argparse.Namespace:
@@ -152,9 +168,14 @@ def _command(given: argparse.Namespace) -> list[str]:
 def _run_snakemake(command: list[str], log: Path) -> int:
     """Run snakemake, report progress, write its output to the log; return its exit status."""
     pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    with log.open("w") as file, subprocess.Popen(command, cwd=ROOT, preexec_fn=end_with_caller, **pipe) as process:
-        for line in follow(_logged(process.stdout, file)):
-            _report(line)
+    unbuffered = log.open("wb", buffering=0)
+    with unbuffered as file, subprocess.Popen(command, cwd=ROOT, preexec_fn=end_with_caller, **pipe) as process:
+        try:
+            for line in follow(_logged(process.stdout, file)):
+                _report(line)
+        except OSError:  # nobody reads the report any more: snakemake would wait for ever for a reader of its own
+            process.kill()
+            raise
     return process.returncode
 
 
@@ -166,8 +187,10 @@ def _report(sentence: str) -> None:
 @contextmanager
 def _lock(home: Path) -> Iterator[None]:
     """Hold the lock of a run; wait, with a message, while another process holds it. A killed process releases it."""
-    home.mkdir(parents=True, exist_ok=True)
-    with (home / ".lock").open("w") as lock:
+    with explained(home):
+        home.mkdir(parents=True, exist_ok=True)
+        lock = (home / ".lock").open("w")
+    with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -176,11 +199,11 @@ def _lock(home: Path) -> Iterator[None]:
         yield
 
 
-def _logged(lines: Iterator[str], log: TextIO) -> Iterator[str]:
-    """The lines, each written to the log too."""
+def _logged(lines: Iterator[str], log: BinaryIO) -> Iterator[str]:
+    """The lines, each written to the log too; the log of a full disk ends there."""
     for line in lines:
-        log.write(line)
-        log.flush()
+        with suppress(OSError):
+            log.write(line.encode())
         yield line.rstrip("\n")
 
 

@@ -86,8 +86,9 @@ class Run:
     @property
     def done(self) -> bool:
         """Whether this part is finished (a pooled part: with all folds)."""
-        result = self.folder / "result.json"
-        return result.is_file() and read_json(result)["metrics"].get("complete", True)
+        path = self.folder / "result.json"
+        result = read_json(path) if path.is_file() else {}
+        return "metrics" in result and result["metrics"].get("complete", True)
 
     def pick(self, group: type) -> object:
         """A group of settings (`LogMel`, `Windows` ...), with the run's parameters of the same names."""
@@ -230,6 +231,12 @@ class Run:
                 stacklevel=2,
             )
 
+    def check_unchanged(self) -> None:
+        """ValueError if another call has changed the configuration since `settle`; call it before weights are saved."""
+        there = self.variant / "configuration.json"
+        if self.configuration and (differ := recipes.differences(read_json(there), self.configuration)):
+            raise ValueError(f"{there} was changed meanwhile ({differ}). Start this part again.")
+
     def save_table(self, name: str, table: pd.DataFrame) -> pd.DataFrame:
         """Write a table as CSV into the folder of this part, and return it for display."""
         with whole_file(self.folder / f"{name}.csv") as partial:
@@ -270,10 +277,8 @@ class Run:
             The configuration of the variant was changed meanwhile.
         """
         note = str(self.params.get("note", ""))
+        self.check_unchanged()
         if again or not self.done:
-            there = self.variant / "configuration.json"
-            if self.configuration and (differ := recipes.differences(read_json(there), self.configuration)):
-                raise ValueError(f"{there} was changed meanwhile ({differ}). Start this part again.")
             manifest = {**_surroundings(), "code": code.digest(self.notebook), "other_code": self.other_code}
             manifest |= {"seconds": round(time.time() - self.started, 1), "read": self.read, **facts}
             write_json(self.folder / "manifest.json", manifest)

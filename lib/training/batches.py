@@ -144,8 +144,11 @@ class Training:
             batches, gathered if device == cache.device else windows.ahead(gathered, device), strict=True
         ):
             draws.batch(chosen)
+            shape = x.shape
             for change in self.augment:
                 x = change(x, cache.logmel.in_db, draws)
+            if x.shape != shape:
+                raise ValueError(f"An augmentation makes {tuple(x.shape)} of {tuple(shape)}: the shape must stay.")
             if self.masks.any():
                 x = spec_augment(x, N_MASKS, masks[chosen], draws)
             yield x, targets[chosen]

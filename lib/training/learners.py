@@ -303,8 +303,12 @@ def _told(place: Path, settings: tuple) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if isinstance(error, Diverged) or not (used := ideas.named(settings)):
+        if not (used := ideas.named(settings)):
             raise
+        if isinstance(error, Diverged):
+            raise Diverged(
+                f"{error} Or an idea gives no finite numbers: this training uses {', '.join(used)}."
+            ) from error
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_text(traceback.format_exc(), encoding="utf-8")
         words = f"{type(error).__name__}: {error}"
