@@ -93,6 +93,7 @@ def result(folder):
         "notebook",
         "parameters",
         "audio",
+        "groups",
         "labels",
         "folds",
         "metrics",

@@ -1,12 +1,12 @@
-"""What has changed in the data set since a run was made: labels, audio and folds.
+"""What has changed in the data set since a run was made: labels, groups, audio and folds.
 
 A notebook refuses changed data itself (`Run.settle`). The pipeline starts no notebook if all results exist, so it
 checks here first.
 
 Conventions
 -----------
-digests : "labels" and "audio" by subset, and "folds", as the notebooks write them into configuration.json. A part is
-          compared in the subsets that it was made from; 01 reads all subsets, 05 all but test.
+digests : "labels", "groups" and "audio" by subset, and "folds", as the notebooks write them into
+          configuration.json. A part is compared in the subsets that it was made from; 01 reads all, 05 all but test.
 
 Used in: `plan`, `submission`.
 """

@@ -5,7 +5,8 @@ Conventions
 outputs/<run>/<notebook>/<part>/ holds one result. `result.json` is written last, completely or not at all: a part with
 it is done. `manifest.json`, written just before, holds what may differ between two equal runs (commit, digest of the
 code, versions, seconds) and what was read. `configuration.json` beside the parts of a variant holds what they share:
-parameters, and digests of labels, audio and folds. The first result fixes it; a part with another one is refused.
+parameters, and digests of labels, groups, audio and folds. The first result fixes it; a part with another one is
+refused.
 
 Used in: every notebook.
 """
