@@ -201,13 +201,13 @@ class Run:
                     f"RUN={self.params['run']} PROFILE=... DATA=... AGAIN=1 (the old results are kept in "
                     "outputs/replaced). Or take another name: -p run NAME."
                 )
-        mine = self.configuration = {**settings.configuration(self.params), **read}
+        mine = {**settings.configuration(self.params), **read}
         path = self.variant / "configuration.json"
         is_bound = path.is_file() and any(self.variant.rglob("result.json"))
         theirs = read_json(path) if is_bound else mine
         known = mine.keys() | settings.RECIPE  # drop knobs that were in a recipe once and no longer are
         theirs = {name: value for name, value in theirs.items() if name in known or name not in settings.KNOBS}
-        noted = {name: value for name, value in mine.items() if name in theirs or name not in read}  # of older results
+        noted = {name: value for name, value in mine.items() if name in theirs or name not in read}  # in older versions
         differ = recipes.differences(theirs, noted)
         if self.params["overwrite"]:
             experiment = self.folder == self.variant and {"seeds", "tabulate"} <= self.params.keys()
@@ -220,7 +220,8 @@ class Run:
                 "(-p variant NAME or -p run NAME), or make that one again with all its folds (-p overwrite True; the "
                 "old one is kept in outputs/replaced)."
             )
-        write_json(path, mine)
+        self.configuration = mine if differ else noted
+        write_json(path, self.configuration)
         self.folder.mkdir(parents=True, exist_ok=True)
         mine_too = self.variant if self.folder.name == "pooled" else self.folder
         self.other_code = code.by_other_code([mine_too, *made_of], outputs)
