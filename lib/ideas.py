@@ -126,14 +126,17 @@ def _with_digest(value: str, registered: Collection[str]) -> str:
         raise ValueError("be written ideas/FILE.py:FUNCTION")
     if match[2] in registered:
         raise ValueError(f"have another name: {match[2]} is built in. Rename your function")
-    _check_alone(match[1])
-    return value if match[3] else f"{value}@{digest(_source(match[1]))}"
+    if match[3]:
+        return value
+    source = _source(match[1])
+    _check_alone(match[1], source)
+    return f"{value}@{digest(source)}"
 
 
-def _check_alone(file: str) -> None:
+def _check_alone(file: str, source: bytes) -> None:
     """ValueError, as of the validator of `one_of`, if an idea imports another file of ideas/, which has no digest."""
     try:
-        nodes = list(ast.walk(ast.parse(_source(file))))
+        nodes = list(ast.walk(ast.parse(source)))
     except SyntaxError:
         return  # told where it runs
     modules = [node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)]

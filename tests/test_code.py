@@ -106,11 +106,15 @@ def reached(notebook):
     return {f"{module.rpartition('.')[2]}.{name}" for module, name in found}
 
 
+def source_of(notebook):
+    cells = json.loads((LIB.parent / "notebooks" / f"{notebook}.ipynb").read_text())["cells"]
+    return "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+
+
 @pytest.mark.parametrize("notebook", sorted(code.ENTRIES.keys() - {"frames", "signals"}))
 def test_it_reaches_what_a_notebook_saves(notebook):
     """Or a changed formula would leave old numbers in place without a word."""
-    cells = json.loads((LIB.parent / "notebooks" / f"{notebook}.ipynb").read_text())["cells"]
-    source = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    source = source_of(notebook)
     imported = re.findall(r"^from lib\.(?!figures)\w+ import (.+)$", source, re.MULTILINE)
     modules = "|".join(name.strip() for line in imported for name in line.split(","))
     saved = re.findall(rf'save_table\(\s*"\w+",\s*((?:{modules})\.\w+)\(', source)
@@ -162,11 +166,9 @@ NO_NUMBERS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("notebook", [name for name in code.ENTRIES if name[0].isdigit()])
+@pytest.mark.parametrize("notebook", sorted(code.ENTRIES.keys() - {"frames", "signals"}))
 def test_the_digest_of_a_notebook_covers_what_it_calls(notebook):
-    cells = json.loads((LIB.parent / "notebooks" / f"{notebook}.ipynb").read_text())["cells"]
-    source = "\n".join(cell["source"] for cell in cells if cell["cell_type"] == "code")
-    tree = ast.parse(re.sub(r"^%.*$", "", source, flags=re.MULTILINE))
+    tree = ast.parse(re.sub(r"^%.*$", "", source_of(notebook), flags=re.MULTILINE))
     imported = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module.startswith("lib")]
     named = {alias.asname or alias.name: (node.module, alias.name) for node in imported for alias in node.names}
     called = {

@@ -353,6 +353,23 @@ def test_an_idea_that_raises_leaves_failed_txt_and_no_result(write, tones, tmp_p
     assert not (tmp_path / "without_0" / "failed.txt").exists()
 
 
+def test_an_idea_that_gives_nan_or_another_shape_late_is_named(write, tones, tmp_path):
+    late = "seen = []\n\n\ndef f(x, in_db, generator):\n    seen.append(1)\n    return x + 0 if len(seen) < 9 else "
+    for i, (given, error, told) in enumerate(
+        [
+            (
+                "x * float('nan')",
+                learners.Diverged,
+                r"Lower lr. Or an idea gives no finite numbers: .*ideas/mine.py:f@",
+            ),
+            ("x[..., :-1]", ideas.Failed, r"An augmentation makes .*: the shape must stay.\n.*ideas/mine.py:f@"),
+        ]
+    ):
+        name = write(f"{late}{given}\n") + ":f"
+        with pytest.raises(error, match=told):
+            test_learners.train_fold(tmp_path / f"{i}" / "without_0", tones, recipe=recipe(augment=(name,), epochs=6))
+
+
 def test_a_trial_whose_idea_raises_has_failed_and_is_tried_again(tmp_path, monkeypatch):
     def train_fold(*args, checkpoint, **more):
         checkpoint.parent.mkdir(parents=True)

@@ -469,7 +469,12 @@ def test_so_many_clips_settle_a_difference_in_80_of_100_studies(diff):
 def test_the_clips_that_settle_a_difference_count_the_correction_and_the_spread_of_clips_in():
     targets, scores, groups = study(20, n=200)
     noisy = scores + np.random.default_rng(0).normal(0, 0.5, scores.shape)
-    _, two = compare_all(targets, scores, {"one": noisy + 0.1 * targets, "two": noisy}, groups)
+    one, two = compare_all(targets, scores, {"one": noisy + 0.1 * targets, "two": noisy}, groups)
+    even = compare(np.array([[1, 0], [0, 1]]), np.array([[0, 1], [0, 1]]), np.array([[1, 0], [1, 0]]), ["a", "b"])
+    assert even["lwlrap_diff"] == 0 and even["n"] == 2  # a clip each way
+    for row in (one, two, even):
+        given = row["n"], row["lwlrap_diff"], row["smallest_diff"]
+        assert row["n_to_settle"] == metrics.to_settle(*given) > 0
     alone = compare(targets, scores, noisy, groups)
     assert alone["n_to_settle"] < two["n_to_settle"]
     doubled = compare(*(np.concatenate([a, a]) for a in (targets, scores, noisy)), np.arange(400))

@@ -371,8 +371,8 @@ def read_candidates(
                 raise ValueError(f"{own.variant} and {other.variant} differ ({differ}). Train one of them again.")
     windows = {recipe: [one.windows(one.single) for one in some] for recipe, some in sets.items()}
     minutes = {recipe: float(np.mean([_minutes(one) for one in some])) for recipe, some in sets.items()}
-    scored = {one.variant: one.scored for some in sets.values() for one in some}
-    scored |= {recipe: design.scored for recipe, design in designs.items()}  # with the pair models
+    scored = {recipe: design.scored for recipe, design in designs.items()}
+    scored |= {other.variant: other.scored for some in sets.values() for other in some[1:]}  # the further seeds
     return Candidates(names, designs, seeds, windows, minutes, scored)
 
 

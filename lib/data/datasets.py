@@ -198,8 +198,8 @@ def load_test(root: str | Path) -> Dataset:
     if not files:
         raise FileNotFoundError(f"{root}: no audio of test clips. Looked for {part.audio}/ and {part.audio}.zip.")
     paths = audio.located(fnames, files)
-    known = {"path": [paths[fname] for fname in fnames], "subset": "test", "group": fnames}
-    clips = pd.DataFrame({"fname": fnames, **known})
+    clips = pd.DataFrame({"fname": fnames, "path": [paths[fname] for fname in fnames], "subset": "test"})
+    clips["group"] = fnames
     clips["labels"] = [labels.get(fname, ()) for fname in fnames]
     clips["usage"] = [usage.get(fname, "") for fname in fnames]
     return Dataset(layout, root, classes, clips, audit.table(findings))

@@ -40,7 +40,7 @@ __all__ = [
 
 AGAINST = " against "  # in the name of a row that compares two variants, neither of them the base
 DIFFERENCE = ["lwlrap_diff", "lwlrap_diff_low", "lwlrap_diff_high"]
-FEW = 10  # groups of clips that differ
+FEW = 10  # groups that differ: with fewer, an interval says little
 MANY = 100_000  # clips: no larger number is told
 UNSETTLED = "not settled"
 MIN_SEEDS = 3  # of the window models; with fewer, a verdict would be about models, not about recipes

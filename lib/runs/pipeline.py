@@ -71,24 +71,28 @@ def _span(seconds: float) -> str:
 
 def main(words: list[str]) -> int:
     """The command line behind `make run`: move outdated results away, run snakemake, report progress."""
-    given = _parse(words)
-    asked = {"RUN": given.run, "PROFILE": given.profile, "DATA": given.data, "NB": given.only}
-    again = " ".join(["make run", *(f"{name}={shlex.quote(word)}" for name, word in asked.items() if word), "AGAIN=1"])
     try:
-        _check_name(given.data)
-        plan = Plan.read(given.profile, given.run, given.data)
-        last = plan.wanted(given.only)[-1]
-        plan.check_profile()
-        changed, lacking = plan.changes()
-        if changed and not given.again:
-            parts = "\n".join(f"  {part}: {why}" for part, why in changed.items())
-            raise ValueError(
-                f"{plan.home} was made from other data than are there now:\n{parts}\nTo make that and all that depends "
-                f"on it again (the old results are kept in outputs/replaced):\n  {again}\nTo keep it, give another RUN."
-            )
+        return _make(_parse(words))
     except (OSError, ValueError) as error:
         sys.stderr.write(f"{error}\n")
         return 1
+
+
+def _make(given: argparse.Namespace) -> int:
+    """Make what is asked for; return the exit status. OSError or ValueError, with what to do, where that can't be."""
+    asked = {"RUN": given.run, "PROFILE": given.profile, "DATA": given.data, "NB": given.only}
+    again = " ".join(["make run", *(f"{name}={shlex.quote(word)}" for name, word in asked.items() if word), "AGAIN=1"])
+    _check_name(given.data)
+    plan = Plan.read(given.profile, given.run, given.data)
+    last = plan.wanted(given.only)[-1]
+    plan.check_profile()
+    changed, lacking = plan.changes()
+    if changed and not given.again:
+        parts = "\n".join(f"  {part}: {why}" for part, why in changed.items())
+        raise ValueError(
+            f"{plan.home} was made from other data than are there now:\n{parts}\nTo make that and all that depends "
+            f"on it again (the old results are kept in outputs/replaced):\n  {again}\nTo keep it, give another RUN."
+        )
     home = ROOT / plan.home
     if hint := _hint(plan):
         _report(hint)
@@ -97,17 +101,13 @@ def main(words: list[str]) -> int:
         changed |= {part: "made by other code" for part in other if part not in changed}
     if {"-n", "--dry-run", "--dryrun"} & set(given.snakemake):
         return subprocess.run(_command(given), cwd=ROOT, stderr=subprocess.STDOUT, check=False).returncode
-    try:
-        with _lock(home):
-            for sentence in plan.set_aside(changed | lacking):
-                _report(sentence)
-            _report(f"{plan.home}: finding out what is to be made ...")
-            if status := _run_snakemake(_command(given), home / "pipeline.log"):
-                _report(f"{plan.home} is not complete; the full log: {home / 'pipeline.log'}")
-                return status
-    except OSError as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
+    with _lock(home):
+        for sentence in plan.set_aside(changed | lacking):
+            _report(sentence)
+        _report(f"{plan.home}: finding out what is to be made ...")
+        if status := _run_snakemake(_command(given), home / "pipeline.log"):
+            _report(f"{plan.home} is not complete; the full log: {home / 'pipeline.log'}")
+            return status
     if not (ROOT / last).is_file():  # snakemake was asked for less, such as ARGS=--unlock
         return 0
     result = read_json(ROOT / last)

@@ -207,7 +207,8 @@ class Run:
         theirs = read_json(path) if is_bound else mine
         known = mine.keys() | settings.RECIPE  # drop knobs that were in a recipe once and no longer are
         theirs = {name: value for name, value in theirs.items() if name in known or name not in settings.KNOBS}
-        noted = {name: value for name, value in mine.items() if name in theirs or name not in read}  # in older versions
+        # an older version may not have noted all that is read now: nobody knows what it was then
+        noted = {name: value for name, value in mine.items() if name in theirs or name not in read}
         differ = recipes.differences(theirs, noted)
         if self.params["overwrite"]:
             experiment = self.folder == self.variant and {"seeds", "tabulate"} <= self.params.keys()
