@@ -360,6 +360,17 @@ def test_a_run_that_is_no_name_is_refused_before_anything_is_written(workbook, n
     assert sorted(workbook.root.rglob("*")) == before
 
 
+def test_a_damaged_result_is_not_taken_for_done(workbook):
+    path = workbook.root / "outputs" / "demo" / "04_kfold" / "curated" / "without_1" / "result.json"
+    whole = path.read_text()
+    path.write_text(whole[:20])
+    code, said = workbook.run("--only", "04")
+    assert code == 1 and f"without_1{os.sep}result.json is damaged" in said and "make it again" in said
+    shutil.rmtree(path.parent)
+    assert workbook.run("--only", "04")[0] == 0
+    assert path.read_text() == whole
+
+
 def test_a_profile_that_was_forgotten_sets_nothing_aside(workbook):
     """An experiment within a run that another profile made: demo, which nobody meant, would have it all made anew."""
     for path in (workbook.root / "outputs" / "demo").rglob("result.json"):
@@ -454,6 +465,18 @@ def test_a_profile_that_lacks_keys_is_told(tmp_path, monkeypatch):
         plan.Plan.read("mine")
     with pytest.raises(ValueError, match="it lacks profile. "):  # else the demo set's name would be the run's
         plan.Plan.read("mine", data_dir="here")
+
+
+def test_an_experiment_with_a_key_that_nobody_would_read_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(plan, "ROOT", tmp_path)
+    (tmp_path / "params").mkdir()
+    (tmp_path / "params" / "demo.yaml").write_text("")
+    mine = tmp_path / "params" / "mels32.yaml"
+    mine.write_text("run: demo\nvariant: mels32\nn_mels: 32\nrepeats: 1\n")
+    assert plan.Plan.read("demo", "mels32").params["n_mels"] == 32
+    mine.write_text(mine.read_text() + "folds: [0]\nseeds: [1]\n")
+    with pytest.raises(ValueError, match="only 04 would read it, which has no folds, seeds. Leave that out"):
+        plan.Plan.read("demo", "mels32")
 
 
 def test_a_profile_whose_base_trains_on_more_than_curated_clips_is_refused(tmp_path, monkeypatch):

@@ -85,7 +85,7 @@ def _make(given: argparse.Namespace) -> int:
     _check_name(given.data)
     plan = Plan.read(given.profile, given.run, given.data)
     last = plan.wanted(given.only)[-1]
-    plan.check_profile()
+    plan.check_results()
     changed, lacking = plan.changes()
     if changed and not given.again:
         parts = "\n".join(f"  {part}: {why}" for part, why in changed.items())

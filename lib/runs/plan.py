@@ -89,6 +89,12 @@ class Plan:
                 "are as in the demo run)."
             )
         variant = str(params.pop("variant"))
+        read_by_04 = settings.defaults("04_kfold").keys() | {"repeats"}
+        if variant != BASE and (unread := sorted(read[-1].keys() - read_by_04)):
+            raise ValueError(
+                f"params/{layers[-1].name} is an experiment (it has a variant), so only 04 would read it, which has no "
+                f"{', '.join(unread)}. Leave that out: an experiment is trained on all folds, as its base is."
+            )
         below = {name: value for layer in read[:-1] for name, value in layer.items()}
         base = params if variant == BASE else {**settings.defaults(), **below, **typed, "run": params["run"]}
         recipes.check_base({**base, "variant": BASE})
@@ -219,7 +225,7 @@ class Plan:
         else:
             alone = ("01_eda", "02_features", "03_augmentation", "07_ensemble", "09_journal")
             targets = {name: [self.target(name)] for name in alone}
-            targets["04_kfold"] = self.pooled([BASE])
+            targets["04_kfold"] = [*self.kfold(BASE, self.models), *self.pooled([BASE])]
             targets["05_curation"] = [self.target("05_curation", "compare")] if self.has_pairs else []
             targets["06_stage2"] = self.choice()
             targets["08_submission"] = [self.target("08_submission", BASE)] if "test" in subsets else []
@@ -292,16 +298,19 @@ class Plan:
         known = [path for name in outdated for path in _below(changed, name)]
         return outdated | {path: why for path, why in changed.items() if path not in known}
 
-    def check_profile(self) -> None:
-        """Refuse a run that was made with another profile; otherwise, forgetting PROFILE=... would rebuild all of it.
+    def check_results(self) -> None:
+        """Refuse a run with a damaged result, which snakemake would take for done, or one that another profile made.
+
+        Forgetting PROFILE=... would rebuild all of it.
 
         Raises
         ------
         ValueError
-            The message names both profiles.
+            The message names the file, or both profiles.
         """
-        for file in sorted((ROOT / self.home).glob("[0-9]*/**/result.json"))[:1]:
-            theirs = read_json(file).get("parameters", {}).get("profile", self.params["profile"])
+        results = [read_json(file) for file in sorted((ROOT / self.home).glob("[0-9]*/**/result.json"))]
+        for result in results[:1]:
+            theirs = result.get("parameters", {}).get("profile", self.params["profile"])
             if theirs != self.params["profile"]:
                 raise ValueError(
                     f"{self.home} was made with PROFILE={theirs}, not with {self.params['profile']}. "
