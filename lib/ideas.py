@@ -60,7 +60,9 @@ def one_of(registered: Collection[str] | None) -> AfterValidator:
         if is_idea(value):
             return _with_digest(value, registered or ())
         if registered is not None and value not in registered:
-            raise ValueError(f"be one of {', '.join(registered)}; or ideas/FILE.py:FUNCTION, a function of your own")
+            there = [path.name for path in CHECKOUT.glob("ideas/*.py") if f"def {value}(" in path.read_text("utf-8")]
+            own = f"ideas/{there[0]}:{value}, which is there" if there else "ideas/FILE.py:FUNCTION, one of your own"
+            raise ValueError(f"be one of {', '.join(registered)}; or {own}")
         return value
 
     return AfterValidator(check)

@@ -104,7 +104,7 @@ def test_an_average_is_that_of_the_clip_scores_seed_by_seed(home):
     early, late = scores["early"], scores["late"]
     assert early.shape == (2, 24, 2)
     np.testing.assert_allclose(scores["early+late"], (early + late) / 2)
-    own = models.windows["late"][1]  # one window a clip: its mean is its score
+    own = models.designs["late"][1].single  # one window a clip: its mean is its score
     here = pd.Index(models.design.clips.index).get_indexer(own.table["fname"])
     np.testing.assert_allclose(late[1][here], own.scores)
     np.testing.assert_allclose(scores[models.base], early)
@@ -127,7 +127,7 @@ def test_every_choice_lists_its_clips_and_none_is_of_the_outer_fold(home):
 
 def test_a_planted_leak_is_caught(home):
     models = read(home)
-    late = models.designs["late"]
+    late = models.designs["late"][0]
     table = late.pairs.table
     planted = (table["fold"] == 0) & (table["model"] == "without_0_1")
     table["model"] = table["model"].where(~planted, "without_0")  # it saw fold 1
@@ -214,7 +214,7 @@ def test_recipes_of_other_labels_are_refused(home):
         table = pd.read_csv(path)
         table["labels"] = table["labels"].map({"x": "y", "y": "x"})
         table.to_csv(path, index=False)
-    with pytest.raises(ValueError, match="late and early differ in clips, folds or classes. Train one of them again"):
+    with pytest.raises(ValueError, match="late and late.seed_8 differ in clips, labels, folds or classes"):
         read(home, ["early", "late"])
 
 
@@ -223,7 +223,7 @@ def test_models_of_other_audio_are_refused(home):
         path = home / "04_kfold" / variant / "configuration.json"
         path.write_text(json.dumps({"audio": {"curated": "x" if variant == "late.seed_8" else "a"}}))
     read(home, repeats=1)
-    with pytest.raises(ValueError, match=r"early and late\.seed_8 differ \(audio of curated clips: .a. there"):
+    with pytest.raises(ValueError, match=r"late and late\.seed_8 differ \(audio of curated clips: .a. there"):
         read(home)
 
 

@@ -227,4 +227,4 @@ def test_nested_pooling_is_that_of_the_pair_models(make_design):
     design = make_design()
     scores = nested.read_outer(design, nested.fit_readouts(design, READER, ["mean"])["mean"])
     pooled = [nested.pooled(design.reported(g), "mean") for g in (0, 1, 2)]
-    np.testing.assert_array_equal(scores[0], nested.join_outer_folds(pooled, design.clips.index))
+    np.testing.assert_array_equal(scores[0], pd.concat(pooled).loc[design.clips.index])

@@ -149,7 +149,7 @@ def test_what_no_cell_defines_is_not_saved(write, tmp_path, function):
         ("ideas/mine.py", r"should be written ideas/FILE.py:FUNCTION"),
         ("ideas/../x.py:f", r"should be written ideas/FILE.py:FUNCTION"),
         ("ideas/mine.py:gain", r"should have another name: gain is built in"),
-        ("loud", r"should be one of gain, .*; or ideas/FILE.py:FUNCTION, a function of your own"),
+        ("loud", r"should be one of gain, .*; or ideas/FILE.py:FUNCTION, one of your own"),
     ],
 )
 def test_names_that_can_not_be_are_refused(write, value, message):

@@ -536,7 +536,11 @@ def test_lists_become_tuples_and_lists_again_and_what_is_special_is_off_by_defau
     [
         ({"loss": "mse"}, "loss='mse' should be one of bce, ce, lq"),
         ({"schedule": "step"}, "schedule='step' should be 'one_cycle', 'flat' or 'flat_cosine'"),
-        ({"mix": "cutout"}, "mix='cutout' should be one of mixup, mixup_or, mixup_or_bounded, mixup_power"),
+        (
+            {"mix": "cutout"},
+            "mix='cutout' should be one of mixup, mixup_power; or ideas/FILE.py:FUNCTION, one of your own",
+        ),
+        ({"mix": "cutmix"}, "mix='cutmix' should be .*; or ideas/mixes.py:cutmix, which is there"),
         ({"balance": "even"}, "balance='even' should be 'clip', 'seconds', 'effective' or 'augment'"),
         ({"augment": ["gain", "echo"]}, "augment='echo' should be one of gain, shift_wrap"),
         ({"balance": "augment", "mask_share": 0.0}, "balance='augment' widens the masks, but mask_share=0.0 has none"),
@@ -547,14 +551,17 @@ def test_unknown_choices_are_refused_with_the_known_ones(changes, message):
         dataclasses.replace(RECIPE, **changes)
 
 
+MORE_MIXES = [f"ideas/mixes.py:{name}" for name in ("mixup_or", "mixup_or_bounded", "cutmix", "overlay")]
 CHOICES = [
     *({"schedule": name} for name in SCHEDULES),
-    *({"mix": name, "loss": loss} for name in MIXES for loss in LOSSES),
+    *({"mix": name, "loss": loss} for name in (*MIXES, *MORE_MIXES) for loss in LOSSES),
     *({"augment": (name,)} for name in AUGMENTATIONS),
     *({"balance": name} for name in BALANCES),
     {"trim_train_db": 20.0},
 ]
-EVERYTHING = dataclasses.replace(RECIPE, mix="overlay", augment=tuple(AUGMENTATIONS), balance="effective")
+EVERYTHING = dataclasses.replace(
+    RECIPE, mix="ideas/mixes.py:overlay", augment=tuple(AUGMENTATIONS), balance="effective"
+)
 
 
 @pytest.mark.parametrize("choice", CHOICES, ids=lambda choice: "-".join(map(str, choice.values())))
@@ -698,6 +705,7 @@ def mixed(cache, targets, monkeypatch, folder, **changes):
         patched.setitem(learners.LOSSES, recipe.loss, lambda logits, y: (seen[-1].append(y), plain(logits, y))[1])
         scoring = Scoring(cache, windows.rolling(cache, rows, CUT)[:11], np.nan_to_num(targets), WIDTH)
         learners.fit(NETWORK, recipe, Training(cache, rows, targets, WIDTH, recipe, 0), scoring, folder / "checkpoint")
+    seen = seen[-12:]  # an idea is tried on three clips before
     trained, validated = seen[0::2], seen[1::2]
     assert len(trained) == len(validated) == 6
     assert all(set(y.flatten().tolist()) == set(np.nan_to_num(targets).flatten()) for _, y in validated)
@@ -715,13 +723,13 @@ def partners(y):
 
 
 def test_mixup_or_mixes_the_picture_and_keeps_all_labels(solid, tmp_path, monkeypatch):
-    x, y = mixed(*solid, monkeypatch, tmp_path / "or", mix="mixup_or")
+    x, y = mixed(*solid, monkeypatch, tmp_path / "or", mix="ideas/mixes.py:mixup_or")
     plain, weights = mixed(*solid, monkeypatch, tmp_path / "mixup", mix="mixup")
     assert torch.equal(x, plain)  # the same picture
     assert torch.equal(y, (weights > 0).float())
     assert ((y > 0).sum(1) == 2).any()
-    assert torch.equal(mixed(*solid, monkeypatch, tmp_path / "lq", mix="mixup_or", loss="lq")[1], y)
-    shared = mixed(*solid, monkeypatch, tmp_path / "ce", mix="mixup_or", loss="ce")[1]
+    assert torch.equal(mixed(*solid, monkeypatch, tmp_path / "lq", mix="ideas/mixes.py:mixup_or", loss="lq")[1], y)
+    shared = mixed(*solid, monkeypatch, tmp_path / "ce", mix="ideas/mixes.py:mixup_or", loss="ce")[1]
     torch.testing.assert_close(shared, y / y.sum(1, keepdim=True))
 
 
@@ -729,7 +737,7 @@ def test_or_labels_may_be_bounded_to_what_is_there(solid, tmp_path, monkeypatch)
     """The clip of class k is k dB throughout, so the picture tells the share of each window."""
     least = {}
     for mix in ("mixup_or", "mixup_or_bounded"):
-        x, y = mixed(*solid, monkeypatch, tmp_path / mix, mix=mix)
+        x, y = mixed(*solid, monkeypatch, tmp_path / mix, mix=f"ideas/mixes.py:{mix}")
         two, places, labels = partners(y)
         assert two.sum() > 50 and (labels == 1).all()
         assert torch.equal(x[~two, 0, 0, 0], y[~two] @ LEVELS)  # a window with itself
@@ -751,7 +759,7 @@ def test_mixup_power_is_the_level_of_the_mean_power(solid, tmp_path, monkeypatch
 
 
 def test_cutmix_labels_by_area(solid, tmp_path, monkeypatch):
-    x, y = mixed(*solid, monkeypatch, tmp_path, mix="cutmix", mixup=1.0)
+    x, y = mixed(*solid, monkeypatch, tmp_path, mix="ideas/mixes.py:cutmix", mixup=1.0)
     area = (x[:, 0, :, :, None] == LEVELS).float().mean(dim=(1, 2))
     torch.testing.assert_close(area, y)
     two, _, labels = partners(y)
@@ -760,7 +768,7 @@ def test_cutmix_labels_by_area(solid, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("loss", ["bce", "ce"])
 def test_overlay_holds_both_sounds_whole_in_half_of_the_windows(solid, counted, tmp_path, monkeypatch, loss):
-    x, y = mixed(*solid, monkeypatch, tmp_path / "a", mix="overlay", loss=loss, epochs=6)
+    x, y = mixed(*solid, monkeypatch, tmp_path / "a", mix="ideas/mixes.py:overlay", loss=loss, epochs=6)
     two, places, labels = partners(y)
     assert 0.3 < two.float().mean() < 0.6  # a half, less those whose partner is themselves
     assert (labels == (0.5 if loss == "ce" else 1)).all() and (y[~two].sum(1) == 1).all()
@@ -771,7 +779,7 @@ def test_overlay_holds_both_sounds_whole_in_half_of_the_windows(solid, counted, 
     assert (gains.abs().amin(dim=0) > 0.5).float().mean() > 0.5
     whole = x[~two, 0, 0, 0] - y[~two] @ LEVELS
     assert (whole >= -1e-5).all() and (whole == 0).float().mean() > 0.6
-    frames, labels = mixed(*counted, monkeypatch, tmp_path / "b", mix="overlay", loss=loss)
+    frames, labels = mixed(*counted, monkeypatch, tmp_path / "b", mix="ideas/mixes.py:overlay", loss=loss)
     alone = (labels > 0).sum(1) == 1
     steps = frames[~alone][:, 0, 1].diff(dim=1)
     assert len({tuple(row.tolist()) for row in steps.round(decimals=3)}) > 10  # partners enter at any frame

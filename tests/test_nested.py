@@ -82,7 +82,7 @@ def test_further_seeds_are_read_without_pair_models_and_score_the_same_clips(hom
     np.testing.assert_allclose(read["mean"][:, :4, 0], one_model, rtol=1e-6)
     table = pd.read_csv(path := variant.with_name("curated.seed_2") / "without_0" / "clips.csv")
     table.assign(labels="x").to_csv(path, index=False)
-    with pytest.raises(ValueError, match="curated.seed_2 and curated differ in clips, labels, folds or classes"):
+    with pytest.raises(ValueError, match="curated and curated.seed_2 differ in clips, labels, folds or classes"):
         nested.read_seeds(design, home, "demo", seed=1, repeats=2)
 
 
@@ -150,8 +150,8 @@ def test_the_manifest_names_the_clips_of_every_use(home):
 def test_models_are_averaged_after_pooling_and_windows_before(home):
     design = nested.read(home, "curated", "demo")
     here = design.reported(2)
-    clips, after = nested.pooled(here, "mean")
-    assert list(clips) == design.clips.index[design.clips["fold"] == 2].tolist()
+    after = nested.pooled(here, "mean")
+    assert list(after.index) == design.clips.index[design.clips["fold"] == 2].tolist()
     expected = activate(np.array([1.01, 1.10]), "bce").mean()
     np.testing.assert_allclose(after, expected, rtol=1e-6)
     one = nested.averaged(here)
@@ -164,16 +164,18 @@ def test_models_are_averaged_after_pooling_and_windows_before(home):
 def test_geometric_means_before_and_after_differ_where_windows_do():
     table = pd.DataFrame({"fname": "a", "window_start_s": [0.0, 1.0] * 2, "model": ["m"] * 2 + ["n"] * 2})
     scored = WindowScores(table, np.array([[0.9], [0.1], [0.1], [0.9]]))
-    assert nested.pooled(scored, "geometric")[1][0, 0] == pytest.approx(0.3)
-    assert nested.pooled(nested.averaged(scored), "geometric")[1][0, 0] == pytest.approx(0.5)
+    assert nested.pooled(scored, "geometric").iloc[0, 0] == pytest.approx(0.3)
+    assert nested.pooled(nested.averaged(scored), "geometric").iloc[0, 0] == pytest.approx(0.5)
 
 
-def test_every_clip_is_shown_once():
-    clips = pd.Index(["a", "b", "c"])
-    one, two = (np.array(["c", "a"]), np.array([[3.0], [1.0]])), (np.array(["b"]), np.array([[2.0]]))
-    assert nested.join_outer_folds([one, two], clips).tolist() == [[1], [2], [3]]
-    with pytest.raises(ValueError, match="3 scores of 2 clips, expected one for each of 3 clips"):
-        nested.join_outer_folds([one, (np.array(["a"]), np.zeros((1, 1)))], clips)
+def test_every_clip_is_read_once(home):
+    design = nested.read(home, "curated", "demo")
+    by_fold = nested.fit_readouts(design, nested.Reader(max_clip_s=4.5), ["mean"])["mean"]
+    assert nested.read_outer(design, by_fold).shape == (1, len(design.clips), len(design.classes))
+    with pytest.raises(ValueError, match="overlapping values"):
+        nested.read_outer(design, by_fold, lambda outer: design.reported(0))
+    with pytest.raises(KeyError, match="not in index"):
+        nested.read_outer(design, {0: by_fold[0]})
 
 
 def test_what_is_missing_is_said_with_the_commands_that_train_it(home):

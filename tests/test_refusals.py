@@ -277,15 +277,15 @@ CASES = {
     ),
     "10 other labels": (
         *(read_10, change_clips("04_kfold/wide/*/clips.csv", labels="x"), ValueError),
-        ["wide and curated differ in clips, folds or classes"],
+        ["wide and wide.seed_8 differ in clips, labels, folds or classes"],
     ),
     "10 other classes": (
         *(read_10, change("04_kfold/wide/*/weights.json", classes=["y", "x"]), ValueError),
-        ["wide and curated differ in clips, folds or classes"],
+        ["wide and wide.seed_8 differ in clips, labels, folds or classes"],
     ),
     "10 other audio": (
         *(read_10, change("04_kfold/wide.seed_8/configuration.json", audio={"curated": "a"}), ValueError),
-        ["curated and wide.seed_8 differ", "audio of curated clips: '000000000000' there, 'a' now", "Train"],
+        ["wide and wide.seed_8 differ", "audio of curated clips: '000000000000' there, 'a' now", "Train"],
     ),
     "10 another seed scored other clips": (
         *(read_10, rename_clip("wide.seed_8"), ValueError),

@@ -25,10 +25,9 @@ from lib.clips.nested import BASE_POOLING, Design, Reader
 from lib.clips.stage2 import MODELS
 from lib.evaluation import comparisons, metrics
 from lib.evaluation.comparisons import Comparison, format_score
-from lib.evaluation.window_scores import WindowScores
 from lib.files import read_json, write_json
-from lib.runs.modelset import ModelSet, settings_digest
-from lib.runs.recipes import of_candidates, of_seeds, other_data, selects
+from lib.runs.modelset import settings_digest
+from lib.runs.recipes import of_candidates, selects
 from lib.training import models
 
 __all__ = ["CHOSEN_PER_FOLD", "SEEDS_AVERAGED", "Candidates", "Evaluation", "best", "compare", "conclusion"]
@@ -186,24 +185,23 @@ class Candidates:
     Attributes
     ----------
     names : of the candidates
-    designs : recipe -> its design; all have the same clips and folds
+    designs : recipe -> a design for each seed, the first one with pair models; all have the same clips and folds
     seeds : of the models that score the outer folds
-    windows : recipe -> for each seed, the windows of every fold f, scored by `without_f`
-    minutes : recipe -> mean minutes of a training on all folds but one
-    scored : variant -> its models' window scores, as `ModelSet.scored`
     """
 
     names: list[str]
-    designs: dict[str, Design]
+    designs: dict[str, list[Design]]
     seeds: list[int]
-    windows: dict[str, list[WindowScores]]
-    minutes: dict[str, float]
-    scored: dict[str, dict[str, str]]
 
     @property
     def design(self) -> Design:
         """The first recipe's; its clips, classes and folds are those of all recipes."""
-        return next(iter(self.designs.values()))
+        return next(iter(self.designs.values()))[0]
+
+    @property
+    def scored(self) -> dict[str, dict[str, str]]:
+        """Variant -> its models' window scores, as `ModelSet.scored`."""
+        return {one.variant.name: one.scored for some in self.designs.values() for one in some}
 
     def evaluate(self, reader: Reader, names: list[str], seed: int) -> Evaluation:
         """Score every readout and candidate on the training folds, and each recipe's best readout on the outer folds.
@@ -219,7 +217,8 @@ class Candidates:
             As `nested.fit_readouts`.
         """
         inner, outside, tables = {}, {}, []
-        for recipe, design in self.designs.items():
+        for recipe, designs in self.designs.items():
+            design = designs[0]
             fitted = nested.fit_readouts(design, reader, names, [seed])
             table = nested.inner_scores(design, fitted)
             chosen = best(table)
@@ -228,8 +227,7 @@ class Candidates:
                 design.check_and_record(f"choose a readout of {recipe}", design.training(outer), outer)
             by_fold = {outer: fitted[name][outer] for outer, name in chosen.items()}
             inner[recipe] = {outer: readout.inner for outer, readout in by_fold.items()}
-            seeds = [nested.read_outer(design, by_fold, windows.in_fold) for windows in self.windows[recipe]]
-            outside[recipe] = np.concatenate(seeds)
+            outside[recipe] = np.concatenate([nested.read_outer(design, by_fold, d.single.in_fold) for d in designs])
         rows, targets = [], self.design.targets
         for outer in self.design.outer_folds:
             for name in self.names:
@@ -247,14 +245,14 @@ class Candidates:
 
     def compare(self, evaluation: Evaluation) -> Comparison:
         """All candidates, the one chosen for each outer fold, and its seeds averaged, against the base."""
-        index = self.design.clips.index
+        index, first = self.design.clips.index, self.names[0]
         pooled = {
-            recipe: np.stack([nested.join_outer_folds([nested.pooled(w, BASE_POOLING)], index) for w in some])
-            for recipe, some in self.windows.items()
+            recipe: np.stack([nested.pooled(d.single, BASE_POOLING).loc[index] for d in self.designs[recipe]])
+            for recipe in first.split("+")
         }
         chosen = take_best(self.design, evaluation.scores, evaluation.candidates)
         ends = {CHOSEN_PER_FOLD: chosen, SEEDS_AVERAGED: chosen.mean(0, keepdims=True)}
-        scores = {self.base: _mean(pooled, self.names[0]), **evaluation.scores, **ends}
+        scores = {self.base: _mean(pooled, first), **evaluation.scores, **ends}
         return compare(self.design, scores, self.base, n_trainings=len(self.seeds))
 
     def by_fold(self, evaluation: Evaluation, scores: np.ndarray) -> pd.DataFrame:
@@ -275,7 +273,7 @@ class Candidates:
             targets, recipes = self.design.targets.to_numpy()[here], name.split("+")
             row = {"outer": outer, "candidate": name}
             row["readouts"] = " + ".join(readout[outer, recipe] for recipe in recipes)
-            row["minutes"] = sum(self.minutes[recipe] for recipe in recipes)
+            row["minutes"] = sum(_minutes(self.designs[recipe]) for recipe in recipes)
             hits = {f"seed_{n}": metrics.hit_rate(targets, s[here]) for n, s in zip(self.seeds, scores, strict=True)}
             rows.append(row | hits)
         return pd.DataFrame(rows)
@@ -296,7 +294,7 @@ class Candidates:
     def manifest(self) -> dict[str, object]:
         """Every fit and choice of all recipes with its clips, as `Design.manifest`."""
         manifest = self.design.manifest()
-        for design in list(self.designs.values())[1:]:
+        for design, *_ in list(self.designs.values())[1:]:
             manifest["uses"], manifest["sets"] = manifest["uses"] + design.uses, manifest["sets"] | design.sets
         return manifest
 
@@ -352,28 +350,16 @@ def read_candidates(
     """
     if not names:
         raise ValueError("There are no candidates. Name some: -p candidates curated,wide,curated+wide")
-    seeds, designs, sets = list(range(seed, seed + repeats)), {}, {}
+    designs = {}
     try:
         for recipe in of_candidates(names):
-            designs[recipe] = nested.read(home, recipe, profile, selects=selects(names, readouts))
-            variants = of_seeds(recipe, seed, repeats)
-            sets[recipe] = [ModelSet.open(home, variant, "single", profile=profile) for variant in variants]
+            own = nested.read(home, recipe, profile, selects=selects(names, readouts))
+            designs[recipe] = nested.read_seeds(own, home, profile, seed, repeats)
     except FileNotFoundError as error:
         command = f"make run NB=10 RUN={home.name} PROFILE={profile}"
         raise FileNotFoundError(f"{error}\nAll candidates at once: {command}") from None
-    first, own = next(iter(designs.values())), next(iter(sets.values()))[0]
-    for recipe, design in designs.items():
-        if design.classes != first.classes or not design.clips.equals(first.clips):
-            differ = f"{recipe} and {next(iter(designs))} differ in clips, folds or classes"
-            raise ValueError(f"{differ}. Train one of them again: -p overwrite True.")
-        for other in sets[recipe]:
-            if differ := other_data(own.configuration, other.configuration):
-                raise ValueError(f"{own.variant} and {other.variant} differ ({differ}). Train one of them again.")
-    windows = {recipe: [one.windows(one.single) for one in some] for recipe, some in sets.items()}
-    minutes = {recipe: float(np.mean([_minutes(one) for one in some])) for recipe, some in sets.items()}
-    scored = {recipe: design.scored for recipe, design in designs.items()}
-    scored |= {other.variant: other.scored for some in sets.values() for other in some[1:]}  # the further seeds
-    return Candidates(names, designs, seeds, windows, minutes, scored)
+    nested.check_alike([some[0] for some in designs.values()])
+    return Candidates(names, designs, list(range(seed, seed + repeats)))
 
 
 def _mean(scores: Mapping[str, np.ndarray | pd.DataFrame], name: str) -> np.ndarray | pd.DataFrame:
@@ -382,9 +368,9 @@ def _mean(scores: Mapping[str, np.ndarray | pd.DataFrame], name: str) -> np.ndar
     return sum(parts) / len(parts)
 
 
-def _minutes(one: ModelSet) -> float:
-    """Mean minutes of the trainings without one fold."""
-    parts = [one.folder / name / "manifest.json" for name in one.single]
+def _minutes(designs: list[Design]) -> float:
+    """Mean minutes of a training on all folds but one."""
+    parts = [one.variant / name / "manifest.json" for one in designs for name in one.single.table["model"].unique()]
     return float(np.mean([read_json(part)["seconds"] for part in parts])) / 60
 
 

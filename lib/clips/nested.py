@@ -16,7 +16,7 @@ are averaged after pooling or stage 2, unless a docstring states otherwise.
 Used in: 06, 10.
 """
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -33,13 +33,13 @@ from lib.evaluation import folds, metrics
 from lib.evaluation.window_scores import WindowScores, pool_mean
 from lib.files import digest
 from lib.runs.modelset import ModelSet
-from lib.runs.recipes import of_seeds
+from lib.runs.recipes import of_seeds, other_data
 from lib.sound import windows
 from lib.sound.cache import Cache
 from lib.training import learners
 
 __all__ = ["BASE_POOLING", "Design", "Reader", "Readout", "averaged", "choose_parameter"]
-__all__ += ["fit_readouts", "inner_scores", "join_outer_folds", "pooled", "prediction_images", "reached_on", "read"]
+__all__ += ["check_alike", "fit_readouts", "inner_scores", "pooled", "prediction_images", "reached_on", "read"]
 __all__ += ["read_outer", "read_seeds", "with_energy"]
 
 BASE_POOLING = "mean"
@@ -71,6 +71,7 @@ class Design:
     scored: dict[str, str]
     uses: list[dict] = field(default_factory=list)
     sets: dict[str, list[str]] = field(default_factory=dict)
+    configuration: dict = field(default_factory=dict)
 
     @property
     def outer_folds(self) -> list[int]:
@@ -162,7 +163,7 @@ def read(home: Path, variant: str, profile: str, *, selects: bool = True) -> Des
     single = models.windows(models.single)
     pairs = models.windows(folds.pair_models(models.n_folds)) if selects else single.where(np.arange(0))
     of_models = models.labelled(), models.sidecar["classes"], pairs, single, models.sidecar, models.scored
-    return Design(models.folder, *of_models)
+    return Design(models.folder, *of_models, configuration=models.configuration)
 
 
 def read_seeds(design: Design, home: Path, profile: str, seed: int, repeats: int) -> list[Design]:
@@ -178,27 +179,29 @@ def read_seeds(design: Design, home: Path, profile: str, seed: int, repeats: int
     FileNotFoundError, ValueError
         As `read`; a seed that scored other clips than the design, or other labels or folds of them.
     """
-    designs = [design]
-    for variant in of_seeds(design.variant.name, seed, repeats)[1:]:
-        one = read(home, variant, profile, selects=False)
-        if one.classes != design.classes or not one.clips.equals(design.clips):
-            differ = f"{one.variant.name} and {design.variant.name} differ in clips, labels, folds or classes"
-            raise ValueError(f"{differ}. Train one of them again: -p overwrite True.")
-        designs.append(one)
-    return designs
+    further = [read(home, name, profile, selects=False) for name in of_seeds(design.variant.name, seed, repeats)[1:]]
+    check_alike([design, *further])
+    return [design, *further]
 
 
-def pooled(windows: WindowScores, method: str, parameter: float | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Clip scores by a pooling: each model's windows are pooled, then the models are averaged.
+def check_alike(designs: list[Design]) -> None:
+    """ValueError unless all designs are of the same clips, labels, audio, folds and classes."""
+    one = designs[0]
+    for other in designs[1:]:
+        differ = other_data(one.configuration, other.configuration)
+        if differ or one.classes != other.classes or not one.clips.equals(other.clips):
+            what = f"({differ})" if differ else "in clips, labels, folds or classes"
+            names = f"{one.variant.name} and {other.variant.name}"
+            raise ValueError(f"{names} differ {what}. Train one of them again: -p overwrite True.")
 
-    Returns
-    -------
-    fnames (n_clips,) sorted, scores (n_clips, n_classes)
-    """
+
+def pooled(windows: WindowScores, method: str, parameter: float | None = None) -> pd.DataFrame:
+    """Clip scores by a pooling: each model's windows are pooled, then the models are averaged; index fname, sorted."""
     key = windows.table["model"] + "/" + windows.table["fname"]  # names of models hold no "/"
     weights = windows.table["energy"].to_numpy() if pooling.find(method).weighted else None
     keys, scores = pooling.pool(method, key, windows.scores, parameter=parameter, weights=weights)
-    return pool_mean([name.split("/", 1)[1] for name in keys], scores)
+    fnames, scores = pool_mean([name.split("/", 1)[1] for name in keys], scores)
+    return pd.DataFrame(scores, fnames)
 
 
 def averaged(windows: WindowScores) -> WindowScores:
@@ -210,26 +213,6 @@ def averaged(windows: WindowScores) -> WindowScores:
     return WindowScores(first.loc[keys].reset_index(drop=True).assign(model=names), scores)
 
 
-def join_outer_folds(parts: Iterable[tuple[np.ndarray, np.ndarray]], clips: pd.Index) -> np.ndarray:
-    """Clip scores of all outer folds in the order of `clips`, float64 (..., n_clips, n_classes).
-
-    Parameters
-    ----------
-    parts : for each outer fold, fnames (n,) and scores (..., n, n_classes)
-
-    Raises
-    ------
-    ValueError
-        A clip is not scored, or scored more than once.
-    """
-    parts = list(parts)
-    fnames = np.concatenate([names for names, _ in parts])
-    if len(fnames) != len(clips) or set(fnames) != set(clips):
-        what = f"{len(fnames)} scores of {len(set(fnames))} clips, expected one for each of {len(clips)} clips"
-        raise ValueError(f"{what}. Give every outer fold once.")
-    return np.concatenate([scores for _, scores in parts], axis=-2)[..., pd.Index(fnames).get_indexer(clips), :]
-
-
 @settings.group
 class Reader(settings.Stage2):
     """Makes prediction images and trains stage-2 models, by the knobs of `settings.Stage2`."""
@@ -238,8 +221,8 @@ class Reader(settings.Stage2):
         """The class of each row, int (n_classes,): by alphabet, or by the confusions of the training windows."""
         if self.class_order == "alphabetical":
             return np.arange(len(design.classes))
-        clips, scores = pooled(training, BASE_POOLING)
-        return stage2.confusion_order(design.targets.loc[clips].to_numpy(), scores)
+        scores = pooled(training, BASE_POOLING)
+        return stage2.confusion_order(design.targets.loc[scores.index].to_numpy(), scores)
 
     def images(self, design: Design, windows: WindowScores, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Prediction images, each clip scored by one model: fnames, images float32 (n_clips, n_classes, n_columns)."""
@@ -291,13 +274,10 @@ class Readout:
     loss: str = ""
     inner: pd.DataFrame = field(default_factory=pd.DataFrame, repr=False)
 
-    def read(self, windows: WindowScores) -> tuple[np.ndarray, np.ndarray]:
-        """Clip scores: fnames (n_clips,) sorted, scores (n_seeds, n_clips, n_classes); a pooling has one seed."""
-        if not self.models:
-            fnames, scores = pooled(windows, self.name, self.parameter)
-            return fnames, scores[None]
-        parts = [_by_stage2(model, windows, self.loss) for model in self.models]
-        return parts[0][0], np.stack([scores for _, scores in parts])
+    def read(self, windows: WindowScores) -> list[pd.DataFrame]:
+        """Clip scores by each seed, index fname, sorted; a pooling has one seed."""
+        by_seed = [_by_stage2(model, windows, self.loss) for model in self.models]
+        return by_seed or [pooled(windows, self.name, self.parameter)]
 
 
 def fit_readouts(
@@ -331,7 +311,7 @@ def fit_readouts(
             fitted[name][outer] = Readout(name, None, models, design.loss, inner)
         else:
             parameter = choose_parameter(design, name, training, outer)
-            fitted[name][outer] = Readout(name, parameter, inner=_table(*pooled(training, name, parameter)))
+            fitted[name][outer] = Readout(name, parameter, inner=pooled(training, name, parameter))
     return fitted
 
 
@@ -370,7 +350,9 @@ def read_outer(
     source : outer fold -> the windows of that fold to read; None: `Design.reported`
     """
     source = source or design.reported
-    return join_outer_folds([readout.read(source(g)) for g, readout in by_fold.items()], design.clips.index)
+    seeds = zip(*[readout.read(source(g)) for g, readout in by_fold.items()], strict=True)
+    whole = [pd.concat(parts, verify_integrity=True) for parts in seeds]
+    return np.stack([scores.loc[design.clips.index].to_numpy() for scores in whole])
 
 
 def with_energy(design: Design, cache: Cache) -> Design:
@@ -412,15 +394,12 @@ def _inner(design: Design, reader: Reader, kind: str, outer: int, seed: int) -> 
     for fold in [fold for fold in design.outer_folds if fold != outer]:
         rest = training.where(design.may_train(training, outer, fold))
         model = reader.fit(design, kind, rest, outer, seed, f"fit {kind} without {fold}")
-        parts.append(_table(*_by_stage2(model, training.in_fold(fold), design.loss)))
+        parts.append(_by_stage2(model, training.in_fold(fold), design.loss))
     return pd.concat(parts).sort_index()
 
 
-def _by_stage2(model: Stage2Model, source: WindowScores, loss: str) -> tuple[np.ndarray, np.ndarray]:
-    """Stage 2 reads the windows of each stage-1 model; the clip scores are averaged: fnames, scores."""
+def _by_stage2(model: Stage2Model, source: WindowScores, loss: str) -> pd.DataFrame:
+    """Stage 2 reads the windows of each stage-1 model; the clip scores are averaged; index fname, sorted."""
     parts = [stage2.clip_scores(model, one, loss) for _, one in source.by_model()]
-    return pool_mean(*(np.concatenate(side) for side in zip(*parts, strict=True)))
-
-
-def _table(fnames: np.ndarray, scores: np.ndarray) -> pd.DataFrame:
+    fnames, scores = pool_mean(*(np.concatenate(side) for side in zip(*parts, strict=True)))
     return pd.DataFrame(scores, fnames)

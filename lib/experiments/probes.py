@@ -200,8 +200,7 @@ def poolings(designs: list[Design]) -> dict[str, np.ndarray]:
     name -> (n_seeds, n_clips, n_classes)
     """
     names, clips = [name for name, made in pooling.POOLINGS.items() if not made.grid], designs[0].clips.index
-    read = {name: [nested.join_outer_folds([nested.pooled(d.single, name)], clips) for d in designs] for name in names}
-    return {name: np.stack(of_seeds) for name, of_seeds in read.items()}
+    return {name: np.stack([nested.pooled(d.single, name).loc[clips] for d in designs]) for name in names}
 
 
 def random_windows(fine: list[WindowScores], n_draws: int = 10) -> dict[str, np.ndarray]:
@@ -303,9 +302,9 @@ def typical(design: Design) -> list[str]:
     -------
     fnames; a class without such a clip gets another clip with its label, or none
     """
-    clips, scores = nested.pooled(design.single, BASE_POOLING)
-    targets = design.targets.loc[clips]
-    is_hit = targets.to_numpy()[np.arange(len(clips)), scores.argmax(1)] == 1
+    scores = nested.pooled(design.single, BASE_POOLING)
+    clips, targets = scores.index, design.targets.loc[scores.index]
+    is_hit = targets.to_numpy()[np.arange(len(clips)), scores.to_numpy().argmax(1)] == 1
     length = design.single.table.groupby("fname").size().loc[clips].to_numpy()
     order = np.lexsort((-length, ~is_hit))  # hits first, the longest of them before the others
     shown = []

@@ -110,7 +110,8 @@ def augmentation(base: dict[str, object]) -> Table:
         # two clips at once
         "no_mixup": {"mixup": 0.0},
         "mixup_alpha_1": {"mixup": 1.0},
-        **{name: {"mix": name} for name in ("mixup_or", "mixup_or_bounded", "mixup_power", "cutmix", "overlay")},
+        "mixup_power": {"mix": "mixup_power"},
+        **{name: {"mix": f"ideas/mixes.py:{name}"} for name in ("mixup_or", "mixup_or_bounded", "cutmix", "overlay")},
         "between_class": {"mix": "ideas/between_class.py:between_class", "mixup": 1.0},
         # another recording of the same sound
         **{name: {"augment": [name]} for name in ("gain", "shift_wrap", "shift_pad", "equaliser", "stretch")},

@@ -24,15 +24,10 @@ from torch import Generator, Tensor
 
 from lib import settings
 
-__all__ = [
-    "AUGMENTATIONS",
-    "MIXES",
-    "Draws",
-    "add_powers",
-    "equaliser",
-    "from_power",
-    "gain",
-    "louder",
+__all__ = ["AUGMENTATIONS", "MIXES", "Draws", "add_powers", "equaliser", "from_power", "gain", "larger", "louder"]
+__all__ += [
+    "mean_of",
+    "partners",
     "shift_pad",
     "shift_wrap",
     "spec_augment",
@@ -40,15 +35,13 @@ __all__ = [
     "to_power",
     "uniform",
     "weights",
-    "wrapped",
 ]
+__all__ += ["wrapped"]
 
 GAIN_DB = 6.0  # +- dB
 EQUALISER_DB, EQUALISER_POINTS = 8.0, 5  # +- dB at points spread evenly over the mel bands
 WRAP_SHARE, PAD_SHARE = 0.5, 0.25  # largest shift as a share of the window
 STRETCH_LOG, MEL_SHARE = 0.2, 0.08  # time by exp(+-0.2); mel axis zoomed and shifted by +- 8 % of it
-OR_SHARE = 0.25  # of the input: the least that the second window has under mixup_or_bounded
-OVERLAY_SHARE, OVERLAY_DB = 0.5, 6.0  # how many windows get a second sound, and how its level is changed, +- dB
 PER_DB = math.log(10) / 10  # power = exp(PER_DB * dB)
 
 Mixed = tuple[Tensor, Tensor]  # windows and targets
@@ -179,21 +172,8 @@ def mixup(x: Tensor, y: Tensor, in_db: Sequence[bool], generator: Generator, alp
     ------
     Zhang et al. 2018, mixup.
     """
-    other, weight = _partners(generator, x), _larger(weights(generator, x, alpha))
-    return _mean(x, x[other], weight), _mean(y, y[other], weight)
-
-
-def mixup_or(
-    x: Tensor, y: Tensor, in_db: Sequence[bool], generator: Generator, alpha: float, least: float = 0
-) -> Mixed:
-    """The mixture of `mixup`, labelled with all classes of both; weights are drawn in to [least, 1 - least]."""
-    other, weight = _partners(generator, x), _larger(least + (1 - 2 * least) * weights(generator, x, alpha))
-    return _mean(x, x[other], weight), torch.maximum(y, y[other])  # NaN if either is
-
-
-def mixup_or_bounded(x: Tensor, y: Tensor, in_db: Sequence[bool], generator: Generator, alpha: float) -> Mixed:
-    """`mixup_or` in which no window has less than OR_SHARE of the mixture: no class labelled is hardly present."""
-    return mixup_or(x, y, in_db, generator, alpha, OR_SHARE)
+    other, weight = partners(generator, x), larger(weights(generator, x, alpha))
+    return mean_of(x, x[other], weight), mean_of(y, y[other], weight)
 
 
 def mixup_power(x: Tensor, y: Tensor, in_db: Sequence[bool], generator: Generator, alpha: float) -> Mixed:
@@ -202,34 +182,7 @@ def mixup_power(x: Tensor, y: Tensor, in_db: Sequence[bool], generator: Generato
     return from_power(power, in_db), y
 
 
-def cutmix(x: Tensor, y: Tensor, in_db: Sequence[bool], generator: Generator, alpha: float) -> Mixed:
-    """A rectangle of one in the other, about 1 - weight of its area; labels by area.
-
-    Source
-    ------
-    Yun et al. 2019, CutMix.
-    """
-    other, side = _partners(generator, x), (1 - weights(generator, x, alpha)).sqrt()
-    middle = uniform(generator, x, 2)
-    rows, columns = (_around(middle[:, i], side, x.shape[2 + i]) for i in range(2))
-    inside = rows[:, None, :, None] & columns[:, None, None, :]
-    share = 1 - inside.float().mean(dim=(1, 2, 3))
-    return torch.where(inside, x[other], x), torch.where(share[:, None] < 1, _mean(y, y[other], share), y)
-
-
-def overlay(x: Tensor, y: Tensor, in_db: Sequence[bool], generator: Generator, alpha: float) -> Mixed:
-    """Both sounds whole, labelled with all classes of both, in half of the windows (alpha plays no part).
-
-    The second sound is louder or quieter by up to OVERLAY_DB, from any point of time, wrapped.
-    """
-    other, (chosen, level, start) = _partners(generator, x), uniform(generator, x, 3).T
-    second = wrapped(x[other], (start * x.shape[3]).long())
-    both = add_powers(x, louder(second, ((2 * level - 1) * OVERLAY_DB).view(-1, 1, 1, 1), in_db), in_db)
-    chosen = chosen < OVERLAY_SHARE
-    return torch.where(chosen.view(-1, 1, 1, 1), both, x), torch.where(chosen[:, None], torch.maximum(y, y[other]), y)
-
-
-MIXES = {f.__name__: f for f in (mixup, mixup_or, mixup_or_bounded, mixup_power, cutmix, overlay)}
+MIXES = {f.__name__: f for f in (mixup, mixup_power)}
 assert tuple(MIXES) == settings.MIXES
 
 
@@ -264,6 +217,21 @@ def add_powers(one: Tensor, other: Tensor, in_db: Sequence[bool]) -> Tensor:
     return torch.where(_channels(in_db, one), both, (one + other) / 2)
 
 
+def partners(generator: Generator, x: Tensor) -> Tensor:
+    """Another window for each of a batch, int (n,), every window once; now and then its own."""
+    return uniform(generator, x, 1)[:, 0].argsort()
+
+
+def larger(weight: Tensor) -> Tensor:
+    """The larger share of two that add up to 1."""
+    return weight.maximum(1 - weight)
+
+
+def mean_of(one: Tensor, other: Tensor, weight: Tensor) -> Tensor:
+    """weight of one and 1 - weight of the other, (n,); NaN where either is."""
+    return torch.lerp(other, one, weight.view(-1, *(1,) * (one.ndim - 1)))
+
+
 def _masked(drawn: Tensor, length: int, share: Tensor) -> Tensor:
     """Random stretches of an axis, each at most floor(share * length) wide: (n, n_masks, 2) -> bool (n, length)."""
     widest = (share * length + 1e-4).floor()  # 0.3 of 10 is 3 in float32 too
@@ -271,27 +239,6 @@ def _masked(drawn: Tensor, length: int, share: Tensor) -> Tensor:
     start = (drawn[..., 1] * (length - width + 1)).floor()
     at = torch.arange(length, device=drawn.device)
     return ((at >= start[..., None]) & (at < (start + width)[..., None])).any(dim=1)
-
-
-def _around(middle: Tensor, side: Tensor, length: int) -> Tensor:
-    """The part of an axis about each middle, both as shares of it, cut off at its ends: (n,) -> bool (n, length)."""
-    at = torch.arange(length, device=middle.device)
-    half = (side * length).round()[:, None] / 2
-    return ((at + 0.5) - (middle * length).floor()[:, None]).abs() <= half
-
-
-def _partners(generator: Generator, x: Tensor) -> Tensor:
-    """Another window for each of a batch, int (n,), every window once; now and then its own."""
-    return uniform(generator, x, 1)[:, 0].argsort()
-
-
-def _larger(weight: Tensor) -> Tensor:
-    return weight.maximum(1 - weight)
-
-
-def _mean(one: Tensor, other: Tensor, weight: Tensor) -> Tensor:
-    """weight of one and 1 - weight of the other, (n,); NaN where either is."""
-    return torch.lerp(other, one, weight.view(-1, *(1,) * (one.ndim - 1)))
 
 
 def _shifts(generator: Generator, x: Tensor, share: float) -> Tensor:
