@@ -22,7 +22,8 @@ import itertools
 import linecache
 import re
 import types
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
@@ -32,7 +33,7 @@ from pydantic import AfterValidator
 import lib
 from lib.files import digest, whole_file
 
-__all__ = ["Failed", "find", "is_idea", "named", "one_of", "save", "sources"]
+__all__ = ["Failed", "expecting", "find", "is_idea", "named", "one_of", "save", "sources"]
 
 NAME = re.compile(r"(ideas/[\w-]+\.py):([A-Za-z_]\w*)(?:@([0-9a-f]{12}))?")
 CHECKOUT = Path(lib.__file__).resolve().parents[1]
@@ -78,6 +79,17 @@ def find(registered: Mapping[str, object], name: str) -> object:
         of the name.
     """
     return _function(name) if is_idea(name) else registered[name]
+
+
+@contextmanager
+def expecting(name: str, form: str, of: str = "three windows") -> Iterator[None]:
+    """Say what an idea is expected to be where it raises an error; a ValueError tells what is wrong itself."""
+    try:
+        yield
+    except ValueError:
+        raise
+    except Exception as error:
+        raise ValueError(f"{name} fails on {of}: {type(error).__name__}: {error}. Expected: {form}.") from error
 
 
 def named(values: object) -> list[str]:

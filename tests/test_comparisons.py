@@ -257,6 +257,10 @@ def test_what_is_not_settled_is_told_with_what_would_settle_it():
     assert said(p_better=np.nan, lwlrap_diff_low=np.nan).endswith(" to +0.043).")  # one group: no interval
     small = said(lwlrap_diff_low=-0.01, lwlrap_diff_high=0.012)
     assert small == "- No difference larger than 0.015: one +0.020 (-0.010 to +0.012)."
+    few = said(
+        lwlrap_diff_low=-0.01, lwlrap_diff_high=0.012, n_differ=4, n_groups=40
+    )  # a number of clips would mislead
+    assert few.endswith("helps with probability 0.83, but only 4 groups of clips differ, too few to tell.")
 
 
 def test_what_a_reader_must_know_besides():

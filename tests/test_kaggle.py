@@ -165,6 +165,10 @@ def test_a_table_is_not_packed_beside_the_competitions_clips(home, tmp_path, mon
     ):
         kaggle.pack(SCORE, home, values, tmp_path / "build", owner="me")
     assert not (tmp_path / "build").exists()
+    for result in home.glob("04_kfold/curated/*/result.json"):  # made with DATA=..., which no profile tells
+        result.write_text(json.dumps({**json.loads(result.read_text()), "parameters": {"data_dir": place}}))
+    with pytest.raises(ValueError, match=r"is a table"):
+        kaggle.pack(SCORE, home, VALUES, tmp_path / "build", owner="me")
     kernel, _ = kaggle.pack(SCORE, home, values, tmp_path / "build", owner="me", sources=("me/mine",))
     assert json.loads((kernel / "kernel-metadata.json").read_text())["dataset_sources"][1:] == ["me/mine"]
     assert inputs.find("data_dir", root=tmp_path) == tmp_path / "folder"  # where the kernel finds it

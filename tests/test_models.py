@@ -282,6 +282,26 @@ def test_a_missing_file_names_the_notebook_that_writes_it(tmp_path, lost):
         models.load(tmp_path / "weights.safetensors")
 
 
+@pytest.mark.parametrize("change", [lambda c: c[: len(c) // 2], lambda c: c[:-1] + bytes([c[-1] ^ 1]), lambda c: b""])
+def test_weights_that_are_not_those_that_were_written_are_refused(tmp_path, change):
+    path = tmp_path / "weights.safetensors"
+    models.save(path, make(), {"classes": CLASSES})
+    path.write_bytes(change(path.read_bytes()))
+    with pytest.raises(ValueError, match="weights.safetensors is damaged, or was changed since .* -p overwrite True"):
+        models.load(path)
+
+
+def test_weights_of_an_older_version_without_a_digest_are_read_unless_they_are_cut_short(tmp_path):
+    path = tmp_path / "weights.safetensors"
+    models.save(path, make(), {"classes": CLASSES})
+    about = json.loads(path.with_suffix(".json").read_text())
+    path.with_suffix(".json").write_text(json.dumps({name: about[name] for name in about if name != "weights"}))
+    models.load(path)
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(ValueError, match="weights.safetensors is damaged"):
+        models.load(path)
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
 def test_a_full_disk(tmp_path, monkeypatch):
     def full(path: Path, data: bytes) -> None:

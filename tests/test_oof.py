@@ -72,6 +72,9 @@ def test_tables_that_were_damaged_are_refused(tmp_path):
     (part / "oof_windows.npz").write_bytes((part / "oof_windows.npz").read_bytes()[:200])
     with pytest.raises(ValueError, match=r"oof_windows.npz is damaged"):
         oof.read_logits(part)
+    (part / "oof_windows.npz").unlink()
+    with pytest.raises(ValueError, match=r"oof_windows.npz is damaged .* -p overwrite True"):
+        oof.read_logits(part)
 
 
 def test_scores_come_back_to_the_last_bit_or_nearly(tmp_path):

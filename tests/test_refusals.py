@@ -142,6 +142,15 @@ def cut_short(name):
     return plant
 
 
+def cut_in_a_row(name):
+    """A table whose last row lacks its last letter."""
+
+    def plant(home):
+        (home / name).write_bytes((home / name).read_bytes().rstrip()[:-1])
+
+    return plant
+
+
 def two_folds(home):
     (home / "folds.csv").unlink()
     folds.settle(home / "folds.csv", TABLE[:8])
@@ -230,6 +239,10 @@ CASES = {
     "06 a table is damaged": (
         *(read_06, cut_short(f"{BASE}/without_0/clips.csv"), ValueError),
         ["without_0/clips.csv is damaged", AGAIN],
+    ),
+    "06 the folds are cut off": (
+        *(read_06, cut_in_a_row("folds.csv"), ValueError),
+        ["folds.csv: folds are not whole numbers", "it was cut off: delete it"],
     ),
     "06 window scores are damaged": (
         *(read_06, cut_short(f"{BASE}/without_0_1/oof_windows.npz"), ValueError),

@@ -179,6 +179,25 @@ def test_classes_that_look_alike_are_listed(make, alike):
     assert "'dog'" in reason and ascii(alike) in reason and "look alike" in reason
 
 
+def test_groups_that_look_alike_are_listed_and_accents_make_no_second_one(make):
+    table = make([*ROWS, "x.wav,dog,curated,Room 1,", "y.wav,dog,curated,room 1,", "z.wav,cat,curated,\u00e9,"])
+    table.write_text(table.read_text().rstrip("\n") + "\nw.wav,cat,curated,e\u0301,\n", encoding="utf-8")
+    for seed, name in enumerate("xyzw", 90):
+        save(table.parent / f"{name}.wav", seed)
+    data = datasets.load(table)
+    ((name, _, reason, usable),) = found(data)
+    assert (name, usable) == ("clips.csv", True) and "groups 'Room 1', 'room 1' look alike" in reason
+    assert data.clips.set_index("fname").loc[["z.wav", "w.wav"], "group"].nunique() == 1
+
+
+@pytest.mark.parametrize("joined", ["cat;dog", "cat | dog", "dog/cat"])
+def test_labels_that_are_not_joined_by_commas_are_listed(make, joined):
+    table = make([*ROWS, f"x.wav,{joined},curated,g7,"])
+    save(table.parent / "x.wav", 90)
+    ((_, _, reason, usable),) = found(datasets.load(table))
+    assert usable and f"class {joined!r} is made of other classes: labels are joined by commas" in reason
+
+
 def test_an_unknown_label_that_looks_like_a_class_is_shown_by_its_letters(make):
     table = make([*ROWS, "x.wav,dog\u200b,test,g7,"])
     save(table.parent / "x.wav", 90)

@@ -304,13 +304,15 @@ class Candidates:
         chosen, together = rows.loc[CHOSEN_PER_FOLD], rows.loc[SEEDS_AVERAGED]
         rates = _hit_rates(by_fold)
         counts = by_fold["candidate"].value_counts()
-        chosen_by = f"Of {len(self.names)} candidate(s), chosen for each outer fold on the others by lwlrap: "
+        candidates = "one candidate" if len(self.names) == 1 else f"{len(self.names)} candidates"
+        chosen_by = f"Of {candidates}, chosen for each outer fold on the others by lwlrap: "
         chosen_by += ", ".join(f"{name} ({n} of {len(by_fold)})" for name, n in counts.items())
         sentences = [
             f"Nothing is selected: {self.names[0]}, read by the mean" if self.design.pairs.table.empty else chosen_by,
             f"On the outer folds, n = {int(chosen['n'])}, mean of {len(self.seeds)} seed(s): top-1 hit rate "
             f"{format_score(chosen, 'hit_rate')}, lwlrap {format_score(chosen)}",
-            f"Hit rates of folds {_spread(rates['folds'])}, of seeds {_spread(rates['seeds'])}",
+            f"Hit rates of folds {_spread(rates['folds'])}"
+            + (f", of seeds {_spread(rates['seeds'])}" if len(self.seeds) > 1 else ""),
         ]
         if len(self.names) > 1:
             best = rows.loc[self.names, "hit_rate"].idxmax()

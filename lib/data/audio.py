@@ -37,18 +37,8 @@ from tqdm import tqdm
 
 from lib.files import digest, whole_file
 
-__all__ = [
-    "AudioError",
-    "Header",
-    "content_hashes",
-    "contents",
-    "files",
-    "header",
-    "located",
-    "peek",
-    "read",
-    "read_bytes",
-]
+__all__ = ["AudioError", "Header", "content_hashes", "contents", "files", "header", "located", "peek", "read"]
+__all__ += ["read_bytes"]
 
 HEAD_BYTES = 2**14  # a header and 0.2 s of 16-bit sound: enough to read a wav's header and to tell clips apart
 LOUDEST = 1e6  # |sample|; full scale is 1, or 32,768 in files that hold whole numbers as floats

@@ -427,10 +427,18 @@ def _check_vocabulary(base: Path, clips: dict[str, dict], classes: tuple[str, ..
             f"{base}: classes {odd} have a comma, which separates labels, or the name of a column of score tables. "
             f"Rename them: no comma, and none of {', '.join(RESERVED)}."
         )
-    alike = pd.Series(classes).groupby([tables.look(name) for name in classes]).agg(list)
-    for names in alike[alike.map(len) > 1]:
-        reason = f"classes {', '.join(map(ascii, names))} look alike, and count as different ones: rename all but one"
-        findings.append((base.name, "", reason, True))
+    groups = sorted({clip["group"] for clip in clips.values()} - clips.keys())
+    for what, kind in (("classes", classes), ("groups", groups)):
+        alike = pd.Series(kind, dtype=str).groupby([tables.look(name) for name in kind]).agg(list)
+        for names in alike[alike.map(len) > 1]:
+            reason = (
+                f"{what} {', '.join(map(ascii, names))} look alike, and count as different ones: rename all but one"
+            )
+            findings.append((base.name, "", reason, True))
+    for name in classes:
+        if (parts := re.split(r"[;|/]", name))[1:] and {*map(tables.composed, parts)} <= {*classes}:
+            reason = f"class {name!r} is made of other classes: labels are joined by commas, and then quoted"
+            findings.append((base.name, "", reason, True))
     unknown = {label for clip in clips.values() for label in clip["labels"]} - set(classes)
     reasons = {label: tables.unknown(label, classes) for label in unknown}
     for fname, clip in clips.items():

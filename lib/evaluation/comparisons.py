@@ -20,23 +20,8 @@ import pandas as pd
 from lib.data.datasets import Labelled
 from lib.evaluation import metrics
 
-__all__ = [
-    "AGAINST",
-    "DIFFERENCE",
-    "MIN_SEEDS",
-    "UNSETTLED",
-    "Comparison",
-    "answer",
-    "answers",
-    "differences",
-    "enough",
-    "format_clips",
-    "format_difference",
-    "format_range",
-    "format_score",
-    "screened",
-    "shown",
-]
+__all__ = ["AGAINST", "DIFFERENCE", "MIN_SEEDS", "UNSETTLED", "Comparison", "answer", "answers", "differences"]
+__all__ += ["enough", "format_clips", "format_difference", "format_range", "format_score", "screened", "shown"]
 
 AGAINST = " against "  # in the name of a row that compares two variants, neither of them the base
 DIFFERENCE = ["lwlrap_diff", "lwlrap_diff_low", "lwlrap_diff_high"]
@@ -259,4 +244,6 @@ def _unsettled(row: object) -> str:
     if answer(row) != UNSETTLED or np.isnan(row.p_better):
         return ""
     chance, needed = f", helps with probability {row.p_better:.2f}", row.n_to_settle
+    if max(abs(row.lwlrap_diff_low), abs(row.lwlrap_diff_high)) <= metrics.MARGIN:
+        return f"{chance}, but only {row.n_differ:.0f} groups of clips differ, too few to tell"
     return chance if np.isnan(needed) else f"{chance}, {format_clips(needed)} clips would settle it"

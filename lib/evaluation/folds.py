@@ -21,7 +21,7 @@ import os
 import re
 import time
 import uuid
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 
@@ -30,25 +30,11 @@ import pandas as pd
 
 from lib import files
 
-__all__ = [
-    "LeakError",
-    "assert_no_leak",
-    "check_fold",
-    "check_pairs",
-    "digest",
-    "make",
-    "model_name",
-    "notes",
-    "pair_models",
-    "read",
-    "settle",
-    "single_models",
-    "training",
-    "unseen",
-    "withheld",
-]
+__all__ = ["LeakError", "assert_no_leak", "check_fold", "check_pairs", "digest", "make", "model_name", "notes"]
+__all__ += ["pair_models", "parse", "read", "settle", "single_models", "training", "unseen", "withheld"]
 
 SEED = 42  # of a run's folds, not its `seed`: trainings with several seeds share their folds
+COLUMNS = ("fname", "group", "fold")  # of folds.csv
 CLAIM_S = 10.0  # how long another process may take to rename a file
 
 
@@ -265,7 +251,7 @@ def settle(path: str | Path, folds: pd.DataFrame) -> pd.DataFrame:
         _place(partial, path)
     finally:
         partial.unlink(missing_ok=True)
-    there = _parse(path, ["fname", "group", "fold"])
+    there = parse(path)
     if (old := digest(there)) != (new := digest(folds)):
         raise ValueError(
             f"{path} holds folds {old}, but this run makes folds {new}: its clips, labels, groups or n_folds differ. "
@@ -286,7 +272,7 @@ def read(path: str | Path, clips: pd.DataFrame) -> pd.DataFrame:
         Columns are missing; a clip is missing or listed twice; folds aren't 0 to k - 1; a model has no training clip,
         because every group is also in the fold that it holds out.
     """
-    table = _parse(path, ["fname", "fold"])
+    table = parse(path, ["fname", "fold"])
     _refuse(table["fname"][table["fname"].duplicated()], f"{path}: clips are listed twice. Leave one row a clip.")
     fold = clips["fname"].map(table.set_index("fname")["fold"])
     _refuse(clips["fname"][fold.isna()], f"{path}: clips of the data set have no row. Add theirs.")
@@ -396,16 +382,18 @@ def _place(partial: Path, path: Path) -> None:
             claim.unlink(missing_ok=True)
 
 
-def _parse(path: str | Path, columns: list[str]) -> pd.DataFrame:
+def parse(path: str | Path, columns: Sequence[str] = COLUMNS) -> pd.DataFrame:
+    """The columns of a table of folds, in the order of the file; ValueError if it is none, or was cut off."""
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)  # a group may be called "NA"
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: bytes that are no UTF-8 ({error}). Save it as CSV in UTF-8.") from error
     if missing := [column for column in columns if column not in table]:
         raise ValueError(f"{path} lacks the columns {missing}, it has {list(table.columns)}. Expected {columns}.")
-    bad = table["fold"][~table["fold"].str.fullmatch(r"\d+")]
-    _refuse(bad.unique(), f"{path}: folds are not whole numbers from 0. Write 0 for the first, 1 for the second.")
-    return table[columns].astype({"fold": "int64"})
+    bad = table["fold"][~table["fold"].str.fullmatch(r"\d+", na=False)]
+    how = "Write 0 for the first, 1 for the second; if a run made this file, it was cut off: delete it"
+    _refuse(bad.unique(), f"{path}: folds are not whole numbers from 0. {how}")
+    return table[[*columns]].astype({"fold": "int64"})
 
 
 def _refuse(names: Iterable[str], problem: str, error: type[Exception] = ValueError) -> None:

@@ -41,21 +41,8 @@ from lib.training import learners, models
 from lib.training.models import Network, WindowModel
 from lib.training.task import Fit, Task
 
-__all__ = [
-    "MEANS",
-    "Ensembles",
-    "combine",
-    "conclusion",
-    "mean_weights",
-    "members",
-    "orders",
-    "parts",
-    "plan",
-    "result_metrics",
-    "train",
-    "trained_on",
-    "verdict",
-]
+__all__ = ["MEANS", "Ensembles", "combine", "conclusion", "mean_weights", "members", "orders", "parts", "plan"]
+__all__ += ["result_metrics", "train", "trained_on", "verdict"]
 
 N_THIRDS = 3  # members of seeds and of snapshots
 SMALLEST = 1.0e-12  # of a score, before its logarithm is taken

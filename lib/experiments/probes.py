@@ -31,26 +31,9 @@ from lib.sound import windows
 from lib.sound.cache import Cache
 from lib.training import models
 
-__all__ = [
-    "by_length",
-    "changed",
-    "holds",
-    "learning_curve",
-    "poolings",
-    "random_windows",
-    "rates",
-    "rescored",
-    "selection",
-    "selection_conclusion",
-    "shift",
-    "silence_kept",
-    "silenced",
-    "silent_example",
-    "truth_conclusion",
-    "truth_curves",
-    "typical",
-    "wrong",
-]
+__all__ = ["by_length", "changed", "holds", "learning_curve", "poolings", "random_windows", "rates", "rescored"]
+__all__ += ["selection", "selection_conclusion", "shift", "silence_kept", "silenced", "silent_example"]
+__all__ += ["truth_conclusion", "truth_curves", "typical", "wrong"]
 
 HOLDS_S = 0.1  # s
 SHARES = (0.25, 0.5)  # of the training groups

@@ -124,8 +124,7 @@ class ModelSet:
     @cached_property
     def fold_table(self) -> pd.DataFrame:
         """The folds of the run: fname, group, fold, sorted by fname."""
-        table = pd.read_csv(self.home / "folds.csv", dtype={"fname": str, "group": str}, keep_default_na=False)
-        return table.sort_values("fname", ignore_index=True)
+        return folds.parse(self.home / "folds.csv").sort_values("fname", ignore_index=True)
 
     @cached_property
     def sidecars(self) -> dict[str, dict]:

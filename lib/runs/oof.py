@@ -201,5 +201,5 @@ def read_logits(part: Path) -> tuple[pd.DataFrame, np.ndarray]:
     try:
         with np.load(part / "oof_windows.npz", allow_pickle=False) as arrays:
             return pd.DataFrame({name: arrays[name] for name in WINDOWS}), arrays["logits"]
-    except (zipfile.BadZipFile, EOFError, ValueError) as error:
+    except (zipfile.BadZipFile, EOFError, FileNotFoundError, ValueError) as error:
         raise ValueError(f"{part}/oof_windows.npz is damaged ({error}). {AGAIN}") from error

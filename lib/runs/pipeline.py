@@ -24,6 +24,7 @@ from lib import code
 from lib.files import explained, read_json
 from lib.runs.job import MARK, count_gpus, end_with_caller
 from lib.runs.plan import ROOT, Plan
+from lib.runs.recipes import BASE
 
 __all__ = ["follow", "main"]
 
@@ -84,7 +85,8 @@ def _make(given: argparse.Namespace) -> int:
     again = " ".join(["make run", *(f"{name}={shlex.quote(word)}" for name, word in asked.items() if word), "AGAIN=1"])
     _check_name(given.data)
     plan = Plan.read(given.profile, given.run, given.data)
-    last = plan.wanted(given.only)[-1]
+    targets = plan.wanted(given.only)
+    last, score = targets[-1], plan.pooled([BASE])[0]
     plan.check_results()
     changed, lacking = plan.changes()
     if changed and not given.again:
@@ -110,8 +112,8 @@ def _make(given: argparse.Namespace) -> int:
             return status
     if not (ROOT / last).is_file():  # snakemake was asked for less, such as ARGS=--unlock
         return 0
-    result = read_json(ROOT / last)
-    _report(f"{plan.home} is done. {result.get('conclusion') or result['says']}")
+    results = [read_json(ROOT / target) for target in dict.fromkeys([score, last]) if target in targets]
+    _report(f"{plan.home} is done. {' '.join(result.get('conclusion') or result['says'] for result in results)}")
     if other and not given.again:
         _report(
             f"{len(other)} of its results were made by other code than is here now ({', '.join(other[:3])} "

@@ -261,10 +261,13 @@ def _mel_to_hz(mel: np.ndarray) -> np.ndarray:
 
 def _own(function: Callable, name: str, settings: LogMel, spectrum: torch.Tensor) -> torch.Tensor:
     """A channel that is an idea, checked."""
-    channel = function(settings, spectrum)
-    expected = settings.n_mels, spectrum.shape[1]
-    if not isinstance(channel, torch.Tensor) or channel.shape != expected or not channel.isfinite().all():
-        got = tuple(channel.shape) if isinstance(channel, torch.Tensor) else type(channel).__name__
+    with ideas.expecting(name, "f(settings, spectrum) -> (n_mels, n_frames)", "a clip"):
+        channel = function(settings, spectrum.clone())  # other channels read the spectrum too
+    expected, got = (settings.n_mels, spectrum.shape[1]), type(channel).__name__
+    if isinstance(channel, torch.Tensor):
+        got = f"{'complex ' * channel.is_complex()}{tuple(channel.shape)}"
+        got += "" if channel.isfinite().all() else " with NaN or infinite numbers"
+    if got != str(expected):
         raise ValueError(f"{name} makes {got} of a spectrum: expected {expected} (n_mels, n_frames), finite numbers.")
     return channel.float()
 

@@ -27,7 +27,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from lib import ideas, settings
-from lib.files import whole_file, write_json
+from lib.files import read_json, whole_file, write_json
 from lib.runs import inputs
 from lib.submission import bundle
 
@@ -83,9 +83,13 @@ def pack(
         raise ValueError(f"owner {owner!r}: give your Kaggle user name (make kaggle OWNER=name).")
     if wrong := [source for source in sources if not re.fullmatch(SOURCE, source)]:
         raise ValueError(f"sources {wrong}: expected owner/slug, as in the address of a data set on Kaggle.")
-    place = str(values.get("data_dir", ""))
-    tables = (folder / "clips.csv" for folder in (Path(place).expanduser(), inputs.ROOT / place))
-    if not sources and (place.lower().endswith(".csv") or any(table.is_file() for table in tables)):
+    made = [
+        read_json(path).get("parameters", {}) for path in sorted(home.glob(f"04_kfold/{variant}/*/result.json"))[:1]
+    ]
+    for place in () if sources else (str(params.get("data_dir", "")) for params in (values, *made)):
+        tables = (folder / "clips.csv" for folder in (Path(place).expanduser(), inputs.ROOT / place))
+        if not place.lower().endswith(".csv") and not any(table.is_file() for table in tables):
+            continue
         raise ValueError(
             f"data_dir={place!r} is a table, and the kernel would get the competition's clips in its place. Upload the "
             "table as clips.csv, with its audio, as a data set (kaggle datasets create), and name it: "

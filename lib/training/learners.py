@@ -44,20 +44,8 @@ from lib.training.dls import Feed
 from lib.training.models import Network, WindowModel, best_device, load, score
 from lib.training.task import Fit, Task
 
-__all__ = [
-    "Diverged",
-    "Recipe",
-    "crowding",
-    "feed",
-    "find_lr",
-    "fit",
-    "fit_images",
-    "groups",
-    "learner",
-    "pace",
-    "train_fold",
-    "training_batches",
-]
+__all__ = ["Diverged", "Recipe", "crowding", "feed", "find_lr", "fit", "fit_images", "groups", "learner", "pace"]
+__all__ += ["train_fold", "training_batches"]
 
 WEIGHT_DECAY = 0.01
 Q = 0.7  # of the generalised cross entropy

@@ -19,12 +19,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from safetensors import SafetensorError
 from safetensors import torch as safetensors
 from torch import nn
 from tqdm import tqdm
 
 from lib import ideas, settings
-from lib.files import read_json, whole_file, write_json
+from lib.files import digest, read_json, whole_file, write_json
 from lib.sound import windows
 from lib.sound.cache import Cache
 
@@ -176,9 +177,10 @@ def _body(arch: str, n_channels: int) -> tuple[nn.Module, int]:
         body = Cnn(n_channels, *map(int, own.groups()))
         return body, body[-1][0].out_channels
     if ideas.is_idea(arch):
-        body = ideas.find({}, arch)(n_channels)
-        with torch.no_grad():
-            features = body.eval()(torch.zeros(2, n_channels, 64, 96))
+        form, given = "f(n_channels) -> a torch.nn.Module", torch.zeros(2, n_channels, 64, 96)
+        with ideas.expecting(arch, form, f"n_channels={n_channels} and windows {tuple(given.shape)}"), torch.no_grad():
+            body = ideas.find({}, arch)(n_channels)
+            features = body.eval()(given)
         if features.ndim != 2 or len(features) != 2:
             raise ValueError(
                 f"{arch} makes {tuple(features.shape)} of (2, {n_channels}, 64, 96): expected (2, n_features)."
@@ -239,9 +241,10 @@ def save(path: Path, model: nn.Module, sidecar: dict) -> None:
     path = Path(path)
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     path.with_suffix(".json").unlink(missing_ok=True)  # new weights never stand beside an old sidecar
+    content = safetensors.save(weights)
     with whole_file(path) as partial:
-        partial.write_bytes(safetensors.save(weights))
-    write_json(path.with_suffix(".json"), {**sidecar, **model.settings})
+        partial.write_bytes(content)
+    write_json(path.with_suffix(".json"), {**sidecar, **model.settings, "weights": digest(content)})
 
 
 def load(path: Path, kind: type[nn.Module] = WindowModel) -> tuple[nn.Module, dict]:
@@ -255,10 +258,19 @@ def load(path: Path, kind: type[nn.Module] = WindowModel) -> tuple[nn.Module, di
     ------
     FileNotFoundError
         If weights or sidecar are not there; the message says which notebook writes them.
+    ValueError
+        If the weights were damaged or changed since they were written.
     """
-    about = sidecar(path, kind)
+    about, content = sidecar(path, kind), Path(path).read_bytes()
     model = kind.rebuild(about)
-    model.load_state_dict(safetensors.load_file(path))
+    try:
+        if about.get("weights", digest(content)) != digest(content):  # older ones have no digest
+            raise SafetensorError("they are not those that the .json beside them tells of")
+        model.load_state_dict(safetensors.load(content))
+    except SafetensorError as error:
+        raise ValueError(
+            f"{path} is damaged, or was changed since ({error}). Train it again: -p overwrite True."
+        ) from error
     return model.eval(), about
 
 

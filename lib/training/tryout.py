@@ -6,8 +6,7 @@ Used in: `learners`.
 import copy
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -52,10 +51,10 @@ def check(training: Training, loss: Callable, model: WindowModel) -> None:
         for name in filter(ideas.is_idea, recipe.augment)
     }
     if recipe.mixup and ideas.is_idea(recipe.mix):
-        changes[recipe.mix] = lambda x, y, g: ideas.find(MIXES, recipe.mix)(x, y, in_db, g, recipe.mixup)
+        changes[recipe.mix] = lambda x, y, g: _pair(ideas.find(MIXES, recipe.mix)(x, y, in_db, g, recipe.mixup))
     for name, change in changes.items():
         form = "f(x, y, in_db, generator, alpha) -> x, y" if name == recipe.mix else "f(x, in_db, generator) -> x"
-        with _expecting(name, form):
+        with ideas.expecting(name, form):
             _check_change(name, change, x, y)
     step = _step(model, loss)
     logits, value = step(x, y)
@@ -95,25 +94,22 @@ def _check_change(name: str, change: Callable, x: torch.Tensor, y: torch.Tensor)
         )
 
 
-@contextmanager
-def _expecting(name: str, form: str) -> Iterator[None]:
-    """Say what an idea is expected to be when it can't be called, or its arithmetic fails."""
-    try:
-        yield
-    except (TypeError, RuntimeError) as error:
-        raise ValueError(f"{name} fails on three windows: {error}. Expected: {form}.") from error
-
-
 def _step(model: WindowModel, loss: Callable) -> Callable:
     """(x, y) -> logits and loss of a training step on a copy of the model; the state of torch's generator stays."""
     tried = copy.deepcopy(model).train()
 
     def step(x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         with torch.random.fork_rng(devices=[x.device] if x.device.type == "cuda" else []):
-            with _expecting(model.network.arch, "a network of (n, n_channels, n_mels, n_frames) -> (n, n_features)"):
+            with ideas.expecting(
+                model.network.arch, "a network of (n, n_channels, n_mels, n_frames) -> (n, n_features)"
+            ):
                 logits = tried(x)
-            value = loss(logits, y)
-            if not value.requires_grad:
+            given = y.clone()
+            with ideas.expecting("The loss", "f(logits, targets) -> a number"):
+                value = loss(logits, given)
+            if not torch.equal(given.nan_to_num(-1), y.nan_to_num(-1)):
+                raise ValueError("The loss changes its targets in place. Work on a copy (targets.clone()).")
+            if not isinstance(value, torch.Tensor) or not value.requires_grad:
                 raise ValueError("The loss can't be trained: it is no differentiable function of the logits.")
             value.sum().backward()
         return logits.detach(), value.detach()
@@ -152,6 +148,13 @@ def _seconds(work: Callable) -> float:
             torch.cuda.synchronize()
         found.append(time.perf_counter() - started)
     return min(found)
+
+
+def _pair(made: object) -> tuple[torch.Tensor, torch.Tensor]:
+    """What a mix gives, if that is windows and targets."""
+    if not (isinstance(made, tuple | list) and len(made) == 2):
+        raise ValueError(f"The mix gives {_of(made)}: expected x and y, windows and targets.")
+    return tuple(made)
 
 
 def _of(value: object) -> str:
