@@ -232,6 +232,15 @@ def test_the_command_line_packs_and_says_how_to_push(home, tmp_path, capsys):
     assert json.loads((kernel / "kernel-metadata.json").read_text())["enable_gpu"] is True
 
 
+def test_a_notebook_may_be_named_by_its_number_and_the_run_must_be_said(home, tmp_path, capsys):
+    words = ["--owner", "me", "--profile", "demo", "--folder", str(tmp_path)]
+    assert kaggle.main([str(SCORE.with_name("08.ipynb")), str(home), *words]) == 0
+    assert (tmp_path / "first-08-submission" / SCORE.name).is_file()
+    with pytest.raises(SystemExit):
+        kaggle.main([str(SCORE), "outputs/", *words])
+    assert "make kaggle RUN=name" in capsys.readouterr().err
+
+
 def test_a_variant_is_packed_with_the_parameters_that_it_is_trained_with(tmp_path, monkeypatch):
     """Of the experiment's own file, and of profiles that lie over one another, as `make run` has them."""
     monkeypatch.setattr(plan, "ROOT", tmp_path)

@@ -474,8 +474,8 @@ def test_an_experiment_with_a_key_that_nobody_would_read_is_refused(tmp_path, mo
     mine = tmp_path / "params" / "mels32.yaml"
     mine.write_text("run: demo\nvariant: mels32\nn_mels: 32\nrepeats: 1\n")
     assert plan.Plan.read("demo", "mels32").params["n_mels"] == 32
-    mine.write_text(mine.read_text() + "folds: [0]\nseeds: [1]\n")
-    with pytest.raises(ValueError, match="only 04 would read it, which has no folds, seeds. Leave that out"):
+    mine.write_text(mine.read_text() + "folds: [0]\nseeds: [1]\nn_folds: 4\n")
+    with pytest.raises(ValueError, match="04 trains it on .* and would not read folds, n_folds, seeds. Leave that out"):
         plan.Plan.read("demo", "mels32")
 
 

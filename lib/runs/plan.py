@@ -89,11 +89,11 @@ class Plan:
                 "are as in the demo run)."
             )
         variant = str(params.pop("variant"))
-        read_by_04 = settings.defaults("04_kfold").keys() | {"repeats"}
+        read_by_04 = settings.defaults("04_kfold").keys() - {"n_folds", "folds_csv", "esc10_only"} | {"repeats"}
         if variant != BASE and (unread := sorted(read[-1].keys() - read_by_04)):
             raise ValueError(
-                f"params/{layers[-1].name} is an experiment (it has a variant), so only 04 would read it, which has no "
-                f"{', '.join(unread)}. Leave that out: an experiment is trained on all folds, as its base is."
+                f"params/{layers[-1].name} is an experiment (it has a variant): 04 trains it on the clips and all "
+                f"folds of its base, and would not read {', '.join(unread)}. Leave that out."
             )
         below = {name: value for layer in read[:-1] for name, value in layer.items()}
         base = params if variant == BASE else {**settings.defaults(), **below, **typed, "run": params["run"]}

@@ -143,7 +143,7 @@ def pack_notebook(content: dict, values: dict[str, object], own: Mapping[str, by
 def main(words: list[str]) -> int:
     """The command line of `make kaggle`; its exit status."""
     parser = argparse.ArgumentParser(prog="python -m lib.submission.kaggle", description=pack.__doc__.splitlines()[0])
-    parser.add_argument("notebook", type=Path)
+    parser.add_argument("notebook", type=Path, help="its path, or that path with the number alone: notebooks/04.ipynb")
     parser.add_argument("home", type=Path, help="outputs/<run>")
     parser.add_argument("--owner", required=True, help="Kaggle user name")
     parser.add_argument("--profile", required=True, help="names of parameter files; later ones overwrite earlier ones")
@@ -153,6 +153,9 @@ def main(words: list[str]) -> int:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a parameter, such as fold=2")
     parser.add_argument("--folder", type=Path, required=True, help="folder that receives the two folders")
     given = parser.parse_args(words)
+    given.notebook = next(iter(sorted(given.notebook.parent.glob(f"{given.notebook.stem}*.ipynb"))), given.notebook)
+    if not given.home.name or given.home.name == "outputs":
+        parser.error("which run is to be packed? make kaggle RUN=name ...")
     from lib.runs.plan import Plan  # imported here, since a kernel imports this module before it has pandas
 
     try:
