@@ -101,7 +101,9 @@ def test_all_notebooks_are_made_once_each_after_what_it_needs(made):
     assert lines[:2] == ["outputs/demo: finding out what is to be made ...", f"{DEMO} parts to make, each a notebook"]
     begun = [line for line in lines if line.endswith(" has begun")]
     assert lines[2] == begun[0] and {line.removesuffix(" has begun") for line in begun} < {*map(named, order)}
-    assert len(lines) - 2 - len(begun) == DEMO + 1 and lines[-1] == "outputs/demo is done. 09_journal is made"
+    assert len(lines) - 2 - len(begun) == DEMO + 1 and lines[-1].startswith(
+        "outputs/demo is done. 04_kfold/curated/pooled"
+    )
     assert lines[-2].startswith(f"[ {DEMO}/{DEMO}] 09_journal: ") and lines[-2].endswith("about 0 s left")
 
 
@@ -276,6 +278,17 @@ def test_one_notebook_and_what_it_needs(workbook):
     code, said = workbook.run("--only", "10")
     assert (code, said.splitlines()) == (1, [said.strip()])
     assert "nothing to make here: 00 is for JupyterLab, 08 needs test clips, 05, 06 and 10 three folds, 10 `" in said
+
+
+def test_an_experiment_moves_nothing_that_it_does_not_make(workbook):
+    (workbook.root / "params" / "mels32.yaml").write_text("run: demo\nvariant: mels32\nn_mels: 32\n")
+    best = workbook.root / "outputs" / "demo" / "10_best"
+    made = json.loads((best / "configuration.json").read_text())
+    (best / "configuration.json").write_text(json.dumps({**made, "max_clip_s": 3.0}))  # by papermill, with -p
+    code, said = workbook.run("--profile", "demo", "--run", "mels32")
+    assert code == 0 and "10_best is made again" not in said and (best / "result.json").is_file()
+    code, said = workbook.run()
+    assert code == 0 and "10_best is made again" in said
 
 
 def test_an_experiment_is_one_file(workbook):
