@@ -216,6 +216,8 @@ def test_recipes_of_other_labels_are_refused(home):
         table.to_csv(path, index=False)
     with pytest.raises(ValueError, match="late and late.seed_8 differ in clips, labels, folds or classes"):
         read(home, ["early", "late"])
+    with pytest.raises(ValueError, match="early and late differ in clips, labels, folds or classes"):
+        read(home, ["early", "late"], repeats=1)
 
 
 def test_models_of_other_audio_are_refused(home):

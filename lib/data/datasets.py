@@ -431,9 +431,7 @@ def _check_vocabulary(base: Path, clips: dict[str, dict], classes: tuple[str, ..
     for what, kind in (("classes", classes), ("groups", groups)):
         alike = pd.Series(kind, dtype=str).groupby([tables.look(name) for name in kind]).agg(list)
         for names in alike[alike.map(len) > 1]:
-            reason = (
-                f"{what} {', '.join(map(ascii, names))} look alike, and count as different ones: rename all but one"
-            )
+            reason = f"{what} {', '.join(map(ascii, names))} look alike, but count as different: rename all but one"
             findings.append((base.name, "", reason, True))
     for name in classes:
         if (parts := re.split(r"[;|/]", name))[1:] and {*map(tables.composed, parts)} <= {*classes}:

@@ -169,13 +169,8 @@ def _clip(row: dict[str, str]) -> dict[str, Any]:
     if fold and not re.fullmatch(r"\d+(\.0)?", fold):
         raise ValueError(f"fold {fold!r} is no whole number from 0")
     return {
-        **{
-            "fname": fname,
-            "path": "",
-            "subset": subset,
-            "labels": names,
-            "group": composed(row.get("group", "")) or fname,
-        },
+        **{"fname": fname, "path": "", "subset": subset, "labels": names},
+        "group": composed(row.get("group", "")) or fname,
         **{"fold": whole(row, "fold") if fold else pd.NA, "usage": row.get("usage", "").capitalize()},
         "true_labels": None if true == "?" else labels(true),
     }

@@ -83,9 +83,8 @@ def pack(
         raise ValueError(f"owner {owner!r}: give your Kaggle user name (make kaggle OWNER=name).")
     if wrong := [source for source in sources if not re.fullmatch(SOURCE, source)]:
         raise ValueError(f"sources {wrong}: expected owner/slug, as in the address of a data set on Kaggle.")
-    made = [
-        read_json(path).get("parameters", {}) for path in sorted(home.glob(f"04_kfold/{variant}/*/result.json"))[:1]
-    ]
+    results = sorted(home.glob(f"04_kfold/{variant}/*/result.json"))
+    made = [read_json(path).get("parameters", {}) for path in results[:1]]
     for place in () if sources else (str(params.get("data_dir", "")) for params in (values, *made)):
         tables = (folder / "clips.csv" for folder in (Path(place).expanduser(), inputs.ROOT / place))
         if not place.lower().endswith(".csv") and not any(table.is_file() for table in tables):
