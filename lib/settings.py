@@ -34,10 +34,12 @@ from pydantic.dataclasses import dataclass
 
 from lib.ideas import one_of
 
-__all__ = ["Audio", "Network", "Stage2", "Training", "TrainingSet", "Windows", "AUGMENTATIONS", "BALANCES"]
-__all__ += ["CHANNELS", "LOSSES", "MIXES", "NORMALISE", "SCHEDULES", "STAGE2_MODELS", "TRAIN_SETS", "KNOBS"]
-__all__ += ["NOTEBOOKS", "PLACE", "RECIPE", "cell", "check", "configuration", "declared", "defaults", "group"]
-__all__ += ["load_profile", "main"]
+__all__ = [
+    *("Audio", "Network", "Stage2", "Training", "TrainingSet", "Windows"),
+    *("AUGMENTATIONS", "BALANCES", "CHANNELS", "LOSSES", "MIXES", "NORMALISE", "SCHEDULES", "STAGE2_MODELS"),
+    *("TRAIN_SETS", "KNOBS", "NOTEBOOKS", "PLACE", "RECIPE"),
+    *("cell", "check", "configuration", "declared", "defaults", "group", "load_profile", "main"),
+]
 
 # choices; what computes them holds the same names
 CHANNELS = ("logmel", "delta", "acceleration", "phase", "pcen")  # and logmel_<n_fft>

@@ -248,7 +248,7 @@ class Candidates:
         index, first = self.design.clips.index, self.names[0]
         pooled = {
             recipe: np.stack([nested.pooled(d.single, BASE_POOLING).loc[index] for d in self.designs[recipe]])
-            for recipe in first.split("+")
+            for recipe in of_candidates([first])
         }
         chosen = take_best(self.design, evaluation.scores, evaluation.candidates)
         ends = {CHOSEN_PER_FOLD: chosen, SEEDS_AVERAGED: chosen.mean(0, keepdims=True)}

@@ -351,8 +351,14 @@ def read_outer(
     """
     source = source or design.reported
     seeds = zip(*[readout.read(source(g)) for g, readout in by_fold.items()], strict=True)
-    whole = [pd.concat(parts, verify_integrity=True) for parts in seeds]
-    return np.stack([scores.loc[design.clips.index].to_numpy() for scores in whole])
+    whole, clips = [pd.concat(parts) for parts in seeds], design.clips.index
+    for scores in whole:
+        if sorted(scores.index) != sorted(clips):
+            what = (
+                f"{len(scores)} scores of {scores.index.nunique()} clips, expected one for each of {len(clips)} clips"
+            )
+            raise ValueError(f"{what}. Give every outer fold once.")
+    return np.stack([scores.loc[clips].to_numpy() for scores in whole])
 
 
 def with_energy(design: Design, cache: Cache) -> Design:

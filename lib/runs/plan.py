@@ -291,10 +291,9 @@ class Plan:
             if not file.is_file():
                 continue
             theirs, mine = read_json(file), settings.configuration(values)
-            why = [recipes.differences({k: theirs[k] for k in mine if k in theirs}, mine)]
-            if self.variant != BASE and not name.startswith("04_kfold/"):
-                why = []  # an experiment makes 04 alone: what else differs stays as it is
-            why = [text for text in dict.fromkeys([*why, *_below(changed, name).values()]) if text]
+            is_made = self.variant == BASE or name.startswith("04_kfold/")  # an experiment makes 04 alone
+            own = recipes.differences({k: theirs[k] for k in mine if k in theirs}, mine) if is_made else ""
+            why = [text for text in dict.fromkeys([own, *_below(changed, name).values()]) if text]
             if why or outdated.keys() & set(needs):
                 outdated[name] = ", ".join(why) or "a part that it reads is made again"
         known = [path for name in outdated for path in _below(changed, name)]

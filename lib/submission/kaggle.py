@@ -84,14 +84,12 @@ def pack(
     if wrong := [source for source in sources if not re.fullmatch(SOURCE, source)]:
         raise ValueError(f"sources {wrong}: expected owner/slug, as in the address of a data set on Kaggle.")
     results = sorted(home.glob(f"04_kfold/{variant}/*/result.json"))
-    made = [read_json(path).get("parameters", {}) for path in results[:1]]
-    for place in () if sources else (str(params.get("data_dir", "")) for params in (values, *made)):
-        tables = (folder / "clips.csv" for folder in (Path(place).expanduser(), inputs.ROOT / place))
-        if not place.lower().endswith(".csv") and not any(table.is_file() for table in tables):
-            continue
+    made = [read_json(path).get("parameters", {}) for path in results[:1]]  # DATA=... is in no profile
+    tables = [place for one in (values, *made) if _is_table(place := str(one.get("data_dir", "")))]
+    if tables and not sources:
         raise ValueError(
-            f"data_dir={place!r} is a table, and the kernel would get the competition's clips in its place. Upload the "
-            "table as clips.csv, with its audio, as a data set (kaggle datasets create), and name it: "
+            f"data_dir={tables[0]!r} is a table, and the kernel would get the competition's clips in its place. Upload "
+            "the table as clips.csv, with its audio, as a data set (kaggle datasets create), and name it: "
             "make kaggle SOURCES=owner/slug ..."
         )
     if notebook.stem == "00_scratch":
@@ -175,6 +173,12 @@ def main(words: list[str]) -> int:
         f"  kaggle kernels status {given.owner}/{kernel.name}\n"
     )
     return 0
+
+
+def _is_table(place: str) -> bool:
+    """Whether a data_dir is a table of clips, or a folder that holds one."""
+    folders = Path(place).expanduser(), inputs.ROOT / place
+    return place.lower().endswith(".csv") or any((folder / "clips.csv").is_file() for folder in folders)
 
 
 def _reads_run(notebook: str, values: dict[str, object]) -> str:
