@@ -450,8 +450,8 @@ def load_profile(path: Path) -> dict[str, object]:
     try:
         text = path.read_text(encoding="utf-8")
         values, tree = yaml.safe_load(text), yaml.compose(text, yaml.SafeLoader)
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not in UTF-8 ({error}). Save it in that encoding.") from None
+    except (UnicodeDecodeError, yaml.reader.ReaderError) as error:
+        raise ValueError(f"{path} is not text in UTF-8 ({error}). Save it in that encoding.") from None
     except yaml.MarkedYAMLError as error:
         where = f"line {error.problem_mark.line + 1}"
         raise ValueError(f"{path}, {where}: {error.problem}. Write `key: value` lines, without tabs.") from None
@@ -460,7 +460,10 @@ def load_profile(path: Path) -> dict[str, object]:
     names = [key.value for key, _ in tree.value] if values else []
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"{path} names {', '.join(twice)} twice. Keep one of the lines.")
-    return check(values or {})
+    try:
+        return check(values or {})
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
 
 
 def declared(notebook: dict) -> set[str]:

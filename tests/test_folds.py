@@ -435,6 +435,8 @@ def test_folds_of_a_user_are_read(tmp_path):
     ("text", "message"),
     [
         ("fname,part\na,0\n", r"lacks the columns \['fold'\]"),
+        ("", r"mine.csv can't be read \(No columns.*CSV in UTF-8"),
+        ('fname,fold\n"a,0\n', r"mine.csv can't be read .*EOF inside string"),
         ("fname,fold\na,0\nb,0\nd,1\n", r"no row. Add theirs. \(2: c, e\)"),
         ("fname,fold\na,0\na,0\nb,0\nc,1\nd,2\ne,2\n", r"listed twice.*\(1: a\)"),
         ("fname,fold\na,0\nb,1\nc,0\nd,0\ne,1\n", r"mine.csv: every group is also in the held-out .*\(1: without_0\)"),

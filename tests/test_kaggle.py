@@ -72,14 +72,14 @@ def test_the_notebook_holds_the_library_and_the_runs_parameters(home, packed):
 def test_a_notebook_that_trains_takes_folds_and_no_weights(home, tmp_path):
     (tmp_path / "bare").mkdir()
     (tmp_path / "bare" / "folds.csv").write_text((home / "folds.csv").read_text())
-    values = {**VALUES, "fold": 2}
+    values = {**VALUES, "fold": 1}
     kernel, data = kaggle.pack(TRAIN, tmp_path / "bare", values, tmp_path, owner="me", gpu=True, sources=("a/b-c",))
     told = json.loads((kernel / "kernel-metadata.json").read_text())
-    assert told["id"] == "me/bare-04-kfold-fold-2" and told["enable_gpu"] is True
+    assert told["id"] == "me/bare-04-kfold-fold-1" and told["enable_gpu"] is True
     assert told["dataset_sources"] == ["me/bare-folds", "a/b-c"] and told["competition_sources"] == []
     assert {path.name for path in data.iterdir()} == {"folds.csv", "manifest.json", "dataset-metadata.json"}
     source = nbformat.read(kernel / TRAIN.name, as_version=4).cells[3].source
-    assert "fold = 2" in source and "folds_csv = 'kaggle@" in source and "weights" not in source
+    assert "fold = 1" in source and "folds_csv = 'kaggle@" in source and "weights" not in source
 
 
 def test_an_incomplete_run_is_not_packed(tmp_path):
@@ -251,6 +251,7 @@ def test_a_variant_is_packed_with_the_parameters_that_it_is_trained_with(tmp_pat
     (home / "folds.csv").write_text("fname,group,fold\na,a,0\nb,b,1\n")
     words = [str(TRAIN), str(home), "--owner", "me", "--folder", str(tmp_path / "packed")]
     assert kaggle.main([*words, "--profile", "fsd2019-writeup writeup-small", "--variant", "mels32"]) == 0
+    assert kaggle.main([*words, "--profile", "demo", "--variant", "mels32", "--set", "fold=2"]) == 1
     text = (tmp_path / "packed" / "mine-04-kfold" / TRAIN.name).read_text()
     assert all(line in text for line in ("n_mels = 32", "variant = 'mels32'", "batch_size = 16", "run = 'mine'"))
 

@@ -35,10 +35,12 @@ def home(tmp_path):
         new_output("stream", name="stderr", text="A warning\n"),
     ]
     widget = {"application/vnd.jupyter.widget-view+json": {"model_id": "x"}, "text/html": "<p>a still picture</p>"}
-    write_part(kfold / "pooled", conclusion=f"{SAYS} It is a second sentence.", seconds=2.0)
+    write_part(kfold / "pooled", conclusion=f"{SAYS} It is a second sentence.\n\n* one\n* two", seconds=2.0)
     (kfold / "pooled" / "per_class.png").write_bytes(b"per class")
     (kfold / "pooled" / "confusions.png").write_bytes(b"confusions")
-    write_notebook(kfold / "pooled" / "executed.ipynb", outputs, [new_output("display_data", data=widget)])
+    bare = {"application/vnd.jupyter.widget-view+json": {"model_id": "y"}, "text/plain": "VBox(children=())"}
+    widgets = [new_output("display_data", data=data) for data in (widget, bare)]
+    write_notebook(kfold / "pooled" / "executed.ipynb", outputs, widgets)
     for name in ("without_0", "without_0_1"):
         write_notebook(write_part(kfold / name, seconds=70.0) / "executed.ipynb")
     write_notebook(write_part(tmp_path / "mine" / "04_kfold" / "warm_up" / "without_0") / "executed.ipynb")
@@ -88,7 +90,13 @@ def test_players_figures_and_still_pictures_of_widgets_are_there_and_progress_is
     page = pages(home)["04_kfold-curated-pooled.html"]
     assert 'src="data:audio/mpeg;base64,SUQz"' in page and PNG in page
     assert "a still picture" in page and "<p>kept</p>" in page and "A warning" in page
-    assert "00:01" not in page and "widget-view" not in page
+    assert "00:01" not in page and "widget-view" not in page and "VBox" not in page
+
+
+def test_a_conclusion_with_a_list_is_shown_as_one(home):
+    report.build(home)
+    index = pages(home)["index.html"]
+    assert "<li>one</li>" in index and "class frequencies &lt;b&gt;" in index
 
 
 def test_no_page_tells_where_things_lie_on_this_machine(home, monkeypatch):
@@ -121,7 +129,7 @@ def test_the_index_has_question_answer_figure_and_cost(home):
     assert (
         '<a href="04_kfold-curated-pooled.html">04 · Is it so? (curated)</a>' in pooled
     )  # another variant asks it too
-    assert f'<p class="said">{SAYS.replace("<b>", "&lt;b&gt;")} It is a second sentence.</p>' in pooled
+    assert f"<p>{SAYS.replace('<b>', '&lt;b&gt;')} It is a second sentence.</p>" in pooled
     assert base64.b64encode(b"per class").decode() in pooled  # of its figures, the one that tells it best
     assert "measured · 2.4 min in all · 2 trainings · commit 0123456" in pooled
     assert '<a href="04_kfold-warm_up-without_0.html">warm_up/without_0</a>' in index.split("no part has pooled yet")[1]

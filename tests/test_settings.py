@@ -166,7 +166,8 @@ def test_a_profile_is_read_and_checked(tmp_path):
         ("lr: 1,5", r"lr='1,5' should be a valid number.*Write it as 0\.001 or 1\.0e-3"),
         ("lr: .nan", "lr=nan should be a finite number"),
         ("lr: .inf", "lr=inf should be a finite number"),
-        ("fodl: 2", "Did you mean 'fold'"),
+        ("fodl: 2", "mine.yaml: 'fodl' is no parameter.*Did you mean 'fold'"),
+        ("lr: 0.1\0", "mine.yaml is not text in UTF-8"),
         ("on: 2", "True is no parameter of this workbook"),
         ("1: 2", "1 is no parameter of this workbook"),
         ("train:\n  lr: 0.1", "'train' is no parameter"),
@@ -282,6 +283,8 @@ def test_a_new_knob_is_one_field_and_nothing_else(tmp_path):
     given, refused = python("-c", REACHED).splitlines()
     number, folder = json.loads(given)
     assert number == 0.75
-    assert refused == "sharpness=2 should be less than or equal to 1 (of nothing; a test has added it)."
+    assert (
+        refused == "params/wrong.yaml: sharpness=2 should be less than or equal to 1 (of nothing; a test has added it)."
+    )
     assert json.loads((Path(folder) / "result.json").read_text())["parameters"]["sharpness"] == 0.5
     assert json.loads((Path(folder).parent / "configuration.json").read_text())["sharpness"] == 0.5

@@ -400,6 +400,7 @@ def test_test_clips_are_scored_by_part_and_class_beside_the_promise(packed, tmp_
     assert found["lwlrap"] == pytest.approx(table.loc["all classes", "all"]) and found["promised_lwlrap"] == 0.75
     assert "0.833 (" in says and says.endswith("a gap of -0.083.")
     assert "3 of 4 test clips" in says and "1 got the class prior" in says
+    assert "since no training clip has them: Tap_(a)." in says
     joined = replace(data, clips=data.clips.assign(group=["c0.wav", "walk", "walk", "walk"]))
     of_groups, says = submission.conclude(joined, submission.Prediction(scores, how_of(data), []), packed)
     assert says.endswith("a gap of -0.083. 1 of them are of a group that also trained, so that this may be too good.")

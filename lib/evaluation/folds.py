@@ -385,9 +385,9 @@ def _place(partial: Path, path: Path) -> None:
 def parse(path: str | Path, columns: Sequence[str] = COLUMNS) -> pd.DataFrame:
     """The columns of a table of folds, in the order of the file; ValueError if it is none, or was cut off."""
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)  # a group may be called "NA"
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: bytes that are no UTF-8 ({error}). Save it as CSV in UTF-8.") from error
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, index_col=False)  # a group may be called "NA"
+    except (ValueError, IsADirectoryError) as error:  # not in UTF-8, empty, quotes that are not closed
+        raise ValueError(f"{path} can't be read ({error}). Save it as CSV in UTF-8.") from error
     if missing := [column for column in columns if column not in table]:
         raise ValueError(f"{path} lacks the columns {missing}, it has {list(table.columns)}. Expected {columns}.")
     bad = table["fold"][~table["fold"].str.fullmatch(r"\d+", na=False)]

@@ -35,6 +35,7 @@ import nbformat
 import pandas as pd
 import yaml
 from nbconvert import HTMLExporter
+from nbconvert.filters import markdown2html
 from pygments.formatters import HtmlFormatter
 
 from lib import files
@@ -94,6 +95,12 @@ class Page:
     @property
     def file(self) -> str:
         return f"{'-'.join(self.folder.parts)}.html"
+
+    @property
+    def conclusion(self) -> str:
+        """The conclusion of the result as HTML."""
+        said = self.result.get("conclusion") or self.result.get("says") or ""
+        return markdown2html(html.escape(str(said), quote=False))
 
     @property
     def single(self) -> bool:
@@ -254,8 +261,10 @@ def _rendered(path: Path) -> str:
     except ValueError as error:
         return f"<p class='stopped'>{path.name} can't be read: {html.escape(str(error))}</p>"
     notebook.metadata.pop("widgets", None)
-    for output in (output for cell in notebook.cells for output in cell.get("outputs", [])):
-        output.get("data", {}).pop(WIDGET, None)
+    for cell, output in [(cell, output) for cell in notebook.cells for output in cell.get("outputs", [])]:
+        data = output.get("data", {})
+        if data.pop(WIDGET, None) and data.keys() <= {"text/plain"}:
+            cell.outputs.remove(output)
         if output.get("name") == "stderr":
             lines = [line.rsplit("\r", 1)[-1].rstrip() for line in output.text.split("\n")]
             output.text = "\n".join(line for line in lines if line and not PROGRESS.search(line))

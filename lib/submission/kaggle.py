@@ -103,6 +103,11 @@ def pack(
             f"make run NB={notebook.stem[:2]} RUN={home.name} PROFILE=... DATA=..."
         )
     packed = bundle.gather(home, variant, with_weights="weights" in declared)
+    if "fold" in declared:
+        from lib.evaluation import folds  # imported here, as in `main`
+
+        n_folds = folds.parse(packed.files["folds.csv"])["fold"].nunique()
+        folds.check_fold(values.get("fold", 0), values.get("holdout_fold", -1), n_folds)
     fold = f" fold {values['fold']}" if "fold" in declared & values.keys() else ""
     about = _named(owner, f"{home.name} {notebook.stem}{fold}", 5)
     about_data = _named(owner, f"{home.name} {variant} weights" if "weights" in declared else f"{home.name} folds", 6)

@@ -333,6 +333,10 @@ def conclude(data: datasets.Dataset, prediction: Prediction, packed: Bundle) -> 
         )
     conclusion += f"{numbers['n_prior']} got the class prior. Out of fold, on {expected['n']} curated clips, "
     conclusion += f"{whose} reached lwlrap {metrics.in_words(expected, 'lwlrap')}."
+    if lost := len(data.problems.query("not usable")):
+        conclusion += f" {lost} rows or labels of the test clips could not be used."
+    if empty := [name for name in data.classes if not packed.prior.get(name)]:
+        conclusion += f" Classes whose scores mean nothing, since no training clip has them: {', '.join(empty)}."
     targets = datasets.targets(data.clips, data.classes)
     if not targets.any():
         return numbers, conclusion + " The test labels are not known here."
