@@ -261,10 +261,11 @@ def _rendered(path: Path) -> str:
     except ValueError as error:
         return f"<p class='stopped'>{path.name} can't be read: {html.escape(str(error))}</p>"
     notebook.metadata.pop("widgets", None)
-    for cell, output in [(cell, output) for cell in notebook.cells for output in cell.get("outputs", [])]:
+    outputs = [cell.outputs for cell in notebook.cells if "outputs" in cell]
+    for of_cell, output in [(of_cell, output) for of_cell in outputs for output in of_cell]:
         data = output.get("data", {})
         if data.pop(WIDGET, None) and data.keys() <= {"text/plain"}:
-            cell.outputs.remove(output)
+            of_cell.remove(output)
         if output.get("name") == "stderr":
             lines = [line.rsplit("\r", 1)[-1].rstrip() for line in output.text.split("\n")]
             output.text = "\n".join(line for line in lines if line and not PROGRESS.search(line))
