@@ -261,14 +261,14 @@ def _rendered(path: Path) -> str:
     except ValueError as error:
         return f"<p class='stopped'>{path.name} can't be read: {html.escape(str(error))}</p>"
     notebook.metadata.pop("widgets", None)
-    outputs = [cell.outputs for cell in notebook.cells if "outputs" in cell]
-    for of_cell, output in [(of_cell, output) for of_cell in outputs for output in of_cell]:
-        data = output.get("data", {})
-        if data.pop(WIDGET, None) and data.keys() <= {"text/plain"}:
-            of_cell.remove(output)
-        if output.get("name") == "stderr":
-            lines = [line.rsplit("\r", 1)[-1].rstrip() for line in output.text.split("\n")]
-            output.text = "\n".join(line for line in lines if line and not PROGRESS.search(line))
+    for cell in notebook.cells:
+        for output in list(cell.get("outputs", [])):
+            data = output.get("data", {})
+            if data.pop(WIDGET, None) and data.keys() <= {"text/plain"}:
+                cell.outputs.remove(output)
+            if output.get("name") == "stderr":
+                lines = [line.rsplit("\r", 1)[-1].rstrip() for line in output.text.split("\n")]
+                output.text = "\n".join(line for line in lines if line and not PROGRESS.search(line))
     body, _ = HTMLExporter(template_name="basic").from_notebook_node(notebook)
     return REMOTE.sub("", body)
 
