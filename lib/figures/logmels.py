@@ -113,6 +113,7 @@ def with_scores(cache: Cache, kept: pd.DataFrame, chosen: pd.DataFrame, window_s
         scores = np.array([[float(score) for score in text.split(",")] for text in part["scores"]])
         names = part["labels"].iloc[0].split(",")
         below.plot(middle, scores, marker=".", label=names)
+        below.plot(middle[~part["kept"]], scores[~part["kept"].to_numpy()], "x", color="C3")
         for span in spans[spans["fname"] == clip.fname].itertuples():
             below.axvspan(span.start_s, span.end_s, color="C2", alpha=0.2, lw=0)
             above.axvspan(span.start_s, span.end_s, ymax=0.04, color="C2", lw=0)
@@ -121,7 +122,7 @@ def with_scores(cache: Cache, kept: pd.DataFrame, chosen: pd.DataFrame, window_s
         below.set(xlim=(0, end_s), ylim=(-0.03, 1.03), ylabel="score")
         if len(names) > 1:
             below.legend(loc="upper right")
-    grid[-1].set_xlabel("time (s); each score at the middle of its window; green: kept; dashed: the marked window")
+    grid[-1].set_xlabel("time (s); each score at the middle of its window; green: kept; x: window dropped; dashed: marked")
     return figure
 
 
