@@ -216,9 +216,10 @@ class Run:
             for made in [self.variant] if differ else [*part, self.variant / "pooled"]:
                 set_aside(made, outputs)
         elif differ:
+            names = " or ".join(f"-p {name} NAME" for name in ("variant", "run") if name in self.params)
             raise ValueError(
                 f"{self.variant} was made with another configuration ({differ}). Give this one a name of its own "
-                "(-p variant NAME or -p run NAME), or make that one again with all its folds (-p overwrite True; the "
+                f"({names}), or make that one again with all its folds (-p overwrite True; the "
                 "old one is kept in outputs/replaced)."
             )
         self.configuration = mine if differ else noted
