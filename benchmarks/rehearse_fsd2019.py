@@ -40,7 +40,7 @@ SHORTER = 10
 HOURS = {"curated": 10.5, "noisy": 80.0, "test": 12.9}  # of the real set, as published
 N_FOLDS = 3
 STEPS = 3
-CHANGES = {"arch": "regnetx_002", "epochs": 1, "n_folds": N_FOLDS, "window_s": 1.0, "hop_s": 0.5, "budget_s": 0.0}
+CHANGES = {"arch": "cnn10_16", "epochs": 1, "n_folds": N_FOLDS, "window_s": 1.0, "hop_s": 0.5, "budget_s": 0.0}
 TABLES = {"curated": "train_curated", "noisy": "train_noisy", "test": "test"}
 CACHE = """
 import sys
