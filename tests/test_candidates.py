@@ -7,6 +7,7 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 import pytest
+from fake_run import seal
 
 from lib.clips import choice
 from lib.clips.nested import Reader
@@ -204,7 +205,8 @@ def test_models_of_other_folds_are_refused(home):
     part = home / "04_kfold" / "late.seed_8" / "without_0"
     arrays = dict(np.load(part / "oof_windows.npz"))
     kept = arrays["fname"] != "00.wav"
-    np.savez(part / "oof_windows.npz", **{name: a[kept] if len(a) == len(kept) else a for name, a in arrays.items()})
+    arrays |= {name: arrays[name][kept] for name in ("fname", "window_start_s", "fold", "logits")}
+    np.savez(part / "oof_windows.npz", **arrays)
     with pytest.raises(ValueError, match="scored other clips"):
         read(home)
 
@@ -214,6 +216,7 @@ def test_recipes_of_other_labels_are_refused(home):
         table = pd.read_csv(path)
         table["labels"] = table["labels"].map({"x": "y", "y": "x"})
         table.to_csv(path, index=False)
+        seal(path.parent)
     with pytest.raises(ValueError, match="late and late.seed_8 differ in clips, labels, folds or classes"):
         read(home, ["early", "late"])
     with pytest.raises(ValueError, match="early and late differ in clips, labels, folds or classes"):

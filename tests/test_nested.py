@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+from fake_run import seal
 
 from lib.clips import nested
 from lib.evaluation import folds
@@ -82,6 +83,7 @@ def test_further_seeds_are_read_without_pair_models_and_score_the_same_clips(hom
     np.testing.assert_allclose(read["mean"][:, :4, 0], one_model, rtol=1e-6)
     table = pd.read_csv(path := variant.with_name("curated.seed_2") / "without_0" / "clips.csv")
     table.assign(labels="x").to_csv(path, index=False)
+    seal(path.parent)
     with pytest.raises(ValueError, match="curated and curated.seed_2 differ in clips, labels, folds or classes"):
         nested.read_seeds(design, home, "demo", seed=1, repeats=2)
 
@@ -207,9 +209,11 @@ def test_models_of_another_kind_are_refused(home):
     listed = home / "04_kfold" / "curated" / "without_0" / "clips.csv"
     before = listed.read_text()
     pd.read_csv(listed).assign(fold=1).to_csv(listed, index=False)
+    seal(listed.parent)
     with pytest.raises(ValueError, match="scored clips in other folds than those in folds.csv"):
         nested.read(home, "curated", "demo")
     listed.write_text(before)
+    seal(listed.parent)
     other = clips[["fname", "group"]].assign(fold=(clips["fold"] + 1) % 3)
     (home / "folds.csv").unlink()
     folds.settle(home / "folds.csv", other)

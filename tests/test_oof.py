@@ -67,7 +67,7 @@ def test_tables_that_were_damaged_are_refused(tmp_path):
     write_part(part, clips_of(0))
     rows = (part / "clips.csv").read_text().splitlines(keepends=True)
     (part / "clips.csv").write_text("".join(rows[:-1]))
-    with pytest.raises(ValueError, match=r"clips.csv is damaged: it lacks clips .* -p overwrite True"):
+    with pytest.raises(ValueError, match=r"clips.csv is damaged: it is not the one .* -p overwrite True"):
         oof.read(part)
     (part / "oof_windows.npz").write_bytes((part / "oof_windows.npz").read_bytes()[:200])
     with pytest.raises(ValueError, match=r"oof_windows.npz is damaged"):
@@ -75,6 +75,23 @@ def test_tables_that_were_damaged_are_refused(tmp_path):
     (part / "oof_windows.npz").unlink()
     with pytest.raises(ValueError, match=r"oof_windows.npz is damaged .* -p overwrite True"):
         oof.read_logits(part)
+
+
+@pytest.mark.parametrize("file", ["clips.csv", "epochs.csv"])
+@pytest.mark.parametrize("change", [lambda path: path.unlink(), lambda path: path.write_text("")])
+def test_tables_that_are_missing_or_empty_are_refused(tmp_path, file, change):
+    write_part(tmp_path / "without_0", clips_of(0))
+    change(tmp_path / "without_0" / file)
+    with pytest.raises(ValueError, match=r"without_0: scores are damaged .* -p overwrite True"):
+        oof.read(tmp_path / "without_0")
+
+
+def test_scores_that_were_changed_since_are_refused(tmp_path):
+    write_part(part := tmp_path / "without_0", clips_of(0))
+    whole = (part / "clips.csv").read_text()
+    (part / "clips.csv").write_text(whole[:-3] + "\n")
+    with pytest.raises(ValueError, match=r"clips.csv is damaged"):
+        oof.read(part)
 
 
 def test_scores_come_back_to_the_last_bit_or_nearly(tmp_path):
@@ -95,7 +112,7 @@ def test_window_logits_need_no_pickle_and_are_found_by_key(tmp_path):
     part, clips = tmp_path / "without_1", clips_of(1)
     logits = write_part(part, clips)
     with np.load(part / "oof_windows.npz", allow_pickle=False) as arrays:
-        assert set(arrays) == {"fname", "window_start_s", "fold", "logits", "classes"}
+        assert set(arrays) == {"fname", "window_start_s", "fold", "logits", "classes", "clips"}
         assert arrays["classes"].tolist() == CLASSES
     windows, stored = oof.read_logits(part)
     assert stored.dtype == np.float32

@@ -8,7 +8,7 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
-from fake_run import SIDECAR, SINGLE, TABLE, XY, change, make_models_of_all, make_task, without
+from fake_run import SIDECAR, SINGLE, TABLE, XY, change, make_models_of_all, make_task, seal, without
 
 from lib.clips import choice, nested
 from lib.evaluation import folds
@@ -97,6 +97,7 @@ def change_clips(name, **columns):
     def plant(home):
         for path in sorted(home.glob(name)):
             pd.read_csv(path, dtype=str).assign(**columns).to_csv(path, index=False)
+            seal(path.parent)
 
     return plant
 
@@ -109,7 +110,7 @@ def rename_clip(variant):
         (part / "clips.csv").write_text((part / "clips.csv").read_text().replace("00.wav", "xx.wav"))
         arrays = dict(np.load(part / "oof_windows.npz"))
         kept = arrays["fname"] != "00.wav"
-        arrays = {key: a[kept] if len(a) == len(kept) else a for key, a in arrays.items()}
+        arrays |= {key: arrays[key][kept] for key in ("fname", "window_start_s", "fold", "logits")}
         np.savez(part / "oof_windows.npz", **arrays)
         (part / "oof_windows.npz").rename(part / "kept.npz")  # 09 and 05 read clips alone, 10 windows
         if variant.endswith("seed_8"):

@@ -147,7 +147,6 @@ def test_true_labels_that_are_no_class_count_as_none(make):
         ("x.wav,frog,test,g9,", "x.wav", "label 'frog' is outside the vocabulary (nearest: 'dog')"),
         ("x.wav,Dog,noisy,g9,", "x.wav", "label 'Dog' is outside the vocabulary (nearest: 'dog')"),
         ("a0.wav,dog,curated,g1,dog", "a0.wav", "rows with different group"),
-        ("a0.wav,cat,test,g0,dog", "a0.wav", "rows with different subset and labels"),
     ],
 )
 def test_a_bad_row_is_listed_and_costs_no_other(make, tmp_path, row, fname, reason):
@@ -159,6 +158,17 @@ def test_a_bad_row_is_listed_and_costs_no_other(make, tmp_path, row, fname, reas
     assert not data.problems.merge(data.clips, on=["fname", "subset"]).query("not usable").size
     with pytest.raises(ValueError, match=r"1 clips can't be used, [78] can: .*strict=False"):
         datasets.load(tmp_path, strict=True)
+
+
+@pytest.mark.parametrize("rows", [[*ROWS, "a0.wav,cat,test,g0,dog"], ["a0.wav,cat,test,g0,dog", *ROWS]])
+def test_a_test_clip_that_is_listed_for_training_too_is_scored_and_not_trained_on(make, rows):
+    table = make(rows)
+    data = datasets.load(table)
+    ((name, subset, why, usable),) = found(data)
+    assert (name, subset, usable) == ("a0.wav", "curated", False)
+    assert why == "rows with different subset and labels: scored as a test clip, not trained on"
+    assert data.clips.set_index("fname").at["a0.wav", "subset"] == "test"
+    assert "a0.wav" in datasets.load_test(table).clips["fname"].tolist()
 
 
 def test_a_label_in_composed_or_decomposed_letters_is_one_class(make):

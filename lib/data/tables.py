@@ -139,6 +139,12 @@ def clips(path: Path, findings: list[tuple]) -> tuple[dict[str, dict], tuple[str
         if first is not row:
             differ = [name for name in row if str(first[name]) != str(row[name])]
             reason = f"rows with different {' and '.join(differ)}" if differ else "row repeated: one is used"
+            if "subset" in differ and "test" in (
+                first["subset"],
+                row["subset"],
+            ):  # the row of a test clip must be scored
+                table[row["fname"]], first = (first, row) if first["subset"] == "test" else (row, first)
+                reason += ": scored as a test clip, not trained on"
             findings.append((row["fname"], first["subset"], reason, not differ))
     findings += [(fname, table.get(fname, {"subset": ""})["subset"], reason, False) for fname, reason in malformed]
     classes = tuple(sorted({name for clip in table.values() if clip["subset"] == "curated" for name in clip["labels"]}))
@@ -166,7 +172,7 @@ def _clip(row: dict[str, str]) -> dict[str, Any]:
     if not names and (subset != "test" or row["labels"]):
         raise ValueError("no labels: only test clips may be without")
     fold = row.get("fold", "")
-    if fold and not re.fullmatch(r"\d+(\.0)?", fold):
+    if fold and not re.fullmatch(r"\d{1,9}(\.0)?", fold):
         raise ValueError(f"fold {fold!r} is no whole number from 0")
     return {
         **{"fname": fname, "path": "", "subset": subset, "labels": names},

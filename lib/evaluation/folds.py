@@ -390,7 +390,7 @@ def parse(path: str | Path, columns: Sequence[str] = COLUMNS) -> pd.DataFrame:
         raise ValueError(f"{path} can't be read ({error}). Save it as CSV in UTF-8.") from error
     if missing := [column for column in columns if column not in table]:
         raise ValueError(f"{path} lacks the columns {missing}, it has {list(table.columns)}. Expected {columns}.")
-    bad = table["fold"][~table["fold"].str.fullmatch(r"\d+", na=False)]
+    bad = table["fold"][~table["fold"].str.fullmatch(r"\d{1,9}", na=False)]
     how = "Write 0 for the first, 1 for the second; if a run made this file, it was cut off: delete it"
     _refuse(bad.unique(), f"{path}: folds are not whole numbers from 0. {how}")
     return table[[*columns]].astype({"fold": "int64"})

@@ -122,7 +122,9 @@ def with_scores(cache: Cache, kept: pd.DataFrame, chosen: pd.DataFrame, window_s
         below.set(xlim=(0, end_s), ylim=(-0.03, 1.03), ylabel="score")
         if len(names) > 1:
             below.legend(loc="upper right")
-    grid[-1].set_xlabel("time (s); each score at the middle of its window; green: kept; x: window dropped; dashed: marked")
+    grid[-1].set_xlabel(
+        "time (s); each score at the middle of its window; green: kept; x: window dropped; dashed: marked"
+    )
     return figure
 
 

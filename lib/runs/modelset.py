@@ -158,7 +158,7 @@ class ModelSet:
         """
         names, missing = (self.single, self.missing) if part == "pooled" else ([part], [])
         done = [name for fold, name in enumerate(names) if fold not in missing]
-        if not any((self.folder / name / "clips.csv").is_file() for name in done):
+        if not any((self.folder / name / file).is_file() for name in done for file in ("clips.csv", "result.json")):
             raise FileNotFoundError(f"No fold is done in {self.folder}. {self._how(names)}")
         parts = [oof.read(self.folder / name) for name in done]
         table = pd.concat([clips.table for clips in parts]).sort_values("fname", ignore_index=True)

@@ -3,7 +3,8 @@
 Conventions
 -----------
 A part is a folder outputs/<run>/04_kfold/<variant>/without_2[_4] with
-oof_windows.npz : fname, window_start_s (s), fold, logits (n_windows, n_classes) float32, classes; no pickle.
+oof_windows.npz : fname, window_start_s (s), fold, logits (n_windows, n_classes) float32, classes; no pickle. Beside
+                  clips.csv also that file's digest, so that a changed table is noticed.
 clips.csv       : fname, group, fold, labels (comma-joined), then a column of scores in [0, 1] for each class: the
                   arithmetic mean over the clip's windows, always.
 epochs.csv      : the learning curve.
@@ -22,7 +23,7 @@ import pandas as pd
 from lib.data import datasets
 from lib.evaluation import folds, metrics
 from lib.evaluation.window_scores import WindowScores, pool_mean
-from lib.files import whole_file
+from lib.files import digest, whole_file
 from lib.training import models
 from lib.training.models import activate
 from lib.training.task import Fit
@@ -146,20 +147,20 @@ def write(
     """
     if confused := [name for name in classes if "," in name or name in datasets.RESERVED]:
         raise ValueError(f"Classes {confused} hold a comma or have the name of a column of score tables. Rename them.")
-    write_windows(part, windows, logits, classes)
     fnames, scores = pool_mean(windows["fname"], activate(logits, loss))
     table = clips.set_index("fname").loc[fnames, COLUMNS[1:]].reset_index()
     table = pd.concat([table, pd.DataFrame(scores, columns=classes)], axis=1)
     with whole_file(part / "clips.csv") as partial:
         table.assign(labels=table["labels"].map(",".join)).to_csv(partial, index=False)
+    write_windows(part, windows, logits, classes, clips=digest((part / "clips.csv").read_bytes()))
     return table
 
 
-def write_windows(part: Path, windows: pd.DataFrame, logits: np.ndarray, classes: list[str]) -> None:
-    """Write oof_windows.npz: logits (n_windows, n_classes) of windows (fname, window_start_s, fold)."""
+def write_windows(part: Path, windows: pd.DataFrame, logits: np.ndarray, classes: list[str], **digests: str) -> None:
+    """Write oof_windows.npz: logits (n_windows, n_classes) of windows (fname, window_start_s, fold), and digests."""
     arrays = {name: windows[name].to_numpy(kind) for name, kind in WINDOWS.items()}
     with whole_file(part / "oof_windows.npz") as partial, open(partial, "wb") as file:
-        np.savez(file, **arrays, logits=logits.astype(np.float32), classes=np.array(classes, str))
+        np.savez(file, **arrays, logits=logits.astype(np.float32), classes=np.array(classes, str), **digests)
 
 
 def read(part: Path) -> Clips:
@@ -171,14 +172,20 @@ def read(part: Path) -> Clips:
         A file was damaged since it was written.
     """
     text = {"fname": str, "group": str, "labels": str}
-    table = pd.read_csv(part / "clips.csv", dtype=text, keep_default_na=False, float_precision="round_trip")
-    windows = part / "oof_windows.npz"
-    if windows.is_file() and set(table["fname"]) != set(read_logits(part)[0]["fname"]):
-        raise ValueError(f"{part}/clips.csv is damaged: it lacks clips of {windows.name}. {AGAIN}")
+    try:
+        table = pd.read_csv(part / "clips.csv", dtype=text, keep_default_na=False, float_precision="round_trip")
+        epochs = pd.read_csv(part / "epochs.csv").assign(model=part.name)
+    except (OSError, ValueError) as error:  # also a table that is empty, or was cut off
+        raise ValueError(f"{part}: scores are damaged ({error}). {AGAIN}") from error
+    if (part / "oof_windows.npz").is_file():
+        written = _load(part)
+        is_same = str(written.get("clips", "")) in ("", digest((part / "clips.csv").read_bytes()))
+        if not is_same or set(table["fname"]) != set(written["fname"]):
+            raise ValueError(f"{part}/clips.csv is damaged: it is not the one of oof_windows.npz. {AGAIN}")
     classes = list(table.columns[len(COLUMNS) :])
     table["labels"] = [tuple(labels.split(",")) for labels in table["labels"]]
     table = table.assign(model=part.name).sort_values("fname", ignore_index=True)
-    return Clips(table, classes, pd.read_csv(part / "epochs.csv").assign(model=part.name), [])
+    return Clips(table, classes, epochs, [])
 
 
 def read_windows(part: Path, loss: str) -> WindowScores:
@@ -198,8 +205,14 @@ def read_logits(part: Path) -> tuple[pd.DataFrame, np.ndarray]:
     ValueError
         The file was damaged since it was written.
     """
+    arrays = _load(part)
+    return pd.DataFrame({name: arrays[name] for name in WINDOWS}), arrays["logits"]
+
+
+def _load(part: Path) -> dict[str, np.ndarray]:
+    """The arrays of oof_windows.npz; raises as `read_logits`."""
     try:
         with np.load(part / "oof_windows.npz", allow_pickle=False) as arrays:
-            return pd.DataFrame({name: arrays[name] for name in WINDOWS}), arrays["logits"]
+            return dict(arrays)
     except (zipfile.BadZipFile, EOFError, FileNotFoundError, ValueError) as error:
         raise ValueError(f"{part}/oof_windows.npz is damaged ({error}). {AGAIN}") from error
