@@ -66,6 +66,16 @@ def test_the_choice_of_06_is_read_and_packed(home, tmp_path, kind, method, param
         assert packed.stage2.read_bytes() == b"weights" and packed.stage2.with_suffix(".json").read_text() == "{}"
 
 
+@pytest.mark.parametrize("lost", ["choice.json", "weights.safetensors"])
+def test_a_choice_that_is_gone_since_is_not_replaced_by_the_mean(home, lost):
+    write_choice(home, {"kind": "stage2", "method": "conv1d", "parameter": None})
+    folder = home / "06_stage2" / "curated"
+    (folder / "result.json").write_text("{}")
+    (folder / lost).unlink()
+    with pytest.raises(FileNotFoundError, match=f"{lost}.* gone, though 06_stage2 is done. Run 06_stage2 again"):
+        bundle.gather(home, "curated")
+
+
 def score_windows(home, logit):
     """One window a clip, with the same logit for all classes."""
     for model in ("without_0", "without_1"):

@@ -101,6 +101,8 @@ def gather(home: Path, variant: str, *, with_weights: bool = True) -> Bundle:
             folders["stage2"] = home / "06_stage2" / variant
         for name, folder in folders.items():
             files |= {f"{name}.{kind}": folder / f"weights.{kind}" for kind in ("safetensors", "json")}
+    if lost := [str(path) for path in files.values() if not path.is_file()]:
+        raise FileNotFoundError(f"{', '.join(lost)}: gone, though 06_stage2 is done. Run 06_stage2 again.")
     manifest["files"] = {name: _sha256(path) for name, path in sorted(files.items())}
     return Bundle(manifest, files, (models.folder,))
 
@@ -128,11 +130,15 @@ def read_choice(models: ModelSet) -> dict:
 
     Raises
     ------
+    FileNotFoundError
+        06 is done, and its choice is gone.
     ValueError
         06 chose for models that have since been trained again.
     """
     path = models.home / "06_stage2" / models.variant / "choice.json"
     if not path.is_file():
+        if path.with_name("result.json").is_file():
+            raise FileNotFoundError(f"{path} is gone, though 06_stage2 is done. Run 06_stage2 again.")
         return {"kind": "pooling", "method": "mean", "parameter": None}
     choice = read_json(path)
     scored, differ = choice.pop("models", None), ""  # older choices don't name the models
