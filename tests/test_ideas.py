@@ -259,6 +259,7 @@ def test_a_network_must_read_windows_of_any_length(write, tones, tmp_path):
         ("return spectrum.abs()", r"makes \(257, 101\) of a spectrum: expected \(16, 101\) \(n_mels, n_frames\)"),
         ("return spectrum[:16]", r"makes complex \(16, 101\) of"),
         ("return spectrum[:16].abs().log() * torch.inf", r"makes \(16, 101\) with NaN or infinite numbers of"),
+        ("return torch.rand(16, 101)", r"makes another channel of the same clip each time"),
         ("return settings.mels", r"f@\w+ fails on a clip: AttributeError: .*Expected: f\(settings, spectrum\) -> "),
     ],
 )

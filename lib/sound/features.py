@@ -259,6 +259,9 @@ def _mel_to_hz(mel: np.ndarray) -> np.ndarray:
     return np.where(mel < BREAK_MEL, mel * HZ_PER_MEL, BREAK_HZ * np.exp(LOG_STEP * (mel - BREAK_MEL)))
 
 
+_TRIED: set[Callable] = set()  # channels that are ideas, called twice on a clip
+
+
 def _own(function: Callable, name: str, settings: LogMel, spectrum: torch.Tensor) -> torch.Tensor:
     """A channel that is an idea, checked."""
     with ideas.expecting(name, "f(settings, spectrum) -> (n_mels, n_frames)", "a clip"):
@@ -269,6 +272,9 @@ def _own(function: Callable, name: str, settings: LogMel, spectrum: torch.Tensor
         got += "" if channel.isfinite().all() else " with NaN or infinite numbers"
     if got != str(expected):
         raise ValueError(f"{name} makes {got} of a spectrum: expected {expected} (n_mels, n_frames), finite numbers.")
+    if function not in _TRIED and not torch.equal(channel, function(settings, spectrum.clone())):
+        raise ValueError(f"{name} makes another channel of the same clip each time. Draw no random numbers in it.")
+    _TRIED.add(function)
     return channel.float()
 
 
