@@ -13,7 +13,7 @@ NB ?=
 # AGAIN=1: what was made from other data, or by other code, than lie there now is moved to outputs/replaced and made again.
 AGAIN ?=
 # Trainings at once on GPUs (empty: one each; more share them), and profiles/<ON>: default (this machine) or slurm.
-# ARGS: further words for snakemake (make run), pytest (make test) or JupyterLab (make lab).
+# ARGS: further options for snakemake (make run), pytest (make test) or JupyterLab (make lab).
 GPUS ?=
 ON ?= default
 ARGS ?=
@@ -59,7 +59,7 @@ test-slurm: setup ## the pipeline on a SLURM of one node, which it starts on thi
 test-kills: setup ## ten kills of a demo run, and the same numbers in the end (a quarter of an hour)
 	$(BIN)/python tests/ten_kills.py
 
-test-mutants: setup ## do tests hold the honest lines? all changed, one at a time (minutes); IDS="leak-1 ..."
+test-mutants: setup ## change each line of tests/mutants.yaml, one at a time: a test must fail (minutes); IDS="leak-1 ..."
 	@$(BIN)/python -W ignore::FutureWarning tests/mutants.py $(IDS)
 
 golden: setup ## a demo run, and what of its numbers differs from tests/golden.json (WRITE=1: keep it as the golden one)
@@ -85,7 +85,7 @@ findings: setup ## copy what runs have found to outputs/findings, and write the 
 bench: setup ## speed, memory, minutes: one table, kept in benchmarks/results.csv; NB="bench_cache": these alone
 	@$(BIN)/python benchmarks/table.py $(NB)
 
-bench-gpu: setup ## a GPU beside the commit before its epochs were drawn on it: speed, same weights; BEFORE=folder, without git
+bench-gpu: setup ## speed and weights on a GPU, against the commit that drew epochs on the processor; BEFORE=folder, without git
 	@$(BIN)/python benchmarks/gpu.py $(BEFORE)
 
 kaggle: setup ## pack NB of RUN as a kernel and its weights as a data set: OWNER=name [GPU=1] [SET="key=value ..."]

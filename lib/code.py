@@ -10,7 +10,7 @@ An entry point is "module.name", with the last part of the module's name. Names 
 functions, classes (with all methods) and constants of modules. Other packages are not followed: manifest.json has their
 versions. Code that an entry point only gets as an argument (such as settings) needs an entry point of its own.
 
-Used in: `cache` (names of caches), `run` (manifest.json), `learners` (checkpoints), `plan`, 09.
+Used in: `cache` and `contents` (names of caches), `run` (manifest.json), `learners` (checkpoints), `journal`.
 """
 
 import ast

@@ -129,7 +129,7 @@ class Run(Group):
     )
     profile: str = place("demo", "name of the parameter file, params/<profile>.yaml")
     overwrite: bool = place(False, "True: move the results of this variant to outputs/replaced and start again")
-    note: str = place("", "what must be said beside every answer, such as a limit of the data")
+    note: str = place("", "a sentence added to every conclusion, such as a limit of the data")
     seed: int = knob(2019, "seed of weights and batches", ge=0, le=2**31 - 1)
 
 
@@ -234,7 +234,7 @@ class Variants(Group):
 
     variants: tuple[Variant, ...] = which((), "variants of the experiment's table; a+b: both changes; empty: all")
     trial_epochs: int = knob(4, "passes of the base over the training clips in each training", ge=1, le=100_000)
-    compute: Literal[*COMPUTE] = knob("pixels", f"what all trainings have as much of: {_named(COMPUTE)}")
+    compute: Literal[*COMPUTE] = knob("pixels", f"what is equal in all trainings: {_named(COMPUTE)}")
 
 
 @group

@@ -58,6 +58,7 @@ class Design:
     single : windows of every fold f, scored by `without_f`
     sidecar : of the weights: audio, windows, recipe
     scored : of the models, as `ModelSet.scored`
+    configuration : what the parts of the variant share, as `ModelSet.configuration`
     uses : every fit and choice so far: what, outer (fold), clips (a name in `sets`)
     sets : name -> fnames, sorted
     """
@@ -333,7 +334,7 @@ def inner_scores(design: Design, fitted: dict[str, dict[int, Readout]]) -> pd.Da
 def reached_on(targets: pd.DataFrame, inner: pd.DataFrame) -> dict[str, float]:
     """lwlrap and hit_rate of clip scores, both with the index fname; NaN without any clip."""
     if inner.empty:
-        return dict.fromkeys(metrics.SCORES, np.nan)
+        return dict.fromkeys(("lwlrap", "hit_rate"), np.nan)
     return metrics.point_scores(targets.loc[inner.index].to_numpy(), inner.to_numpy())
 
 

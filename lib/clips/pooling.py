@@ -8,7 +8,7 @@ logits  : log(score / (1 - score)), the network's output before the logistic fun
 weights : (n_windows,) at least 0, such as the energy of the window; only the weighted mean uses them.
 Pooling reads no labels and no other clips. `choose` reads the labels of the clips that it is given, and no others.
 
-Used in: 04, 06, 07, 08, 10.
+Used in: 06, 08, 10.
 """
 
 from collections.abc import Callable

@@ -9,7 +9,7 @@ samples : float32 (n_samples,), mono, in about [-1, 1] (resampling may overshoot
 reasons : "missing", "empty", "unreadable: ...", "truncated: ...", "contains NaN ...",
           "damaged: ...", "all silent". They hold no path and no address, so that tables of two machines are the same.
 
-Used in: `datasets` (files) and `audit` (headers), `cache` (samples), 01_eda and `logmels` (listening), 08_submission.
+Used in: `datasets` and `changes` (files), `audit` (headers), `cache` and `contents` (samples); 02, `figures` (to hear).
 """
 
 import contextlib

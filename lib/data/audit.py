@@ -7,7 +7,7 @@ problems : DataFrame, a row for each finding about a clip: fname, subset, reason
 Decoding alone finds faults of the signal (NaN, silence, a truncated compressed file). `lib.sound.cache` decodes every
 clip once and lists these faults in the same form; pass its list to `Dataset.without`.
 
-Used in: `datasets`; 01 shows its tables.
+Used in: `datasets`, `cache`, `duplicates`, `changes`; 01 shows its tables.
 """
 
 from collections import defaultdict

@@ -7,7 +7,7 @@ verdict : kept, dropped or unclear; "screened" where there are too few seeds or 
     training diverged. The verdicts of a table hold together, each interval on its own (`metrics.compare_each`).
 answer : what the interval says in words, screened or not, see `answer`.
 
-Used in: 02, 03, 05 to 07, 09, 10.
+Used in: 02, 03, 05 to 10; `pages`.
 """
 
 from collections.abc import Collection, Mapping

@@ -9,8 +9,8 @@ d. The write-up's .90: a model is trained on kept windows and validated on the k
 e. The write-up's first attempt: a model is trained on curated and noisy clips and judges the windows of these same
    clips. The windows that it keeps are split at random to train and validate the next model.
 
-Each has two scores: the one that it reports, and the one that the same model reaches on an outer fold g, which took no
-part in training or selection.
+Each but (c) has two scores: the one that it reports, and the one that the same model reaches on an outer fold g, which
+took no part in training or selection.
 
 Conventions
 -----------
@@ -157,7 +157,7 @@ def tables(
     Parameters
     ----------
     trained : from `train`
-    known : truth of the demo set
+    known : the true labels, as from `demo.read_truth`
 
     Returns
     -------

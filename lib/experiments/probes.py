@@ -3,7 +3,7 @@
 Conventions
 -----------
 As in `nested` and `curation`. An experiment that reads the reported fold to show a leak states it, and nothing is
-chosen by it. The truth of the demo set measures rules, and chooses none.
+chosen by it. Known true labels measure rules, and choose none.
 A window holds a label if at least HOLDS_S of a sound of that class is within it. A noisy label is wrong if the class is
 not in the clip; a rule flags the label if it keeps no window of the clip for it.
 precision : share of the kept pairs that hold their label (of the flagged labels that are wrong)

@@ -7,7 +7,7 @@ Conventions
 "kaggle" as a path : the data set, weights or folds are found among a kernel's inputs by their contents, not by a fixed
                   path, because Kaggle has moved its mounts. "kaggle@<digest>" names the packed run.
 
-Used in: `run`, `bundle`.
+Used in: `run`, `recipes`, `journal`, `bundle`, `kaggle`.
 """
 
 import json

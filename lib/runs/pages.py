@@ -357,7 +357,7 @@ def _text(value: object, column: str) -> str:
     if float(value).is_integer() and (abs(value) > 1 or column.startswith("n_")):
         return f"{value:.0f}"
     digits = 3 if abs(value) <= 1 else 1
-    value = round(float(value), digits) + 0.0  # no minus before zero
+    value = float(value) + 0.0  # not -0.0; a limit of -.0002 stays below zero: -.000
     written = f"{value:+.{digits}f}" if any(word in column for word in SIGNED) else f"{value:.{digits}f}"
     return re.sub(r"^([+-]?)0\.", r"\1.", written)
 

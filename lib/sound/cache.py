@@ -14,7 +14,7 @@ every file (not its path or time stamp): outputs/cache/logmel-<settings and code
 beside its place and renamed when whole, so two builders at once are safe. A clip that cannot be decoded is left out and
 listed in `problems`.
 
-Used in: 01 to 08.
+Used in: 00 to 08.
 """
 
 import math
@@ -187,7 +187,7 @@ def hold(clips: pd.DataFrame, logmel: LogMel) -> Cache:
     clips : DataFrame with fname (each once), path, subset
     """
     parts: list[np.ndarray] = []
-    index, problems = _written(_transformed(clips, logmel, os.cpu_count() or 1, quiet=True), logmel, parts.append)
+    index, problems = _written(_transformed(clips, logmel, os.cpu_count() or 1, quiet=True), parts.append)
     frames = np.concatenate(parts) if parts else np.empty((0, logmel.n_channels, logmel.n_mels), np.float16)
     return Cache(logmel, (torch.from_numpy(frames),), index, problems, "")
 
@@ -196,13 +196,13 @@ def _fill(place: Path, clips: pd.DataFrame, logmel: LogMel, settings: dict, n_th
     """Write frames.f16, index.csv, problems.csv and settings.json of one subset."""
     with open(place / "frames.f16", "wb") as frames:
         clips = _transformed(clips, logmel, n_threads)
-        index, problems = _written(clips, logmel, lambda clip: frames.write(clip.tobytes()))
+        index, problems = _written(clips, lambda clip: frames.write(clip.tobytes()))
     index.to_csv(place / "index.csv", index=False)
     problems.to_csv(place / "problems.csv", index=False)
     write_json(place / "settings.json", settings)
 
 
-def _written(clips: Iterable[tuple], logmel: LogMel, write: Callable) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _written(clips: Iterable[tuple], write: Callable) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Hand the frames of the clips (from `_transformed`) to `write`; their index, and what could not be decoded."""
     index, problems, first_frame = [], [], 0
     for row, outcome in clips:

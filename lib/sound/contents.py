@@ -18,7 +18,7 @@ AUC      : of a small model that tells two subsets apart (adversarial validation
            second gets a higher score than one of the first. .5: they look alike, and a score on one may carry over to
            the other. 1: every clip reveals its subset. Always out-of-fold: groups are never split.
 
-Used in: 01_eda.
+Used in: 01, 03 (`by_class`); `duplicates`, `figures.data`.
 """
 
 from collections.abc import Iterable

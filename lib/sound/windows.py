@@ -10,7 +10,7 @@ batch           : float32 tensor (n, n_channels, n_mels, n_frames), units as in 
   its floor_db in channels that are in dB, 0 in the others.
 Windows inherit the fold of their clip: nothing is split below the clip.
 
-Used in: 02 to 08.
+Used in: 00, 02 to 08.
 """
 
 from collections.abc import Iterator
@@ -205,7 +205,7 @@ def energy(cache: Cache, table: pd.DataFrame, window_s: float) -> pd.Series:
 
     Returns
     -------
-    float64, above 0, with the index of `table`
+    float64, above 0 where channel 0 is in dB, with the index of `table`
     """
     power = pd.Series(0.0, table.index)
     width = Windows(window_s, window_s).n_frames(cache.logmel)

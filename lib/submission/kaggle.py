@@ -10,7 +10,7 @@ kernel folder   : <notebook>.ipynb, kernel-metadata.json. The notebook's second 
 data set folder : a packed run (see `bundle`), dataset-metadata.json.
 The same notebook, library, run and options give the same bytes.
 
-Used by: `make kaggle` (python -m lib.submission.kaggle).
+Used in: `make kaggle` (python -m lib.submission.kaggle).
 """
 
 import argparse

@@ -12,7 +12,7 @@ Randomness is a `torch.Generator` on the device of x, and each window of a batch
 `Draws`, which draws for all windows of an epoch at once what is asked of it by `uniform` and `weights`. Training
 batches only: what is validated or scored is never changed.
 
-Used in: `batches` and `callbacks`; explained in 03.
+Used in: `batches`, `callbacks`, `tryout`, 00, ideas/; explained in 03.
 """
 
 import functools

@@ -2,14 +2,14 @@
 
 Conventions
 -----------
-A batch is (x, targets): float32 (n, n_channels, n_mels, n_frames) in dB, and float32 (n, n_classes).
+A batch is (x, targets): float32 (n, n_channels, n_mels, n_frames), units as in `features`, and (n, n_classes).
 targets : 0/1, NaN where it is not known whether the class is present.
 An epoch shows as many windows as there are training clips: one of each, unless clips are drawn by weight. Batches
 differ in size by at most one; none is dropped.
 Everything random in an epoch is drawn from (seed, epoch) alone, before its first batch and on the device that holds
 the frames: a batch is a gather and its changes. Scoring windows are never augmented.
 
-Used in: `learners`; balancing is compared in 03.
+Used in: `learners`, `task`, `training_sets`, `leaks`; balancing is compared in 03.
 """
 
 import math

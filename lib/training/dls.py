@@ -44,7 +44,7 @@ class Feed(GetAttr):
         return iter(self.batches)
 
     def new(self, **_: object) -> "Feed":
-        """fastai asks for a shuffled copy, or one in order; `one_batch` is the one, these batches are the other."""
+        """fastai asks for a copy, shuffled or in order: `one_batch` draws at random, iteration is in order."""
         return self
 
     def one_batch(self) -> tuple[torch.Tensor, torch.Tensor]:

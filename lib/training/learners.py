@@ -6,7 +6,7 @@ Everything random in an epoch is drawn from (seed, epoch) alone. So the same see
 bit, and a training that was killed goes on from its checkpoint to the same weights.
 The last epoch is the result; no epoch is picked.
 
-Used in: 00, 02, 03, 04, 07. Only this module and its `callbacks` import fastai.
+Used in: 00, 02 to 05, 07; 06 and 10 (`fit_images`). Only this module and its `callbacks` import fastai.
 """
 
 import contextlib

@@ -7,7 +7,7 @@ logits  : float32 (n, n_classes), classes in submission order; `activate` makes 
 Normalisation, resizing and precision are inside the model, so that scoring cannot differ from training.
 A weights file is <name>.safetensors with <name>.json beside it: everything needed to rebuild the model. No pickle.
 
-Used in: 02 to 08.
+Used in: 00, 02 to 08, 10.
 """
 
 import difflib
@@ -236,7 +236,7 @@ def save(path: Path, model: nn.Module, sidecar: dict) -> None:
     Parameters
     ----------
     model : a `WindowModel` or a `stage2.Stage2Model`; its `settings` are added to the sidecar
-    sidecar : classes, audio, windows, loss, unseen folds and hashes
+    sidecar : what else scoring needs, see `learners.train_fold` and `choice.write_choice`
     """
     path = Path(path)
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}

@@ -5,7 +5,7 @@ Conventions
 A model is named by the folds that it did not see, as `folds.model_name` says it: without_2, without_2_4.
 Curated clips have a fold; noisy clips have none, but may share a group with a clip that has.
 
-Used in: 02, 03, 04, 05, 07; made by `Run.task`.
+Used in: 00, 02 to 05, 07; made by `Run.task`.
 """
 
 from collections.abc import Collection
