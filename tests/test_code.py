@@ -160,7 +160,7 @@ NO_NUMBERS = {
     "files.digest", "leaks.conclusion", "metrics.fresh_in_words", "metrics.in_words", "nested.prediction_images",
     "probes.selection_conclusion", "probes.silent_example", "probes.truth_conclusion", "probes.typical",
     "submission.check", "submission.class_notes", "submission.examples", "submission.read", "submission.read_clips",
-    "submission.refuse_other_settings", "submission.write", "sweep.augmentation", "sweep.augmented",
+    "modelset.refuse_other_settings", "submission.write", "sweep.augmentation", "sweep.augmented",
     "sweep.channels", "sweep.features", "sweep.learning_rates", "sweep.networks", "sweep.select",
     "training_sets.sources", "variants.commands", "variants.conclusion", "windows.Windows",
 }  # fmt: skip

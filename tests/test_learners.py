@@ -293,6 +293,13 @@ def test_a_checkpoint_of_other_audio_or_other_first_weights_is_not_gone_on_from(
         assert len(steps) == 4 * 3  # it began anew
 
 
+def test_a_checkpoint_that_was_cut_off_is_not_gone_on_from(tones, checkpoint_of_2, tmp_path, steps):
+    (tmp_path / "checkpoint").write_bytes(checkpoint_of_2.read_bytes()[:-9])
+    with pytest.warns(UserWarning, match=r"checkpoint is damaged .*: the training starts again"):
+        fit(tones, tmp_path / "checkpoint")
+    assert len(steps) == 4 * 3
+
+
 def test_a_checkpoint_of_other_code_is_not_gone_on_from(tones, checkpoint_of_2, tmp_path, steps, monkeypatch):
     (tmp_path / "checkpoint").write_bytes(checkpoint_of_2.read_bytes())
     monkeypatch.setattr(learners.code, "digest", lambda notebook: "another")

@@ -20,6 +20,7 @@ from lib.data import datasets
 from lib.evaluation import metrics
 from lib.evaluation.window_scores import WindowScores, pool_mean
 from lib.figures import scores as figures
+from lib.runs.modelset import refuse_other_settings
 from lib.sound import cache, windows
 from lib.submission import bundle, submission
 from lib.submission.submission import Step
@@ -190,9 +191,11 @@ def test_a_chosen_stage_2_reads_each_models_windows_and_keeps_its_hop(asked, pac
 
 def test_other_settings_than_those_of_the_weights_are_refused(packed):
     given = {"window_s": 1, "n_mels": 16, "channels": "logmel", "hop_s": 0.25, "epochs": 7, "anything": object()}
-    submission.refuse_other_settings(packed, given)
+    refuse_other_settings(packed.sidecar, "mine", given)
     with pytest.raises(ValueError, match=r"window_s=2.0 \(trained with 1.0\), loss='ce' \(trained with 'bce'\)"):
-        submission.refuse_other_settings(packed, {"loss": "ce", "window_s": 2.0, "n_mels": 16})
+        refuse_other_settings(packed.sidecar, "mine", {"loss": "ce", "window_s": 2.0, "n_mels": 16})
+    with pytest.raises(ValueError, match=r"trim_inference_db=30.0 \(trained with 0.0\)"):
+        refuse_other_settings(packed.sidecar, "mine", {"trim_inference_db": 30})
 
 
 # --- time ----------------------------------------------------------------------------------------------------------

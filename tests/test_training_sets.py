@@ -11,7 +11,7 @@ from fake_run import make_task
 
 from lib.evaluation import folds
 from lib.experiments import curation, training_sets
-from lib.files import write_json
+from lib.files import digest, write_json
 from lib.runs import oof
 from lib.runs.run import Run
 from lib.sound import windows
@@ -208,10 +208,20 @@ def test_a_selection_that_leaves_nothing_is_told(run, store, clips, dealt):
     assert len(made(run, store, clips, dealt, train_set="curated_noisy", train_windows="kept_noisy").targets) == 8
 
 
+def test_a_selection_that_was_changed_since_is_refused(run, store, clips, dealt):
+    selected = Path(run().home) / "05_curation" / "select"
+    path = selected / "top_1" / "without_0" / "kept_windows.csv"
+    write_json(selected / "digests.json", {"top_1/without_0/kept_windows.csv": digest(path.read_bytes())})
+    made(run, store, clips, dealt, train_windows="kept")
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
+    with pytest.raises(ValueError, match=r"kept_windows.csv was changed since 05 wrote it. Select again"):
+        made(run, store, clips, dealt, train_windows="kept")
+
+
 def test_classes_that_are_numbers_stay_names(tmp_path):
     table = pd.DataFrame({"fname": ["1"], "labels": ["1"], "confirmed": ["3"], "class": ["1"], "best": [0.5]})
     table.to_csv(tmp_path / "heard.csv", index=False)
-    read = training_sets._read(tmp_path / "heard.csv")
+    read = training_sets._read(tmp_path, "heard.csv")
     assert read.loc[0, ["fname", "labels", "confirmed", "class", "best"]].tolist() == ["1", "1", "3", "1", 0.5]
 
 

@@ -33,7 +33,7 @@ from tqdm import tqdm
 
 from lib.data import datasets
 from lib.evaluation import folds
-from lib.files import whole_file, whole_folder
+from lib.files import digest, read_json, whole_file, whole_folder, write_json
 from lib.runs import oof
 from lib.sound.cache import Cache
 from lib.sound.windows import Windows, spans
@@ -348,6 +348,8 @@ def select(evidence: Evidence, rule: str, *, keep_best: bool = False) -> pd.Data
 def write_selection(folder: Path, evidences: Mapping[int, Evidence], rules: list[str], keep_best: bool) -> pd.DataFrame:
     """Write <rule>/without_<g>/kept_windows.csv for every rule and outer fold, and heard/without_<g>/heard.csv.
 
+    digests.json has their digests: path below `folder` -> digest, also of rules that were written before.
+
     Parameters
     ----------
     evidences : outer fold -> evidence of its judges
@@ -358,7 +360,8 @@ def write_selection(folder: Path, evidences: Mapping[int, Evidence], rules: list
     rule, subset, windows (share kept), clips (share with a kept window), silent (share of windows), over all outer
     folds
     """
-    rows = []
+    rows, listed = [], folder / "digests.json"
+    digests = read_json(listed) if listed.is_file() else {}
     for g, evidence in tqdm(evidences.items(), desc="selecting", unit="outer fold"):
         tables = {f"heard/{folds.model_name(g)}/heard": predicted_labels(evidence)}
         for rule in rules:
@@ -368,6 +371,8 @@ def write_selection(folder: Path, evidences: Mapping[int, Evidence], rules: list
         for name, table in tables.items():
             with whole_file(folder / f"{name}.csv") as partial:
                 table.to_csv(partial, index=False)
+            digests[f"{name}.csv"] = digest((folder / f"{name}.csv").read_bytes())
+    write_json(listed, digests)
     every = pd.concat(rows, ignore_index=True).assign(silent=lambda t: t["reason"] == "silent")
     by = every.groupby(["rule", "subset"], sort=False)
     clips = every.groupby(["rule", "subset", "outer", "fname"], sort=False)["kept"].any()

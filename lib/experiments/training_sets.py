@@ -108,7 +108,7 @@ def make(run: Run, task: Task) -> TrainingSet | None:
         if (params["train_set"], subset) == ("pseudo", "noisy"):
             part = _pseudo(name, store, here, predicted, task.classes, params["trim_train_db"])
         elif params["train_windows"] in ("kept", f"kept_{subset}"):
-            kept = _read(_selected(run) / params["rule"] / run.folder.name / "kept_windows.csv")
+            kept = _read(_selected(run), f"{params['rule']}/{run.folder.name}/kept_windows.csv")
             part = from_kept(name, store, here, kept[kept["subset"] == subset], task.classes, params["window_s"])
         else:
             part = whole(name, store, here, task.classes, params["trim_train_db"])
@@ -190,13 +190,18 @@ def _predicted_labels(run: Run, folds_table: pd.DataFrame) -> pd.DataFrame:
     theirs = read_json(_selected(run) / "configuration.json")["folds"]
     if theirs != (mine := folds.digest(folds_table)):
         raise ValueError(f"{_selected(run)} selected on folds {theirs}, but these are {mine}. Select again.")
-    return _read(_selected(run) / "heard" / run.folder.name / "heard.csv")
+    return _read(_selected(run), f"heard/{run.folder.name}/heard.csv")
 
 
-def _read(path: Path) -> pd.DataFrame:
+def _read(selected: Path, name: str) -> pd.DataFrame:
+    """A table that 05 wrote below its folder `selected`; ValueError if it was changed since."""
+    path, listed = selected / name, selected / "digests.json"
     if not path.is_file():
-        rule = path.parents[1].name
+        rule = name.partition("/")[0]
         how = "-p overwrite True" if rule == "heard" else f"-p rules {rule}"  # what was heard comes with every rule
         raise FileNotFoundError(f"{path} is not there. Make it: 05_curation, {how} -p part select")
+    mine = digest(path.read_bytes())
+    if listed.is_file() and read_json(listed).get(name, mine) != mine:
+        raise ValueError(f"{path} was changed since 05 wrote it. Select again: 05_curation, -p overwrite True")
     names = ("fname", "labels", "confirmed", "class", "judged_by", "scores")  # a class may be called 1
     return pd.read_csv(path, dtype=dict.fromkeys(names, str), keep_default_na=False)

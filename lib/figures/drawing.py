@@ -28,6 +28,7 @@ sns.set_theme(
     rc={
         "figure.constrained_layout.use": True, "figure.constrained_layout.w_pad": 0.08,  # inches
         "figure.titlesize": "medium", "legend.fontsize": "small",
+        "text.parse_math": False,  # a name may hold a $
     },
 )  # fmt: skip
 

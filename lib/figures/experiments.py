@@ -165,6 +165,7 @@ def lr_search(search: pd.DataFrame, suggested: float) -> Figure:
     axes.plot(lr, loss)
     axes.axvline(suggested, color=ORANGE, ls="--")
     axes.set(xscale="log", xlabel="learning rate", ylabel="training loss (nats)", ylim=(0, 1.5 * loss.iloc[0]))
+    axes.xaxis.set_major_formatter("{x:g}")
     axes.set_title(f"Suggested learning rate, where the loss falls steeply: about {suggested:.1g} (dashed)")
     return figure
 

@@ -13,13 +13,14 @@ sidecar : weights.json: the settings of a model and the folds that it did not se
 Used in: 04 to 06, 08 to 10.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
 
+from lib import settings
 from lib.evaluation import folds
 from lib.evaluation.folds import LeakError
 from lib.evaluation.window_scores import WindowScores
@@ -31,7 +32,7 @@ from lib.sound.features import LogMel
 from lib.sound.windows import Windows
 from lib.training.models import Network
 
-__all__ = ["SHARED", "ModelSet", "WrongModel", "settings_digest"]
+__all__ = ["SHARED", "ModelSet", "WrongModel", "refuse_other_settings", "settings_digest"]
 
 SHARED = ("classes", "audio", "windows", "network", "recipe", "folds")  # equal for all models of a variant
 KINDS = {"audio": LogMel, "windows": Windows, "network": Network, "recipe": Training}
@@ -262,6 +263,25 @@ class ModelSet:
                 f"or NB=05 RUN={run} (a training set of 05)"
             ]
         return "Make them first:\n" + "\n".join(lines)
+
+
+def refuse_other_settings(sidecar: dict, run: str, given: Mapping[str, object]) -> None:
+    """Raise ValueError if `given` (parameters) contradicts the audio, windows, network or loss of the weights of a run.
+
+    Parameters
+    ----------
+    sidecar : of the weights
+    run : its name
+    """
+    groups = [KINDS[key](**sidecar[key]).settings() for key in ("audio", "windows", "network")]
+    own = {name: value for group in groups for name, value in group.items()} | {"loss": sidecar["recipe"]["loss"]}
+    given = settings.check({name: given[name] for name in own if name in given and name in settings.KNOBS})
+    differ = [f"{name}={value!r} (trained with {own[name]!r})" for name, value in given.items() if value != own[name]]
+    if differ:
+        raise ValueError(
+            f"{', '.join(differ)}: scoring uses the settings of the weights of run {run!r}. Leave these parameters "
+            "out, use the profile of that run, or train a run with the new ones."
+        )
 
 
 def settings_digest(sidecar: dict) -> str:

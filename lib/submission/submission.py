@@ -18,7 +18,7 @@ Used in: 08.
 
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
@@ -27,7 +27,6 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from lib import settings
 from lib.clips import pooling, stage2
 from lib.data import datasets
 from lib.evaluation import metrics
@@ -44,7 +43,7 @@ from lib.submission.bundle import Bundle
 from lib.training import models
 
 __all__ = ["Prediction", "Step", "check", "class_notes", "compare", "conclude", "examples", "ladder", "load"]
-__all__ += ["organisers", "out_of_fold", "predict", "read", "read_clips", "refuse_other_settings", "write"]
+__all__ += ["organisers", "out_of_fold", "predict", "read", "read_clips", "write"]
 
 FIRST, CHUNK = 8, 64  # clips: the first chunk is small, to measure the speed early
 WINDOW = ["fname", "window_start_s"]
@@ -99,19 +98,6 @@ def read_clips(run: Run, classes: Sequence[str] = ()) -> tuple[datasets.Dataset,
 def load(packed: Bundle) -> list[models.WindowModel]:
     """The models of a run, ready to score on this machine's device."""
     return [models.load(path)[0].prepare() for path in packed.weights]
-
-
-def refuse_other_settings(packed: Bundle, given: Mapping[str, object]) -> None:
-    """Raise ValueError if `given` (a notebook's globals) contradicts the audio, windows or network of the weights."""
-    sidecar = packed.sidecar
-    own = {**sidecar["audio"], **sidecar["windows"], **sidecar["network"], "loss": sidecar["recipe"]["loss"]}
-    given = settings.check({name: given[name] for name in own if name in given and name in settings.KNOBS})
-    differ = [f"{name}={value!r} (trained with {own[name]!r})" for name, value in given.items() if value != own[name]]
-    if differ:
-        raise ValueError(
-            f"{', '.join(differ)}: scoring uses the settings of the weights of run {packed.manifest['run']!r}. "
-            "Leave these parameters out, use the profile of that run, or train a run with the new ones."
-        )
 
 
 def ladder(n_models: int, cut: windows.Windows, *, widen: bool = True) -> list[Step]:

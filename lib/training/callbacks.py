@@ -11,6 +11,7 @@ Used in: `learners`. These two are the only modules that import fastai.
 import json
 import random
 import time
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,7 +19,7 @@ import numpy as np
 import torch
 from fastai.callback.core import Callback, CancelStepException, CancelValidException
 from fastai.learner import Learner
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors import torch as safetensors
 from tqdm import tqdm
 
@@ -223,7 +224,12 @@ class Checkpoint(Callback):
         learn.create_opt()
         if not self.path.is_file():
             return 0
-        with safe_open(self.path, "pt", device=str(next(learn.model.parameters()).device)) as file:
+        try:
+            file = safe_open(self.path, "pt", device=str(next(learn.model.parameters()).device))
+        except SafetensorError as error:
+            warnings.warn(f"{self.path} is damaged ({error}): the training starts again.", stacklevel=2)
+            return 0
+        with file:
             if file.metadata()["configuration"] != self.configuration:
                 return 0
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
