@@ -257,6 +257,18 @@ def test_another_configuration_is_refused_with_keys_and_ways_out(changes, read, 
     start(**changes, run="other").settle(data=read)
 
 
+def test_a_part_that_is_done_keeps_its_result_and_tells_where_it_would_say_something_else(recwarn):
+    finish(start())
+    finish(start())
+    assert not [warned for warned in recwarn if "keeps what it said" in str(warned.message)]
+    for changed in ({"metrics": {"lwlrap": 0.6, "complete": True}}, {"conclusion": "more"}):
+        with pytest.warns(
+            UserWarning, match=r"result.json keeps what it said before: -p overwrite True"
+        ):
+            finish(start(), **changed)
+    assert result(start())["metrics"]["lwlrap"] == 0.5
+
+
 def test_what_an_older_result_did_not_note_is_not_compared():
     start().settle(data="d1")
     finish(start())

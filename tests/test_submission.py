@@ -15,11 +15,13 @@ import soundfile
 import torch
 from fake_run import CLASSES, CUT, LOGMEL, make_run
 
+from lib import files
 from lib.clips import pooling, stage2
 from lib.data import datasets
 from lib.evaluation import metrics
 from lib.evaluation.window_scores import WindowScores, pool_mean
 from lib.figures import scores as figures
+from lib.runs import changes
 from lib.runs.modelset import refuse_other_settings
 from lib.sound import cache, windows
 from lib.submission import bundle, submission
@@ -310,6 +312,24 @@ def test_a_submission_that_lacks_clips_is_made_again_and_one_of_changed_clips_st
         digests.keys() == {"labels", "groups", "audio"}
         and again.clips["content"].tolist()[2] != data.clips["content"].tolist()[2]
     )
+
+
+def test_a_data_set_whose_training_clips_were_changed_since_is_told(tmp_path, recwarn):
+    for name in "abt":
+        soundfile.write(tmp_path / f"{name}.wav", 0.1 * np.random.default_rng(ord(name)).standard_normal(8000), 8000)
+    table = tmp_path / "clips.csv"
+    table.write_text("fname,labels,subset\na.wav,Bark,curated\nb.wav,Rain,curated\nt.wav,,test\n")
+    run = run_on(tmp_path)
+    files.write_json(tmp_path / "configuration.json", changes.now(tmp_path, {}, tmp_path, None, with_folds=False))
+    submission.read_clips(run, CLASSES, [tmp_path])
+    assert not [warned for warned in recwarn if "trained on other clips" in str(warned.message)]
+    table.write_text(table.read_text().replace("b.wav,Rain", "b.wav,Bark"))
+    with pytest.warns(UserWarning, match="trained on other clips than those of data_dir: labels of curated clips"):
+        submission.read_clips(run, CLASSES, [tmp_path])
+    table.write_text("fname,labels,subset\nt.wav,,test\n")  # clips to tag alone
+    recwarn.clear()
+    assert submission.read_clips(run, CLASSES, [tmp_path])[0].clips["fname"].tolist() == ["t.wav"]
+    assert not [warned for warned in recwarn if "trained on other clips" in str(warned.message)]
 
 
 @pytest.mark.parametrize(

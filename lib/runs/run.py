@@ -275,13 +275,21 @@ class Run:
         -------
         A line with the folder, and the note
 
+        Warns
+        -----
+        UserWarning
+            The part is done, and its result says something else.
+
         Raises
         ------
         ValueError
             The configuration of the variant was changed meanwhile.
         """
-        note = str(self.params.get("note", ""))
+        note, path = str(self.params.get("note", "")), self.folder / "result.json"
         self.check_unchanged()
+        result = {"schema": SCHEMA, "notebook": self.notebook, "parameters": self.params, **self.read}
+        result |= {"metrics": {name: _plain(value) for name, value in metrics.items()}}
+        result |= {"verdict": verdict, "conclusion": f"{conclusion} {note}".strip()}
         if again or not self.done:
             manifest = {**_surroundings(), "code": code.digest(self.notebook), "other_code": self.other_code}
             manifest |= {"seconds": round(time.time() - self.started, 1), "read": self.read, **facts}
@@ -289,10 +297,9 @@ class Run:
             for file, content in ideas.sources(self.params).items():
                 (self.folder / file).parent.mkdir(exist_ok=True)
                 (self.folder / file).write_bytes(content)
-            result = {"schema": SCHEMA, "notebook": self.notebook, "parameters": self.params, **self.read}
-            result |= {"metrics": {name: _plain(value) for name, value in metrics.items()}}
-            result |= {"verdict": verdict, "conclusion": f"{conclusion} {note}".strip()}
-            write_json(self.folder / "result.json", result)
+            write_json(path, result)
+        elif any(read_json(path).get(name) != result[name] for name in ("metrics", "conclusion")):
+            warnings.warn(f"{path} keeps what it said before: -p overwrite True makes it again.", stacklevel=2)
         for checkpoint in self.folder.glob("checkpoint.*"):
             checkpoint.unlink()
         return f"{self.notebook} is done: {os.path.relpath(self.folder)}" + f". {note}" * bool(note)

@@ -16,8 +16,10 @@ Imports neither fastai nor librosa, so a Kaggle kernel can run it.
 Used in: 08.
 """
 
+import contextlib
 import shutil
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.resources import files
@@ -32,10 +34,11 @@ from lib.data import datasets
 from lib.evaluation import metrics
 from lib.evaluation.comparisons import format_range
 from lib.evaluation.window_scores import WindowScores
-from lib.files import set_aside, whole_file
+from lib.files import read_json, set_aside, whole_file
 from lib.runs import changes
 from lib.runs import run as runs
 from lib.runs.changes import LATE
+from lib.runs.recipes import other_data
 from lib.runs.run import Run
 from lib.sound import cache, windows
 from lib.sound.features import LogMel
@@ -72,7 +75,9 @@ class Prediction:
     over_time: pd.DataFrame = field(default_factory=pd.DataFrame)
 
 
-def read_clips(run: Run, classes: Sequence[str] = ()) -> tuple[datasets.Dataset, dict[str, dict[str, str]]]:
+def read_clips(
+    run: Run, classes: Sequence[str] = (), trained: Sequence[Path] = ()
+) -> tuple[datasets.Dataset, dict[str, dict[str, str]]]:
     """The test clips of a run's data set, and their digests for `Run.settle`.
 
     An earlier submission that lacks clips which have since been added is set aside, so that it is made again with them.
@@ -81,6 +86,7 @@ def read_clips(run: Run, classes: Sequence[str] = ()) -> tuple[datasets.Dataset,
     Parameters
     ----------
     classes : classes of the weights; used for a table with test clips only, which has no classes of its own
+    trained : folders of the models; a warning tells whether the data set has other clips to train on now
 
     Returns
     -------
@@ -88,6 +94,11 @@ def read_clips(run: Run, classes: Sequence[str] = ()) -> tuple[datasets.Dataset,
     digests : for `Run.settle`
     """
     data = datasets.load_test(run.data_dir())
+    for configuration in (read_json(folder / "configuration.json") for folder in trained):
+        with contextlib.suppress(FileNotFoundError, ValueError):  # the data set may have test clips alone
+            now = changes.now(run.home, configuration, run.data_dir(), None, with_folds=False)
+            if differ := other_data(configuration, now):
+                warnings.warn(f"The models were trained on other clips than those of data_dir: {differ}.", stacklevel=2)
     digests, contents = changes.of_test(run.data_dir(), run.cache)
     if changes.has_come_since(run.folder, contents):
         set_aside(run.folder, run.home.parent)
