@@ -139,10 +139,7 @@ def clips(path: Path, findings: list[tuple]) -> tuple[dict[str, dict], tuple[str
         if first is not row:
             differ = [name for name in row if str(first[name]) != str(row[name])]
             reason = f"rows with different {' and '.join(differ)}" if differ else "row repeated: one is used"
-            if "subset" in differ and "test" in (
-                first["subset"],
-                row["subset"],
-            ):  # the row of a test clip must be scored
+            if "subset" in differ and "test" in {first["subset"], row["subset"]}:  # it must be scored
                 table[row["fname"]], first = (first, row) if first["subset"] == "test" else (row, first)
                 reason += ": scored as a test clip, not trained on"
             findings.append((row["fname"], first["subset"], reason, not differ))
