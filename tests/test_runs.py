@@ -262,9 +262,7 @@ def test_a_part_that_is_done_keeps_its_result_and_tells_where_it_would_say_somet
     finish(start())
     assert not [warned for warned in recwarn if "keeps what it said" in str(warned.message)]
     for changed in ({"metrics": {"lwlrap": 0.6, "complete": True}}, {"conclusion": "more"}):
-        with pytest.warns(
-            UserWarning, match=r"result.json keeps what it said before: -p overwrite True"
-        ):
+        with pytest.warns(UserWarning, match=r"result.json keeps what it said before: -p overwrite True"):
             finish(start(), **changed)
     assert result(start())["metrics"]["lwlrap"] == 0.5
 
