@@ -144,7 +144,7 @@ def rehearse(meta: Path, share: float) -> pd.DataFrame:
             ]
             return [sys.executable, "-m", "papermill", *words]
 
-        load = "import sys; from lib import datasets; datasets.load(sys.argv[1])"
+        load = "import sys; from lib.data import datasets; datasets.load(sys.argv[1])"
         folds = [{"fold": fold} for fold in range(N_FOLDS)]
         pairs = [{"fold": f, "holdout_fold": g} for f, g in itertools.combinations(range(N_FOLDS), 2)]
         stages = [
