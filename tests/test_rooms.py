@@ -1,7 +1,11 @@
 """The rooms of lib/: who may import whom. Arrows between rooms go one way, from the higher floor to a lower one."""
 
 import ast
+import importlib
+import re
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 FLOORS = [
@@ -38,3 +42,12 @@ def test_rooms_import_only_what_lies_below_them():
             if other != room and floor[room] <= floor[other] and not {room, other} <= FLOORS[-1]:
                 back.add((here, there))
     assert not back
+
+
+@pytest.mark.parametrize("path", [*ROOT.glob("benchmarks/*.py"), *ROOT.glob("ideas/*.py")], ids=lambda path: path.name)
+def test_what_is_imported_from_the_rooms_is_there(path):
+    """Also by programs that stand in a text, and by those that only a benchmark runs."""
+    for module, names in re.findall(r"from (lib[\w.]*) import ([\w, ]+)", path.read_text(encoding="utf-8")):
+        for name in filter(None, re.split("[, ]+", names)):
+            room = importlib.import_module(module)
+            assert hasattr(room, name) or importlib.util.find_spec(f"{module}.{name}"), f"{module}.{name}"
