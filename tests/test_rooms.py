@@ -48,6 +48,6 @@ def test_rooms_import_only_what_lies_below_them():
 def test_what_is_imported_from_the_rooms_is_there(path):
     """Also by programs that stand in a text, and by those that only a benchmark runs."""
     for module, names in re.findall(r"from (lib[\w.]*) import ([\w, ]+)", path.read_text(encoding="utf-8")):
-        for name in filter(None, re.split("[, ]+", names)):
+        for name in re.findall(r"\w+", re.sub(r" as \w+", "", names)):
             room = importlib.import_module(module)
             assert hasattr(room, name) or importlib.util.find_spec(f"{module}.{name}"), f"{module}.{name}"
