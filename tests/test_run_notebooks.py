@@ -178,7 +178,7 @@ def folds_one_by_one_and_then_pooled(tmp, data):
     assert told["metrics"]["n"] == 24
     assert told["metrics"]["lwlrap"] > told["metrics"]["baseline_lwlrap"]
     succeeds(tmp, tmp, "pool", *TINY, **common, fold=-1, developed_on=0)  # a summary is made again
-    assert result(part("pool", "pooled"))["metrics"]["fresh_n"] == 12
+    assert json.loads((part("pool", "pooled") / "result.json").read_text())["metrics"]["fresh_n"] == 12
     assert set(contents(part("pool", "pooled"))) == {"per_class.csv"} | FIGURES | REPORT
     assert contents(part("pool", "without_0")) == first  # nothing that came later has touched it
     assert {path.name for path in part("pool", "").iterdir()} == {
