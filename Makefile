@@ -43,7 +43,7 @@ setup: .venv/made ## make the virtual environment .venv with the tested versions
 run: setup ## all notebooks of RUN with PROFILE on DATA=folder, or NB="04 05" and what they need; goes on where it was
 	@$(PIPELINE) --run '$(RUN)' --profile '$(PROFILE)' --data '$(DATA)' --only '$(NB)' $(if $(GPUS),--gpus $(GPUS)) --on $(ON) $(if $(AGAIN),--again) -- $(ARGS)
 
-demo: setup ## all notebooks on a synthesised data set, in three minutes on two cores; then the report
+demo: setup ## all notebooks on a synthesised data set, in four minutes on two cores; then the report
 	@$(PIPELINE) --run demo --profile demo $(if $(AGAIN),--again)
 	@$(BIN)/python -m lib.runs.pages outputs/demo
 
