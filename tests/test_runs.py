@@ -512,6 +512,7 @@ def test_two_equal_runs_have_equal_results_whatever_time_and_commit(monkeypatch)
     assert json.loads((run.folder / "manifest.json").read_text())["commit"] == "another commit"
 
 
+@pytest.mark.filterwarnings("ignore:.*keeps what it said")
 def test_a_finished_part_keeps_its_own_result():
     run = start()
     run.settle(data="d1")
@@ -551,6 +552,7 @@ def test_a_trial_is_a_part_of_its_variant(root):
         run.trial("delta", "without_0", 1, lr=0.5).settle(data="e")
 
 
+@pytest.mark.filterwarnings("ignore:.*keeps what it said")
 def test_a_table_of_results_is_written_again(root):
     run = runs.start({**FLAT, "seeds": [1]}, "02_features")
     finish(run)
