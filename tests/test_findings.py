@@ -192,7 +192,7 @@ def test_make_findings_fails_where_something_is_refused(outputs, monkeypatch, ca
     (outputs / "findings" / "b.csv").unlink()
     assert findings.main([]) == 1
     assert "made by other code than is here now" in capsys.readouterr().err
-    assert (outputs.parent / "README.md").read_text() == "<!-- x -->\n+.100 measured again later\n<!-- /x -->\n"
+    assert (outputs.parent / "README.md").read_text() == "<!-- x -->\n+.100 still to be measured again\n<!-- /x -->\n"
 
 
 def test_a_struck_table_is_measured_again_later(outputs):
@@ -200,7 +200,7 @@ def test_a_struck_table_is_measured_again_later(outputs):
     (here / "a.csv").unlink()
     assert (
         findings.fill("{{ n('a', 'folds_5') }} and {{ n('a', 'x', 'n') }}", here)
-        == "measured again later and measured again later"
+        == "still to be measured again and still to be measured again"
     )
     with pytest.raises(ValueError, match=r"there is no table aa\.csv"):
         findings.fill("{{ n('aa', 'folds_5') }}", here)

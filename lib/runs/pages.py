@@ -56,7 +56,7 @@ POLICY = "default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-
 PAGE = Path(__file__).with_name("page.html.j2")  # of the report, and of its index
 BLOCK = re.compile(r"<!-- (?P<name>\w+) -->\n(?P<text>.*?)<!-- /(?P=name) -->", re.DOTALL)
 SIGNED = ("diff", "gap")
-LATER = "measured again later"
+LATER = "still to be measured again"
 
 
 @dataclass
