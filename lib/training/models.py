@@ -57,7 +57,7 @@ class Network(settings.Network):
 
 
 class CnnBlock(nn.Sequential):
-    """Two 3 x 3 convolutions, each with batch normalisation, then 2 x 2 average pooling unless an axis has one element."""
+    """Two 3 x 3 convolutions with batch normalisation, then 2 x 2 average pooling unless an axis has one element."""
 
     def __init__(self, n_in: int, n_out: int) -> None:
         layers = []
