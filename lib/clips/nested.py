@@ -355,10 +355,10 @@ def read_outer(
     whole, clips = [pd.concat(parts) for parts in seeds], design.clips.index
     for scores in whole:
         if sorted(scores.index) != sorted(clips):
-            what = (
-                f"{len(scores)} scores of {scores.index.nunique()} clips, expected one for each of {len(clips)} clips"
+            raise ValueError(
+                f"{len(scores)} scores of {scores.index.nunique()} clips, expected one for each of {len(clips)} clips. "
+                "Give every outer fold once."
             )
-            raise ValueError(f"{what}. Give every outer fold once.")
     return np.stack([scores.loc[clips].to_numpy() for scores in whole])
 
 

@@ -100,7 +100,7 @@ def labels(text: str) -> tuple[str, ...]:
 def whole(row: dict[str, str], column: str) -> int:
     """The whole number in a column of a row, such as "1" or "1.0"."""
     text = row[column]
-    if not re.fullmatch(r"-?\d+(\.0)?", text):
+    if not re.fullmatch(r"-?\d{1,9}(\.0)?", text):
         raise ValueError(f"{column} {text!r} is no whole number")
     return int(text.removesuffix(".0"))
 
