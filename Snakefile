@@ -16,7 +16,6 @@ JOB = f"OMP_NUM_THREADS={{threads}} exec python -m lib.runs.job {PAPERMILL}"
 GPUS = int(config.get("gpus", 0))
 GPU = min(1, GPUS)  # that a training takes, where there are some
 TRAINING = f"GPUS={GPUS} {JOB}"
-FILES = ("result.json", "weights.safetensors", "clips.csv", "epochs.csv", "oof_windows.npz")  # of a trained model
 
 
 def notebook(name):
@@ -78,7 +77,8 @@ rule kfold:
         notebook=notebook("04_kfold"),
         kept=curation,
     output:
-        [f"{HOME}/04_kfold/{{variant}}/{{model}}/{name}" for name in FILES],
+        HOME + "/04_kfold/{variant}/{model}/result.json",
+        HOME + "/04_kfold/{variant}/{model}/weights.safetensors",
     log: HOME + "/04_kfold/{variant}/{model}/executed.ipynb"
     params: given=lambda w: PLAN.given_model(w.variant, w.model)
     resources: gpu=GPU
