@@ -27,7 +27,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from lib import ideas, settings
-from lib.files import read_json, whole_file, write_json
+from lib.files import read_json, throw_away, whole_file, write_json
 from lib.runs import inputs
 from lib.submission import bundle
 
@@ -114,9 +114,8 @@ def pack(
     own = {"run": home.name, "variant": variant, "data_dir": "kaggle"}
     own |= dict.fromkeys(("weights", "folds_csv"), f"kaggle@{packed.digest}")
     kernel, data = (Path(folder, named["id"].rpartition("/")[2]) for named in (about, about_data))
-    for place in (kernel, data):  # remove files of an earlier packing
-        for old in place.glob("*") if place.is_dir() else ():
-            old.unlink()
+    for place in (kernel, data):
+        throw_away(place)  # of an earlier packing
     bundle.write(packed, data)
     write_json(data / DATASET, {**about_data, "licenses": [{"name": "other"}]})
     with whole_file(kernel / notebook.name) as partial:
@@ -164,9 +163,9 @@ def main(words: list[str]) -> int:
         values = Plan.read(given.profile, given.home.name).recipe(given.variant)
         values = {key: value for key, value in values.items() if key not in ("fold", "holdout_fold")}  # from --set only
         values = settings.check(values | dict(map(_typed, given.set)))
-        options = {name: getattr(given, name) for name in ("owner", "variant", "gpu")}
-        options["sources"] = tuple(filter(None, given.sources.split(",")))
-        kernel, data = pack(given.notebook, given.home, values, given.folder, **options)
+        about = {"owner": given.owner, "variant": given.variant, "gpu": given.gpu}
+        sources = tuple(filter(None, given.sources.split(",")))
+        kernel, data = pack(given.notebook, given.home, values, given.folder, **about, sources=sources)
     except (OSError, ValueError) as error:
         sys.stderr.write(f"{error}\n")
         return 1
