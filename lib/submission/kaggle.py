@@ -27,8 +27,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from lib import ideas, settings
+from lib.evaluation import folds
 from lib.files import read_json, throw_away, whole_file, write_json
 from lib.runs import inputs
+from lib.runs.plan import Plan
+from lib.runs.recipes import is_judged
 from lib.submission import bundle
 
 __all__ = ["COMPETITION", "main", "pack", "pack_notebook"]
@@ -104,8 +107,6 @@ def pack(
         )
     packed = bundle.gather(home, variant, with_weights="weights" in declared)
     if "fold" in declared:
-        from lib.evaluation import folds  # imported here, as in `main`
-
         n_folds = folds.parse(packed.files["folds.csv"])["fold"].nunique()
         folds.check_fold(values.get("fold", 0), values.get("holdout_fold", -1), n_folds)
     fold = f" fold {values['fold']}" if "fold" in declared & values.keys() else ""
@@ -157,8 +158,6 @@ def main(words: list[str]) -> int:
     given.notebook = next(iter(sorted(given.notebook.parent.glob(f"{given.notebook.stem}*.ipynb"))), given.notebook)
     if not given.home.name or given.home.name == "outputs":
         parser.error("which run is to be packed? make kaggle RUN=name ...")
-    from lib.runs.plan import Plan  # imported here, since a kernel imports this module before it has pandas
-
     try:
         values = Plan.read(given.profile, given.home.name).recipe(given.variant)
         values = {key: value for key, value in values.items() if key not in ("fold", "holdout_fold")}  # from --set only
@@ -187,8 +186,6 @@ def _is_table(place: str) -> bool:
 
 def _reads_run(notebook: str, values: dict[str, object]) -> str:
     """What a notebook with these parameters reads from the run folder; "" if nothing."""
-    from lib.runs.recipes import is_judged  # imported here, as in `main`
-
     if is_judged(settings.defaults() | values):
         return "what 05 selected"
     return "the scores of all folds" if values.get("fold") == -1 else READS.get(notebook, "")
