@@ -319,13 +319,13 @@ def test_a_bad_row_is_listed_and_the_others_are_read(kaggle, row, fname, reason)
         datasets.load(kaggle, strict=True)
 
 
-@pytest.mark.parametrize("fold", ["one", 20 * "9"])
+@pytest.mark.parametrize("fold", ["one", 20 * "9", "-1"])
 def test_a_fold_that_is_no_number_is_told_with_its_column(esc50, fold):
     table = pd.read_csv(esc50 / "meta" / "esc50.csv", dtype=str)
     table.loc[0, "fold"] = fold
     table.to_csv(esc50 / "meta" / "esc50.csv", index=False)
     ((_, _, reason, usable),) = found(datasets.load(esc50))
-    assert reason.endswith(f"line 2): fold {fold!r} is no whole number") and not usable
+    assert reason.endswith(f"line 2): fold {fold!r} is no whole number from 0") and not usable
 
 
 def test_the_letters_of_a_label_may_be_composed_or_not(kaggle):

@@ -172,37 +172,25 @@ def load_test(root: str | Path) -> Dataset:
         A table that has no rows, another first column than fname, a row without a name, or a class twice; a truncated
         archive.
     """
-    root = Path(root).expanduser()
+    root, findings = Path(root).expanduser(), []
     layout, base = _fits(root) or ("", root)
     if layout == "table":
-        return _test_of_table(root, base)
-    kaggle, zenodo, findings = _KAGGLE["test"], _ZENODO["test"], []
-    released = next((base for base in (root / _META, root) if (base / zenodo.table).is_file()), None)
-    labels, usage = _released(released / zenodo.table, findings) if released else ({}, {})
-    if (root / kaggle.table).is_file():
-        layout, part = ("demo" if (root / "demo.json").is_file() else "kaggle"), kaggle
-        header, fnames, malformed = tables.read(root / kaggle.table, ("fname",), lambda row: row["fname"])
-        if header[0] != "fname" or malformed or not fnames:
-            why = "; ".join(reason for _, reason in malformed[:3]) or f"{len(fnames)} rows, first column {header[0]!r}"
-            raise ValueError(f"{root / kaggle.table}: {why}; expected fname first, and a name in all rows. Repair it.")
-        classes = _in_order(enumerate(header[1:]), root / kaggle.table)
-        if layout == "demo":
-            labels, _ = _released(root / "truth" / "labels.csv", [])
-    elif released:
-        layout, part, fnames = "zenodo", zenodo, list(labels)
-        classes = _vocabulary(released / "vocabulary.csv")
+        clips, classes = _of_table(base, findings)
+        clips = [clip for clip in clips.values() if clip["subset"] == "test"]
+        findings = [row for row in findings if row[1] in ("test", "")]
+        if not clips:
+            raise FileNotFoundError(f"{base}: no clips to tag. Give them a row each, with the subset test.")
+        for clip in clips:
+            clip["labels"] = clip["labels"] if clip["true_labels"] is None else clip["true_labels"]
     else:
-        raise FileNotFoundError(f"{root} has neither {kaggle.table} nor {zenodo.table}. Set data_dir to their folder.")
-    _forget_unknown(labels, classes, findings)
-    files = audio.files(root, part.audio, "test", [])
-    if not files:
-        raise FileNotFoundError(f"{root}: no audio of test clips. Looked for {part.audio}/ and {part.audio}.zip.")
-    paths = audio.located(fnames, files)
-    clips = pd.DataFrame({"fname": fnames, "path": [paths[fname] for fname in fnames], "subset": "test"})
-    clips["group"] = fnames
-    clips["labels"] = [labels.get(fname, ()) for fname in fnames]
-    clips["usage"] = [usage.get(fname, "") for fname in fnames]
-    return Dataset(layout, root, classes, clips, audit.table(findings))
+        layout, clips, classes = _test_of_folders(root, findings)
+    for clip in clips:
+        if unknown := [name for name in clip["labels"] if name not in classes]:
+            reason = f"{tables.unknown(unknown[0], classes)}: it counts as not labelled"
+            findings.append((clip["fname"], "test", reason, True))
+            clip["labels"] = ()
+    frame = pd.DataFrame(clips, columns=["fname", "path", "subset", "labels", "group", "usage"])
+    return Dataset(layout, root, classes, frame, audit.table(findings))
 
 
 def label_digests(clips: pd.DataFrame, classes: Iterable[str]) -> dict[str, str]:
@@ -313,13 +301,9 @@ def _of_folders(
     clips, classes = _read_tables(base, layout, esc10_only, findings)
     _regroup(root, base, layout, clips, findings)
     for subset, beside in files.items():
-        mine = [fname for fname, clip in clips.items() if clip["subset"] == subset]
+        mine = {fname: clip for fname, clip in clips.items() if clip["subset"] == subset}
         folder = parts[subset].audio
-        reason = "missing" if beside else f"missing: neither {folder}/ nor {folder}.zip"
-        for fname, path in audio.located(mine, beside).items():
-            clips[fname]["path"] = path
-            if not path:
-                findings.append((fname, subset, reason, False))
+        _set_paths(mine, beside, findings, "missing" if beside else f"missing: neither {folder}/ nor {folder}.zip")
     return clips, classes
 
 
@@ -334,12 +318,7 @@ def _of_table(table: Path, findings: list[tuple], with_audio: bool = True) -> tu
         folder, _, name = fname.rpartition("/")
         folders[folder][name] = clip
     for folder in sorted(folders):
-        beside = audio.files(table.parent, folder, "", findings)
-        for name, path in audio.located(folders[folder], beside).items():
-            clip = folders[folder][name]
-            clip["path"] = path
-            if not path:
-                findings.append((clip["fname"], clip["subset"], "missing", False))
+        _set_paths(folders[folder], audio.files(table.parent, folder, "", findings), findings, "missing")
     if clips and not any(clip["path"] for clip in clips.values()):
         raise FileNotFoundError(
             f"{table}: has {len(clips)} clips, but no audio. Looked for {next(iter(clips))} in {table.parent}, and so "
@@ -348,28 +327,43 @@ def _of_table(table: Path, findings: list[tuple], with_audio: bool = True) -> tu
     return clips, classes
 
 
-def _test_of_table(root: Path, table: Path) -> Dataset:
-    """`load_test` of a table of clips."""
-    findings: list[tuple] = []
-    clips, classes = _of_table(table, findings)
-    test = {fname: clip for fname, clip in clips.items() if clip["subset"] == "test"}
-    if not test:
-        raise FileNotFoundError(f"{table}: no clips to tag. Give them a row each, with the subset test.")
-    known = {
-        fname: clip["labels"] if clip["true_labels"] is None else clip["true_labels"] for fname, clip in test.items()
-    }
-    _forget_unknown(known, classes, findings)
-    frame = pd.DataFrame(list(test.values()), columns=["fname", "path", "subset", "labels", "group", "usage"])
-    frame["labels"] = list(known.values())
-    return Dataset("table", root, classes, frame, audit.table(row for row in findings if row[1] in ("test", "")))
+def _set_paths(clips: dict[str, dict], files: dict[str, str], findings: list[tuple], reason: str) -> None:
+    """Find the clips, by their names, among the files of a folder; clips without one are listed with the reason."""
+    for name, path in audio.located(clips, files).items():
+        clips[name]["path"] = path
+        if not path:
+            findings.append((clips[name]["fname"], clips[name]["subset"], reason, False))
 
 
-def _forget_unknown(labels: dict[str, tuple[str, ...]], classes: tuple[str, ...], findings: list[tuple]) -> None:
-    """List labels of test clips that are not among the classes, and count these clips as not labelled."""
-    for fname, names in labels.items():
-        if unknown := [name for name in names if name not in classes]:
-            findings.append((fname, "test", f"{tables.unknown(unknown[0], classes)}: it counts as not labelled", True))
-            labels[fname] = ()
+def _test_of_folders(root: Path, findings: list[tuple]) -> tuple[str, list[dict], tuple[str, ...]]:
+    """The layout, the rows to score (in the order of their table) and the classes, for `load_test`."""
+    kaggle, zenodo = _KAGGLE["test"], _ZENODO["test"]
+    released = next((base for base in (root / _META, root) if (base / zenodo.table).is_file()), None)
+    labels, usage = _released(released / zenodo.table, findings) if released else ({}, {})
+    if (root / kaggle.table).is_file():
+        layout, part = ("demo" if (root / "demo.json").is_file() else "kaggle"), kaggle
+        header, fnames, malformed = tables.read(root / kaggle.table, ("fname",), lambda row: row["fname"])
+        if header[0] != "fname" or malformed or not fnames:
+            why = "; ".join(reason for _, reason in malformed[:3]) or f"{len(fnames)} rows, first column {header[0]!r}"
+            raise ValueError(f"{root / kaggle.table}: {why}; expected fname first, and a name in all rows. Repair it.")
+        classes = _in_order(enumerate(header[1:]), root / kaggle.table)
+        if layout == "demo":
+            labels, _ = _released(root / "truth" / "labels.csv", [])
+    elif released:
+        layout, part, fnames = "zenodo", zenodo, list(labels)
+        classes = _vocabulary(released / "vocabulary.csv")
+    else:
+        raise FileNotFoundError(f"{root} has neither {kaggle.table} nor {zenodo.table}. Set data_dir to their folder.")
+    files = audio.files(root, part.audio, "test", [])
+    if not files:
+        raise FileNotFoundError(f"{root}: no audio of test clips. Looked for {part.audio}/ and {part.audio}.zip.")
+    paths = audio.located(fnames, files)
+    clips = [
+        {"fname": fname, "path": paths[fname], "subset": "test", "group": fname}
+        | {"labels": labels.get(fname, ()), "usage": usage.get(fname, "")}
+        for fname in fnames
+    ]
+    return layout, clips, classes
 
 
 def _released(path: Path, findings: list[tuple]) -> tuple[dict[str, tuple[str, ...]], dict[str, str]]:

@@ -98,10 +98,10 @@ def labels(text: str) -> tuple[str, ...]:
 
 
 def whole(row: dict[str, str], column: str) -> int:
-    """The whole number in a column of a row, such as "1" or "1.0"."""
+    """The whole number in a column of a row, such as "1" or "1.0"; none is negative."""
     text = row[column]
-    if not re.fullmatch(r"-?\d{1,9}(\.0)?", text):
-        raise ValueError(f"{column} {text!r} is no whole number")
+    if not re.fullmatch(r"\d{1,9}(\.0)?", text):
+        raise ValueError(f"{column} {text!r} is no whole number from 0")
     return int(text.removesuffix(".0"))
 
 
@@ -168,13 +168,11 @@ def _clip(row: dict[str, str]) -> dict[str, Any]:
     names = labels(row["labels"])
     if not names and (subset != "test" or row["labels"]):
         raise ValueError("no labels: only test clips may be without")
-    fold = row.get("fold", "")
-    if fold and not re.fullmatch(r"\d{1,9}(\.0)?", fold):
-        raise ValueError(f"fold {fold!r} is no whole number from 0")
+    fold = whole(row, "fold") if row.get("fold") else pd.NA
     return {
         **{"fname": fname, "path": "", "subset": subset, "labels": names},
         "group": composed(row.get("group", "")) or fname,
-        **{"fold": whole(row, "fold") if fold else pd.NA, "usage": row.get("usage", "").capitalize()},
+        **{"fold": fold, "usage": row.get("usage", "").capitalize()},
         "true_labels": None if true == "?" else labels(true),
     }
 

@@ -27,8 +27,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from lib import ideas, settings
-from lib.files import read_json, whole_file, write_json
+from lib.evaluation import folds
+from lib.files import read_json, throw_away, whole_file, write_json
 from lib.runs import inputs
+from lib.runs.plan import Plan
+from lib.runs.recipes import is_judged
 from lib.submission import bundle
 
 __all__ = ["COMPETITION", "main", "pack", "pack_notebook"]
@@ -104,8 +107,6 @@ def pack(
         )
     packed = bundle.gather(home, variant, with_weights="weights" in declared)
     if "fold" in declared:
-        from lib.evaluation import folds  # imported here, as in `main`
-
         n_folds = folds.parse(packed.files["folds.csv"])["fold"].nunique()
         folds.check_fold(values.get("fold", 0), values.get("holdout_fold", -1), n_folds)
     fold = f" fold {values['fold']}" if "fold" in declared & values.keys() else ""
@@ -114,9 +115,8 @@ def pack(
     own = {"run": home.name, "variant": variant, "data_dir": "kaggle"}
     own |= dict.fromkeys(("weights", "folds_csv"), f"kaggle@{packed.digest}")
     kernel, data = (Path(folder, named["id"].rpartition("/")[2]) for named in (about, about_data))
-    for place in (kernel, data):  # remove files of an earlier packing
-        for old in place.glob("*") if place.is_dir() else ():
-            old.unlink()
+    for place in (kernel, data):
+        throw_away(place)  # of an earlier packing
     bundle.write(packed, data)
     write_json(data / DATASET, {**about_data, "licenses": [{"name": "other"}]})
     with whole_file(kernel / notebook.name) as partial:
@@ -158,15 +158,13 @@ def main(words: list[str]) -> int:
     given.notebook = next(iter(sorted(given.notebook.parent.glob(f"{given.notebook.stem}*.ipynb"))), given.notebook)
     if not given.home.name or given.home.name == "outputs":
         parser.error("which run is to be packed? make kaggle RUN=name ...")
-    from lib.runs.plan import Plan  # imported here, since a kernel imports this module before it has pandas
-
     try:
         values = Plan.read(given.profile, given.home.name).recipe(given.variant)
         values = {key: value for key, value in values.items() if key not in ("fold", "holdout_fold")}  # from --set only
         values = settings.check(values | dict(map(_typed, given.set)))
-        options = {name: getattr(given, name) for name in ("owner", "variant", "gpu")}
-        options["sources"] = tuple(filter(None, given.sources.split(",")))
-        kernel, data = pack(given.notebook, given.home, values, given.folder, **options)
+        about = {"owner": given.owner, "variant": given.variant, "gpu": given.gpu}
+        sources = tuple(filter(None, given.sources.split(",")))
+        kernel, data = pack(given.notebook, given.home, values, given.folder, **about, sources=sources)
     except (OSError, ValueError) as error:
         sys.stderr.write(f"{error}\n")
         return 1
@@ -188,8 +186,6 @@ def _is_table(place: str) -> bool:
 
 def _reads_run(notebook: str, values: dict[str, object]) -> str:
     """What a notebook with these parameters reads from the run folder; "" if nothing."""
-    from lib.runs.recipes import is_judged  # imported here, as in `main`
-
     if is_judged(settings.defaults() | values):
         return "what 05 selected"
     return "the scores of all folds" if values.get("fold") == -1 else READS.get(notebook, "")
