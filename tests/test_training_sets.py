@@ -332,7 +332,7 @@ def test_names_of_judges_reach_the_check_from_the_table_itself(store, clips, dea
     table = pd.DataFrame({"fname": ["c01", "c02"], "window_start_s": 0.0, "window_end_s": 0.2, "silent": False})
     said = [("without_0_1", np.array([0]), np.ones((1, 2))), ("without_0_2", np.array([1]), np.ones((1, 2)))]
     kept = curation.select(curation.gather(own, table, tuple(CLASSES), said), "threshold")
-    chosen = training_sets.from_kept("kept", store, own, kept, CLASSES, 0.2)
+    chosen = training_sets.from_kept("kept", make_task(clips, dealt, store, CLASSES), own, kept, 0.2)
     fnames, groups, judges = chosen.provenance
     folds.assert_no_leak(dealt, fnames, {0}, groups=groups, judges=judges)
     with pytest.raises(folds.LeakError, match="c02"):

@@ -80,7 +80,7 @@ def compare(
     design: Design,
     scores: dict[str, np.ndarray],
     base: str = BASE_POOLING,
-    only: np.ndarray | None = None,
+    only: np.ndarray | slice = slice(None),
     n_trainings: int = 1,
 ) -> Comparison:
     """All methods against `base`, best first.
@@ -89,14 +89,12 @@ def compare(
     ----------
     scores : method -> (n_seeds, n_clips, n_classes), or with members of a seed, see `metrics`; one seed of a method is
         compared with every seed of the others
-    only : bool (n_clips,), clips to count; None: all
+    only : bool (n_clips,), clips to count; else all
     n_trainings : seeds of the window models. Seeds of stage 2 read the same windows, so they don't count here. A method
         is screened if it has fewer than three seeds of either.
     """
-    keep = np.ones(len(design.clips), bool) if only is None else np.asarray(only)
-    some = {name: s[..., keep, :] for name, s in scores.items()}
-    enough = comparisons.enough(n_trainings)
-    return Comparison(design.clips[keep], design.classes, some, base, enough, order="lwlrap")
+    some, enough = {name: s[..., only, :] for name, s in scores.items()}, comparisons.enough(n_trainings)
+    return Comparison(design.clips[only], design.classes, some, base, enough, order="lwlrap")
 
 
 def write_choice(folder: Path, design: Design, reader: Reader, comparison: pd.DataFrame, seed: int) -> dict:

@@ -62,8 +62,7 @@ class _Clips:
     def descending(self, values: np.ndarray) -> np.ndarray:
         """The values of each class sorted within each clip, highest first; the clips keep their order."""
         clip = np.repeat(np.arange(len(self.n)), self.n)
-        order = np.argsort(-values, axis=0, kind="stable")
-        order = np.take_along_axis(order, np.argsort(clip[order], axis=0, kind="stable"), axis=0)
+        order = np.lexsort((-values, np.broadcast_to(clip[:, None], values.shape)), axis=0)
         return np.take_along_axis(values, order, axis=0)
 
 

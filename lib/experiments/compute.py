@@ -80,7 +80,8 @@ def _seconds(run: Run, table: Table, find_task: Callable[[Run], Task]) -> dict[s
     missing = missing[~missing.isin([*known["changes"], _key({})])]
     if len(missing):
         found = _measured(run, {name: table[name] for name in missing.index}, find_task)
-        new = pd.DataFrame([[name, keys[name], _device(), *found[name]] for name in found], columns=COLUMNS)
+        rows = [[name, keys[name], _device(), found[name], found["base"]] for name in missing.index]
+        new = pd.DataFrame(rows, columns=COLUMNS)
         known = _read(place)  # another job may have measured them meanwhile: the first counts
         known = pd.concat([known, new[~new["changes"].isin(known["changes"])]], ignore_index=True)
         with whole_file(place) as partial:
@@ -89,16 +90,15 @@ def _seconds(run: Run, table: Table, find_task: Callable[[Run], Task]) -> dict[s
     return {name: ratio[key] for name, key in keys.items()}
 
 
-def _measured(run: Run, table: Table, find_task: Callable[[Run], Task]) -> dict[str, tuple[float, float]]:
-    """Variant -> seconds a window of it and of the base, medians of turns that are interleaved."""
+def _measured(run: Run, table: Table, find_task: Callable[[Run], Task]) -> dict[str, float]:
+    """Seconds a window of the base and of each variant, medians of turns that are interleaved."""
     paces = {name: _paces(run, name, changes, find_task) for name, changes in {"base": {}, **table}.items()}
     for pace in (pace for own in paces.values() for pace in own):
         pace()  # the first steps choose kernels and fill caches
     turns = []
     for _ in tqdm(range(TURNS), desc="seconds a window", unit="turn", leave=False):
         turns.append({name: harmonic_mean([pace() for pace in own]) for name, own in paces.items()})
-    own = {name: float(f"{median(turn[name] for turn in turns):.4g}") for name in paces}
-    return {name: (own[name], own["base"]) for name in table}
+    return {name: float(f"{median(turn[name] for turn in turns):.4g}") for name in paces}
 
 
 def _paces(run: Run, name: str, changes: dict[str, object], find_task: Callable[[Run], Task]) -> list[Callable]:

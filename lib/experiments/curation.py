@@ -460,11 +460,9 @@ def _loud(cache: Cache, gate_db: float) -> np.ndarray:
     """How many frames before each frame are within gate_db of their clip's loudest, int (n_frames + 1,)."""
     blocks = (block for part in cache.parts for block in part.split(2**17))
     level = np.concatenate([block[:, 0].amax(dim=1).float().numpy() for block in blocks])
-    near = np.zeros(len(level) + 1, np.int64)
-    for clip in cache.index.itertuples():
-        frames = slice(clip.first_frame, clip.first_frame + clip.n_frames)
-        near[1:][frames] = level[frames] >= level[frames].max() - gate_db
-    return near.cumsum()
+    index = cache.index.sort_values("first_frame")  # the clips lie one after the other, without a gap
+    loudest = np.repeat(np.maximum.reduceat(level, index["first_frame"]), index["n_frames"])
+    return np.append(0, (level >= loudest - gate_db).cumsum())
 
 
 def _judge_scores(pairs: pd.DataFrame, window: np.ndarray, scores: np.ndarray) -> pd.DataFrame:

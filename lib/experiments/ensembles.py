@@ -197,10 +197,8 @@ def train(run: Run, task: Task) -> Ensembles:
     strategies = plan(run.params["ensemble_epochs"], run.params["ensemble_folds"])
     todo = {m.name: m for some in strategies.values() for m in some}
     sources = {name for m in todo.values() for name in (m.start, *m.of)}  # other members need their weights
+    changes = {name: {"epochs": max(1, m.epochs)} for name, m in todo.items()}
     run.settle(**task.identity)
-
-    def start(name: str, outer: int, seed: int) -> Run:
-        return run.trial(name, folds.model_name(outer), seed, epochs=max(1, todo[name].epochs))
 
     def train(trial: Run, name: str, outer: int, seed: int) -> WindowScores:
         return _train(trial, todo[name], task, outer, keep_weights=name in sources)
@@ -209,7 +207,8 @@ def train(run: Run, task: Task) -> Ensembles:
         return name not in sources or (trial.folder / WEIGHTS).is_file()
 
     keys = [(name, outer, seed) for outer in asked for seed in seeds for name in todo]
-    scores = {key: scored.in_fold(key[1]) for key, _, scored in trials.do(run, keys, start, train, is_whole=is_whole)}
+    done = trials.do(run, keys, train, changes=changes, is_whole=is_whole)
+    scores = {key: scored.in_fold(key[1]) for key, _, scored in done}
     fnames = np.concatenate([scores["one", outer, seeds[0]].table["fname"].to_numpy(str) for outer in asked])
     by_strategy = {
         name: np.stack([np.stack([_joined(scores, m.name, asked, seed, fnames) for m in some]) for seed in seeds])
@@ -264,9 +263,8 @@ def orders(results: Ensembles, strategies: list[str]) -> pd.DataFrame:
     for name in strategies:
         base, others = results.average(name), {}
         for how in MEANS[1:]:  # the arithmetic mean is the same before and after
-            after = np.stack([combine(seed, how) for seed in results.singles(name)])
+            others[f"{how}, after pooling"] = np.stack([combine(seed, how) for seed in results.singles(name)])
             before = np.stack([combine(seed, how) for seed in results.windows[name]])
-            others[f"{how}, after pooling"] = after
             others[f"{how}, before pooling"] = _pooled(results.fnames, before)
         pairs = {how: (base, other) for how, other in others.items()}
         rows = metrics.compare_each(results.targets, pairs, results.groups)

@@ -27,7 +27,6 @@ Used in: 05_curation.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -97,12 +96,12 @@ def train(run: Run, task: Task, judges: ModelSet, evidences: Evidences) -> Train
         A clip of the outer fold would train a model; and as `training_set`.
     """
     leaks = [BY_WINDOW, SELF_JUDGED, *([] if _why_no_first_attempt(run, task, judges) else [FIRST_ATTEMPT])]
-    keys = [(leak, g) for g in task.asked(run.params["folds"]) for leak in leaks]
+    keys = [(leak, g, run.params["seed"]) for g in task.asked(run.params["folds"]) for leak in leaks]
 
-    def train_one(trial: Run, leak: str, g: int) -> WindowScores:
+    def train_one(trial: Run, leak: str, g: int, seed: int) -> WindowScores:
         return _fit(trial, task, g, *training_set(trial, task, judges, evidences[g], leak, g))
 
-    return {key: scored for key, _, scored in trials.do(run, keys, partial(_trial, run), train_one)}
+    return {(leak, g): scored for (leak, g, _), _, scored in trials.do(run, keys, train_one)}
 
 
 def training_set(
@@ -131,8 +130,7 @@ def training_set(
         oof.write_windows(trial.folder / "judged", table, logits, list(task.classes))
         kept = curation.select(self_evidence(trial, evidence, g), RULE)
         if leak == SELF_JUDGED:
-            kept_set = training_sets.from_kept(leak, task.cache, clips, kept, task.classes, cut.window_s)
-            return kept_set, n_base, table[:0]
+            return training_sets.from_kept(leak, task, clips, kept, cut.window_s), n_base, table[:0]
         table = table[_is_kept(table, kept)]
     held_back = np.random.default_rng([trial.params["seed"], g]).random(len(table)) < 1 / (task.n_folds - 1)
     return _of_windows(leak, task, clips, table[~held_back], cut), n_base, table[held_back]
@@ -204,10 +202,6 @@ def conclusion(tables: Mapping[str, pd.DataFrame]) -> str:
     return "\n".join(["The leaks, lwlrap:", "", *sentences, "", f"The filter lets through {shares}.{left_out}"])
 
 
-def _trial(run: Run, leak: str, g: int) -> Run:
-    return run.trial(leak, folds.model_name(g), run.params["seed"])
-
-
 def _inner_fold(task: Task, g: int) -> int:
     return (g + 1) % task.n_folds
 
@@ -239,7 +233,7 @@ def _of_windows(name: str, task: Task, clips: pd.DataFrame, table: pd.DataFrame,
     n_frames = (table["n_frames"] - start).clip(upper=cut.n_frames(task.cache.logmel))
     rows = table.assign(first_frame=table["first_frame"] + start, n_frames=n_frames)
     clips = clips.set_index("fname").loc[rows["fname"].unique()].reset_index()
-    return replace(training_sets.whole(name, task.cache, clips, task.classes), rows=rows)
+    return replace(training_sets.whole(name, task, clips), rows=rows)
 
 
 def _fit(trial: Run, task: Task, g: int, chosen: TrainingSet, n_base: int, reported: pd.DataFrame) -> WindowScores:
@@ -331,7 +325,8 @@ def _has_interval(side: ClipScores | None) -> bool:
 
 
 def _self_evidences(run: Run, evidences: Evidences, trained: Trained, leak: str) -> list[Evidence]:
-    return [self_evidence(_trial(run, leak, g), evidences[g], g) for name, g in trained if name == leak]
+    outer = [g for name, g in trained if name == leak]
+    return [self_evidence(run.trial(leak, folds.model_name(g), run.params["seed"]), evidences[g], g) for g in outer]
 
 
 def _pass_rates(by_judge: Mapping[str, list[Evidence]]) -> pd.DataFrame:

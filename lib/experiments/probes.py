@@ -208,10 +208,9 @@ def silenced(
     """lwlrap and hit rate when silent windows are added to every clip: method, silent (how many), lwlrap, hit_rate."""
     rows, targets = [], design.targets.to_numpy()
     for n in counts:
-        fnames = np.concatenate([design.single.table["fname"], *[silent.table["fname"]] * n])
-        scores = np.concatenate([design.single.scores, *[silent.scores] * n])
+        padded = WindowScores.join([design.single, *[silent] * n])
         for method in methods:
-            _, pooled = pooling.pool(method, fnames, scores)
+            _, pooled = pooling.pool(method, padded.table["fname"], padded.scores)
             rows.append({"method": method, "silent": n, **metrics.point_scores(targets, pooled)})
     return pd.DataFrame(rows)
 
@@ -302,15 +301,12 @@ def typical(design: Design) -> list[str]:
 
 def holds(truth: Truth, evidence: Evidence) -> np.ndarray:
     """Which pairs of window and label hold the label by the known truth, bool (n_pairs,)."""
-    pairs = evidence.pairs
-    windows = evidence.windows.iloc[pairs["window"]].reset_index(drop=True)
-    table = windows[["window_start_s", "window_end_s"]].assign(
-        pair=np.arange(len(pairs)), fname=evidence.clips["fname"].to_numpy()[pairs["clip"]]
-    )
-    table["class"] = np.array(evidence.classes, dtype=object)[pairs["column"]]
+    table = evidence.pairs.join(evidence.windows[["window_start_s", "window_end_s"]], on="window")
+    table = table.join(evidence.clips["fname"], on="clip").rename_axis("pair").reset_index()
+    table["class"] = np.array(evidence.classes, dtype=object)[table["column"]]
     table = table.merge(truth.spans, on=["fname", "class"])
     overlap_s = table[["window_end_s", "end_s"]].min(axis=1) - table[["window_start_s", "start_s"]].max(axis=1)
-    result = np.zeros(len(pairs), bool)
+    result = np.zeros(len(evidence.pairs), bool)
     result[table["pair"][overlap_s >= HOLDS_S]] = True
     return result
 
@@ -437,8 +433,8 @@ def _counts(truth: Truth, evidence: Evidence, rule: str) -> tuple[pd.DataFrame, 
     clip, column = np.nonzero((datasets.targets(clips, evidence.classes) == 1) & known)
     labels = clips[["group", "subset"]].iloc[clip].reset_index(drop=True)
     labels = labels.assign(kept=kept[clip, column], true=~wrong(truth, clips, evidence.classes)[clip, column])
-    flags = labels[labels["subset"] == "noisy"].assign(what="noisy labels", kept=lambda t: ~t["kept"])
-    flags["true"] = ~flags["true"]
+    flags = labels[labels["subset"] == "noisy"].assign(what="noisy labels")
+    flags[["kept", "true"]] = ~flags[["kept", "true"]]
     if truth.spans is None:
         return labels.assign(what=labels["subset"] + " clips"), flags
     of_pairs = clips[["group", "subset"]].iloc[pairs["clip"]].reset_index(drop=True)

@@ -184,9 +184,8 @@ def costs(table: Table, run: Run, clips: pd.DataFrame) -> pd.DataFrame:
             timed[logmel] = _seconds(logmel, samples)
         size = logmel.n_channels * logmel.n_mels * 2 * logmel.frames_per_s
         rows.append([name, timed[logmel], round(size), round(image_pixels(trial.params))])
-    costs = pd.DataFrame(rows, columns=["variant", "times_base", "bytes_per_s", "pixels"])
-    costs["times_base"] = (costs["times_base"] / costs["times_base"].iloc[0]).round(2)
-    return costs.drop_duplicates("variant", ignore_index=True)
+    table = pd.DataFrame(rows, columns=["variant", "times_base", "bytes_per_s", "pixels"])
+    return table.assign(times_base=(table["times_base"] / table["times_base"].iloc[0]).round(2))
 
 
 def channels(table: Table, run: Run, samples: np.ndarray) -> dict[str, np.ndarray]:
@@ -405,16 +404,14 @@ def train(run: Run, table: Table, task: Task) -> Trials:
         return tasks[logmel]
 
     epochs = compute.epochs(run, table, task_of)
-
-    def start(name: str, fold: int, seed: int) -> Run:
-        return run.trial(name, folds.model_name(fold), seed, **{**table[name], "epochs": epochs[name]})
+    changes = {name: {**own, "epochs": epochs[name]} for name, own in table.items()}
 
     def train(trial: Run, name: str, fold: int, seed: int) -> WindowScores | None:
         return _train(trial, task_of(trial), fold)
 
-    trainings, curves, scores = [], [], {}
-    keys = [(name, fold, seed) for name in table for fold in asked for seed in sorted(run.params["seeds"])]
-    for (name, fold, seed), trial, scored in trials.do(run, keys, start, train):
+    trainings, curves, scores, seeds = [], [], {}, sorted(run.params["seeds"])
+    keys = [(name, fold, seed) for name in table for fold in asked for seed in seeds]
+    for (name, fold, seed), trial, scored in trials.do(run, keys, train, changes=changes):
         trainings.append([name, fold, seed, *_facts(trial)])
         if scored is not None:
             curve = pd.read_csv(trial.folder / "epochs.csv")
@@ -426,7 +423,12 @@ def train(run: Run, table: Table, task: Task) -> Trials:
     withheld = folds.withheld(task.folds, [folds.model_name(fold) for fold in asked])
     how = {"compute": run.params["compute"], "pace": compute.seconds(run, table)}
     curve = pd.concat(curves, ignore_index=True) if curves else pd.DataFrame(columns=CURVE)
-    whole = _whole(trainings, scores, clips)
+    failed = set(trainings.loc[trainings["problem"] != "", "variant"])
+    whole = {
+        name: np.stack([pd.concat([scores[name, f, seed] for f in asked]).loc[clips["fname"]] for seed in seeds])
+        for name in table
+        if name not in failed
+    }
     return Trials(clips, list(task.classes), whole, trainings, curve, task.n_folds, withheld, **how)
 
 
@@ -469,17 +471,6 @@ def _facts(trial: Run) -> list[object]:
     epochs, pace = result["parameters"]["epochs"], manifest.get("images_per_s") or np.nan
     train_s = epochs * len(manifest.get("clips", {}).get("train", [])) / pace
     return [epochs, manifest["seconds"], train_s, pace, problem]
-
-
-def _whole(trainings: pd.DataFrame, scores: dict[tuple, pd.DataFrame], clips: pd.DataFrame) -> dict[str, np.ndarray]:
-    """`Trials.scores` of the variants without a trial that failed."""
-    whole = {}
-    for name, own in trainings.groupby("variant", sort=False):
-        if (own["problem"] == "").all():
-            parts = own["fold"].unique()
-            seeds = [pd.concat([scores[name, fold, seed] for fold in parts]) for seed in own["seed"].unique()]
-            whole[name] = np.stack([part.loc[clips["fname"]].to_numpy() for part in seeds])
-    return whole
 
 
 def _seconds(logmel: LogMel, clips: list[np.ndarray]) -> float:

@@ -15,7 +15,6 @@ windows, and `folds.assert_no_leak` checks them.
 Used in: 04_kfold, 05_curation (`leaks`).
 """
 
-from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,7 +28,6 @@ from lib.files import digest, read_json
 from lib.runs.recipes import is_judged, papermill
 from lib.runs.run import Run
 from lib.sound import windows
-from lib.sound.cache import Cache
 from lib.training.batches import TrainingSet
 from lib.training.task import Task
 
@@ -74,7 +72,7 @@ def make(run: Run, task: Task) -> TrainingSet | None:
         Parameters that contradict each other; a subset without usable clips; a pair model that would train on judged
         windows (their judges saw one of its folds); a selection made on other folds, or one that leaves no clip.
     """
-    params, clips, folds_table, store = run.params, task.clips, task.folds, task.cache
+    params, clips, folds_table = run.params, task.clips, task.folds
     wanted = params["train_set"], params["train_windows"], params["ignore_missing"]
     if wanted == ("curated", "all", False):
         return None
@@ -106,12 +104,12 @@ def make(run: Run, task: Task) -> TrainingSet | None:
     for subset in SUBSETS[params["train_set"]]:
         here = clips[clips["subset"] == subset].reset_index(drop=True)
         if (params["train_set"], subset) == ("pseudo", "noisy"):
-            part = _pseudo(name, store, here, predicted, task.classes, params["trim_train_db"])
+            part = _pseudo(name, task, here, predicted, params["trim_train_db"])
         elif params["train_windows"] in ("kept", f"kept_{subset}"):
             kept = _read(_selected(run), f"{params['rule']}/{run.folder.name}/kept_windows.csv")
-            part = from_kept(name, store, here, kept[kept["subset"] == subset], task.classes, params["window_s"])
+            part = from_kept(name, task, here, kept[kept["subset"] == subset], params["window_s"])
         else:
-            part = whole(name, store, here, task.classes, params["trim_train_db"])
+            part = whole(name, task, here, params["trim_train_db"])
         parts.append(_ignoring(part, predicted, task.classes) if params["ignore_missing"] else part)
     if params["train_set"] == "warm_up":
         training_set = replace(parts[0], warm_up=parts[1])
@@ -124,17 +122,15 @@ def make(run: Run, task: Task) -> TrainingSet | None:
     return training_set
 
 
-def whole(name: str, store: Cache, clips: pd.DataFrame, classes: Collection[str], trim_db: float = 0.0) -> TrainingSet:
+def whole(name: str, task: Task, clips: pd.DataFrame, trim_db: float = 0.0) -> TrainingSet:
     """Clips (fname, group, labels) as they are, without the silence that `windows.trim` removes at trim_db (dB)."""
     no_judges = pd.DataFrame({"fname": [], "judged_by": []}, dtype=str)
     groups = dict(zip(clips["fname"], clips["group"], strict=True))
-    rows = windows.trim(store, store.rows(clips["fname"]), trim_db)
-    return TrainingSet(name, rows, datasets.targets(clips, tuple(classes)), groups, no_judges)
+    rows = windows.trim(task.cache, task.cache.rows(clips["fname"]), trim_db)
+    return TrainingSet(name, rows, datasets.targets(clips, task.classes), groups, no_judges)
 
 
-def from_kept(
-    name: str, store: Cache, clips: pd.DataFrame, kept: pd.DataFrame, classes: Collection[str], window_s: float
-) -> TrainingSet:
+def from_kept(name: str, task: Task, clips: pd.DataFrame, kept: pd.DataFrame, window_s: float) -> TrainingSet:
     """The kept windows of the clips, merged into spans; a clip without a kept window is left out.
 
     Parameters
@@ -143,38 +139,35 @@ def from_kept(
     kept : a row a window, as 05 writes it (`curation.select`)
     window_s : length of a window, s
     """
-    classes = tuple(classes)
     kept = kept[kept["fname"].isin(clips["fname"])]
     spans = windows.spans(kept, clips.set_index("fname")["duration_s"], window_s)
-    rows, per_s = store.rows(spans["fname"]), store.logmel.frames_per_s
+    rows, per_s = task.cache.rows(spans["fname"]), task.cache.logmel.frames_per_s
     first = (spans["start_s"] * per_s).round().astype(int)
     last = np.minimum((spans["end_s"] * per_s).round().astype(int), rows["n_frames"])
     rows = rows.assign(first_frame=rows["first_frame"] + first, n_frames=(last - first).clip(lower=1))
     confirmed = spans.groupby("fname")["labels"].agg(lambda parts: tuple({name for part in parts for name in part}))
     own = clips.set_index("fname").loc[confirmed.index].reset_index()
-    targets, known = datasets.targets(own, classes), datasets.targets(own.assign(labels=confirmed.to_numpy()), classes)
-    targets[(targets == 1) & (known == 0)] = np.nan
-    groups = dict(zip(own["fname"], own["group"], strict=True))
-    return TrainingSet(name, rows, targets, groups, spans[["fname", "judged_by"]].drop_duplicates())
+    part = replace(whole(name, task, own), rows=rows, judges=spans[["fname", "judged_by"]].drop_duplicates())
+    is_confirmed = datasets.targets(own.assign(labels=confirmed.to_numpy()), task.classes) == 1
+    part.targets[(part.targets == 1) & ~is_confirmed] = np.nan
+    return part
 
 
-def _pseudo(
-    name: str, store: Cache, clips: pd.DataFrame, predicted: pd.DataFrame, classes: Collection[str], trim_db: float
-) -> TrainingSet:
+def _pseudo(name: str, task: Task, clips: pd.DataFrame, predicted: pd.DataFrame, trim_db: float) -> TrainingSet:
     """Clips with pseudo-labels, the classes that their judges detect; clips without any are left out."""
     detected = predicted[predicted["fname"].isin(clips["fname"]) & (predicted["mean"] >= PSEUDO)]
     labels = detected.groupby("fname")["class"].agg(tuple)
     clips = clips[clips["fname"].isin(labels.index)]
     clips = clips.assign(labels=labels.loc[clips["fname"]].to_numpy())
     judges = detected[["fname", "judged_by"]].drop_duplicates()
-    return replace(whole(name, store, clips, classes, trim_db), judges=judges)
+    return replace(whole(name, task, clips, trim_db), judges=judges)
 
 
-def _ignoring(part: TrainingSet, predicted: pd.DataFrame, classes: Collection[str]) -> TrainingSet:
+def _ignoring(part: TrainingSet, predicted: pd.DataFrame, classes: tuple[str, ...]) -> TrainingSet:
     """The same set, with NaN targets for classes that are detected strongly but not listed."""
     fnames = pd.Index(part.rows["fname"].unique())
     strong = predicted[~predicted["listed"] & (predicted["best"] >= MISSING) & predicted["fname"].isin(fnames)]
-    row, column = fnames.get_indexer(strong["fname"]), pd.Index(list(classes)).get_indexer(strong["class"])
+    row, column = fnames.get_indexer(strong["fname"]), pd.Index(classes).get_indexer(strong["class"])
     targets = part.targets.copy()
     targets[row, column] = np.where(targets[row, column] == 0, np.nan, targets[row, column])
     judges = pd.concat([part.judges, strong[["fname", "judged_by"]]], ignore_index=True)

@@ -2,17 +2,17 @@
 
 Conventions
 -----------
-A trial is a training with a result of its own (`Run.trial`). Its key names it, such as (variant, fold, seed).
+A trial is a training with a result of its own (`Run.trial`). Its key is (variant, fold that it does not see, seed).
 
 Used in: `sweep` (02, 03), `ensembles` (07), `leaks` (05).
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from tqdm import tqdm
 
-from lib.evaluation import metrics
+from lib.evaluation import folds, metrics
 from lib.evaluation.window_scores import WindowScores
 from lib.files import read_json
 from lib.runs import oof
@@ -25,9 +25,9 @@ __all__ = ["do", "keep"]
 def do(
     run: Run,
     keys: Iterable[tuple],
-    start: Callable[..., Run],
     train: Callable[..., WindowScores | None],
     *,
+    changes: Mapping[str, dict[str, object]] | None = None,
     is_whole: Callable[..., bool] = lambda trial, *key: True,
 ) -> Iterator[tuple[tuple, Run, WindowScores | None]]:
     """Yield each trial with its window scores; train those that are not done yet.
@@ -35,9 +35,9 @@ def do(
     Parameters
     ----------
     run : of the experiment, settled; its trials read the same labels, audio and folds
-    start : key -> the trial
-    train : (trial, key) -> its window scores, or None where it diverged or failed; it finishes the trial
-    is_whole : (trial, key) -> whether a trial that is done has all files that other trials need; else it is trained
+    train : (trial, *key) -> its window scores, or None where it diverged or failed; it finishes the trial
+    changes : variant -> the parameters of its trials that differ from those of the run; None: no variant changes any
+    is_whole : (trial, *key) -> whether a trial that is done has all files that other trials need; else it is trained
 
     Yields
     ------
@@ -50,7 +50,8 @@ def do(
     """
     done = []
     for key in tqdm(list(keys), desc="trials", unit="training"):
-        trial = start(*key)
+        variant, fold, seed = key
+        trial = run.trial(variant, folds.model_name(fold), seed, **(changes or {}).get(variant, {}))
         trial.settle(**run.read)
         if not trial.done or not is_whole(trial, *key):
             yield key, trial, train(trial, *key)
