@@ -15,12 +15,10 @@ Conventions
 Used in: 02 to 07 (every notebook that trains or chooses), 08 (the names of the weights).
 """
 
-import csv
-import io
 import os
 import re
+import tempfile
 import time
-import uuid
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
@@ -245,12 +243,10 @@ def settle(path: str | Path, folds: pd.DataFrame) -> pd.DataFrame:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
-    try:
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", suffix=".partial", dir=path.parent) as aside:
+        partial = Path(aside) / path.name
         partial.write_text(_text(folds), encoding="utf-8", newline="\n")
         _place(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
     there = parse(path)
     if (old := digest(there)) != (new := digest(folds)):
         raise ValueError(
@@ -349,10 +345,7 @@ def _table(clips: pd.DataFrame, fold: np.ndarray, source: object) -> pd.DataFram
 
 
 def _text(folds: pd.DataFrame) -> str:
-    out = io.StringIO()
-    rows = sorted(zip(folds["fname"], folds["group"], map(int, folds["fold"]), strict=True))
-    csv.writer(out, lineterminator="\n").writerows([("fname", "group", "fold"), *rows])
-    return out.getvalue()
+    return folds[[*COLUMNS]].sort_values([*COLUMNS]).to_csv(index=False, lineterminator="\n")
 
 
 def _place(partial: Path, path: Path) -> None:

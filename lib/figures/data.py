@@ -9,15 +9,14 @@ clip share its seconds evenly. Colours: blue curated, orange noisy, green test.
 Used in: 01_eda.
 """
 
-import base64
 import html
-import io
 
 import ipywidgets
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from IPython.core.pylabtools import print_figure
 from matplotlib.figure import Figure
 
 from lib.data import audio
@@ -334,13 +333,12 @@ def browser(store: Cache | None, clips: pd.DataFrame, label: str) -> ipywidgets.
 
 def _page_of(store: Cache | None, chosen: pd.DataFrame, first: int, label: str) -> str:
     """A page of the browser as HTML: up to PER_PAGE clips from number `first` on, and their players."""
-    here, png = chosen.iloc[first : first + PER_PAGE], io.BytesIO()
+    here = chosen.iloc[first : first + PER_PAGE]
     title = f"{label}: clips {first + 1} to {first + len(here)} of {len(chosen)}, longest first"
     figure = page(store, here, title)
-    figure.savefig(png, format="png", dpi=110)
+    image = print_figure(figure, bbox_inches=None, base64=True, dpi=110)
     plt.close(figure)
     players = logmels.listen(here["path"].tolist(), [caption(clip) for clip in here.itertuples()]).data
-    image = base64.b64encode(png.getvalue()).decode()
     return f'<img style="max-width:100%" alt="{html.escape(title)}" src="data:image/png;base64,{image}">{players}'
 
 

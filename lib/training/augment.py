@@ -24,19 +24,10 @@ from torch import Generator, Tensor
 
 from lib import settings
 
-__all__ = ["AUGMENTATIONS", "MIXES", "Draws", "add_powers", "equaliser", "from_power", "gain", "larger", "louder"]
-__all__ += [
-    "mean_of",
-    "partners",
-    "shift_pad",
-    "shift_wrap",
-    "spec_augment",
-    "stretch",
-    "to_power",
-    "uniform",
-    "weights",
-]
-__all__ += ["wrapped"]
+__all__ = [
+    "AUGMENTATIONS", "MIXES", "Draws", "add_powers", "equaliser", "from_power", "gain", "larger", "louder", "mean_of",
+    "partners", "shift_pad", "shift_wrap", "spec_augment", "stretch", "to_power", "uniform", "weights", "wrapped",
+]  # fmt: skip
 
 GAIN_DB = 6.0  # +- dB
 EQUALISER_DB, EQUALISER_POINTS = 8.0, 5  # +- dB at points spread evenly over the mel bands

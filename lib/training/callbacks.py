@@ -21,7 +21,6 @@ from fastai.callback.core import Callback, CancelStepException, CancelValidExcep
 from fastai.learner import Learner
 from safetensors import SafetensorError, safe_open
 from safetensors import torch as safetensors
-from tqdm import tqdm
 
 from lib import ideas, settings
 from lib.evaluation import metrics
@@ -117,17 +116,13 @@ class ImageSize(Callback):
 
 
 class Curve(Callback):
-    """A row an epoch and a progress bar; validates at VALIDATIONS epochs at most, the last one among them."""
+    """A row an epoch, told to `bar`, a tqdm; validates at VALIDATIONS epochs at most, the last one among them."""
 
     order = 55
     COLUMNS = ("epoch", "lr", "train_loss", "valid_loss", "lwlrap")
 
-    def __init__(self, epochs: int, label: str) -> None:
-        self.every, self.label, self.rows, self.bar = -(-epochs // VALIDATIONS), label, [], None
-        self.n_images, self.train_s = 0, 0.0
-
-    def before_fit(self) -> None:
-        self.bar = tqdm(total=self.n_epoch, initial=len(self.rows), desc=self.label or "training", unit="epoch")
+    def __init__(self, epochs: int) -> None:
+        self.every, self.rows, self.n_images, self.train_s = -(-epochs // VALIDATIONS), [], 0, 0.0
 
     def before_train(self) -> None:
         self.total, self.seen, self.scored, self.started = 0.0, 0, [], time.perf_counter()
@@ -167,11 +162,6 @@ class Curve(Callback):
     def images_per_s(self) -> float:
         """Training windows a second, validation excluded; NaN if all epochs came from a checkpoint."""
         return self.n_images / self.train_s if self.n_images else np.nan
-
-    def close(self) -> None:
-        """Leave no open bar behind, whether the training ended well or not."""
-        if self.bar is not None:
-            self.bar.close()
 
     def _stop_if_diverged(self, loss: float) -> None:
         if not np.isfinite(loss):

@@ -30,6 +30,7 @@ from fastai.data.core import DataLoaders
 from fastai.learner import CastToTensor, Learner, Recorder, SkipToEpoch
 from fastai.optimizer import OptimWrapper
 from torch import nn
+from tqdm import tqdm
 
 from lib import code, ideas, settings
 from lib.data import datasets
@@ -131,7 +132,7 @@ def fit(
     training: Training | Phases,
     validation: Scoring,
     checkpoint: Path,
-    label: str = "",
+    label: str = "training",
     start: Path | None = None,
 ) -> tuple[WindowModel, pd.DataFrame]:
     """Train from scratch, or continue from `checkpoint` if the same configuration and code wrote it.
@@ -166,7 +167,7 @@ def fit(
     model, cbs = _prepared(network, recipe, training, validation)
     if start is not None:
         model.load_state_dict(load(start)[0].state_dict())
-    curve = Curve(recipe.epochs, label)
+    curve = Curve(recipe.epochs)
     rows = training.rows[["first_frame", "n_frames"]].to_numpy(np.int64).tobytes()
     clips = training.rows["fname"].tolist(), rows, training.targets.numpy().tobytes()
     begun = start.read_bytes() if start is not None else b""
@@ -175,8 +176,10 @@ def fit(
     saver = Checkpoint(checkpoint, mine, curve)
     learn = _learner(model, recipe, (training, validation), [*cbs, curve, saver, ImageSize(sizes)])
     learn.remove_cbs([Recorder, CastToTensor])  # the first one reads every loss back
-    with learn.no_bar(), learn.no_logging(), contextlib.closing(curve):
-        first = SkipToEpoch(saver.restore(learn))  # fit_flat_cos takes a start_epoch, but forgets it
+    done = saver.restore(learn)
+    first = SkipToEpoch(done)  # fit_flat_cos takes a start_epoch, but forgets it
+    curve.bar = tqdm(desc=label, total=recipe.epochs, initial=done, unit="epoch")
+    with learn.no_bar(), learn.no_logging(), curve.bar:
         SCHEDULES[recipe.schedule](learn, recipe.epochs, recipe.peak, cbs=first)
     epochs = pd.DataFrame(curve.rows, columns=Curve.COLUMNS)
     epochs.attrs["images_per_s"] = curve.images_per_s

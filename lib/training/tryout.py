@@ -4,7 +4,7 @@ Used in: `learners`.
 """
 
 import copy
-import time
+import timeit
 import warnings
 from collections.abc import Callable
 
@@ -140,14 +140,13 @@ def _windows(training: Training, n: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 def _seconds(work: Callable) -> float:
     """Of the faster one of two calls."""
-    found = []
-    for _ in range(2):
-        started = time.perf_counter()
+
+    def done() -> None:
         work()
         if torch.cuda.is_available():
             torch.cuda.synchronize()
-        found.append(time.perf_counter() - started)
-    return min(found)
+
+    return min(timeit.repeat(done, repeat=2, number=1))
 
 
 def _pair(made: object) -> tuple[torch.Tensor, torch.Tensor]:
