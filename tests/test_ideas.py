@@ -21,7 +21,7 @@ from lib.files import digest
 from lib.runs.run import Run
 from lib.sound.features import LogMel
 from lib.submission import kaggle
-from lib.training import learners, tryout
+from lib.training import learners, models, tryout
 from lib.training.models import Network
 
 tones = test_learners.tones
@@ -246,11 +246,60 @@ def test_an_idea_may_be_given_clips_whose_labels_are_not_known(write, tones, kin
     tryout.check(training, lambda logits, _: logits.mean(), learners.WindowModel(NETWORK, 3, [-50.0], [10.0]))
 
 
-def test_a_network_must_read_windows_of_any_length(write, tones, tmp_path):
+@pytest.mark.parametrize("layer", ["Linear(n * 16 * 32, 4)", "LazyLinear(4)"])
+def test_a_network_may_need_windows_of_the_size_that_it_trains_on(write, tones, tmp_path, layer):
+    """Such as a GRU over the bands: it is tried on windows of that size, and built again for them."""
+    name = write(f"def f(n):\n    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.{layer})\n") + ":f"
+    model = fit(tones, tmp_path / "checkpoint", recipe=recipe(), network=Network(name, image_size=0))[2]
+    models.save(tmp_path / "weights.safetensors", model, {"classes": ["a", "b", "c"]})
+    again, sidecar = models.load(tmp_path / "weights.safetensors")
+    model.precision, x = torch.float32, torch.randn(3, 1, 16, 32)
+    assert sidecar["shape"] == [16, 32] and torch.equal(again(x), model.eval()(x))
+
+
+def test_a_network_must_fit_the_windows(write, tones, tmp_path):
     layers = "torch.nn.Flatten(), torch.nn.Linear(n * 64 * 96, 4)"
     name = write(f"def f(n):\n    return torch.nn.Sequential({layers})\n") + ":f"
-    with pytest.raises(ValueError, match=r"fails on three windows.*Expected: a network of \(n, n_channels, n_mels, n_"):
+    with pytest.raises(ValueError, match=r"fails on n_channels=1 and windows \(2, 1, 16, 32\): RuntimeError"):
         fit(tones, tmp_path / "checkpoint", recipe=recipe(), network=Network(name, image_size=0))
+
+
+NET = """class f(torch.nn.Module):
+    def __init__(self, n):
+        super().__init__()
+        self.a, self.b = torch.nn.Linear(n, 4), torch.nn.Linear(4, 4)
+        {}
+
+    def forward(self, x):
+        return self.b(self.a(x.mean((2, 3)))) {}
+"""
+
+
+@pytest.mark.parametrize(
+    ("drawn", "used"),
+    [
+        ("self.r = torch.randn(4, 4)", "@ self.r"),
+        ("self.register_buffer('r', torch.randn(4, 4), persistent=False)", "@ self.r"),
+        ("", "+ torch.randn(4)"),
+    ],
+)
+def test_a_network_whose_weights_do_not_tell_all_is_refused(write, tones, tmp_path, drawn, used):
+    name = write(NET.format(drawn or "pass", used)) + ":f"
+    with pytest.raises(ValueError, match=r"makes other numbers .* built anew and given its weights.*register_buffer"):
+        fit(tones, tmp_path / "checkpoint", recipe=recipe(), network=Network(name, image_size=0))
+
+
+def test_a_network_may_share_weights_and_keep_what_it_draws(write, tones, tmp_path):
+    drawn = (
+        "self.b.weight = torch.nn.Linear(4, 4).weight; self.c = torch.nn.Linear(4, 4); self.c.weight = self.b.weight"
+    )
+    drawn += "; self.register_buffer('r', torch.randn(4, 4))"
+    network = Network(write(NET.format(drawn, "@ self.r")) + ":f", image_size=0)
+    model = fit(tones, tmp_path / "checkpoint", recipe=recipe(), network=network)[2]
+    models.save(tmp_path / "weights.safetensors", model, {"classes": ["a", "b", "c"]})
+    again, _ = models.load(tmp_path / "weights.safetensors")
+    model.precision, x = torch.float32, torch.randn(3, 1, 16, 32)
+    assert torch.equal(again(x), model.eval()(x)) and again.body.b.weight is again.body.c.weight
 
 
 @pytest.mark.parametrize(

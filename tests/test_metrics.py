@@ -9,6 +9,7 @@ from hypothesis.extra import numpy as hnp
 from sklearn.metrics import label_ranking_average_precision_score
 
 from lib.evaluation import metrics
+from lib.evaluation.comparisons import Comparison
 
 NAN = np.nan
 calm = settings(deadline=None)  # machines that others use too are slow at times
@@ -577,3 +578,22 @@ def test_folds_that_were_not_used_for_developing_stand_apart():
     assert f"hit rate {found['fresh_hit_rate']:.3f}" in told
     assert metrics.fresh_in_words({"fresh_n": 0}) == " The recipe was developed on all of these folds."
     assert metrics.fresh_in_words({}) == ""
+
+
+@pytest.mark.parametrize(("n", "verdict"), [(2, "unclear"), (5, "unclear"), (6, "kept")])
+def test_few_groups_that_all_go_one_way_are_no_verdict(n, verdict):
+    """By chance alone n groups go one way once in 2 ** (n - 1) times."""
+    targets = np.eye(4)[np.arange(n) % 4]
+    base, other = np.stack([1 - targets] * 3), np.stack([targets] * 3)
+    (row,) = metrics.compare_each(targets, {"other": (base, other)}, np.arange(n).astype(str))
+    assert row["verdict"] == verdict and row["lwlrap_diff_low"] > 0
+    assert row["p"] == pytest.approx(max(2.0 ** (1 - n), 2 / 2001))
+    table = Comparison(
+        pd.DataFrame({"labels": [("abcd"[k % 4],) for k in range(n)], "group": list(map(str, range(n)))}),
+        "abcd",
+        {"base": base, "other": other},
+        "base",
+        enough=True,
+    )
+    told = f"only {n} groups of clips differ, too few to tell"
+    assert (told in table.conclusion()) == (verdict == "unclear")

@@ -142,7 +142,8 @@ class Comparison(Labelled):
             f"Verdicts hold together, at 5 % for all {len(rows)}": not is_screened.all(),
             f"Each interval holds alone, at its own level ({levels} %), which depends on how many are compared; "
             "so does each answer of no difference": True,
-            f"Clear of zero yet unclear, as Holm's procedure stops at the first unclear one: {stopped}": stopped,
+            "Clear of zero yet unclear, as too few groups of clips differ, or as Holm's procedure stops at the first "
+            f"unclear one: {stopped}": stopped,
             f"Smallest difference that this table could have shown, 80 % power under the correction: {smallest}": True,
             "A screening, with fewer than three seeds or not all folds: no verdict is drawn from it": is_screened.all(),
         }
@@ -244,6 +245,7 @@ def _unsettled(row: object) -> str:
     if answer(row) != UNSETTLED or np.isnan(row.p_better):
         return ""
     chance, needed = f", helps with probability {row.p_better:.2f}", row.n_to_settle
-    if max(abs(row.lwlrap_diff_low), abs(row.lwlrap_diff_high)) <= metrics.MARGIN:
+    low, high = row.lwlrap_diff_low, row.lwlrap_diff_high
+    if max(abs(low), abs(high)) <= metrics.MARGIN or (low * high > 0 and getattr(row, "n_differ", np.inf) < FEW):
         return f"{chance}, but only {row.n_differ:.0f} groups of clips differ, too few to tell"
     return chance if np.isnan(needed) else f"{chance}, {format_clips(needed)} clips would settle it"

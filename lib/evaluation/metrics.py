@@ -228,8 +228,8 @@ def compare_each(
         n_to_settle: clips of this kind, with the same grouping and number of seeds, that settle the observed
             difference, see `to_settle`; NaN where nothing varies or there is no interval
         p_better: share of the resamples in which the other is ahead, ties count half; NaN where there is no interval
-        p, p_holm: two-sided, of the difference in lwlrap, never below 2 / (n_resamples + 1), and Holm's correction of
-            it; 1 where there is no interval
+        p, p_holm: two-sided, of the difference in lwlrap, and Holm's correction of it; 1 where there is no interval.
+            Never below 2 / (n_resamples + 1), nor below 2 / 2**n_differ, the chance that so few groups all go one way
         verdict: of lwlrap, corrected: "kept" (interval above zero), "dropped" (below), "unclear" (zero is inside).
             Holm's procedure stops at the first row that is not clear: all rows after it are unclear, even where their
             interval excludes zero
@@ -540,6 +540,7 @@ def _verdict(diffs: np.ndarray, counts: dict[str, int], level: float, n_compared
     low, high = intervals["lwlrap_diff_low"], intervals["lwlrap_diff_high"]
     against = min((resampled <= 0).sum(), (resampled >= 0).sum())
     ahead = ((resampled > 0).mean() + (resampled >= 0).mean()) / 2
+    p = max(2 * (1 + against) / (1 + len(resampled)), 2.0 ** (1 - counts["n_differ"]))  # bootstrap, sign test
     n_errors = NORMAL.inv_cdf(1 - 0.025 / n_compared) + NORMAL.inv_cdf(POWER)
     smallest = n_errors * resampled.std(ddof=1)
     return {
@@ -549,7 +550,7 @@ def _verdict(diffs: np.ndarray, counts: dict[str, int], level: float, n_compared
         "smallest_diff": float(smallest),
         "n_to_settle": to_settle(counts["n"], diff, smallest) if smallest > 0 else np.nan,
         "p_better": np.nan if np.isnan(low) else float(ahead),
-        "p": 1.0 if np.isnan(low) else float(min(1, 2 * (1 + against) / (1 + len(resampled)))),
+        "p": 1.0 if np.isnan(low) else float(min(1, p)),
         "verdict": "kept" if low > 0 else "dropped" if high < 0 else "unclear",
     }
 

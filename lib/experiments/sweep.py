@@ -246,9 +246,10 @@ def learning_rates(table: Table, run: Run) -> pd.DataFrame:
     for name, changes in {"base": {}, **table}.items():
         if name == "base" or {"lr", "lr_body"} & set(changes):
             trial = run.trial(name, "", 0, **changes, epochs=1)
-            n_channels = len(trial.params["channels"])
+            logmel, n_channels = trial.pick(LogMel), len(trial.params["channels"])
             network = replace(trial.pick(Network), normalise="set")  # the same layers, without statistics of bands
-            model = WindowModel(network, 2, [0.0] * n_channels, [1.0] * n_channels)
+            shape = logmel.n_mels, trial.pick(Windows).n_frames(logmel)
+            model = WindowModel(network, 2, [0.0] * n_channels, [1.0] * n_channels, shape)
             groups = learners.groups(model, trial.pick(learners.Recipe))
             rates[name] = groups["lr"]
     return groups.drop(columns="lr").assign(**rates)

@@ -198,7 +198,7 @@ class Checkpoint(Callback):
         last = self.epoch == self.n_epoch - 1
         if self.epoch < self.first or not (last or time.monotonic() - self.saved >= CHECKPOINT_S):
             return
-        tensors = {f"model/{name}": tensor.contiguous() for name, tensor in self.model.state_dict().items()}
+        tensors = {f"model/{name}": tensor.contiguous().clone() for name, tensor in self.model.state_dict().items()}
         state = self.opt.opt.state_dict()["state"]
         tensors |= {f"opt/{i}/{name}": t.contiguous() for i, values in state.items() for name, t in values.items()}
         about = {"configuration": self.configuration, "rows": json.dumps(self.curve.rows)}

@@ -447,7 +447,8 @@ def _prepared(
     _check(training, recipe.loss)
     torch.manual_seed(training.seed)
     mean, std = training.cache.statistics(training.fnames, per_band=network.normalise == "band")
-    model = WindowModel(network, training.targets.shape[1], mean, std).prepare()
+    shape = training.cache.logmel.n_mels, training.width
+    model = WindowModel(network, training.targets.shape[1], mean, std, shape).prepare()
     device = next(model.parameters()).device
     cache = training.cache.on(device)  # which all parts share; windows are gathered there, where the frames fit
     for part in (*_parts(training), validation):

@@ -33,6 +33,7 @@ __all__ = ["Network", "WindowModel", "activate", "best_device", "best_precision"
 
 SCORING_BATCH = 128
 CNN = r"cnn(8|10|12|14)_([1-9]\d{0,2})"  # cnn<layers>_<channels of the first block>
+SHAPE = (64, 96)  # of a window, where nobody says it
 STD_FLOOR = 1.0e-3  # of a window that is all the same, such as silence; that of `Cache.statistics` too
 
 
@@ -99,6 +100,7 @@ class WindowModel(nn.Module):
     ----------
     mean, std : from `Cache.statistics`: a number a channel, or for normalise `band` a list a channel,
         (n_channels, n_mels); normalise `window` takes from them only how many channels there are
+    shape : (n_mels, n_frames) of its windows; an idea is tried on them, and saved with them
 
     Attributes
     ----------
@@ -112,10 +114,10 @@ class WindowModel(nn.Module):
 
     written_by = "04_kfold writes it when a fold is trained."
 
-    def __init__(self, network: Network, n_classes: int, mean: list, std: list) -> None:
+    def __init__(self, network: Network, n_classes: int, mean: list, std: list, shape: Sequence[int] = SHAPE) -> None:
         super().__init__()
-        self.network, self.image_size = network, network.image_size
-        self.body, n_features = _body(network.arch, len(mean))
+        self.network, self.image_size, self.shape = network, network.image_size, tuple(shape)
+        self.body, n_features = _body(network, len(mean), self.shape)
         self.head = nn.Sequential(nn.Dropout(network.dropout), nn.Linear(n_features, n_classes))
         self.register_buffer("mean", torch.tensor(mean), persistent=False)
         self.register_buffer("std", torch.tensor(std), persistent=False)
@@ -131,13 +133,16 @@ class WindowModel(nn.Module):
     @classmethod
     def rebuild(cls, sidecar: dict) -> "WindowModel":
         """The model that a sidecar describes, before its weights are loaded."""
-        return cls(Network(**sidecar["network"]), len(sidecar["classes"]), **sidecar["normalisation"])
+        how = {**sidecar["normalisation"], "shape": sidecar.get("shape", SHAPE)}
+        return cls(Network(**sidecar["network"]), len(sidecar["classes"]), **how)
 
     @property
     def settings(self) -> dict:
         """What `rebuild` needs, for the sidecar."""
         normalisation = {"mean": self.mean.tolist(), "std": self.std.tolist()}
-        return {"network": {**self.network.settings(), "image_size": self.image_size}, "normalisation": normalisation}
+        network = {**self.network.settings(), "image_size": self.image_size}
+        own = {"shape": list(self.shape)} if ideas.is_idea(self.network.arch) else {}
+        return {"network": network, "normalisation": normalisation, **own}
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self._normalised(x)
@@ -167,24 +172,27 @@ class WindowModel(nn.Module):
         own = nn.ParameterList(self.body.parameters(recurse=False))  # such as a transformer's positions
         layers = [layer for layer in (own, *self.body.children()) if any(True for _ in layer.parameters())]
         half = (len(layers) + 1) // 2
-        groups = (nn.ModuleList(layers[:half]), nn.ModuleList(layers[half:]), self.head)
-        return [list(group.parameters()) for group in groups]
+        seen, groups = set(), []
+        for part in (nn.ModuleList(layers[:half]), nn.ModuleList(layers[half:]), self.head):
+            groups.append([one for one in part.parameters() if one not in seen])  # layers of an idea may share weights
+            seen.update(groups[-1])
+        return groups
 
 
-def _body(arch: str, n_channels: int) -> tuple[nn.Module, int]:
+def _body(network: Network, n_channels: int, shape: tuple[int, int]) -> tuple[nn.Module, int]:
     """A network without its last layer, and how many features it gives."""
+    arch = network.arch
     if own := re.fullmatch(CNN, arch):
         body = Cnn(n_channels, *map(int, own.groups()))
         return body, body[-1][0].out_channels
     if ideas.is_idea(arch):
-        form, given = "f(n_channels) -> a torch.nn.Module", torch.zeros(2, n_channels, 64, 96)
+        shape = (network.image_size,) * 2 if network.image_size else shape
+        form, given = "f(n_channels) -> a torch.nn.Module", torch.zeros(2, n_channels, *shape)
         with ideas.expecting(arch, form, f"n_channels={n_channels} and windows {tuple(given.shape)}"), torch.no_grad():
             body = ideas.find({}, arch)(n_channels)
             features = body.eval()(given)
         if features.ndim != 2 or len(features) != 2:
-            raise ValueError(
-                f"{arch} makes {tuple(features.shape)} of (2, {n_channels}, 64, 96): expected (2, n_features)."
-            )
+            raise ValueError(f"{arch} makes {tuple(features.shape)} of {tuple(given.shape)}: expected (2, n_features).")
         return body.train(), features.shape[1]
     import timm  # here, for it takes two seconds (it imports torchvision), and many notebooks build no network
 
@@ -239,7 +247,7 @@ def save(path: Path, model: nn.Module, sidecar: dict) -> None:
     sidecar : what else scoring needs, see `learners.train_fold` and `choice.write_choice`
     """
     path = Path(path)
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    weights = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
     path.with_suffix(".json").unlink(missing_ok=True)  # new weights never stand beside an old sidecar
     content = safetensors.save(weights)
     with whole_file(path) as partial:

@@ -42,7 +42,8 @@ def check(training: Training, loss: Callable, model: WindowModel) -> None:
     ------
     ValueError
         An idea can't be called, what it gives has another shape or range or is not finite, it differs under the same
-        seed, or what the idea is given has changed. The message names the idea and says what is expected.
+        seed (a network: when it is built anew with its weights), or what the idea is given has changed. The message
+        names the idea and says what is expected.
     """
     x, y = _windows(training, 3)
     in_db, recipe = training.cache.logmel.in_db, training.recipe
@@ -56,6 +57,8 @@ def check(training: Training, loss: Callable, model: WindowModel) -> None:
         form = "f(x, y, in_db, generator, alpha) -> x, y" if name == recipe.mix else "f(x, in_db, generator) -> x"
         with ideas.expecting(name, form):
             _check_change(name, change, x, y)
+    if ideas.is_idea(model.network.arch):
+        _check_network(model, x)
     step = _step(model, loss)
     logits, value = step(x, y)
     if logits.shape != y.shape or not logits.isfinite().all():
@@ -91,6 +94,27 @@ def _check_change(name: str, change: Callable, x: torch.Tensor, y: torch.Tensor)
     if not all(torch.equal(*pair) for pair in zip(*([part.nan_to_num(-1) for part in f] for f in found), strict=True)):
         raise ValueError(
             f"{name} differs under the same seed. Draw by the generator: torch.rand(..., generator=generator)."
+        )
+
+
+def _check_network(model: WindowModel, x: torch.Tensor) -> None:
+    """Compare its logits with those of the same network, built anew and given its weights, as scoring does later."""
+    first, found = copy.deepcopy(model), []
+    with torch.random.fork_rng(devices=[x.device] if x.device.type == "cuda" else []), torch.inference_mode():
+        for k in range(2):
+            torch.manual_seed(ANOTHER + k)
+            about = {**model.settings, "classes": range(model.head[1].out_features)}
+            tried = WindowModel.rebuild(about).to(x.device) if k else first
+            with ideas.expecting(
+                model.network.arch, "a network of (n, n_channels, n_mels, n_frames) -> (n, n_features)"
+            ):
+                tried.load_state_dict(first.state_dict())
+                tried.precision = first.precision
+                found.append(tried.eval()(x))
+    if not torch.allclose(*found, rtol=1e-3, atol=1e-3, equal_nan=True):
+        raise ValueError(
+            f"{model.network.arch} makes other numbers of the same windows when it is built anew and given its weights."
+            " Give what it draws to register_buffer or nn.Parameter, and let it draw nothing in eval()."
         )
 
 
