@@ -246,6 +246,6 @@ def _unsettled(row: object) -> str:
         return ""
     chance, needed = f", helps with probability {row.p_better:.2f}", row.n_to_settle
     low, high = row.lwlrap_diff_low, row.lwlrap_diff_high
-    if max(abs(low), abs(high)) <= metrics.MARGIN or (low * high > 0 and getattr(row, "n_differ", np.inf) < FEW):
+    if -metrics.MARGIN <= low <= high <= metrics.MARGIN or (low * high > 0 and getattr(row, "n_differ", np.inf) < FEW):
         return f"{chance}, but only {row.n_differ:.0f} groups of clips differ, too few to tell"
     return chance if np.isnan(needed) else f"{chance}, {format_clips(needed)} clips would settle it"
