@@ -21,11 +21,14 @@ import ast
 import itertools
 import linecache
 import re
+import sys
+import traceback
 import types
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
 
 from pydantic import AfterValidator
@@ -163,12 +166,17 @@ def _check_alone(file: str, source: bytes) -> None:
 
 
 def _source(file: str) -> bytes:
-    """The content of ideas/<file>.py, in the checkout or in a packed kernel."""
+    """The content of ideas/<file>.py."""
+    content = _place(file).read_bytes()
+    READ[digest(content)] = content
+    return content
+
+
+def _place(file: str) -> Traversable:
+    """Where ideas/<file>.py is: in the checkout or in a packed kernel."""
     for place in (CHECKOUT / file, resources.files("lib") / file):
         if place.is_file():
-            content = place.read_bytes()
-            READ[digest(content)] = content
-            return content
+            return place
     there = sorted(path.name for path in (CHECKOUT / "ideas").glob("*.py"))
     raise ValueError(f"name a file in {CHECKOUT / 'ideas'}: {file} is missing. There are: {', '.join(there) or 'none'}")
 
@@ -188,12 +196,16 @@ def _of_digest(file: str, expected: str | None) -> bytes:
 def _function(name: str) -> Callable:
     """The function of an idea. Raises as `find`."""
     file, function, expected = NAME.fullmatch(name).groups()
-    source = _of_digest(file, expected)
-    module = types.ModuleType(Path(file).stem)
+    source, path = _of_digest(file, expected), str(_place(file))
+    module = types.ModuleType(f"_{Path(file).stem}_{function}_{digest(source)}")
+    module.__file__, sys.modules[module.__name__] = path, module  # dataclasses look their module up
     try:
-        exec(compile(source, str(CHECKOUT / file), "exec"), module.__dict__)  # the path is for tracebacks
+        exec(compile(source, path, "exec"), module.__dict__)  # the path is for tracebacks
     except Exception as error:
-        raise ValueError(f"{file} raises {type(error).__name__}: {error}. Run `python {file}` to see where.") from error
+        sys.modules.pop(module.__name__, None)
+        lines = [n for frame, n in traceback.walk_tb(error.__traceback__) if frame.f_code.co_filename == path]
+        where = f" (line {lines[-1]})" if lines else ""  # a SyntaxError tells it itself
+        raise ValueError(f"{file} raises {type(error).__name__}: {error}{where}. Repair it there.") from error
     if not callable(idea := getattr(module, function, None)):
         there = [key for key, value in vars(module).items() if isinstance(value, types.FunctionType)]
         raise ValueError(f"{file} has no function {function!r}. There are: {', '.join(there) or 'none'}.")

@@ -56,6 +56,7 @@ STAGE2_MODELS = ("cnn", "cnn_logits", "dense", "conv1d", "attention", "gru", "lo
 
 STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, regex_engine="python-re")
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"  # names become folders
+SINGLE = r"without_\d+(_\d+)?(_seed_\d+)?"  # folders of single trainings: `folds.model_name`, the trials of a job
 FREE = rf"(?!(cache|demo-data|findings|replaced)\Z){NAME}"  # below outputs/
 
 
@@ -65,7 +66,14 @@ def _each_once(items: tuple) -> tuple:
     return items
 
 
+def _own_folder(variant: str) -> str:
+    if variant == "pooled" or re.fullmatch(SINGLE, variant):
+        raise ValueError("be another name: in a variant, this is a folder. Name what it changes, such as no_masks")
+    return variant
+
+
 Name = Annotated[str, Field(pattern=rf"^{NAME}\Z")]
+VariantName = Annotated[Name, AfterValidator(_own_folder)]
 Variant = Annotated[str, Field(pattern=rf"^{NAME}(\+{NAME})*\Z")]  # of an experiment; several are made together
 Rule = Annotated[str, Field(pattern=r"^[a-z]+(_[0-9.]+)?\Z")]
 Fold = Annotated[int, Field(ge=0, le=99)]
@@ -241,7 +249,7 @@ class Variants(Group):
 class Model(Group):
     """04: which model."""
 
-    variant: Name = which("curated", "name of this training set and recipe; one configuration per name")
+    variant: VariantName = which("curated", "name of this training set and recipe; one configuration per name")
     fold: int = which(0, "fold held out, counted from 0; -1: pool the trained folds", ge=-1, le=99)
     holdout_fold: int = which(-1, "second fold held out (pair model); -1: none", ge=-1, le=99)
     developed_on: Annotated[tuple[Fold, ...], Once] = which(

@@ -621,6 +621,15 @@ def test_labels_of_test_clips_that_cannot_be_used_are_listed_and_no_clip_is_lost
         datasets.load_test(kaggle)
 
 
+def test_of_a_released_test_clip_the_usage_may_be_blank(zenodo):
+    """In both readings: the clip is scored, and counts neither as public nor as private."""
+    table = zenodo / META / "test_post_competition.csv"
+    table.write_text(table.read_text().replace("Private", ""))
+    clips = datasets.load(zenodo, strict=True).clips
+    assert clips.loc[clips["subset"] == "test", "usage"].tolist() == [""]
+    assert datasets.load_test(zenodo).clips["usage"].tolist() == [""]
+
+
 # Real data
 
 

@@ -162,14 +162,48 @@ def test_names_that_can_not_be_are_refused(write, value, message):
     ("text", "message"),
     [
         ("def g(x):\n    return x\n", r"ideas/mine.py has no function 'f'. There are: g"),
-        ("import no_such_package\n", r"ideas/mine.py raises ModuleNotFoundError: No module named 'no_such_pac"),
-        ("def f(x\n", r"ideas/mine.py raises SyntaxError"),
+        ("import no_such_package\n", r"ideas/mine.py raises ModuleNotFoundError: No module named .* \(line 3\). Rep"),
+        ("def f(x\n", r"ideas/mine.py raises SyntaxError: .* \(mine.py, line 3\). Repair"),
+        ("def f():\n    return torch.nowhere\n\n\nf()\n", r"raises AttributeError: .*nowhere.* \(line 4\)"),
+        ("torch.zeros(2).view(3)\n", r"raises RuntimeError: .* \(line 3\)"),
     ],
 )
 def test_files_that_can_not_be_read_are_refused(write, text, message):
     write(text)
     with pytest.raises(ValueError, match=message):
         ideas.find({}, "ideas/mine.py:f")
+    left = f"_mine_f_{digest(ideas._source('ideas/mine.py'))}" in sys.modules
+    assert left == ("no function" in message)  # what raised is no module
+
+
+FULL = """from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass
+class Gain:
+    by: float = 1.0
+    seen: list[int] = field(default_factory=list)
+
+
+HERE = Path(__file__).name
+
+
+def f(x, in_db, generator):
+    return x + Gain().by, HERE, Gain
+"""
+
+
+def test_an_idea_has_what_a_module_has(write, tmp_path):
+    """Its path, and a place where dataclasses find it, which is no other module's."""
+    file = write("", "mine.py")
+    (tmp_path / file).write_text(FULL)
+    x, here, made = ideas.find({}, f"{file}:f")(torch.zeros(1), [True], None)
+    assert (x.item(), here) == (1, "mine.py")
+    assert digest(FULL.encode()) in made.__module__ and sys.modules[made.__module__].__file__ == str(tmp_path / file)
+    assert "mine" not in sys.modules
 
 
 # refused before training
@@ -465,14 +499,17 @@ def test_a_trial_whose_idea_raises_has_failed_and_is_tried_again(tmp_path, monke
 
 def test_a_packed_kernel_finds_its_ideas_and_refuses_others(tmp_path):
     packed = tmp_path / "lib.zip"
-    packed.write_bytes(kaggle._zipped(ROOT / "lib", ideas.sources(["ideas/lowpass.py:lowpass"])))
+    full = {"ideas/full.py": FULL.encode()}
+    packed.write_bytes(kaggle._zipped(ROOT / "lib", {**ideas.sources(["ideas/lowpass.py:lowpass"]), **full}))
     code = (
-        "from lib import ideas\nprint(ideas.__file__, ideas.find({}, 'ideas/lowpass.py:lowpass').__name__)\n"
+        "from lib import ideas\nprint(ideas.find({}, 'ideas/full.py:f')(1, [True], None)[:2])\n"
+        "print(ideas.__file__, ideas.find({}, 'ideas/lowpass.py:lowpass').__name__)\n"
         "ideas.find({}, 'ideas/between_class.py:between_class')"
     )
     words = [sys.executable, "-c", code]
     env = {**os.environ, "PYTHONPATH": str(packed)}
     answer = subprocess.run(words, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+    assert answer.stdout.startswith("(2.0, 'full.py')\n"), answer.stderr
     assert "lib.zip" in answer.stdout and answer.stdout.endswith("lowpass\n")
     assert "ideas/between_class.py is missing" in answer.stderr
 

@@ -94,6 +94,13 @@ def test_its_own_results_and_half_made_folders_are_no_rows(outputs):
     assert len(journal.rebuild(outputs)) == 4
 
 
+def test_a_variant_whose_name_begins_like_a_trainings_is_a_row(outputs):
+    make_variant(outputs / "mine", "without_masks", right=0.5, mask_share=0.0)
+    write_part(outputs / "mine" / "02_features" / "trials" / "without_0_seed_1")  # a job's: no row
+    table = journal.rebuild(outputs)
+    assert len(table) == 5 and row(table, "04_kfold", "without_masks")["trainings"] == 2
+
+
 def test_no_run_at_all_is_an_empty_table(tmp_path):
     table = journal.rebuild(tmp_path)
     assert table.empty and (tmp_path / "journal.csv").is_file()

@@ -143,6 +143,16 @@ def test_single_trainings_are_linked_from_what_pools_them(home):
     ]
 
 
+def test_a_variant_whose_name_begins_like_a_trainings_has_a_place_in_the_index(home):
+    variant = home / "04_kfold" / "without_masks"
+    for name in ("pooled", "without_0"):
+        write_notebook(write_part(variant / name) / "executed.ipynb")
+    write_notebook(write_part(home / "02_features" / "trials" / "without_0_seed_1") / "executed.ipynb")
+    single = {page.name: page.single for page in report.find(home) if "04_kfold/curated" not in str(page.folder)}
+    assert not single["04_kfold without_masks"] and single["04_kfold without_masks without_0"]
+    assert single["02_features trials without_0_seed_1"]
+
+
 def test_a_notebook_that_stopped_says_so_on_both_pages(home):
     report.build(home)
     said = '<p class="stopped">This notebook stopped: ValueError: no &lt;clip&gt;</p>'

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ import yaml
 
 from lib import settings
 from lib.runs import changes, job, pipeline, plan, recipes
+from lib.sound import features, windows
 
 ROOT = Path(__file__).resolve().parents[1]
 DEMO = 21  # parts of the demo run
@@ -487,9 +489,53 @@ def test_an_experiment_with_a_key_that_nobody_would_read_is_refused(tmp_path, mo
     mine = tmp_path / "params" / "mels32.yaml"
     mine.write_text("run: demo\nvariant: mels32\nn_mels: 32\nrepeats: 1\n")
     assert plan.Plan.read("demo", "mels32").params["n_mels"] == 32
-    mine.write_text(mine.read_text() + "folds: [0]\nseeds: [1]\nn_folds: 4\n")
-    with pytest.raises(ValueError, match="04 trains it on .* and would not read folds, n_folds, seeds. Leave that out"):
+    mine.write_text(mine.read_text() + "fold: 1\nfolds: [0]\nholdout_fold: 2\nseeds: [1]\nn_folds: 4\n")
+    unread = "fold, folds, holdout_fold, n_folds, seeds"
+    with pytest.raises(ValueError, match=f"04 trains it on .* and would not read {unread}. Leave that out"):
         plan.Plan.read("demo", "mels32")
+
+
+CONTRADICTIONS = [
+    ("window_s: 0.2\n", "hop_s=0.5 is longer than window_s=0.2.*Lower hop_s"),
+    ("fmin: 5000\nsample_rate: 8000\n", "fmin=5000.0 and fmax=0.0 Hz must satisfy"),
+    ("hop_length: 2048\n", "hop_length=2048 is longer than n_fft=1024"),
+    ("n_mels: 512\n", "of n_mels=512 bands are narrower"),
+    ("channels: logmel_2049\n", "one is odd and one even"),
+]
+
+
+@pytest.mark.parametrize(("text", "message"), CONTRADICTIONS)
+@pytest.mark.parametrize("head", ["run: mine\n", "run: demo\nvariant: mine\n"])
+def test_settings_of_sound_that_contradict_each_other_are_refused_before_any_job(
+    tmp_path, monkeypatch, head, text, message
+):
+    monkeypatch.setattr(plan, "ROOT", tmp_path)
+    (tmp_path / "params").mkdir()
+    (tmp_path / "params" / "demo.yaml").write_text("")
+    (tmp_path / "params" / "mine.yaml").write_text(head + text)
+    with pytest.raises(ValueError, match=message):
+        plan.Plan.read("demo", "mine")
+
+
+def test_settings_of_sound_agree_by_default_so_that_a_plan_need_not_import_torch():
+    of = settings.defaults()
+    for group in (features.LogMel, windows.Windows):
+        group(**{field.name: of[field.name] for field in fields(group) if field.name in of})
+    code = "import sys\nfrom lib.runs.plan import Plan\nPlan.read('demo')\nprint('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+
+
+@pytest.mark.parametrize("words", [("demo", "second"), ("demo first", "second"), ("demo second", "")])
+def test_an_experiment_is_no_run(tmp_path, monkeypatch, words):
+    monkeypatch.setattr(plan, "ROOT", tmp_path)
+    (tmp_path / "params").mkdir()
+    for name, text in (("demo", ""), ("first", "run: demo\nvariant: first\n"), ("second", "run: first\nvariant: b\n")):
+        (tmp_path / "params" / f"{name}.yaml").write_text(text)
+    told = "params/second.yaml: first is an experiment of the run demo, not a run: set run: demo"
+    with pytest.raises(ValueError, match=told):
+        plan.Plan.read(*words)
+    assert plan.Plan.read("demo", "first").variant == "first"
 
 
 def test_a_profile_whose_base_trains_on_more_than_curated_clips_is_refused(tmp_path, monkeypatch):

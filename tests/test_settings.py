@@ -109,6 +109,13 @@ def test_a_run_cannot_take_the_folder_of_something_else(name):
     assert check({"run": f"{name}-2"}) == {"run": f"{name}-2"}
 
 
+@pytest.mark.parametrize("name", ["pooled", "without_0", "without_2_14", "without_0_seed_1"])
+def test_a_variant_cannot_take_the_folder_of_a_training(name):
+    with pytest.raises(ValueError, match=f"variant='{name}' should be another name: .*such as no_masks"):
+        check({"variant": name})
+    assert check({"variant": f"{name}_x", "run": name}) == {"variant": f"{name}_x", "run": name}
+
+
 @given(st.text(max_size=8))
 def test_a_name_that_passes_is_one_plain_folder(name):
     try:

@@ -381,7 +381,7 @@ def _read_tables(base: Path, layout: str, esc10_only: bool, findings: list[tuple
     for subset, part in _LAYOUTS[layout][1].items():
         if not (base / part.table).is_file():
             continue  # the noisy and the released test table are optional
-        header, rows, malformed = tables.read(base / part.table, part.columns, _clip)
+        header, rows, malformed = tables.read(base / part.table, part.columns, _clip, blank=("usage",))
         if part is _KAGGLE["test"] and header[0] != "fname":
             raise ValueError(f"{base / part.table}: first column {header[0]!r}, expected fname. Repair it.")
         findings += [(fname, subset, reason, False) for fname, reason in malformed]

@@ -170,7 +170,7 @@ def _span(manifest: Path) -> tuple[float, float]:
 
 def _answers(names: tuple[str, ...]) -> bool:
     """Whether (run, notebook, ...) is a part that answers a question: no single training, no partial folder, not 09."""
-    return names[1] != OWN and not any(name.startswith((".", "without_")) for name in names)
+    return names[1] != OWN and not any(name[0] == "." or re.fullmatch(settings.SINGLE, name) for name in names)
 
 
 def _row(part: Path, outputs: Path) -> dict[str, object]:

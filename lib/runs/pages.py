@@ -38,7 +38,7 @@ from nbconvert import HTMLExporter
 from nbconvert.filters import markdown2html
 from pygments.formatters import HtmlFormatter
 
-from lib import files
+from lib import files, settings
 from lib.evaluation import comparisons, metrics
 from lib.runs import journal
 from lib.runs.plan import ROOT
@@ -104,7 +104,7 @@ class Page:
 
     @property
     def single(self) -> bool:
-        return any(name.startswith("without_") for name in self.folder.parts)
+        return any(re.fullmatch(settings.SINGLE, name) for name in self.folder.parts)
 
 
 def build(home: Path) -> Path:

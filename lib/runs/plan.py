@@ -7,7 +7,8 @@ Conventions
 target : the result.json of a part, a path below outputs/ relative to the workbook. It is written last and means done.
 layers : parameter files, each applied over the one before: those of `profile`, then params/<run>.yaml if it exists. A
          file with a `run` and a `variant` of its own is an experiment; it is applied over the file of that run.
-Light imports only: every job of a cluster reads the Snakefile again.
+Light imports only: every job of a cluster reads the Snakefile again. Only where a layer changes settings of sound is
+torch imported, to check them.
 
 Used in: Snakefile, `pipeline`, `kaggle`, `pages`.
 """
@@ -16,7 +17,7 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 
@@ -64,7 +65,8 @@ class Plan:
         ------
         FileNotFoundError, ValueError
             As `settings.load_profile`, `settings.check` and `recipes.check_base`; a name of a run that snakemake would
-            read as a number; layers that are not a complete profile.
+            read as a number, or that is an experiment's; layers that are not a complete profile; settings of sound that
+            contradict each other.
         """
         own = ROOT / "params" / f"{run}.yaml"
         layers = [ROOT / "params" / f"{name}.yaml" for name in profile.split()]
@@ -75,6 +77,10 @@ class Plan:
         if its_run.is_file() and its_run not in layers:  # an experiment is applied over the file of its run
             layers.insert(-1, its_run)
             read.insert(-1, settings.load_profile(its_run))
+        theirs = read[layers.index(its_run)] if its_run in layers[:-1] else {}
+        if theirs.get("variant", BASE) != BASE and theirs.get("run", its_run.stem) != its_run.stem:
+            what = f"{its_run.stem} is an experiment of the run {theirs['run']}, not a run"
+            raise ValueError(f"params/{layers[-1].name}: {what}: set run: {theirs['run']}.")
         typed = {"data_dir": data_dir} if data_dir else {}
         given = {name: value for layer in read for name, value in layer.items()} | typed
         if run and "run" not in (read[-1] if own in layers else {}):
@@ -89,7 +95,8 @@ class Plan:
                 "are as in the demo run)."
             )
         variant = str(params.pop("variant"))
-        read_by_04 = settings.defaults("04_kfold").keys() - {"n_folds", "folds_csv", "esc10_only"} | {"repeats"}
+        set_for_it = {"fold", "holdout_fold", "n_folds", "folds_csv", "esc10_only"}
+        read_by_04 = settings.defaults("04_kfold").keys() - set_for_it | {"repeats"}
         if variant != BASE and (unread := sorted(read[-1].keys() - read_by_04)):
             raise ValueError(
                 f"params/{layers[-1].name} is an experiment (it has a variant): 04 trains it on the clips and all "
@@ -98,6 +105,8 @@ class Plan:
         below = {name: value for layer in read[:-1] for name, value in layer.items()}
         base = params if variant == BASE else {**settings.defaults(), **below, **typed, "run": params["run"]}
         recipes.check_base({**base, "variant": BASE})
+        for values in (base, params):
+            _check_sound(values)
         return cls(params, base, variant)
 
     @cached_property
@@ -366,6 +375,17 @@ def _experiment(name: str) -> dict[str, object]:
     values = settings.load_profile(path) if path.is_file() else {}
     changes = {key: value for key, value in values.items() if key not in ("run", "variant")}
     return changes if values.get("variant") == name else {}
+
+
+def _check_sound(values: Mapping[str, object]) -> None:
+    """ValueError if settings of windows or channels contradict each other, which else a job would be first to tell."""
+    names = [field.name for group in (settings.Audio, settings.Windows) for field in fields(group)]
+    if any(values[name] != settings.KNOBS[name].default for name in names):
+        from lib.sound.features import LogMel  # here, since they import torch
+        from lib.sound.windows import Windows
+
+        for group in (LogMel, Windows):
+            group(**{field.name: values[field.name] for field in fields(group) if field.name in values})
 
 
 def _numbers(only: str) -> list[str]:
