@@ -117,7 +117,8 @@ class WindowModel(nn.Module):
     def __init__(self, network: Network, n_classes: int, mean: list, std: list, shape: Sequence[int] = SHAPE) -> None:
         super().__init__()
         self.network, self.image_size, self.shape = network, network.image_size, tuple(shape)
-        self.body, n_features = _body(network, len(mean), self.shape)
+        size = (self.image_size,) * 2 if self.image_size else self.shape
+        self.body, n_features = _body(network.arch, len(mean), size)
         self.head = nn.Sequential(nn.Dropout(network.dropout), nn.Linear(n_features, n_classes))
         self.register_buffer("mean", torch.tensor(mean), persistent=False)
         self.register_buffer("std", torch.tensor(std), persistent=False)
@@ -179,15 +180,13 @@ class WindowModel(nn.Module):
         return groups
 
 
-def _body(network: Network, n_channels: int, shape: tuple[int, int]) -> tuple[nn.Module, int]:
-    """A network without its last layer, and how many features it gives."""
-    arch = network.arch
+def _body(arch: str, n_channels: int, size: Sequence[int] = SHAPE) -> tuple[nn.Module, int]:
+    """A network without its last layer, and how many features it gives; an idea is tried on inputs of that size."""
     if own := re.fullmatch(CNN, arch):
         body = Cnn(n_channels, *map(int, own.groups()))
         return body, body[-1][0].out_channels
     if ideas.is_idea(arch):
-        shape = (network.image_size,) * 2 if network.image_size else shape
-        form, given = "f(n_channels) -> a torch.nn.Module", torch.zeros(2, n_channels, *shape)
+        form, given = "f(n_channels) -> a torch.nn.Module", torch.zeros(2, n_channels, *size)
         with ideas.expecting(arch, form, f"n_channels={n_channels} and windows {tuple(given.shape)}"), torch.no_grad():
             body = ideas.find({}, arch)(n_channels)
             features = body.eval()(given)
