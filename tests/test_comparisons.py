@@ -270,7 +270,7 @@ def test_what_a_reader_must_know_besides():
         "Smallest difference that this table could have shown, 80 % power under the correction: 0.030 to 0.100."
     )
     late = TABLE.assign(lwlrap_diff_low=[np.nan, 0.001, -0.2])  # one is unclear all the same
-    sentence = "or as Holm's procedure stops at the first unclear one: one."
+    sentence = "Clear of zero yet unclear, as Holm's procedure stops at the first unclear one: one."
     assert sentence in told(late).limits() and sentence not in told(TABLE).limits()
     screened = told(comparisons.screened(TABLE)).limits()
     assert screened.startswith("Each interval holds alone") and "Verdicts hold" not in screened

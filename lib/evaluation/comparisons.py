@@ -136,14 +136,14 @@ class Comparison(Labelled):
         if rows.empty:
             return ""
         is_screened, clear = rows["verdict"] == "screened", rows["lwlrap_diff_low"] * rows["lwlrap_diff_high"] > 0
-        stopped = ", ".join(rows.loc[clear & (rows["verdict"] == "unclear"), "variant"])
+        many = rows.get("n_differ", np.inf) >= FEW  # where few groups differ, `answers` says so
+        stopped = ", ".join(rows.loc[clear & (rows["verdict"] == "unclear") & many, "variant"])
         levels, smallest = format_range(100 * rows["level"], ".4g"), format_range(rows["smallest_diff"], ".3f")
         sentences = {
             f"Verdicts hold together, at 5 % for all {len(rows)}": not is_screened.all(),
             f"Each interval holds alone, at its own level ({levels} %), which depends on how many are compared; "
             "so does each answer of no difference": True,
-            "Clear of zero yet unclear, as too few groups of clips differ, or as Holm's procedure stops at the first "
-            f"unclear one: {stopped}": stopped,
+            f"Clear of zero yet unclear, as Holm's procedure stops at the first unclear one: {stopped}": stopped,
             f"Smallest difference that this table could have shown, 80 % power under the correction: {smallest}": True,
             "A screening, with fewer than three seeds or not all folds: no verdict is drawn from it": is_screened.all(),
         }

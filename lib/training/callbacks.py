@@ -26,6 +26,7 @@ from lib import ideas, settings
 from lib.evaluation import metrics
 from lib.files import whole_file
 from lib.training.augment import MIXES, Draws
+from lib.training.models import weights
 
 __all__ = ["Checkpoint", "Curve", "Diverged", "ImageSize", "Mixing", "Reseed", "Scaler", "image_sizes"]
 
@@ -198,7 +199,7 @@ class Checkpoint(Callback):
         last = self.epoch == self.n_epoch - 1
         if self.epoch < self.first or not (last or time.monotonic() - self.saved >= CHECKPOINT_S):
             return
-        tensors = {f"model/{name}": tensor.contiguous().clone() for name, tensor in self.model.state_dict().items()}
+        tensors = {f"model/{name}": tensor for name, tensor in weights(self.model).items()}
         state = self.opt.opt.state_dict()["state"]
         tensors |= {f"opt/{i}/{name}": t.contiguous() for i, values in state.items() for name, t in values.items()}
         about = {"configuration": self.configuration, "rows": json.dumps(self.curve.rows)}

@@ -30,6 +30,7 @@ from lib.sound import windows
 from lib.sound.cache import Cache
 
 __all__ = ["Network", "WindowModel", "activate", "best_device", "best_precision", "load", "save", "score", "sidecar"]
+__all__ += ["weights"]
 
 SCORING_BATCH = 128
 CNN = r"cnn(8|10|12|14)_([1-9]\d{0,2})"  # cnn<layers>_<channels of the first block>
@@ -237,6 +238,12 @@ def score(
     return [np.concatenate(own) for own in logits]
 
 
+def weights(model: nn.Module) -> dict[str, torch.Tensor]:
+    """The model's state for safetensors: on the CPU, contiguous, and copied, since layers may share weights."""
+    state = model.state_dict().items()
+    return {name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in state}
+
+
 def save(path: Path, model: nn.Module, sidecar: dict) -> None:
     """Write the weights to `path` (.safetensors) and, last, the .json beside it.
 
@@ -246,9 +253,8 @@ def save(path: Path, model: nn.Module, sidecar: dict) -> None:
     sidecar : what else scoring needs, see `learners.train_fold` and `choice.write_choice`
     """
     path = Path(path)
-    weights = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
     path.with_suffix(".json").unlink(missing_ok=True)  # new weights never stand beside an old sidecar
-    content = safetensors.save(weights)
+    content = safetensors.save(weights(model))
     with whole_file(path) as partial:
         partial.write_bytes(content)
     write_json(path.with_suffix(".json"), {**sidecar, **model.settings, "weights": digest(content)})

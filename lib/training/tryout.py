@@ -99,18 +99,14 @@ def _check_change(name: str, change: Callable, x: torch.Tensor, y: torch.Tensor)
 
 def _check_network(model: WindowModel, x: torch.Tensor) -> None:
     """Compare its logits with those of the same network, built anew and given its weights, as scoring does later."""
-    first, found = copy.deepcopy(model), []
-    with torch.random.fork_rng(devices=[x.device] if x.device.type == "cuda" else []), torch.inference_mode():
-        for k in range(2):
-            torch.manual_seed(ANOTHER + k)
-            about = {**model.settings, "classes": range(model.head[1].out_features)}
-            tried = WindowModel.rebuild(about).to(x.device) if k else first
-            with ideas.expecting(
-                model.network.arch, "a network of (n, n_channels, n_mels, n_frames) -> (n, n_features)"
-            ):
-                tried.load_state_dict(first.state_dict())
-                tried.precision = first.precision
-                found.append(tried.eval()(x))
+    about = {**model.settings, "classes": range(model.head[1].out_features)}
+    form = "a network of (n, n_channels, n_mels, n_frames) -> (n, n_features)"
+    devices = [x.device] if x.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices), torch.inference_mode(), ideas.expecting(model.network.arch, form):
+        again = WindowModel.rebuild(about).to(x.device)  # what it draws now is not what the model drew
+        again.load_state_dict(model.state_dict())
+        again.precision = model.precision
+        found = [tried.eval()(x) for tried in (copy.deepcopy(model), again)]
     if not torch.allclose(*found, rtol=1e-3, atol=1e-3, equal_nan=True):
         raise ValueError(
             f"{model.network.arch} makes other numbers of the same windows when it is built anew and given its weights."
