@@ -124,6 +124,15 @@ def test_what_is_missing_is_made_by_what_knows_its_parameters(home, variant, nee
     assert [line[: len(told)] for line, told in zip(lines, commands, strict=True)] == commands
 
 
+@pytest.mark.parametrize("gone", ["weights.json", "weights.safetensors", "clips.csv"])
+def test_a_model_that_lost_a_file_is_to_be_deleted_since_it_would_not_be_trained_again(home, gone):
+    without(f"{BASE}/without_1/{gone}")(home)
+    with pytest.raises(FileNotFoundError) as caught:
+        ModelSet.open(home, "curated", "single", weights=True, profile="esc10")
+    told = f"it lacks without_1/{gone}. Delete without_1, which counts as done but has lost a file. Make them first:"
+    assert told in str(caught.value)
+
+
 def test_a_configuration_is_there_or_empty(home):
     assert ModelSet(home, "curated", 3).configuration["epochs"] == 1
     write_json(home / "04_kfold" / "new" / "without_0" / "result.json", {})

@@ -209,7 +209,7 @@ class ModelSet:
         return WindowScores.join(parts)
 
     def _check_files(self, weights: bool, also: Iterable[str]) -> None:
-        """FileNotFoundError if files are missing; it names the first one of each model."""
+        """FileNotFoundError if files are missing; it names the first one of each model, and what is to be deleted."""
         needed, lacks = ["result.json", *(["weights.safetensors"] if weights else []), "weights.json"], []
         for name in self.names:
             here = [f"{name}/{file}" for file in needed + (["clips.csv"] if name in self.single else [])]
@@ -218,6 +218,8 @@ class ModelSet:
         lacks += [file for file in also if not (self.folder / file).is_file()]
         if lacks:
             what = f"{self.folder} is not complete, it lacks {', '.join(lacks)}."
+            if lost := [name for name in models if (self.folder / name / "result.json").is_file()]:
+                what += f" Delete {' and '.join(lost)}, which counts as done but has lost a file."
             raise FileNotFoundError(f"{what} {self._how(models)}")
 
     def _check_names(self) -> None:
