@@ -4,7 +4,8 @@
     make run RUN=small-0 PROFILE="fsd-mini small-sets" DATA=path/to/ESC-50/small-0.csv NB=02     # and so on to small-3
     python benchmarks/small_sets.py small              # compares the variants that all four have, over all their clips
 
-A second round is on top of what the first one chose: runs long-0 to long-3 with PROFILE="fsd-mini long-sets".
+Later rounds are on top of what the first one chose: runs long-0 to long-3 with PROFILE="fsd-mini long-sets", and
+trimmed-0 to trimmed-3 with "fsd-mini trimmed".
 
 None holds a class of ESC-10, so nothing that is chosen by them has heard a clip of ESC-10 or fsd-mini; two recordings
 (134049, 209698) have a clip of another class there. A set has twelve training clips per class (fold 1, of the published
