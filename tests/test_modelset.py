@@ -129,7 +129,7 @@ def test_a_model_that_lost_a_file_is_to_be_deleted_since_it_would_not_be_trained
     without(f"{BASE}/without_1/{gone}")(home)
     with pytest.raises(FileNotFoundError) as caught:
         ModelSet.open(home, "curated", "single", weights=True, profile="esc10")
-    told = f"it lacks without_1/{gone}. Delete without_1, which counts as done but has lost a file. Make them first:"
+    told = f"it lacks without_1/{gone}. Delete what counts as done but has lost a file: without_1. Make them first:"
     assert told in str(caught.value)
 
 

@@ -219,7 +219,7 @@ class ModelSet:
         if lacks:
             what = f"{self.folder} is not complete, it lacks {', '.join(lacks)}."
             if lost := [name for name in models if (self.folder / name / "result.json").is_file()]:
-                what += f" Delete {' and '.join(lost)}, which counts as done but has lost a file."
+                what += f" Delete what counts as done but has lost a file: {', '.join(lost)}."
             raise FileNotFoundError(f"{what} {self._how(models)}")
 
     def _check_names(self) -> None:
