@@ -167,7 +167,11 @@ def _text(node: object, module: str, aliases: Mapping[str, tuple[str, str]], lea
                 return part.attr
         if isinstance(part, (ast.FunctionDef, ast.ClassDef)) and ast.get_docstring(part) is not None:
             part.body = part.body[1:]
-        fields = ((key, value) for key, value in ast.iter_fields(part) if key not in IGNORED_FIELDS and value)
+        fields = (
+            (key, value)
+            for key, value in ast.iter_fields(part)
+            if key not in IGNORED_FIELDS and (value or isinstance(part, ast.Constant))
+        )
         return f"{type(part).__name__}({', '.join(f'{key}={text(value)}' for key, value in fields)})"
 
     return text(node)

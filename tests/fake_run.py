@@ -77,7 +77,10 @@ def make_run(home: Path, *, n_folds: int = 2, classes: list[str] = CLASSES, arch
         (part / f"without_{fold}" / "result.json").write_text("{}")
     found = {"lwlrap": 0.75, "lwlrap_low": 0.7, "lwlrap_high": 0.8, "n": len(fnames), "complete": True}
     (part / "pooled").mkdir()
-    told = {"parameters": {"run": home.name, "epochs": 1, "data_dir": "here", "folds_csv": ""}, "metrics": found}
+    told = {
+        "parameters": {"run": home.name, "profile": "demo", "epochs": 1, "data_dir": "here", "folds_csv": ""},
+        "metrics": found,
+    }
     (part / "pooled" / "result.json").write_text(json.dumps(told))
     per_class = pd.DataFrame(
         {"class": classes, "n": 1, "lwlrap": [0.5, np.nan, 1.0, *[0.5] * len(classes)][: len(classes)]}

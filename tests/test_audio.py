@@ -95,7 +95,23 @@ def test_channels_are_averaged_unless_they_cancel(tmp_path, gains, gain):
     assert np.abs(samples) == pytest.approx(np.abs(SINE) * gain, abs=1e-6)
 
 
+def mp3(mode: str) -> bytes:
+    """Ten seconds of noise that fades, without the first frame, which tells how long it is."""
+    raw, loud = io.BytesIO(), np.random.default_rng(0).uniform(-1, 1, 10 * RATE) * np.linspace(1, 0, 10 * RATE) ** 4
+    soundfile.write(raw, loud, RATE, format="MP3", subtype="MPEG_LAYER_III", bitrate_mode=mode, compression_level=0.5)
+    raw = raw.getvalue()
+    assert b"Info" in raw[:200] or b"Xing" in raw[:200]
+    return raw[raw.index(b"\xff\xfb", 4) :]
+
+
+@pytest.mark.parametrize("tag", [b"", b"ID3\4\0\0\0\0\50\0" + bytes(40 * 128)], ids=["no tag", "a picture before it"])
+def test_an_mp3_of_constant_rate_need_not_tell_its_length(tmp_path, tag):
+    (tmp_path / "clip.mp3").write_bytes(tag + mp3("CONSTANT"))
+    assert len(audio.read(tmp_path / "clip.mp3", RATE)) == pytest.approx(10 * RATE, rel=0.01)
+
+
 REFUSED = {
+    "unreadable: an mp3 that does not tell its length. Convert it: ffmpeg": mp3("VARIABLE"),
     "empty": b"",
     "^empty": encoded([]),
     "unreadable: Format not recognised": b"this is no sound",

@@ -249,6 +249,18 @@ def test_an_epoch_is_drawn_at_once_and_handed_out_by_batch():
     assert drawn["uniform"].shape == (7, 3) and drawn["weights"].shape == (7,)
 
 
+def test_a_change_may_draw_for_some_batches_and_for_a_part_of_one():
+    draws, x = augment.Draws(torch.device("cpu"), 3, 8), noise(4, 1, 2, 2)
+    found = {}
+    for number, is_louder in enumerate([False, True]):
+        draws.batch(slice(4 * number, 4 * number + 4))
+        if is_louder:
+            augment.gain(x, [True], draws)
+            assert augment.gain(x[:2], [True], draws).shape == (2, 1, 2, 2)
+        found[number] = augment.uniform(draws, x, 5)
+    assert torch.equal(torch.cat([found[0], found[1]]), augment.uniform(seeded(3), noise(8, 1, 2, 2), 5))
+
+
 def test_weights_are_those_of_the_beta_distribution():
     weights = augment.weights(seeded(0), noise(20_000, 1, 1, 1), 0.4).double()
     assert weights.mean().item() == pytest.approx(0.5, abs=0.02)

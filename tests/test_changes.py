@@ -178,6 +178,12 @@ def test_test_clips_that_come_are_no_difference_but_those_that_change_are(data, 
     (tmp_path / "t2.wav").rename(late)
     differing, lacking = changes.since(home, PARAMS, data, None)
     assert differing == {} and "audio of test clips" in lacking["08_submission/curated"]
+    (submission / "how.csv").write_text("\n".join(line for line in how.splitlines() if not line.startswith("t2.wav")))
+    assert changes.has_come_since(submission, contents())  # a clip more
+    for damaged in ("", "fname\n"):
+        (submission / "how.csv").write_text(damaged)
+        assert not changes.has_come_since(submission, contents())
+    (submission / "how.csv").write_text(how)
     write_clip(data / "test" / "t0.wav", 77)
     assert not changes.has_come_since(submission, contents())
     assert list(since(home, data)) == ["08_submission/curated"]

@@ -65,6 +65,15 @@ def test_what_computes_numbers_moves_the_digests_of_what_is_made_with_it(copy, m
     assert found == moved
 
 
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [("x.mean(0)", "x.mean(None)"), ("f(axis=0)", "f(axis=None)"), ("a[0]", "a[None]"), ("0", "0.0")],
+)
+def test_nothing_is_not_zero(before, after):
+    texts = {code._text(ast.parse(line).body[0], "lib.x", {}, set()) for line in (before, after)}
+    assert len(texts) == 2
+
+
 def test_a_comment_a_docstring_an_annotation_a_figure_and_the_words_of_an_error_move_none(copy):
     edit, digests, lib = copy
     before = digests()

@@ -72,11 +72,15 @@ def test_a_name_gets_the_digest_of_its_file_and_is_found(write):
 def test_the_idea_of_a_variant_has_its_digest_too(write):
     file = write("def f(x, in_db, generator):\n    return x + 1\n")
     run = Run("03_augmentation", {"augment": [], "seed": 1}, Path(), Path())
-    before, key = run.trial("own", "", 0, augment=[f"{file}:f"]).params["augment"], compute._key({"mix": f"{file}:f"})
+    before = run.trial("own", "", 0, augment=[f"{file}:f"]).params["augment"]
+    key = compute._key(run, {"mix": f"{file}:f"})
     assert before == [f"{file}:f@{digest(ideas._source(file))}"]
     write("def f(x, in_db, generator):\n    return x + 2\n")
     assert run.trial("own", "", 0, augment=[f"{file}:f"]).params["augment"] != before
-    assert compute._key({"mix": f"{file}:f"}) != key and compute._key({"lr": 1}) == digest({"lr": 1})
+    assert compute._key(run, {"mix": f"{file}:f"}) != key
+    assert compute._key(run, {"lr": 1, "trial_epochs": 2}) == (key := compute._key(run, {"lr": 1}))
+    run.params["image_size"] = 64  # another base
+    assert compute._key(run, {"lr": 1}) != key
 
 
 def test_a_file_that_changed_is_another_idea(write):
@@ -223,6 +227,10 @@ def test_an_idea_has_what_a_module_has(write, tmp_path):
         ("return x + torch.rand(1)", "differs under the same seed. Draw by the generator"),
         ("return y", r"fails on three windows: NameError: name 'y' is not defined. Expected: f\(x, in_db, generator\)"),
         ("return x[[]][9]", "fails on three windows: IndexError"),
+        (
+            "return x.view(len(x), -1).view(x.shape)",
+            "fails on three windows: RuntimeError: view size",
+        ),  # not contiguous
         ("return x @ x[0, 0, :3]", r"f@\w+ fails on three windows: .*Expected: f\(x, in_db, generator\) -> x"),
     ],
 )
@@ -246,6 +254,11 @@ def test_a_wrong_augmentation_is_refused_before_training(write, tones, tmp_path,
         ("def f(logits, y):\n    return 1.0\n", {"loss": "{}"}, "can't be trained"),
         ("def f(logits, targets):\n    return logits\n", {"loss": "{}"}, "The loss makes float32 \\(3, 3\\)"),
         ("def f(logits, targets):\n    return torch.zeros(())\n", {"loss": "{}"}, "can't be trained"),
+        (
+            "N = []\n\n\ndef f(logits, targets):\n    N.append(1)\n    return len(N) * logits.mean()\n",
+            {"loss": "{}"},
+            "gives another number for the same logits and targets",
+        ),
     ],
 )
 def test_a_wrong_mix_or_loss_is_refused_before_training(write, tones, tmp_path, text, changes, message):
@@ -259,6 +272,23 @@ def test_what_is_no_network_is_refused(write, text):
     name = write(text) + ":f"
     with pytest.raises(ValueError, match=r"fails on n_channels=1 .*Expected: f\(n_channels\) -> a torch.nn.Module"):
         learners.WindowModel(Network(name, image_size=0), 3, [0.0], [1.0])
+
+
+def test_a_network_that_is_one_and_the_same_each_time_is_refused(write, tones, tmp_path):
+    """A training would go on from the weights of the one before, and of several loaded models all would be the last."""
+    layers = "torch.nn.Flatten(), torch.nn.Linear(16 * 32, 4)"
+    name = write(f"BODY = torch.nn.Sequential({layers})\n\n\ndef f(n):\n    return BODY\n") + ":f"
+    with pytest.raises(ValueError, match=r"f@\w+ gives the same layers each time.*Build them within the function"):
+        fit(tones, tmp_path / "checkpoint", recipe=recipe(), network=Network(name, image_size=0))
+
+
+def test_what_an_idea_draws_as_its_file_runs_is_no_draw_of_the_training(write, tones, tmp_path):
+    """Else the first training of a kernel would differ from the next ones."""
+    text = "DRAWN = torch.randn(3)\n\n\ndef f(n):\n"
+    text += "    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16 * 32, 4))\n"
+    network = Network(write(text) + ":f", image_size=0)
+    first, second = (fit(tones, tmp_path / name, recipe=recipe(), network=network)[0] for name in "ab")
+    assert test_learners.same(first, second)
 
 
 def test_a_network_must_give_features(write):
@@ -342,6 +372,7 @@ def test_a_network_may_share_weights_and_keep_what_it_draws(write, tones, tmp_pa
         ("return spectrum.abs()", r"makes \(257, 101\) of a spectrum: expected \(16, 101\) \(n_mels, n_frames\)"),
         ("return spectrum[:16]", r"makes complex \(16, 101\) of"),
         ("return spectrum[:16].abs().log() * torch.inf", r"makes \(16, 101\) with NaN or infinite numbers of"),
+        ("return spectrum[:16].abs() * 1e9", r"makes numbers over 65504, the largest that is kept. Divide"),
         ("return torch.rand(16, 101)", r"makes another channel of the same clip each time"),
         ("return settings.mels", r"f@\w+ fails on a clip: AttributeError: .*Expected: f\(settings, spectrum\) -> "),
     ],

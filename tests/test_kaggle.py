@@ -274,3 +274,10 @@ def test_the_command_line_explains_what_it_refuses(home, tmp_path, capsys, chang
     words = [str(SCORE), str(home), "--owner", "me", "--profile", "demo"]
     assert kaggle.main([*words, "--folder", str(tmp_path), *change]) == 1
     assert saying in capsys.readouterr().err
+
+
+def test_a_run_of_another_profile_is_not_packed(tmp_path, capsys):
+    """A forgotten PROFILE= would be demo's, with no limit of time."""
+    words = [str(SCORE), str(make_run(tmp_path / "first")), "--owner", "me", "--folder", str(tmp_path / "packed")]
+    assert kaggle.main([*words, "--profile", "esc10"]) == 1 and not (tmp_path / "packed").exists()
+    assert "first was made with PROFILE=demo, not with esc10. Say that one." in capsys.readouterr().err

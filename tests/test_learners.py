@@ -93,6 +93,7 @@ def fit(
     width=WIDTH,
     targets=None,
     rows=lambda rows: rows,
+    cut=CUT,
     **more,
 ):
     """Train on folds 1 and 2, validate on fold 0."""
@@ -100,7 +101,7 @@ def fit(
     table = clips.merge(dealt, on="fname")
     train, held = table[table["fold"] > 0], table[table["fold"] == 0]
     targets = datasets.targets(train, CLASSES) if targets is None else targets
-    rolled = windows.rolling(cache, cache.rows(held["fname"]), CUT).merge(held, on="fname")
+    rolled = windows.rolling(cache, cache.rows(held["fname"]), cut).merge(held, on="fname")
     training = Training(cache, rows(cache.rows(train["fname"])), targets, width, recipe, seed)
     validation = Scoring(cache, rolled, datasets.targets(rolled, CLASSES), width)
     model, curve = learners.fit(network, recipe, training, validation, checkpoint, **more)
@@ -264,7 +265,7 @@ def test_a_training_killed_after_its_last_epoch_is_only_read(tones, undisturbed,
     pd.testing.assert_frame_equal(curve, undisturbed[1], check_exact=True)
 
 
-@pytest.mark.parametrize("changed", ["seed", "recipe", "network", "width", "targets", "rows"])
+@pytest.mark.parametrize("changed", ["seed", "recipe", "network", "width", "targets", "rows", "cut"])
 def test_a_checkpoint_of_another_configuration_is_not_gone_on_from(tones, checkpoint_of_2, tmp_path, steps, changed):
     other = {
         "seed": 2,
@@ -273,6 +274,7 @@ def test_a_checkpoint_of_another_configuration_is_not_gone_on_from(tones, checkp
         "width": 40,
         "targets": np.eye(3, dtype=np.float32)[np.arange(12)[::-1] % 3],
         "rows": lambda rows: rows.assign(n_frames=rows["n_frames"] - 1),
+        "cut": dataclasses.replace(CUT, hop_s=CUT.hop_s / 2),  # the curve would be of other windows
     }
     (tmp_path / "checkpoint").write_bytes(checkpoint_of_2.read_bytes())
     _, curve, _, _ = fit(tones, tmp_path / "checkpoint", **{changed: other[changed]})

@@ -72,6 +72,16 @@ def test_further_seeds_are_read_without_pair_models_and_score_the_same_clips(hom
         nested.read_seeds(design, home, "demo", seed=1, repeats=2)
     for fold in range(3):
         shutil.copytree(variant / f"without_{fold}", variant.with_name("curated.seed_2") / f"without_{fold}")
+    with pytest.raises(ValueError, match=r"curated.seed_2 is not curated with seed 2 \(its models have seed 1\)"):
+        nested.read_seeds(design, home, "demo", seed=1, repeats=2)
+    for path in variant.parent.glob("curated.seed_2/*/weights.json"):
+        path.write_text(path.read_text().replace('"seed": 1', '"seed": 2'))
+    for folder, epochs in (("curated", 1), ("curated.seed_2", 2)):
+        (variant.parent / folder / "configuration.json").write_text(json.dumps({"epochs": epochs}))
+    with pytest.raises(ValueError, match=r"curated.seed_2 is not curated with seed 2 \(epochs: 2 there, 1 now\)"):
+        nested.read_seeds(nested.read(home, "curated", "demo"), home, "demo", seed=1, repeats=2)
+    for folder in ("curated", "curated.seed_2"):
+        (variant.parent / folder / "configuration.json").unlink()
     _, other = designs = nested.read_seeds(design, home, "demo", seed=1, repeats=2)
     assert other.variant.name == "curated.seed_2" and other.pairs.table.empty and not other.single.table.empty
     for one in designs:

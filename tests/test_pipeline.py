@@ -325,6 +325,9 @@ def test_candidates_are_trained_with_their_pairs_and_further_seeds_without(workb
     assert [made["seed"] for made in read.values()] == [2019, 2020, 2019, 2020]
     assert [made["n_mels"] for made in read.values()] == [64, 64, 32, 32]
     assert in_workbook(workbook, "Plan.read('demo').stale()") == {}
+    workbook.profile(candidates=["curated", "curated+mels32"], repeats=3)
+    assert in_workbook(workbook, "Plan.read('demo').stale()") == {"10_best": "repeats: 2 there, 3 now"}
+    workbook.profile(candidates=["curated", "curated+mels32"], repeats=2)
     code, said = workbook.run(
         "--profile", "demo", "--run", "mels32", "--only", "04"
     )  # as an experiment: the same models

@@ -63,6 +63,7 @@ def test_classes_that_are_taken_for_each_other_stand_side_by_side():
     targets = np.eye(4)
     scores = np.array([[1, 0.1, 0, 0.9], [0, 1, 0.2, 0.5], [0, 0.2, 1, 0], [0.9, 0.5, 0, 1]])
     assert stage2.confusion_order(targets, scores).tolist() in ([0, 3, 1, 2], [2, 1, 3, 0])
+    assert stage2.confusion_order(targets[:, :1], scores[:, :1]).tolist() == [0]
 
 
 def test_refusals():

@@ -11,7 +11,7 @@ import pytest
 import soundfile
 from fake_run import LOGMEL
 
-from lib.data import audio, datasets, demo
+from lib.data import audio, datasets, demo, tables
 from lib.evaluation import folds
 from lib.experiments import probes
 from lib.runs import plan
@@ -457,6 +457,19 @@ def test_nobody_reads_true_labels_but_reports():
 
 
 # Real audio
+
+
+def test_a_blank_before_a_quote_is_no_part_of_a_label(tmp_path):
+    (tmp_path / "clips.csv").write_text('fname, labels, group\n0.wav, "dog", a\n1.wav,dog,b\n2.wav, "dog,rain", c\n')
+    found, classes = tables.clips(tmp_path / "clips.csv", [])
+    assert classes == ("dog", "rain") and found["2.wav"]["labels"] == ("dog", "rain")
+
+
+def test_labels_in_brackets_are_refused(tmp_path):
+    (tmp_path / "clips.csv").write_text("fname,labels,group\n0.wav,\"['dog', 'cat']\",a\n1.wav,dog,b\n")
+    found, classes = tables.clips(tmp_path / "clips.csv", findings := [])
+    assert classes == ("dog",) and list(found) == ["1.wav"]
+    assert "labels are a list in brackets: write dog,cat" in findings[0][2]
 
 
 def test_real_esc50_noisy(shared_data):

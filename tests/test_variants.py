@@ -15,7 +15,7 @@ from lib.figures import experiments as figures
 from lib.files import write_json
 from lib.runs import oof, variants
 from lib.runs.modelset import ModelSet
-from lib.runs.recipes import VARIANTS, compared
+from lib.runs.recipes import VARIANTS, compared, selection
 from lib.runs.run import Run
 
 CLASSES = ("low", "high")
@@ -308,7 +308,16 @@ def test_an_unfair_comparison_is_refused(trained, tmp_path):
     with pytest.raises(ValueError, match="curated and kept_curated differ in more .epochs: 3 there, 4 now."):
         variants.compare(trained, 2, ALL)
     path.write_text(json.dumps({"epochs": 3, "train_windows": "kept", "curation": "of before"} | OF_SEED))
-    write_json(tmp_path / "05_curation" / "select" / "configuration.json", {"gate_db": 20.0})
+    selected = tmp_path / "05_curation" / "select"
+    write_json(selected / "configuration.json", {"gate_db": 20.0})
+    with pytest.raises(ValueError, match="kept_curated was trained on another selection than the one in"):
+        variants.compare(trained, 2, ALL)
+    made = {"epochs": 3, "train_windows": "kept", "rule": "top_1", "curation": selection(tmp_path, "top_1")} | OF_SEED
+    path.write_text(json.dumps(made))
+    variants.compare(trained, 2, ALL)
+    write_json(selected / "digests.json", {"max_2/without_0/kept_windows.csv": "a"})  # of another rule
+    variants.compare(trained, 2, ALL)
+    write_json(selected / "digests.json", {"top_1/without_0/kept_windows.csv": "a"})  # as other code selects
     with pytest.raises(ValueError, match="kept_curated was trained on another selection than the one in"):
         variants.compare(trained, 2, ALL)
 

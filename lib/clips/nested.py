@@ -33,7 +33,7 @@ from lib.evaluation import folds, metrics
 from lib.evaluation.window_scores import WindowScores, pool_mean
 from lib.files import digest
 from lib.runs.modelset import ModelSet
-from lib.runs.recipes import of_seeds, other_data
+from lib.runs.recipes import differences, of_seeds, other_data
 from lib.sound import windows
 from lib.sound.cache import Cache
 from lib.training import learners
@@ -178,10 +178,19 @@ def read_seeds(design: Design, home: Path, profile: str, seed: int, repeats: int
     Raises
     ------
     FileNotFoundError, ValueError
-        As `read`; a seed that scored other clips than the design, or other labels or folds of them.
+        As `read`; a seed that scored other clips than the design, or other labels or folds of them, or whose models
+        have another recipe or seed.
     """
     further = [read(home, name, profile, selects=False) for name in of_seeds(design.variant.name, seed, repeats)[1:]]
     check_alike([design, *further])
+    for number, one in enumerate(further, seed + 1):
+        differ = differences({**one.configuration, "seed": seed}, {**design.configuration, "seed": seed})
+        if differ or one.sidecar["seed"] != number:
+            why = differ or f"its models have seed {one.sidecar['seed']}"
+            raise ValueError(
+                f"{one.variant.name} is not {design.variant.name} with seed {number} ({why}). Train it again: "
+                f"-p seed {number} -p overwrite True."
+            )
     return [design, *further]
 
 

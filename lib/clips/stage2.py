@@ -259,7 +259,7 @@ def confusion_order(targets: np.ndarray, scores: np.ndarray) -> np.ndarray:
             chain.insert(0, int(remaining[left.argmax()]))
         else:
             chain.append(int(remaining[right.argmax()]))
-    return np.array(chain)
+    return np.array(chain)[: len(confusion)]  # the only class is no pair
 
 
 def clip_scores(model: Stage2Model, windows: WindowScores, loss: str) -> tuple[np.ndarray, np.ndarray]:

@@ -14,6 +14,7 @@ Used in: `datasets` and `changes` (files), `audit` (headers), `cache` and `conte
 
 import contextlib
 import csv
+import functools
 import hashlib
 import io
 import lzma
@@ -25,7 +26,6 @@ import zlib
 from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -46,6 +46,7 @@ SILENT = 1e-5  # largest |sample| of a silent clip; a step of 16 bit is 3e-5, so
 CANCELLED = 0.1  # RMS of the mean over that of the loudest channel: under it the phases oppose (1 live of 8 has .125)
 STREAMED = 0x7FFFF000  # sizes from here up (sox, ffmpeg) and 0 are placeholders of a writer that couldn't seek back
 RATES = range(1000, 1_000_000)  # Hz; a damaged header of 1 Hz would be resampled to gigabytes
+MP3_READ, MP3_FRAME = 0.9, 1500  # share of a file that is read where all of it was decoded; bytes of a frame
 SLACK_BYTES = 8  # some writers count the RIFF chunk's own 8 bytes, or forget its pad byte
 
 
@@ -162,7 +163,7 @@ def read(path: str | Path, sample_rate: int) -> np.ndarray:
     _check_riff(raw, len(raw))
     _check_ogg(raw)
     with _explained("unreadable"):
-        file = soundfile.SoundFile(io.BytesIO(raw))
+        file = soundfile.SoundFile(stream := io.BytesIO(raw))
     with file, _explained("truncated: decoding stopped"):
         promised, rate = file.frames, file.samplerate
         channels = _decoded(file)
@@ -170,7 +171,10 @@ def read(path: str | Path, sample_rate: int) -> np.ndarray:
         raise AudioError("empty")
     if rate not in RATES:
         raise AudioError(f"unreadable: {rate} Hz")
-    if len(channels) < promised:
+    if file.format == "MP3" and not _tells_length(raw):  # then `promised` is an estimate from the first bit rate
+        if stream.tell() < MP3_READ * len(raw):
+            raise AudioError("unreadable: an mp3 that does not tell its length. Convert it: ffmpeg -i a.mp3 a.flac")
+    elif len(channels) < promised:
         raise AudioError(f"truncated: {len(channels)} of {promised} samples")
     peak = _peak(channels)
     if not np.isfinite(peak):
@@ -203,7 +207,7 @@ def contents(clips: pd.DataFrame, folder: Path) -> dict[str, str]:
 
 
 def content_hashes(paths: pd.Series, memo: Path) -> list[str]:
-    """A hash of every file's bytes; a file whose size and time stamp are known from earlier is not read again."""
+    """A hash of every file's bytes; a file whose size and time stamps are known from earlier is not read again."""
     known = {}
     with contextlib.suppress(UnicodeDecodeError, csv.Error):  # a damaged memo: all are hashed anew
         if memo.is_file():
@@ -310,6 +314,12 @@ def _size(head: bytes, at: int) -> int:
     return size if size < STREAMED else 0
 
 
+def _tells_length(mp3: bytes) -> bool:
+    """Whether the first frame of an mp3, after its ID3 tag, holds the number of frames."""
+    size = functools.reduce(lambda size, byte: size * 128 + byte, mp3[6:10], 10) if mp3[:3] == b"ID3" else 0
+    return any(mark in mp3[size : size + MP3_FRAME] for mark in (b"Xing", b"Info", b"VBRI"))
+
+
 def _check_ogg(raw: bytes) -> None:
     """Refuse an Ogg file without a whole last page: libsndfile decodes a truncated one without an error."""
     if raw[:4] != b"OggS":
@@ -347,7 +357,7 @@ def _opened(path: str | Path) -> Iterator[tuple[BinaryIO, int]]:
         raise AudioError(f"unreadable: {getattr(error, 'strerror', None) or error}") from error
 
 
-@lru_cache(maxsize=8)
+@functools.lru_cache(maxsize=8)
 def _archive(path: str, _changed: int, _process: int) -> zipfile.ZipFile:
     """An archive, opened once in each process: reading the list of 20,000 members takes longer than reading one."""
     return zipfile.ZipFile(path)
@@ -361,9 +371,9 @@ def _content_hash(path: str) -> str:
 
 
 def _stamp(path: str) -> tuple[str, str, str]:
-    """(path, size, time stamp) of a clip's file, or of the archive that holds it."""
+    """(path, size, time stamps) of a clip's file, or of its archive; `mv` keeps the time of the content alone."""
     archive, marker, _ = str(path).partition(".zip!")
     file = Path(archive + ".zip") if marker else Path(path)
     status = file.stat() if file.exists() else None
-    size, time_stamp = (status.st_size, status.st_mtime_ns) if status else (0, 0)
-    return str(Path(path).absolute()), str(size), str(time_stamp)
+    size, *stamps = (status.st_size, status.st_mtime_ns, status.st_ctime_ns) if status else (0, 0, 0)
+    return str(Path(path).absolute()), str(size), " ".join(map(str, stamps))

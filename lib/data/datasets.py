@@ -146,7 +146,7 @@ def load(root: str | Path, *, with_audio: bool = True, strict: bool = False, esc
     return data
 
 
-def load_test(root: str | Path) -> Dataset:
+def load_test(root: str | Path, known: Iterable[str] = ()) -> Dataset:
     """The clips that a submission must score: one row for each row of its table, in that order.
 
     No clip is left out and no header is read: a clip without a file has the path "". `problems` lists labels that can't
@@ -156,12 +156,13 @@ def load_test(root: str | Path) -> Dataset:
     Parameters
     ----------
     root : folder with sample_submission.csv and test/ or test.zip; or FSDKaggle2019 as released on Zenodo; or a table
+    known : classes of a table of test clips alone, which has none of its own; without them its labels stay as they are
 
     Returns
     -------
     Dataset. Its classes are the columns of the sample, in their order; for a table of clips they are as from `load`, or
-    () without curated clips. Groups are those of a table of clips, elsewhere each clip is one. Labels and usage are
-    known in Zenodo's layout, beside Kaggle's with Zenodo's tables, in the demo set, and from a table of clips; else
+    `known` without curated clips. Groups are those of a table of clips, elsewhere each clip is one. Labels and usage
+    are known in Zenodo's layout, beside Kaggle's with Zenodo's tables, in the demo set, and from a table of clips; else
     they are () and "".
 
     Raises
@@ -184,7 +185,8 @@ def load_test(root: str | Path) -> Dataset:
             clip["labels"] = clip["labels"] if clip["true_labels"] is None else clip["true_labels"]
     else:
         layout, clips, classes = _test_of_folders(root, findings)
-    for clip in clips:
+    classes = classes or tuple(known)
+    for clip in clips if classes else ():
         if unknown := [name for name in clip["labels"] if name not in classes]:
             reason = f"{tables.unknown(unknown[0], classes)}: it counts as not labelled"
             findings.append((clip["fname"], "test", reason, True))

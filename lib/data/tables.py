@@ -59,7 +59,9 @@ def read(
         The file lacks some of `columns`.
     """
     numbered = [(number, line) for number, line in enumerate(lines(path), 1) if line.strip()]
-    header = [composed(name) for name in next(csv.reader([numbered[0][1] if numbered else ""]), [])]
+    header = [
+        composed(name) for name in next(csv.reader([numbered[0][1] if numbered else ""], skipinitialspace=True), [])
+    ]
     if any(map(_BYTES.search, header)):
         raise ValueError(f"{path}: the first line has bytes that are no UTF-8. Save it as CSV in UTF-8.")
     if missing := [name for name in columns if name not in header]:
@@ -69,7 +71,7 @@ def read(
     rows, malformed = [], []
     for number, line in numbered[1:]:
         try:
-            fields = [field.strip() for field in next(csv.reader([line], strict=True))]
+            fields = [field.strip() for field in next(csv.reader([line], skipinitialspace=True, strict=True))]
             row = dict(zip(header, fields, strict=False))
             if len(fields) != len(header):
                 quote = " (quote labels that are joined by commas)" if "labels" in row else ""
@@ -147,10 +149,11 @@ def clips(path: Path, findings: list[tuple]) -> tuple[dict[str, dict], tuple[str
     classes = tuple(sorted({name for clip in table.values() if clip["subset"] == "curated" for name in clip["labels"]}))
     _count_folds(path, [clip for clip in table.values() if clip["subset"] == "curated"], findings)
     others = Counter(name for clip in table.values() for name in clip["true_labels"] or () if name not in classes)
+    others = others if classes else Counter()  # a table of test clips alone
     if others:
         reason = f"true_labels name {', '.join(map(repr, list(others)[:3]))}{' ...' * (len(others) > 3)}"
         findings.append((path.name, "", f"{reason}: they are not among the classes and are ignored", True))
-    for clip in table.values():
+    for clip in table.values() if classes else ():
         if clip["true_labels"]:
             clip["true_labels"] = tuple(name for name in clip["true_labels"] if name in classes)
     return table, classes
@@ -163,6 +166,8 @@ def _clip(row: dict[str, str]) -> dict[str, Any]:
         raise ValueError("a backslash in fname: write / between folders")
     if fname.startswith("/") or re.match("[A-Za-z]:/", fname) or ".." in fname.split("/"):
         raise ValueError("the name points outside the table's folder: give a path within it, relative to it")
+    if row["labels"][:1] == "[":
+        raise ValueError("labels are a list in brackets: write dog,cat")
     if subset not in SUBSETS:
         raise ValueError(f"subset {subset!r}, expected {', '.join(SUBSETS)}")
     names = labels(row["labels"])

@@ -22,7 +22,7 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from lib import ideas
+from lib import ideas, settings
 from lib.files import digest, whole_file
 from lib.runs.run import Run
 from lib.sound.windows import Windows
@@ -67,17 +67,19 @@ def seconds(run: Run, table: Table) -> dict[str, float]:
     if known.empty:
         return {}
     base = known["base_seconds"].iloc[0]
-    own = dict(zip(known["changes"], base * known["seconds"] / known["base_seconds"], strict=True)) | {_key({}): base}
-    return {name: float(own[_key(changes)]) for name, changes in table.items() if _key(changes) in own}
+    own = dict(zip(known["changes"], base * known["seconds"] / known["base_seconds"], strict=True)) | {
+        _key(run, {}): base
+    }
+    return {name: float(own[_key(run, changes)]) for name, changes in table.items() if _key(run, changes) in own}
 
 
 def _seconds(run: Run, table: Table, find_task: Callable[[Run], Task]) -> dict[str, float]:
     """Variant -> seconds a window of the base as a multiple of its own; what is not known yet is measured."""
     place = _place(run)
-    keys = {name: _key(changes) for name, changes in table.items()}
+    keys = {name: _key(run, changes) for name, changes in table.items()}
     known = _read(place)
     missing = pd.Series(keys).drop_duplicates()  # that of the first name
-    missing = missing[~missing.isin([*known["changes"], _key({})])]
+    missing = missing[~missing.isin([*known["changes"], _key(run, {})])]
     if len(missing):
         found = _measured(run, {name: table[name] for name in missing.index}, find_task)
         rows = [[name, keys[name], _device(), found[name], found["base"]] for name in missing.index]
@@ -86,7 +88,7 @@ def _seconds(run: Run, table: Table, find_task: Callable[[Run], Task]) -> dict[s
         known = pd.concat([known, new[~new["changes"].isin(known["changes"])]], ignore_index=True)
         with whole_file(place) as partial:
             known.to_csv(partial, index=False)
-    ratio = dict(zip(known["changes"], known["base_seconds"] / known["seconds"], strict=True)) | {_key({}): 1.0}
+    ratio = dict(zip(known["changes"], known["base_seconds"] / known["seconds"], strict=True)) | {_key(run, {}): 1.0}
     return {name: ratio[key] for name, key in keys.items()}
 
 
@@ -123,10 +125,11 @@ def _read(place: Path) -> pd.DataFrame:
     return pd.read_csv(place, dtype={"changes": str}) if place.is_file() else pd.DataFrame(columns=COLUMNS)
 
 
-def _key(changes: dict[str, object]) -> str:
-    """A digest of the changes, and of the ideas among them; a budget changes no step."""
-    changes = {name: value for name, value in changes.items() if name != "trial_epochs"}
-    return digest(changes, *ideas.sources(changes).values())
+def _key(run: Run, changes: dict[str, object]) -> str:
+    """A digest of the base, of the changes, and of the ideas among them; a budget changes no step."""
+    base = settings.configuration(run.params)
+    base, changes = ({k: v for k, v in one.items() if k != "trial_epochs"} for one in (base, changes))
+    return digest(base, changes, *ideas.sources(changes).values())
 
 
 def _device() -> str:

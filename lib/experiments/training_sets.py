@@ -25,7 +25,7 @@ from lib import settings
 from lib.data import datasets
 from lib.evaluation import folds
 from lib.files import digest, read_json
-from lib.runs.recipes import is_judged, papermill
+from lib.runs.recipes import is_judged, papermill, selection
 from lib.runs.run import Run
 from lib.sound import windows
 from lib.training.batches import TrainingSet
@@ -49,12 +49,11 @@ def sources(run: Run) -> dict[str, str]:
     """
     if not is_judged(run.params):
         return {}
-    path = _selected(run) / "configuration.json"
-    if not (path.parent / "result.json").is_file():
+    if not (_selected(run) / "result.json").is_file():
         where = {"data_dir": run.params["data_dir"], "run": run.params["run"]}
         how = papermill("05_curation", str(run.params["profile"]), **where, part="select")
-        raise FileNotFoundError(f"{path.parent} holds no finished selection. Make it first: {how}")
-    return {"curation": digest(read_json(path))}
+        raise FileNotFoundError(f"{_selected(run)} holds no finished selection. Make it first: {how}")
+    return {"curation": selection(run.home, run.params["rule"])}
 
 
 def make(run: Run, task: Task) -> TrainingSet | None:

@@ -113,17 +113,19 @@ def of_test(data_dir: Path, cache: Path) -> tuple[dict[str, dict[str, str]], pd.
 def has_come_since(folder: Path, contents: pd.Series) -> bool:
     """Whether a submission may be made again without asking, because it gains scores and loses none.
 
-    That is: clips without scores have another file now, or no time was left for them; clips with scores are unchanged.
+    That is: clips without scores have another file now, or no time was left for them, or there are further clips; clips
+    with scores are unchanged.
 
     Parameters
     ----------
     folder : of the submission
     contents : as from `of_test`
     """
-    if not (folder / "how.csv").is_file():
+    try:
+        how = pd.read_csv(folder / "how.csv", dtype=str, keep_default_na=False).set_index("fname")
+        is_same, late = how["content"] == contents.reindex(how.index), LATE in how["problem"].tolist()
+    except (OSError, ValueError, KeyError):  # not there, or damaged
         return False
-    how = pd.read_csv(folder / "how.csv", dtype=str, keep_default_na=False).set_index("fname")
-    is_same = how["content"] == contents.reindex(how.index)
     if not is_same[how["problem"] == ""].all():
         return False
-    return not is_same.all() or LATE in how["problem"].tolist()
+    return late or not (is_same.all() and contents.index.isin(how.index).all())

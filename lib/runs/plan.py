@@ -301,7 +301,8 @@ class Plan:
                 continue
             theirs, mine = read_json(file), settings.configuration(values)
             is_made = self.variant == BASE or name.startswith("04_kfold/")  # an experiment makes 04 alone
-            own = recipes.differences({k: theirs[k] for k in mine if k in theirs}, mine) if is_made else ""
+            own = recipes.differences({k: theirs[k] for k in mine if k in theirs}, mine)
+            own = own or self._other_repeats(name, values) if is_made else ""
             why = [text for text in dict.fromkeys([own, *_below(changed, name).values()]) if text]
             if why or outdated.keys() & set(needs):
                 outdated[name] = ", ".join(why) or "a part that it reads is made again"
@@ -349,6 +350,14 @@ class Plan:
         if "folds:" in " ".join((changed or {}).values()):
             set_aside(ROOT / self.home / "folds.csv", outputs)
         return sentences
+
+    def _other_repeats(self, name: str, values: Mapping[str, object]) -> str:
+        """How many seeds a finished part of 06 or 10 read, if that is not how many it is to read; else ""."""
+        path, mine = ROOT / self.home / name / "result.json", values.get("repeats")
+        if not name.startswith(("06", "10")) or not path.is_file():
+            return ""
+        theirs = read_json(path).get("parameters", {}).get("repeats", mine)
+        return f"repeats: {theirs} there, {mine} now" if theirs != mine else ""
 
     def _parts(self) -> dict[str, tuple[dict, list[str]]]:
         """Folder with a configuration of its own -> its parameters, and the folders that it is made from."""

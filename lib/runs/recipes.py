@@ -14,11 +14,13 @@ Used in: Snakefile, 05 (BASE); all of `runs` that reads models; `training_sets`,
 import re
 import shlex
 from collections.abc import Collection, Mapping
+from pathlib import Path
 
+from lib.files import digest, read_json
 from lib.runs import inputs
 
 __all__ = ["BASE", "DATA", "VARIANTS", "check_base", "compared", "differences", "is_judged", "of_candidates"]
-__all__ += ["of_seeds", "other_data", "papermill", "selects", "unseeded"]
+__all__ += ["of_seeds", "other_data", "papermill", "selection", "selects", "unseeded"]
 
 BASE = "curated"
 # The training sets of 04 that 05 compares with the base, with the parameters that each changes.
@@ -70,6 +72,17 @@ def check_base(params: Mapping[str, object]) -> None:
 def is_judged(params: Mapping[str, object]) -> bool:
     """Whether a training set of 04 needs windows or labels that 05 selected."""
     return params["train_windows"] != "all" or params["train_set"] == "pseudo" or bool(params["ignore_missing"])
+
+
+def selection(home: Path, rule: str) -> str:
+    """A digest of how 05 selected in the run at `home`, and of the tables that it wrote by a rule."""
+    selected = home / "05_curation" / "select"
+    listed = selected / "digests.json"
+    tables = read_json(listed).items() if listed.is_file() else ()
+    return digest(
+        read_json(selected / "configuration.json"),
+        *[[name, content] for name, content in sorted(tables) if name.partition("/")[0] in (rule, "heard")],
+    )
 
 
 def of_candidates(candidates: list[str]) -> list[str]:

@@ -351,6 +351,7 @@ def start(namespace: dict[str, object], notebook: str) -> Run:
             raise ValueError("tabulate=False is for a job of one fold and one seed: -p folds 2 -p seeds 1.")
         folder = variant / "trials" / f"{folds.model_name(held_out[0])}_seed_{seeds[0]}"
     seed_everything(params["seed"])
+    code.digest(notebook)  # of the code as it is now: it is remembered, whatever is edited while the notebook runs
     pd.set_option("display.precision", 3, "display.max_colwidth", 120)  # of tables in notebooks
     return Run(notebook, params, folder, variant)
 

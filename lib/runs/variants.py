@@ -25,10 +25,10 @@ import pandas as pd
 from lib import settings
 from lib.evaluation import comparisons
 from lib.evaluation.comparisons import Comparison
-from lib.files import digest, read_json
+from lib.files import read_json
 from lib.runs import oof
 from lib.runs.modelset import ModelSet
-from lib.runs.recipes import BASE, VARIANTS, compared, differences, of_seeds, other_data, papermill, unseeded
+from lib.runs.recipes import BASE, VARIANTS, compared, differences, of_seeds, other_data, papermill, selection, unseeded
 from lib.runs.run import Run
 from lib.training.batches import image_pixels
 
@@ -211,11 +211,10 @@ def _check_recipe(run: Run, base: ModelSet, models: ModelSet) -> None:
     recipes = ({k: v for k, v in side.items() if k in settings.KNOBS.keys() - MAY_DIFFER} for side in (theirs, mine))
     if differ := differences(*recipes) or other_data(theirs, mine):
         raise ValueError(f"{BASE} and {name} differ in more ({differ}): no fair comparison. Train it again.")
-    selection = run.home / "05_curation" / "select" / "configuration.json"
-    if "curation" in mine and mine["curation"] != digest(read_json(selection)):
+    if "curation" in mine and mine["curation"] != selection(run.home, mine.get("rule", "")):
         raise ValueError(
-            f"{name} was trained on another selection than the one in {selection.parent}. Train it again: "
-            f"-p variant {name} -p overwrite True, all folds."
+            f"{name} was trained on another selection than the one in {run.home / '05_curation' / 'select'}. Train it "
+            f"again: -p variant {name} -p overwrite True, all folds."
         )
 
 

@@ -35,12 +35,11 @@ from tqdm import tqdm
 from lib import code
 from lib.data import audio, audit
 from lib.files import digest, whole_folder, write_json
-from lib.sound.features import LogMel
+from lib.sound.features import HALF_MAX, LogMel
 
 __all__ = ["Cache", "build", "hold"]
 
 IN_FLIGHT = 64  # clips decoded ahead of the writer: bounds the memory, however long the set
-HALF_MAX = float(torch.finfo(torch.float16).max)
 INDEX_COLUMNS = ["fname", "first_frame", "n_frames", "floor_db"]
 
 

@@ -33,9 +33,10 @@ from lib import ideas
 from lib.settings import CHANNELS as NAMES
 from lib.settings import Audio, group
 
-__all__ = ["CHANNELS", "LogMel", "mel_filters", "to_audio"]
+__all__ = ["CHANNELS", "HALF_MAX", "LogMel", "mel_filters", "to_audio"]
 
 AMIN = 1.0e-10  # librosa's floor on power before the logarithm: -100 dB
+HALF_MAX = float(torch.finfo(torch.float16).max)  # caches hold half precision
 DELTA_FRAMES = 9  # librosa's default
 INVERSION_STEPS = 32  # librosa's default of Griffin and Lim's
 PCEN_SCALE = 2.0**31  # librosa's advice for audio in [-1, 1]: its PCEN constants expect 32-bit integers
@@ -272,6 +273,8 @@ def _own(function: Callable, name: str, settings: LogMel, spectrum: torch.Tensor
         got += "" if channel.isfinite().all() else " with NaN or infinite numbers"
     if got != str(expected):
         raise ValueError(f"{name} makes {got} of a spectrum: expected {expected} (n_mels, n_frames), finite numbers.")
+    if channel.abs().max() > HALF_MAX:
+        raise ValueError(f"{name} makes numbers over {HALF_MAX:.0f}, the largest that is kept. Divide, or take a log.")
     if function not in _TRIED and not torch.equal(channel, function(settings, spectrum.clone())):
         raise ValueError(f"{name} makes another channel of the same clip each time. Draw no random numbers in it.")
     _TRIED.add(function)

@@ -88,6 +88,9 @@ def pack(
         raise ValueError(f"sources {wrong}: expected owner/slug, as in the address of a data set on Kaggle.")
     results = sorted(home.glob(f"04_kfold/{variant}/*/result.json"))
     made = [read_json(path).get("parameters", {}) for path in results[:1]]  # DATA=... is in no profile
+    profiles = [str(one.get("profile", "")) for one in (*made, values)]
+    if all(profiles) and len(set(profiles)) > 1:
+        raise ValueError(f"{home} was made with PROFILE={profiles[0]}, not with {values['profile']}. Say that one.")
     tables = [place for one in (values, *made) if _is_table(place := str(one.get("data_dir", "")))]
     if tables and not sources:
         raise ValueError(

@@ -93,7 +93,7 @@ def read_clips(
     data : as from `datasets.load_test`; its clips have one more column, `content`, the hash of their file
     digests : for `Run.settle`
     """
-    data = datasets.load_test(run.data_dir())
+    data = datasets.load_test(run.data_dir(), classes)
     for configuration in (read_json(folder / "configuration.json") for folder in trained):
         with contextlib.suppress(FileNotFoundError, ValueError):  # the data set may have test clips alone
             now = changes.now(run.home, configuration, run.data_dir(), None, with_folds=False)
@@ -102,7 +102,6 @@ def read_clips(
     digests, contents = changes.of_test(run.data_dir(), run.cache)
     if changes.has_come_since(run.folder, contents):
         set_aside(run.folder, run.home.parent)
-    data = replace(data, classes=data.classes or tuple(classes))
     return replace(data, clips=data.clips.assign(content=data.clips["fname"].map(contents))), digests
 
 
@@ -222,11 +221,15 @@ def write(folder: Path, data: datasets.Dataset, prediction: Prediction) -> Path:
 
 
 def read(folder: Path, data: datasets.Dataset) -> Prediction:
-    """The prediction that `write` wrote, checked; without the notes of the budget. Raises as `check`."""
-    check(folder / "submission.csv", data)
-    scores = pd.read_csv(folder / "submission.csv", float_precision="round_trip")[list(data.classes)].to_numpy(float)
-    how = pd.read_csv(folder / "how.csv", dtype={"fname": str, "problem": str}, keep_default_na=False)
-    return Prediction(scores, how.drop(columns="content"), [])
+    """The prediction that `write` wrote, checked; without the notes of the budget. ValueError where it is damaged."""
+    path = folder / "submission.csv"
+    try:
+        check(path, data)
+        scores = pd.read_csv(path, float_precision="round_trip")[list(data.classes)].to_numpy(float)
+        how = pd.read_csv(folder / "how.csv", dtype={"fname": str, "problem": str}, keep_default_na=False)
+        return Prediction(scores, how.drop(columns="content"), [])
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(f"{folder} is damaged ({error}). Make it again: -p overwrite True.") from error
 
 
 def check(path: Path, data: datasets.Dataset) -> None:
@@ -235,8 +238,8 @@ def check(path: Path, data: datasets.Dataset) -> None:
     Raises
     ------
     ValueError
-        Other columns or rows than the sample has, or another order; a score that is not a number in [0, 1]; more than
-        one row, and all alike.
+        Other columns or rows than the sample has, or another order; a score that is not a number in [0, 1]; rows of
+        different clips, and all alike.
     """
     table = pd.read_csv(path, dtype={"fname": str}, keep_default_na=False, na_values=[""])
     wrong = []
@@ -251,7 +254,7 @@ def check(path: Path, data: datasets.Dataset) -> None:
         scores = table[list(data.classes)].apply(pd.to_numeric, errors="coerce").to_numpy(float)
         if n := int((~((scores >= 0) & (scores <= 1))).sum()):
             wrong.append(f"{n} scores are not numbers from 0 to 1")
-        elif len(scores) > 1 and (scores == scores[0]).all():
+        elif data.clips.get("content", data.clips["fname"]).nunique() > 1 and (scores == scores[0]).all():
             wrong.append("all rows are alike: no clip could be scored. See the problems in how.csv")
     if wrong:
         raise ValueError(f"{path} can't be submitted: {'; '.join(wrong)}.")

@@ -17,6 +17,7 @@ Used in: `batches`, `callbacks`, `tryout`, 00, ideas/; explained in 03.
 
 import functools
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 import torch
@@ -53,23 +54,29 @@ class Draws(Generator):
 
     def __init__(self, device: torch.device, seed: int, n: int) -> None:
         self.manual_seed(seed)
-        self.n, self.drawn, self.asked, self.chosen = n, [], 0, slice(0)
+        self.n, self.drawn, self.asked, self.chosen = n, {}, Counter(), slice(0)
 
     def batch(self, chosen: slice) -> None:
         """From now on it is asked for the windows `chosen` of the epoch."""
-        self.chosen, self.asked = chosen, 0
+        self.chosen, self.asked = chosen, Counter()
 
-    def once(self, draw: Callable[[int], Tensor]) -> Tensor:
-        """What `draw` gives for n windows, those of the batch; it is called for the first batch alone."""
-        if self.asked == len(self.drawn):
-            self.drawn.append(draw(self.n))
-        self.asked += 1
-        return self.drawn[self.asked - 1][self.chosen]
+    def once(self, n: int, kind: tuple, draw: Callable[[int], Tensor]) -> Tensor:
+        """What `draw` gives for the batch's windows out of all; called anew where `n` windows are not those of a batch.
+
+        A batch may ask several times for a kind, or not at all: the first time is always handed the same draw.
+        """
+        if n != len(range(self.n)[self.chosen]):
+            return draw(n)
+        self.asked[kind] += 1
+        asked = kind, self.asked[kind]
+        if asked not in self.drawn:
+            self.drawn[asked] = draw(self.n)
+        return self.drawn[asked][self.chosen]
 
 
 def uniform(generator: Generator, x: Tensor, k: int) -> Tensor:
     """Uniform in [0, 1), float32 (n, k), for the n windows of x."""
-    return _once(generator, len(x), lambda n: torch.rand(n, k, generator=generator, device=x.device))
+    return _once(generator, len(x), (k,), lambda n: torch.rand(n, k, generator=generator, device=x.device))
 
 
 def weights(generator: Generator, x: Tensor, alpha: float) -> Tensor:
@@ -79,11 +86,11 @@ def weights(generator: Generator, x: Tensor, alpha: float) -> Tensor:
         alphas = torch.full((n, 2), alpha, dtype=torch.float64, device=x.device)
         return torch._sample_dirichlet(alphas, generator)[:, 0].float()  # torch's Beta takes no generator
 
-    return _once(generator, len(x), draw)
+    return _once(generator, len(x), ("beta", alpha), draw)
 
 
-def _once(generator: Generator, n: int, draw: Callable[[int], Tensor]) -> Tensor:
-    return generator.once(draw) if isinstance(generator, Draws) else draw(n)
+def _once(generator: Generator, n: int, kind: tuple, draw: Callable[[int], Tensor]) -> Tensor:
+    return generator.once(n, kind, draw) if isinstance(generator, Draws) else draw(n)
 
 
 def gain(x: Tensor, in_db: Sequence[bool], generator: Generator) -> Tensor:

@@ -171,8 +171,9 @@ def fit(
     rows = training.rows[["first_frame", "n_frames"]].to_numpy(np.int64).tobytes()
     clips = training.rows["fname"].tolist(), rows, training.targets.numpy().tobytes()
     begun = start.read_bytes() if start is not None else b""
+    judged = validation.table[["fname", "start_frame"]].to_csv()  # the curve of a checkpoint is of these windows
     asked = network.settings(), recipe.settings(), training.seed, training.cache.name, training.width
-    mine = digest(*asked, *clips, begun, code.digest("04_kfold"))
+    mine = digest(*asked, *clips, begun, judged, code.digest("04_kfold"))
     saver = Checkpoint(checkpoint, mine, curve)
     learn = _learner(model, recipe, (training, validation), [*cbs, curve, saver, ImageSize(sizes)])
     learn.remove_cbs([Recorder, CastToTensor])  # the first one reads every loss back
@@ -445,6 +446,9 @@ def _prepared(
 ) -> tuple[WindowModel, list[Callback]]:
     """A new model, drawn from the seed of `training`, its batches on its device and ideas tried; and callbacks."""
     _check(training, recipe.loss)
+    torch.manual_seed(0)
+    for name in (named := ideas.named((network.settings(), recipe.settings()))):
+        ideas.find({}, name)  # what its file draws as it runs is no draw of the training
     torch.manual_seed(training.seed)
     mean, std = training.cache.statistics(training.fnames, per_band=network.normalise == "band")
     shape = training.cache.logmel.n_mels, training.width
@@ -453,7 +457,7 @@ def _prepared(
     cache = training.cache.on(device)  # which all parts share; windows are gathered there, where the frames fit
     for part in (*_parts(training), validation):
         part.cache, part.device = cache, device
-    if ideas.named((network.settings(), recipe.settings())):
+    if named:
         for part in _parts(training):
             tryout.check(part, ideas.find(LOSSES, recipe.loss), model)
     cbs: list[Callback] = [Reseed(training.seed)]

@@ -42,8 +42,9 @@ def check(training: Training, loss: Callable, model: WindowModel) -> None:
     ------
     ValueError
         An idea can't be called, what it gives has another shape or range or is not finite, it differs under the same
-        seed (a network: when it is built anew with its weights), or what the idea is given has changed. The message
-        names the idea and says what is expected.
+        seed (a network: when it is built anew with its weights; a loss: when it is called again), a network shares its
+        layers with another one, or what the idea is given has changed. The message names the idea and says what is
+        expected.
     """
     x, y = _windows(training, 3)
     in_db, recipe = training.cache.logmel.in_db, training.recipe
@@ -67,6 +68,7 @@ def check(training: Training, loss: Callable, model: WindowModel) -> None:
         )
     if value.ndim or not value.isfinite():
         raise ValueError(f"The loss makes {_of(value)} of {_of(logits)}: expected one finite number.")
+    _check_loss(loss, logits, y)
     if changes:
         _warn_if_slow(training, changes, step)
 
@@ -104,6 +106,11 @@ def _check_network(model: WindowModel, x: torch.Tensor) -> None:
     devices = [x.device] if x.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices), torch.inference_mode(), ideas.expecting(model.network.arch, form):
         again = WindowModel.rebuild(about).to(x.device)  # what it draws now is not what the model drew
+        if {id(weights) for weights in again.parameters()} & {id(weights) for weights in model.parameters()}:
+            raise ValueError(
+                f"{model.network.arch} gives the same layers each time, so trainings would go on from each other's "
+                "weights. Build them within the function."
+            )
         again.load_state_dict(model.state_dict())
         again.precision = model.precision
         found = [tried.eval()(x) for tried in (copy.deepcopy(model), again)]
@@ -111,6 +118,18 @@ def _check_network(model: WindowModel, x: torch.Tensor) -> None:
         raise ValueError(
             f"{model.network.arch} makes other numbers of the same windows when it is built anew and given its weights."
             " Give what it draws to register_buffer or nn.Parameter, and let it draw nothing in eval()."
+        )
+
+
+def _check_loss(loss: Callable, logits: torch.Tensor, y: torch.Tensor) -> None:
+    """Call it twice: what it keeps would go from one training to the next, and be lost where one is stopped."""
+    found = []
+    for _ in range(2):
+        with torch.random.fork_rng(devices=[y.device] if y.device.type == "cuda" else []):
+            found.append(loss(logits, y.clone()))
+    if not torch.equal(*found):
+        raise ValueError(
+            "The loss gives another number for the same logits and targets: let it keep nothing, and draw by torch."
         )
 
 
@@ -155,7 +174,7 @@ def _windows(training: Training, n: int) -> tuple[torch.Tensor, torch.Tensor]:
     rows = training.rows.drop_duplicates("fname").head(n)
     device = training.device or training.cache.device
     x = windows.batch(training.cache, rows, np.zeros(len(rows), int), training.width)
-    return x.to(device).contiguous(), training.targets[: len(rows)].to(device)
+    return x.to(device), training.targets[: len(rows)].to(device)
 
 
 def _seconds(work: Callable) -> float:
