@@ -218,6 +218,19 @@ def test_other_bytes_other_settings_or_other_names_make_another_one(clips, home,
     assert len(set(names)) == len(names) == n_fills()
 
 
+def test_two_files_whose_names_were_swapped_are_read_again(make_clips, home):
+    """`mv` keeps the time of the content."""
+    clips = make_clips({"a.wav": noise(800), "b.wav": -noise(800)})
+    a, b = (Path(path) for path in clips["path"])
+    for path in (a, b):
+        os.utime(path, ns=(1, 1))
+    before = frames_of(cache.build(clips, SMALL, home), "a.wav")
+    name = cache.build(clips, SMALL, home).name
+    a.rename(a.with_name("c.wav")), b.rename(a), a.with_name("c.wav").rename(b)
+    swapped = cache.build(clips, SMALL, home)
+    assert swapped.name != name and torch.equal(frames_of(swapped, "b.wav"), before)
+
+
 def test_frames_of_other_code_are_not_served_but_the_audio_is_the_same(clips, home, n_fills, monkeypatch):
     before = cache.build(clips, SMALL, home)
     monkeypatch.setattr(cache.code, "digest", lambda which: f"another {which}")

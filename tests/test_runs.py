@@ -148,6 +148,14 @@ def test_keys_that_only_other_notebooks_declare_are_checked_and_passed_over():
         runs.start({**FLAT, **declared, "epochs": "3"}, "01_eda")
 
 
+def test_the_code_is_known_as_it_is_at_the_start(monkeypatch):
+    """A long notebook may end after an edit of lib/: what it imported is the code before."""
+    asked = []
+    monkeypatch.setattr(runs.code, "digest", asked.append)
+    start()
+    assert asked == ["04_kfold"]
+
+
 def test_start_seeds_everything():
     def draws(seed):
         start(seed=seed)

@@ -328,7 +328,15 @@ def test_a_data_set_whose_training_clips_were_changed_since_is_told(tmp_path, re
         submission.read_clips(run, CLASSES, [tmp_path])
     table.write_text("fname,labels,subset\nt.wav,,test\n")  # clips to tag alone
     recwarn.clear()
-    assert submission.read_clips(run, CLASSES, [tmp_path])[0].clips["fname"].tolist() == ["t.wav"]
+    data, untold = submission.read_clips(run, CLASSES, [tmp_path])
+    assert data.clips["fname"].tolist() == ["t.wav"] and data.classes == tuple(CLASSES)
+    table.write_text("fname,labels,subset,true_labels\nt.wav,,test,Bark\n")  # whose classes are known
+    data, told = submission.read_clips(run, CLASSES, [tmp_path])
+    assert "outside" not in str(data.problems.values) and data.clips["labels"].tolist() == [("Bark",)]
+    assert told["labels"] != untold["labels"]
+    table.write_text("fname,labels,subset\nt.wav,Gong,test\n")
+    data, _ = submission.read_clips(run, CLASSES, [tmp_path])
+    assert data.clips["labels"].tolist() == [()] and "'Gong' is outside the vocabulary" in str(data.problems.values)
     assert not [warned for warned in recwarn if "trained on other clips" in str(warned.message)]
 
 
@@ -352,6 +360,24 @@ def test_a_file_that_kaggle_would_refuse_is_refused(asked, tmp_path, change, say
     change(pd.read_csv(path)).to_csv(path, index=False)
     with pytest.raises(ValueError, match=saying):
         submission.check(path, data)
+
+
+def test_copies_of_one_clip_may_be_scored_alike(asked, tmp_path):
+    data, scores, how = written(asked, tmp_path / "run")
+    data.clips["content"] = "the same"
+    alike = submission.Prediction(np.tile(scores[:1], (3, 1)), how, [])
+    assert submission.write(tmp_path / "alike", data, alike).is_file()
+
+
+@pytest.mark.parametrize("name", ["submission.csv", "how.csv"])
+@pytest.mark.parametrize("content", [None, "", "fname\n"])
+def test_a_damaged_submission_is_told_with_a_way_out(asked, tmp_path, name, content):
+    data, _, _ = written(asked, tmp_path / "run")
+    (tmp_path / "run" / name).unlink()
+    if content is not None:
+        (tmp_path / "run" / name).write_text(content)
+    with pytest.raises(ValueError, match=r"run is damaged \(.*\)\. Make it again: -p overwrite True\."):
+        submission.read(tmp_path / "run", data)
 
 
 # --- test clips of every layout ------------------------------------------------------------------------------------
