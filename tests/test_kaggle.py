@@ -266,6 +266,10 @@ def test_the_notebook_for_jupyterlab_is_no_kernel(home, tmp_path):
     ("change", "saying"),
     [
         (["--set", "budgets=3"], "Did you mean 'budget_s'?"),
+        (
+            ["--set", "run=other"],
+            "SET=run=...: a kernel's run, variant, data_dir, weights, folds_csv are those of what",
+        ),
         (["--variant", "other"], "is not complete"),
         (["--owner", ""], "make kaggle OWNER=name"),
     ],
@@ -274,6 +278,13 @@ def test_the_command_line_explains_what_it_refuses(home, tmp_path, capsys, chang
     words = [str(SCORE), str(home), "--owner", "me", "--profile", "demo"]
     assert kaggle.main([*words, "--folder", str(tmp_path), *change]) == 1
     assert saying in capsys.readouterr().err
+
+
+def test_a_notebook_that_there_is_not_is_told(home, tmp_path, capsys):
+    words = [str(SCORE.with_name("11.ipynb")), str(home), "--owner", "me", "--profile", "demo"]
+    with pytest.raises(SystemExit):
+        kaggle.main([*words, "--folder", str(tmp_path)])
+    assert "there is no notebook 11. Say its number: make kaggle NB=08" in capsys.readouterr().err
 
 
 def test_a_run_of_another_profile_is_not_packed(tmp_path, capsys):

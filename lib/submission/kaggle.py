@@ -39,6 +39,7 @@ __all__ = ["COMPETITION", "main", "pack", "pack_notebook"]
 COMPETITION = "freesound-audio-tagging-2019"
 KERNEL, DATASET = "kernel-metadata.json", "dataset-metadata.json"
 SOURCE = r"[^/\s]+/[a-z0-9]+(-[a-z0-9]+)*(/\d+)?"  # owner/slug, or owner/slug/version
+OWN = ("run", "variant", "data_dir", "weights", "folds_csv")  # of a kernel: those of what is packed
 READS = {  # notebooks that read results of other notebooks in the run folder, which a kernel does not have
     "05_curation": "the scores of 04's pair models",
     "06_stage2": "the scores of 04's models and pair models",
@@ -115,8 +116,7 @@ def pack(
     fold = f" fold {values['fold']}" if "fold" in declared & values.keys() else ""
     about = _named(owner, f"{home.name} {notebook.stem}{fold}", 5)
     about_data = _named(owner, f"{home.name} {variant} weights" if "weights" in declared else f"{home.name} folds", 6)
-    own = {"run": home.name, "variant": variant, "data_dir": "kaggle"}
-    own |= dict.fromkeys(("weights", "folds_csv"), f"kaggle@{packed.digest}")
+    own = dict(zip(OWN, (home.name, variant, "kaggle", *[f"kaggle@{packed.digest}"] * 2), strict=True))
     kernel, data = (Path(folder, named["id"].rpartition("/")[2]) for named in (about, about_data))
     for place in (kernel, data):
         throw_away(place)  # of an earlier packing
@@ -159,12 +159,19 @@ def main(words: list[str]) -> int:
     parser.add_argument("--folder", type=Path, required=True, help="folder that receives the two folders")
     given = parser.parse_args(words)
     given.notebook = next(iter(sorted(given.notebook.parent.glob(f"{given.notebook.stem}*.ipynb"))), given.notebook)
+    if not given.notebook.is_file():
+        parser.error(f"there is no notebook {given.notebook.stem}. Say its number: make kaggle NB=08 ...")
     if not given.home.name or given.home.name == "outputs":
         parser.error("which run is to be packed? make kaggle RUN=name ...")
     try:
         values = Plan.read(given.profile, given.home.name).recipe(given.variant)
         values = {key: value for key, value in values.items() if key not in ("fold", "holdout_fold")}  # from --set only
-        values = settings.check(values | dict(map(_typed, given.set)))
+        typed = dict(map(_typed, given.set))
+        if taken := sorted(typed.keys() & set(OWN)):
+            raise ValueError(
+                f"SET={taken[0]}=...: a kernel's {', '.join(OWN)} are those of what is packed. Leave it out."
+            )
+        values = settings.check(values | typed)
         about = {"owner": given.owner, "variant": given.variant, "gpu": given.gpu}
         sources = tuple(filter(None, given.sources.split(",")))
         kernel, data = pack(given.notebook, given.home, values, given.folder, **about, sources=sources)
