@@ -184,7 +184,7 @@ def read_seeds(design: Design, home: Path, profile: str, seed: int, repeats: int
     further = [read(home, name, profile, selects=False) for name in of_seeds(design.variant.name, seed, repeats)[1:]]
     check_alike([design, *further])
     for number, one in enumerate(further, seed + 1):
-        differ = differences({**one.configuration, "seed": seed}, {**design.configuration, "seed": seed})
+        differ = differences(*({**part.configuration, "seed": seed} for part in (one, design)), common=True)
         if differ or one.sidecar["seed"] != number:
             why = differ or f"its models have seed {one.sidecar['seed']}"
             raise ValueError(

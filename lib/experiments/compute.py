@@ -63,14 +63,14 @@ def epochs(run: Run, table: Table, find_task: Callable[[Run], Task]) -> dict[str
 
 def seconds(run: Run, table: Table) -> dict[str, float]:
     """Variant -> seconds a window of training, all beside the same seconds of the base; of those that were measured."""
-    known = _read(_place(run))
+    known, keys = _read(_place(run)), {name: _key(run, changes) for name, changes in table.items()}
+    known = known[known["changes"].isin(keys.values())]
     if known.empty:
         return {}
     base = known["base_seconds"].iloc[0]
-    own = dict(zip(known["changes"], base * known["seconds"] / known["base_seconds"], strict=True)) | {
-        _key(run, {}): base
-    }
-    return {name: float(own[_key(run, changes)]) for name, changes in table.items() if _key(run, changes) in own}
+    own = dict(zip(known["changes"], base * known["seconds"] / known["base_seconds"], strict=True))
+    own[_key(run, {})] = base
+    return {name: float(own[key]) for name, key in keys.items() if key in own}
 
 
 def _seconds(run: Run, table: Table, find_task: Callable[[Run], Task]) -> dict[str, float]:
