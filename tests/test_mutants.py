@@ -33,7 +33,7 @@ def test_a_mutant_has_its_line_and_its_tests(mutant):
 
 def test_no_mutant_has_vanished():
     """Ids count on within their kind, so that one that is taken out leaves a gap or a smaller number of all."""
-    assert len(TABLE) >= 120  # as many as there are: raised with the table, never lowered
+    assert len(TABLE) >= 129  # as many as there are: raised with the table, never lowered
     text = (mutants.ROOT / "tests" / "mutants.yaml").read_text(encoding="utf-8")
     assert len(re.findall(r"^  [a-z]+-\d+:$", text, re.MULTILINE)) == len(TABLE)  # YAML drops the first of two
     counts = Counter(mutant.kind for mutant in TABLE)
