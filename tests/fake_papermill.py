@@ -43,4 +43,6 @@ partial.replace(file)
 if source.stem == "04_kfold" and values["fold"] >= 0:
     (folder / "weights.safetensors").write_text(executed.as_posix())
 (folder / "manifest.json").write_text(json.dumps({"code": code.digest(source.stem)}))
-(folder / "result.json").write_text(json.dumps({"metrics": {"lwlrap": 0.5}, "conclusion": f"{name} is made"}))
+(folder / "result.json").write_text(
+    json.dumps({"parameters": values, "metrics": {"lwlrap": 0.5}, "conclusion": f"{name} is made"})
+)

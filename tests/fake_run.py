@@ -160,7 +160,8 @@ def make_models(home: Path, variant: str, names: list[str], **setting: object) -
         logits = np.full((len(windows), 2), float(sum(10**f for f in folds.unseen(name))) / 100)
         oof.write(part, windows, logits, scored, XY, "bce")
         pd.DataFrame({"epoch": [0], "lwlrap": [0.5]}).to_csv(part / "epochs.csv", index=False)
-        write_json(part / "weights.json", {**SIDECAR, "unseen_folds": sorted(folds.unseen(name))})
+        own = {"seed": setting.get("seed", SIDECAR["seed"]), "unseen_folds": sorted(folds.unseen(name))}
+        write_json(part / "weights.json", SIDECAR | own)
         (part / "weights.safetensors").write_bytes(name.encode())
         write_json(part / "manifest.json", {"seconds": 60.0})
         write_json(part / "result.json", {})
