@@ -226,7 +226,9 @@ def test_two_files_whose_names_were_swapped_are_read_again(make_clips, home):
         os.utime(path, ns=(1, 1))
     before = frames_of(cache.build(clips, SMALL, home), "a.wav")
     name = cache.build(clips, SMALL, home).name
-    a.rename(a.with_name("c.wav")), b.rename(a), a.with_name("c.wav").rename(b)
+    aside = a.rename(a.with_name("c.wav"))
+    b.rename(a)
+    aside.rename(b)
     swapped = cache.build(clips, SMALL, home)
     assert swapped.name != name and torch.equal(frames_of(swapped, "b.wav"), before)
 

@@ -14,7 +14,6 @@ Used in: `datasets` and `changes` (files), `audit` (headers), `cache` and `conte
 
 import contextlib
 import csv
-import functools
 import hashlib
 import io
 import lzma
@@ -26,6 +25,7 @@ import zlib
 from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -316,8 +316,9 @@ def _size(head: bytes, at: int) -> int:
 
 def _tells_length(mp3: bytes) -> bool:
     """Whether the first frame of an mp3, after its ID3 tag, holds the number of frames."""
-    size = functools.reduce(lambda size, byte: size * 128 + byte, mp3[6:10], 10) if mp3[:3] == b"ID3" else 0
-    return any(mark in mp3[size : size + MP3_FRAME] for mark in (b"Xing", b"Info", b"VBRI"))
+    size = sum(byte << shift for byte, shift in zip(mp3[6:10], (21, 14, 7, 0), strict=False))  # seven bits a byte
+    first = 10 + size if mp3[:3] == b"ID3" else 0
+    return any(mark in mp3[first : first + MP3_FRAME] for mark in (b"Xing", b"Info", b"VBRI"))
 
 
 def _check_ogg(raw: bytes) -> None:
@@ -357,7 +358,7 @@ def _opened(path: str | Path) -> Iterator[tuple[BinaryIO, int]]:
         raise AudioError(f"unreadable: {getattr(error, 'strerror', None) or error}") from error
 
 
-@functools.lru_cache(maxsize=8)
+@lru_cache(maxsize=8)
 def _archive(path: str, _changed: int, _process: int) -> zipfile.ZipFile:
     """An archive, opened once in each process: reading the list of 20,000 members takes longer than reading one."""
     return zipfile.ZipFile(path)

@@ -148,12 +148,13 @@ def clips(path: Path, findings: list[tuple]) -> tuple[dict[str, dict], tuple[str
     findings += [(fname, table.get(fname, {"subset": ""})["subset"], reason, False) for fname, reason in malformed]
     classes = tuple(sorted({name for clip in table.values() if clip["subset"] == "curated" for name in clip["labels"]}))
     _count_folds(path, [clip for clip in table.values() if clip["subset"] == "curated"], findings)
+    if not classes:  # a table of test clips alone: those of the weights come later
+        return table, classes
     others = Counter(name for clip in table.values() for name in clip["true_labels"] or () if name not in classes)
-    others = others if classes else Counter()  # a table of test clips alone
     if others:
         reason = f"true_labels name {', '.join(map(repr, list(others)[:3]))}{' ...' * (len(others) > 3)}"
         findings.append((path.name, "", f"{reason}: they are not among the classes and are ignored", True))
-    for clip in table.values() if classes else ():
+    for clip in table.values():
         if clip["true_labels"]:
             clip["true_labels"] = tuple(name for name in clip["true_labels"] if name in classes)
     return table, classes

@@ -302,8 +302,8 @@ class Plan:
             theirs, mine = read_json(file), settings.configuration(values)
             is_made = self.variant == BASE or name.startswith("04_kfold/")  # an experiment makes 04 alone
             own = recipes.differences({k: theirs[k] for k in mine if k in theirs}, mine)
-            own = own or self._other_repeats(name, values) if is_made else ""
-            why = [text for text in dict.fromkeys([own, *_below(changed, name).values()]) if text]
+            own = own or self._other_repeats(name, values)
+            why = [text for text in dict.fromkeys([own if is_made else "", *_below(changed, name).values()]) if text]
             if why or outdated.keys() & set(needs):
                 outdated[name] = ", ".join(why) or "a part that it reads is made again"
         known = [path for name in outdated for path in _below(changed, name)]

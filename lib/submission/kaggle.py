@@ -116,7 +116,8 @@ def pack(
     fold = f" fold {values['fold']}" if "fold" in declared & values.keys() else ""
     about = _named(owner, f"{home.name} {notebook.stem}{fold}", 5)
     about_data = _named(owner, f"{home.name} {variant} weights" if "weights" in declared else f"{home.name} folds", 6)
-    own = dict(zip(OWN, (home.name, variant, "kaggle", *[f"kaggle@{packed.digest}"] * 2), strict=True))
+    own = dict.fromkeys(OWN, f"kaggle@{packed.digest}")
+    own |= {"run": home.name, "variant": variant, "data_dir": "kaggle"}
     kernel, data = (Path(folder, named["id"].rpartition("/")[2]) for named in (about, about_data))
     for place in (kernel, data):
         throw_away(place)  # of an earlier packing

@@ -7,6 +7,7 @@ import copy
 import timeit
 import warnings
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import numpy as np
 import torch
@@ -103,8 +104,7 @@ def _check_network(model: WindowModel, x: torch.Tensor) -> None:
     """Compare its logits with those of the same network, built anew and given its weights, as scoring does later."""
     about = {**model.settings, "classes": range(model.head[1].out_features)}
     form = "a network of (n, n_channels, n_mels, n_frames) -> (n, n_features)"
-    devices = [x.device] if x.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices), torch.inference_mode(), ideas.expecting(model.network.arch, form):
+    with _same_draws_after(x), torch.inference_mode(), ideas.expecting(model.network.arch, form):
         again = WindowModel.rebuild(about).to(x.device)  # what it draws now is not what the model drew
         if {id(weights) for weights in again.parameters()} & {id(weights) for weights in model.parameters()}:
             raise ValueError(
@@ -125,7 +125,7 @@ def _check_loss(loss: Callable, logits: torch.Tensor, y: torch.Tensor) -> None:
     """Call it twice: what it keeps would go from one training to the next, and be lost where one is stopped."""
     found = []
     for _ in range(2):
-        with torch.random.fork_rng(devices=[y.device] if y.device.type == "cuda" else []):
+        with _same_draws_after(y):
             found.append(loss(logits, y.clone()))
     if not torch.equal(*found):
         raise ValueError(
@@ -138,7 +138,7 @@ def _step(model: WindowModel, loss: Callable) -> Callable:
     tried = copy.deepcopy(model).train()
 
     def step(x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        with torch.random.fork_rng(devices=[x.device] if x.device.type == "cuda" else []):
+        with _same_draws_after(x):
             with ideas.expecting(
                 model.network.arch, "a network of (n, n_channels, n_mels, n_frames) -> (n, n_features)"
             ):
@@ -154,6 +154,11 @@ def _step(model: WindowModel, loss: Callable) -> Callable:
         return logits.detach(), value.detach()
 
     return step
+
+
+def _same_draws_after(x: torch.Tensor) -> AbstractContextManager:
+    """What is drawn within, on the device of x, leaves torch's generators as they were."""
+    return torch.random.fork_rng(devices=[x.device] if x.device.type == "cuda" else [])
 
 
 def _warn_if_slow(training: Training, changes: dict[str, Callable], step: Callable) -> None:
